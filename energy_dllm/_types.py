@@ -1,0 +1,26 @@
+"""The letters of the equations, said once.
+
+Axes, used in every `jaxtyping` annotation of the package:
+
+| letter | meaning |
+|---|---|
+| `L` | tokens of one sequence |
+| `V` | symbols of the vocabulary |
+| `C` | width of a token code `e_w` (where the noise lives) |
+| `D` | width of a hidden token state `y` |
+| `H`, `K` | heads of an attention synapse, width of a head |
+| `M` | stored patterns of a memory |
+| `O`, `R` | offsets and rank of a pairwise synapse |
+
+Variables: `x (L, C)` noisy observation, `y (L, D)` hidden state, `g (L, D)` activation, `b (L, V)` evidence,
+`p (L, V)` posterior, `sigma (L,)` noise level of each token. Two clocks, never one letter: noise time
+`s = -log sigma` and relaxation time `t`.
+"""
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+Scalar = Float[Array, ""]
+Key = PRNGKeyArray
+Tokens = Int[Array, " L"]
+Known = Bool[Array, " L"]
