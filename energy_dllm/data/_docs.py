@@ -41,8 +41,8 @@ def docs_corpus(
     - `packages`: names of installed top-level packages.
     - `standard_library`: whether to add Python's own library.
     - `tokenizer`: by default the 96 characters text is folded to, whatever is installed.
-    - `limit`: stop when train has this many characters (the other parts stay in proportion); `None` reads
-      everything.
+    - `limit`: stop when train has this many characters (the other parts stay in proportion, and none stays
+      empty); `None` reads everything: with the default packages some 9.5 million characters in 20 seconds.
 
     **Returns:** a `Corpus` named `docs`.
 
@@ -70,7 +70,7 @@ def docs_corpus(
                 seen.add(text)
                 parts[part].append(text)
                 length += (len(text) + 2) * (part == 0)
-        if limit is not None and length >= limit:
+        if limit is not None and length >= limit and all(parts):
             break
     known: set[str] = set()
     texts = []
