@@ -1,0 +1,47 @@
+"""Float64, one thread a process, shapes checked at run time, seeds that can be read off a failure."""
+
+import os
+import zlib
+
+
+# Read when jax starts, hence before it is imported: `-n 2` processes of one thread each, not two of many.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+
+# Must precede the first import of the package; users never pay for these checks.
+jaxtyping.install_import_hook("energy_dllm", "beartype.beartype")
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_compilation_cache", False)
+
+hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("laws")
+
+
+class GetKey:
+    """`getkey()` is a fresh random key at every call; a failing test's report shows the seed."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.calls = 0
+
+    def __call__(self) -> jax.Array:
+        self.calls += 1
+        return jax.random.fold_in(jax.random.key(self.seed), self.calls)
+
+    def __repr__(self) -> str:
+        return f"getkey(seed={self.seed})"
+
+
+@pytest.fixture
+def getkey(request: pytest.FixtureRequest) -> GetKey:
+    """Seeded by the test's own name; `SEED=7 pytest` draws other numbers."""
+    return GetKey(zlib.crc32(f"{os.environ.get('SEED', '')}{request.node.nodeid}".encode()) % 2**31)
