@@ -1,0 +1,130 @@
+"""`EnergyDLLM`: tokenizer, landscape and noise schedule in one PyTree, one method per stage of the sentence
+text -> evidence -> rest -> posterior -> text."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ._types import Key
+from .data import AbstractTokenizer
+from .energy import Attention, FreeEnergy, LayerNorm, MappingMemory, Network, Pairwise, Vocabulary
+from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
+
+
+class EnergyDLLM(eqx.Module):
+    """A diffusion language model that is one explicit energy.
+
+    **Arguments:**
+
+    - `tokenizer`: strings to ids and back.
+    - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
+    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 4`.
+    - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
+    - `memories`: stored pairs of the mapping memory; default `1.4 D`.
+    - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
+    - `schedule`: noise levels; default equal steps of information for this vocabulary.
+    - `energy`: a landscape of your own in place of the default one; `dim` to `memories` are then not used.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive, or `energy` has another vocabulary than `tokenizer`.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=32, key=jax.random.key(0))
+    p = model.posterior(ed.flow.Masked(10))
+    assert p.shape == (10, 4)
+    ```
+    """
+
+    tokenizer: AbstractTokenizer = eqx.field(static=True)
+    energy: FreeEnergy
+    schedule: AbstractSchedule
+    steps: int = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        tokenizer: AbstractTokenizer,
+        *,
+        dim: int = 128,
+        offsets: int = 4,
+        rank: int | None = None,
+        heads: int | None = None,
+        head_dim: int = 16,
+        memories: int | None = None,
+        steps: int = 12,
+        step: float = 0.6,
+        schedule: AbstractSchedule | None = None,
+        energy: FreeEnergy | None = None,
+        key: Key,
+    ):
+        if dim < 1 or steps < 1 or not step > 0:
+            raise ValueError(f"`dim`={dim}, `steps`={steps} and `step`={step} must be positive.")
+        if energy is None:
+            k1, k2, k3, k4 = jax.random.split(key, 4)
+            synapses = {
+                "pairwise": Pairwise(dim, offsets=offsets, rank=rank or max(1, dim // 4), key=k1),
+                "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
+                "memory": MappingMemory(dim, memories=memories or max(1, round(1.4 * dim)), key=k3),
+            }
+            network = Network(LayerNorm(epsilon=1.0), synapses, jnp.zeros(dim))
+            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 2)
+        if energy.size != tokenizer.size:
+            raise ValueError(
+                f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."
+            )
+        self.tokenizer = tokenizer
+        self.energy = energy
+        self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
+        self.steps = steps
+        self.step = step
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.energy.size
+
+    def encode(self, text: str) -> Int[Array, " L"]:
+        """Text to token ids `(L,)`; `ValueError` if a character is not in the alphabet."""
+        return jnp.asarray(self.tokenizer.encode(text))
+
+    def decode(self, ids: Int[Array, " L"]) -> str:
+        """Token ids `(L,)` to text."""
+        return self.tokenizer.decode(np.asarray(ids))
+
+    def field(self, evidence: AbstractEvidence) -> Float[Array, "L V"]:
+        """The evidence as log-likelihoods of this vocabulary, `b (L, V)`."""
+        return evidence.field(jax.lax.stop_gradient(self.energy.vocabulary.codes))
+
+    def settle(
+        self, evidence: AbstractEvidence, *, steps: int | None = None, step: float | None = None
+    ) -> Float[Array, "L D"]:
+        """The hidden state `y (L, D)` after the default relaxation (or `steps` of `step`) from neutral."""
+        b = self.field(evidence)
+        y = self.energy.neutral(b.shape[0])
+        return relax(self.energy, y, b, steps=steps or self.steps, step=self.step if step is None else step)
+
+    def terms(self, evidence: AbstractEvidence, y: Float[Array, "L D"]) -> dict[str, Float[Array, " L"]]:
+        """Every term of `F` by name, token by token, at the hidden state `y`."""
+        return self.energy.terms(y, self.field(evidence), spring=evidence.spring())
+
+    def free_energy(self, evidence: AbstractEvidence, y: Float[Array, "L D"]) -> Float[Array, ""]:
+        """`F(x, y; sigma)` in nats, the sum of `terms`."""
+        return self.energy(y, self.field(evidence), spring=evidence.spring())
+
+    def posterior(self, evidence: AbstractEvidence) -> Float[Array, "L V"]:
+        """`p (L, V)` after the default relaxation."""
+        return self.energy.posterior(self.settle(evidence), self.field(evidence))
+
+    def denoised(self, evidence: AbstractEvidence) -> Float[Array, "L C"]:
+        """`x_hat (L, C)` after the default relaxation."""
+        return self.posterior(evidence) @ self.energy.vocabulary.codes
+
+    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(token_i = w | known tokens) (L, V)` after the default relaxation."""
+        evidence = Given(ids, known)
+        return jax.nn.log_softmax(self.energy.logits(self.settle(evidence), self.field(evidence)), axis=-1)

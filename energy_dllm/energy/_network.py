@@ -1,0 +1,211 @@
+"""The hidden network, and the one scalar everything descends."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._types import Scalar
+from ._neurons import AbstractNeurons
+from ._synapses import AbstractSynapse
+from ._vocabulary import Vocabulary
+
+
+class Network(eqx.Module):
+    """Neurons and the named synapses between them: a sum of energies, term by term.
+
+    `E(y) = sum_i [<y_i, g_i> - Λ(y_i)] + sum_n E_n(g) - sum_i <a, g_i>`, `g = grad Λ(y)`.
+
+    **Arguments:**
+
+    - `neurons`: the Lagrangian shared by all tokens.
+    - `synapses`: energies of `g` by name; the names appear in every report.
+    - `bias`: the field `a (D,)` on every token.
+
+    **Raises:** `ValueError` if a synapse is named `neurons`, `bias`, `vocabulary` or `spring`, which are taken.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    memory = ed.energy.RectifiedMemory(8, key=jax.random.key(0))
+    network = ed.energy.Network(ed.energy.Tanh(), {"memory": memory}, jnp.zeros(8))
+    assert set(network.terms(jnp.ones((3, 8)))) == {"neurons", "memory", "bias"}
+    ```
+    """
+
+    neurons: AbstractNeurons
+    synapses: dict[str, AbstractSynapse]
+    bias: Float[Array, " D"]
+
+    def __check_init__(self):
+        taken = {"neurons", "bias", "vocabulary", "spring"} & set(self.synapses)
+        if taken:
+            raise ValueError(f"`synapses` has the name {sorted(taken)[0]!r}, which is taken; rename it.")
+
+    def activation(self, y: Float[Array, "L D"]) -> Float[Array, "L D"]:
+        """`g = grad Λ(y)`, token by token, `(L, D)`."""
+        return jax.vmap(self.neurons.activation)(y)
+
+    def terms(
+        self, y: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, " L"]]:
+        """Every term of `E` by name, each token by token `(L,)`."""
+        return self._terms(y, self.activation(y), mask)
+
+    def _terms(self, y, g, mask):
+        # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
+        terms = {"neurons": jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
+        if mask is not None:
+            terms["neurons"] = jnp.where(mask, terms["neurons"], 0.0)
+        terms |= {name: synapse.per_token(g, mask) for name, synapse in self.synapses.items()}
+        bias = -g @ self.bias
+        terms["bias"] = bias if mask is None else jnp.where(mask, bias, 0.0)
+        return terms
+
+
+class FreeEnergy(eqx.Module):
+    """The free energy `F` of a passage: hidden network plus vocabulary.
+
+    `F = spring + 1/kappa E(y) - sum_i log sum_w exp(<g_i, U_w> + c_w + b_iw)`
+
+    The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape,
+    on which only the evidence `b` changes.
+
+    **Arguments:**
+
+    - `network`: neurons and synapses.
+    - `vocabulary`: the token memory.
+    - `kappa`: strength of the vocabulary's drive on the neurons, positive; a learnable leaf.
+
+    **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    k1, k2 = jax.random.split(jax.random.key(0))
+    network = ed.energy.Network(ed.energy.Tanh(), {"pair": ed.energy.Pairwise(8, key=k1)}, jnp.zeros(8))
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(5, 8, key=k2), kappa=4.0)
+    y, b = jnp.ones((6, 8)), jnp.zeros((6, 5))
+    assert jnp.allclose(energy(y, b), sum(t.sum() for t in energy.terms(y, b).values()))
+    ```
+    """
+
+    network: Network
+    vocabulary: Vocabulary
+    log_kappa: Scalar
+
+    def __init__(self, network: Network, vocabulary: Vocabulary, *, kappa: float):
+        if not kappa > 0:
+            raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
+        widths = network.bias.shape[-1], vocabulary.patterns.shape[-1]
+        if widths[0] != widths[1]:
+            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
+        self.network = network
+        self.vocabulary = vocabulary
+        self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
+
+    @property
+    def kappa(self) -> Scalar:
+        """Strength of the vocabulary's drive on the neurons."""
+        return jnp.exp(self.log_kappa)
+
+    @property
+    def dim(self) -> int:
+        """Hidden width `D`."""
+        return self.network.bias.shape[-1]
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.vocabulary.patterns.shape[0]
+
+    def neutral(self, length: int) -> Float[Array, "L D"]:
+        """The neutral hidden state `y = 0 (L, D)` every relaxation starts from."""
+        return jnp.zeros((length, self.dim), self.network.bias.dtype)
+
+    def terms(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        spring: Float[Array, " L"] | None = None,
+        mask: Bool[Array, " L"] | None = None,
+    ) -> dict[str, Float[Array, " L"]]:
+        """Every term of `F` by name, token by token.
+
+        **Arguments:**
+
+        - `y`: hidden state `(L, D)`.
+        - `b`: evidence `(L, V)`, log-likelihoods in nats.
+        - `spring`: the evidence's own energy `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
+        - `mask`: which tokens are valid `(L,)`; all of them by default.
+
+        **Returns:** a dict of arrays `(L,)` in nats, whose sum over everything is `F`.
+
+        **Raises:** `ValueError` if `y` or `b` has the wrong shape.
+        """
+        self._check(y, b)
+        return self._terms(y, self.network.activation(y), b, spring, mask)
+
+    def __call__(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        spring: Float[Array, " L"] | None = None,
+        mask: Bool[Array, " L"] | None = None,
+    ) -> Scalar:
+        """`F`, the sum of `terms`; same arguments."""
+        return _total(self.terms(y, b, spring=spring, mask=mask))
+
+    def force(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
+        self._check(y, b)
+        g = self.network.activation(y)
+        return -jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)
+
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """The force of every term by name, each `(L, D)`; their sum is `force`."""
+        self._check(y, b)
+        g = self.network.activation(y)
+        jacobian = jax.jacrev(
+            lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()}
+        )(g)
+        return {name: -value for name, value in jacobian.items()}
+
+    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`<g, U> + c + b (L, V)`."""
+        return self.vocabulary.logits(self.network.activation(y), b)
+
+    def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`p = softmax(<g, U> + c + b) (L, V)`."""
+        return jax.nn.softmax(self.logits(y, b), axis=-1)
+
+    def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
+        """`x_hat = sum_w p_w e_w (L, C)`."""
+        return self.posterior(y, b) @ self.vocabulary.codes
+
+    def _terms(self, y, g, b, spring, mask):
+        hidden = self.network._terms(y, g, mask)
+        terms = {name: value / self.kappa for name, value in hidden.items()}
+        vocabulary = self.vocabulary.per_token(g, b)
+        terms["vocabulary"] = vocabulary if mask is None else jnp.where(mask, vocabulary, 0.0)
+        if spring is not None:
+            terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
+        return terms
+
+    def _check(self, y, b):
+        if y.ndim != 2 or y.shape[1] != self.dim:
+            raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
+        if b.shape != (y.shape[0], self.size):
+            raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
+
+
+def _total(terms: dict[str, Float[Array, " L"]]) -> Scalar:
+    return jnp.sum(jnp.stack([jnp.sum(term) for term in terms.values()]))

@@ -1,0 +1,242 @@
+"""Neurons as Lagrangians.
+
+A layer of neurons is one convex function `Λ(y)`. Its gradient is the activation `g = grad Λ(y)`, its Hessian
+the (positive semidefinite) mobility of the relaxation, and its Legendre transform `<y, g> - Λ(y)` the energy
+the neurons store, whose derivative in `g` is `y` itself: the leak that keeps every rest point finite.
+Nothing is written twice: activation, mobility and energy are derived from `Λ`.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Scalar
+
+
+class AbstractNeurons(eqx.Module):
+    """The neurons of one token: a convex Lagrangian `Λ` of its hidden state.
+
+    To add a kind of neurons, write `lagrangian`; the activation follows.
+    """
+
+    @abc.abstractmethod
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`Λ(y)`, a convex scalar of the hidden state `y (D,)` of one token."""
+
+    def activation(self, y: Float[Array, " D"]) -> Float[Array, " D"]:
+        """`g = grad Λ(y)`, the activation `(D,)` of one token."""
+        return jax.grad(self.lagrangian)(y)
+
+
+class Identity(AbstractNeurons):
+    """Linear neurons: `Λ = |y|^2 / 2`, `g = y`.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+    y = jnp.array([1.0, -2.0])
+    assert jnp.allclose(ed.energy.Identity().activation(y), y)
+    ```
+    """
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`|y|^2 / 2`."""
+        return 0.5 * jnp.sum(y**2)
+
+
+class Softmax(AbstractNeurons):
+    """Competing neurons: `Λ = 1/beta log sum_d exp(beta y_d)`, `g = softmax(beta y)`.
+
+    **Arguments:**
+
+    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
+
+    **Raises:** `ValueError` if `beta <= 0`.
+
+    **Source:** Ramsauer et al. 2021 (arXiv 2008.02217); Krotov & Hopfield 2021 (arXiv 2008.06996).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+    g = ed.energy.Softmax(beta=2.0).activation(jnp.array([0.0, 1.0, 3.0]))
+    assert jnp.allclose(g.sum(), 1.0)
+    ```
+    """
+
+    log_beta: Scalar
+
+    def __init__(self, *, beta: float = 1.0):
+        self.log_beta = jnp.log(_positive("beta", beta))
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`1/beta log sum_d exp(beta y_d)`."""
+        beta = jnp.exp(self.log_beta)
+        return jax.nn.logsumexp(beta * y) / beta
+
+
+class LayerNorm(AbstractNeurons):
+    """Layer norm: `Λ = D gamma sqrt(var(y) + epsilon)`, `g = gamma (y - mean(y)) / sqrt(var(y) + epsilon)`.
+
+    `gamma` is one scalar: a vector of gains has no Lagrangian. `epsilon` is real and learnable: of order 1 it
+    bounds the gain `dg/dy <= gamma / sqrt(epsilon)`, so that weak states are not amplified to full strength.
+
+    **Arguments:**
+
+    - `gamma`: gain, positive.
+    - `epsilon`: variance at which the gain has fallen to `1/sqrt(2)`, in units of `y^2`, positive.
+
+    **Raises:** `ValueError` if `gamma <= 0` or `epsilon <= 0`.
+
+    **Source:** Hoover et al. 2023, Energy Transformer (arXiv 2302.07253).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+    g = ed.energy.LayerNorm(epsilon=1e-6).activation(jnp.array([1.0, 2.0, 6.0]))
+    assert jnp.allclose(jnp.var(g), 1.0, atol=1e-4)
+    ```
+    """
+
+    log_gamma: Scalar
+    log_epsilon: Scalar
+
+    def __init__(self, *, gamma: float = 1.0, epsilon: float = 1.0):
+        self.log_gamma = jnp.log(_positive("gamma", gamma))
+        self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`D gamma sqrt(var(y) + epsilon)`."""
+        scale = jnp.sqrt(jnp.var(y) + jnp.exp(self.log_epsilon))
+        return y.size * jnp.exp(self.log_gamma) * scale
+
+
+class Spherical(AbstractNeurons):
+    """Neurons inside a ball: `Λ = gamma sqrt(|y|^2 + epsilon)`, `g = gamma y / sqrt(|y|^2 + epsilon)`.
+
+    **Arguments:**
+
+    - `gamma`: radius that `|g|` approaches, positive.
+    - `epsilon`: squared norm at which `|g|` is `gamma / sqrt(2)`, positive.
+
+    **Raises:** `ValueError` if `gamma <= 0` or `epsilon <= 0`.
+
+    **Source:** Krotov & Hopfield 2021 (arXiv 2008.06996).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+    g = ed.energy.Spherical(gamma=3.0).activation(jnp.array([3e3, 4e3]))
+    assert jnp.allclose(g, jnp.array([1.8, 2.4]), atol=1e-3)
+    ```
+    """
+
+    log_gamma: Scalar
+    log_epsilon: Scalar
+
+    def __init__(self, *, gamma: float = 1.0, epsilon: float = 1.0):
+        self.log_gamma = jnp.log(_positive("gamma", gamma))
+        self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`gamma sqrt(|y|^2 + epsilon)`."""
+        return jnp.exp(self.log_gamma) * jnp.sqrt(jnp.sum(y**2) + jnp.exp(self.log_epsilon))
+
+
+class Tanh(AbstractNeurons):
+    """Saturating neurons: `Λ = 1/beta sum_d log cosh(beta y_d)`, `g = tanh(beta y)`.
+
+    **Arguments:**
+
+    - `beta`: slope at the origin, positive; a learnable leaf with its true gradient.
+
+    **Raises:** `ValueError` if `beta <= 0`.
+
+    **Source:** Hopfield 1984; Krotov & Hopfield 2021 (arXiv 2008.06996).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+    y = jnp.array([0.1, -100.0])
+    assert jnp.allclose(ed.energy.Tanh(beta=2.0).activation(y), jnp.tanh(2.0 * y))
+    ```
+    """
+
+    log_beta: Scalar
+
+    def __init__(self, *, beta: float = 1.0):
+        self.log_beta = jnp.log(_positive("beta", beta))
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`1/beta sum_d log cosh(beta y_d)`, written so that large states do not overflow."""
+        beta = jnp.exp(self.log_beta)
+        # log cosh z = logaddexp(z, -z) - log 2
+        return jnp.sum(jnp.logaddexp(beta * y, -beta * y) - jnp.log(2.0)) / beta
+
+
+class Softplus(AbstractNeurons):
+    """Rectifying neurons: `g = 1/beta log(1 + exp(beta y))`, a rectifier smoothed over `1/beta`.
+
+    `Λ = -1/beta^2 sum_d Li_2(-exp(beta y_d))`, evaluated by the reflection of the dilogarithm
+    `-Li_2(-e^z) = z_+^2/2 + [pi^2/6 + Li_2(-e^{-|z|})] 1(z > 0) - Li_2(-e^{-|z|}) 1(z <= 0)`.
+
+    **Arguments:**
+
+    - `beta`: sharpness, positive; a learnable leaf with its true gradient. Large `beta` is a rectifier.
+
+    **Raises:** `ValueError` if `beta <= 0`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    y = jnp.array([-2.0, 0.5, 30.0])
+    assert jnp.allclose(ed.energy.Softplus().activation(y), jax.nn.softplus(y), atol=1e-5)
+    ```
+    """
+
+    log_beta: Scalar
+
+    def __init__(self, *, beta: float = 1.0):
+        self.log_beta = jnp.log(_positive("beta", beta))
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`-1/beta^2 sum_d Li_2(-exp(beta y_d))`."""
+        beta = jnp.exp(self.log_beta)
+        return jnp.sum(_integrated_softplus(beta * y)) / beta**2
+
+
+# Gauss-Legendre nodes on (0, 1): the integrand below is smooth, 24 nodes reach 1e-15.
+_NODES = 24
+
+
+def _integrated_softplus(z: Float[Array, " D"]) -> Float[Array, " D"]:
+    """`-Li_2(-e^z)`, the integral of softplus from -infinity to z, with softplus as its exact derivative."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes = jnp.asarray(0.5 * (nodes + 1), z.dtype)
+    weights = jnp.asarray(0.5 * weights, z.dtype)
+
+    @jax.custom_jvp
+    def integral(z):
+        # -Li_2(-u) = int_0^1 log(1 + u r) / r dr with u = e^{-|z|} <= 1; the rest is the reflection formula
+        u = jnp.exp(-jnp.abs(z))
+        tail = jnp.sum(weights * jnp.log1p(u[:, None] * nodes) / nodes, axis=-1)
+        return jnp.where(z > 0, 0.5 * z**2 + jnp.pi**2 / 6 - tail, tail)
+
+    integral.defjvps(lambda dz, _, z: jax.nn.softplus(z) * dz)
+    return integral(z)
+
+
+def _positive(name: str, value: float) -> Float[Array, ""]:
+    if isinstance(value, (int, float)) and not value > 0:
+        raise ValueError(f"`{name}` is {value}; expected a positive number.")
+    return jnp.asarray(value, jnp.result_type(float))

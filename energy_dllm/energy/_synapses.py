@@ -1,0 +1,323 @@
+"""Synapses: energies of the activations `g`.
+
+A synapse is one scalar of `g (L, D)`, given token by token so that a reader can see where it sits; its force
+`-dE/dg` comes from autodiff. Energies are sums over tokens, never means. Padding is a mask `(L,)`: a token that
+is not valid neither pulls nor is pulled.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import einsum
+from jaxtyping import Array, Bool, Float
+
+from .._types import Key, Scalar
+
+
+class AbstractSynapse(eqx.Module):
+    """An energy of the activations of one sequence.
+
+    To add a synapse, write `per_token`; total, force and every report follow.
+    """
+
+    @abc.abstractmethod
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """The energy `(L,)` token by token; the synapse's energy is its sum."""
+
+    def __call__(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Scalar:
+        """The energy, a scalar: the sum of `per_token`."""
+        return jnp.sum(self.per_token(g, mask))
+
+
+class Pairwise(AbstractSynapse):
+    """Direct coupling of neighbours, low-rank and the same everywhere: a Markov random field as a crossbar.
+
+    `E = -sum_o sum_i <P_o g_i, Q_o g_(i+o)>` for offsets `o = 1 .. offsets`. Each bond's energy is shared
+    equally by its two ends.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `offsets`: how many neighbours on each side are coupled.
+    - `rank`: rank of each coupling matrix `P_o^T Q_o`.
+    - `key`: random key of the initial couplings.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    pairwise = ed.energy.Pairwise(8, offsets=2, rank=3, key=jax.random.key(0))
+    assert pairwise(jnp.ones((5, 8))).shape == ()
+    ```
+    """
+
+    left: Float[Array, "O R D"]
+    right: Float[Array, "O R D"]
+
+    def __init__(self, dim: int, *, offsets: int = 4, rank: int = 32, key: Key):
+        _sizes(dim=dim, offsets=offsets, rank=rank)
+        k1, k2 = jax.random.split(key)
+        scale = 0.5 * (dim * rank) ** -0.25
+        self.left = scale * jax.random.normal(k1, (offsets, rank, dim))
+        self.right = scale * jax.random.normal(k2, (offsets, rank, dim))
+
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """Half of every bond's energy at each of its ends, `(L,)`."""
+        if mask is not None:
+            g = jnp.where(mask[:, None], g, 0.0)
+        length = g.shape[0]
+        u = einsum(g, self.left, "l d, o r d -> o l r")
+        v = einsum(g, self.right, "l d, o r d -> o l r")
+        energy = jnp.zeros(length, g.dtype)
+        for o in range(1, min(self.left.shape[0], length - 1) + 1):
+            bond = -jnp.sum(u[o - 1, :-o] * v[o - 1, o:], axis=-1)
+            energy = energy + 0.5 * (jnp.pad(bond, (0, o)) + jnp.pad(bond, (o, 0)))
+        return energy
+
+
+class Attention(AbstractSynapse):
+    """Energy attention: every token is an associative memory of all the others.
+
+    `E = -1/beta sum_h sum_i log sum_(j != i) exp(beta <q_hi, k_hj> + r_h(j - i))`, `beta = 1/sqrt(K)`,
+    `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on `q` and `k`.
+    The force has two parts, one as query and one as key, both from autodiff. A token with nobody to attend to
+    contributes 0.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `heads`, `head_dim`: `H` and `K`.
+    - `reach`: offsets beyond `reach` share one bias per side. The bias starts decaying with distance, head
+      `h` with slope `2^-h`.
+    - `rotary`: turn `q` and `k` by rotary phases as well (`head_dim` must then be even).
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive, or `head_dim` is odd with `rotary=True`.
+
+    **Source:** Hoover et al. 2023 (arXiv 2302.07253); rotary phases, Su et al. 2021 (arXiv 2104.09864).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    attention = ed.energy.Attention(8, heads=2, head_dim=4, key=jax.random.key(0))
+    assert attention(jnp.ones((1, 8))) == 0.0  # nobody else to look at
+    ```
+    """
+
+    query: Float[Array, "H K D"]
+    keys: Float[Array, "H K D"]
+    bias: Float[Array, "H offsets"]
+    rotary: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int = 16,
+        reach: int = 64,
+        rotary: bool = False,
+        key: Key,
+    ):
+        _sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
+        if rotary and head_dim % 2:
+            raise ValueError(
+                f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False)."
+            )
+        k1, k2 = jax.random.split(key)
+        self.query = dim**-0.5 * jax.random.normal(k1, (heads, head_dim, dim))
+        self.keys = dim**-0.5 * jax.random.normal(k2, (heads, head_dim, dim))
+        distance = jnp.abs(jnp.arange(-reach, reach + 1))
+        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
+        self.rotary = rotary
+
+    def logits(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "H L L"]:
+        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` where `i` may not look (itself, padding)."""
+        length = g.shape[0]
+        q = einsum(g, self.query, "l d, h k d -> h l k")
+        k = einsum(g, self.keys, "l d, h k d -> h l k")
+        if self.rotary:
+            q, k = _rotate(q), _rotate(k)
+        reach = self.bias.shape[1] // 2
+        place = jnp.arange(length)
+        offset = jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach
+        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self.bias[:, offset]
+        allowed = ~jnp.eye(length, dtype=bool)
+        if mask is not None:
+            allowed = allowed & mask[None, :] & mask[:, None]
+        return jnp.where(allowed, score, -jnp.inf)
+
+    def pattern(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "H L L"]:
+        """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
+        score = self.logits(g, mask)
+        some = jnp.any(jnp.isfinite(score), axis=-1, keepdims=True)
+        return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
+
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-1/beta sum_h log sum_j exp(...)` of each token as query, `(L,)`."""
+        score = self.logits(g, mask)
+        some = jnp.any(jnp.isfinite(score), axis=-1)
+        # the inner `where` keeps the gradient of an empty row 0 instead of NaN
+        lse = jax.nn.logsumexp(jnp.where(some[..., None], score, 0.0), axis=-1)
+        return -jnp.sum(jnp.where(some, lse, 0.0), axis=0) / self._beta
+
+    @property
+    def _beta(self) -> float:
+        return self.query.shape[1] ** -0.5
+
+
+class MappingMemory(AbstractSynapse):
+    """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
+
+    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
+    `RectifiedMemory` it does not only amplify what is already there.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored pairs (row of `W_1`, column of `W_2`); default `D`.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), per token and without detached keys.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    memory = ed.energy.MappingMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.zeros((5, 8))) == 0.0
+    ```
+    """
+
+    cues: Float[Array, "M D"]
+    threshold: Float[Array, " M"]
+    answers: Float[Array, "M D"]
+
+    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+        memories = dim if memories is None else memories
+        _sizes(dim=dim, memories=memories)
+        k1, k2 = jax.random.split(key)
+        self.cues = dim**-0.5 * jax.random.normal(k1, (memories, dim))
+        self.threshold = jnp.zeros(memories)
+        self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
+
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
+        hidden = jax.nn.gelu(g @ self.cues.T + self.threshold)
+        return _valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
+
+
+class RectifiedMemory(AbstractSynapse):
+    """Dense associative memory of rectified-quadratic kind: `E = -1/2 sum_i sum_m relu(<xi_m, g_i>)^2`.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored patterns; default `2 D`.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164); Hoover et al. 2023 (arXiv 2302.07253).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.ones((5, 8))) <= 0.0
+    ```
+    """
+
+    patterns: Float[Array, "M D"]
+
+    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+        memories = 2 * dim if memories is None else memories
+        _sizes(dim=dim, memories=memories)
+        self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
+
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
+        return _valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
+
+
+class SoftmaxMemory(AbstractSynapse):
+    """Dense associative memory of exponential kind: `E = -1/beta sum_i log sum_m exp(beta <xi_m, g_i>)`.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored patterns; default `2 D`.
+    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size or `beta` is not positive.
+
+    **Source:** Demircigil et al. 2017; Ramsauer et al. 2021 (arXiv 2008.02217).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.ones((5, 8))).shape == ()
+    ```
+    """
+
+    patterns: Float[Array, "M D"]
+    log_beta: Scalar
+
+    def __init__(self, dim: int, *, memories: int | None = None, beta: float = 1.0, key: Key):
+        memories = 2 * dim if memories is None else memories
+        _sizes(dim=dim, memories=memories)
+        if not beta > 0:
+            raise ValueError(f"`beta` is {beta}; expected a positive inverse temperature.")
+        self.patterns = jax.random.normal(key, (memories, dim))
+        self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
+
+    def per_token(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
+        beta = jnp.exp(self.log_beta)
+        return _valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)
+
+
+def _valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[Array, " L"]:
+    return energy if mask is None else jnp.where(mask, energy, 0.0)
+
+
+def _rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
+    half = z.shape[-1] // 2
+    frequency = 10_000.0 ** (-jnp.arange(half) / half)
+    angle = jnp.arange(z.shape[1])[:, None] * frequency
+    cos, sin = jnp.cos(angle).astype(z.dtype), jnp.sin(angle).astype(z.dtype)
+    z1, z2 = z[..., :half], z[..., half:]
+    return jnp.concatenate([z1 * cos - z2 * sin, z1 * sin + z2 * cos], axis=-1)
+
+
+def _sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"`{name}` is {size}; expected a positive integer.")

@@ -1,0 +1,64 @@
+"""The vocabulary: one more associative memory, whose stored patterns are the tokens."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import einsum
+from jaxtyping import Array, Float
+
+from .._types import Key
+
+
+class Vocabulary(eqx.Module):
+    """A dense associative memory of the tokens, on which all evidence enters as a field.
+
+    `E = -sum_i log sum_w exp(<g_i, U_w> + c_w + b_iw)`. Its softmax weights are the posterior over tokens,
+    `p = softmax(<g, U> + c + b)`: prior and evidence add up as Bayes says. `codes` are the vectors `e_w` the
+    noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors `U_w` the neurons see.
+
+    **Arguments:**
+
+    - `size`: number of tokens `V`.
+    - `dim`: hidden width `D`.
+    - `key`: random key of the patterns, drawn with standard deviation `2/D`.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    vocabulary = ed.energy.Vocabulary(5, 8, key=jax.random.key(0))
+    p = vocabulary.posterior(jnp.zeros((3, 8)), jnp.zeros((3, 5)))
+    assert jnp.allclose(p.sum(-1), 1.0)
+    ```
+    """
+
+    codes: Float[Array, "V C"]
+    patterns: Float[Array, "V D"]
+    prior: Float[Array, " V"]
+
+    def __init__(self, size: int, dim: int, *, key: Key):
+        for name, value in (("size", size), ("dim", dim)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        self.codes = jnp.eye(size)
+        self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
+        self.prior = jnp.zeros(size)
+
+    def logits(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`<g_i, U_w> + c_w + b_iw`, the log posterior `(L, V)` up to a constant per token."""
+        return einsum(g, self.patterns, "l d, v d -> l v") + self.prior + b
+
+    def per_token(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, " L"]:
+        """`-log sum_w exp(<g_i, U_w> + c_w + b_iw)`, `(L,)`."""
+        prior = einsum(g, self.patterns, "l d, v d -> l v") + self.prior
+        return jax.nn.logsumexp(prior, axis=-1) - jax.nn.logsumexp(prior + b, axis=-1)
+
+    def posterior(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`p = softmax(<g, U> + c + b)`, the posterior over tokens `(L, V)`."""
+        return jax.nn.softmax(self.logits(g, b), axis=-1)
+
+    def denoised(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
+        """`x_hat_i = sum_w p_iw e_w`, the posterior mean of the token codes `(L, C)`."""
+        return self.posterior(g, b) @ self.codes

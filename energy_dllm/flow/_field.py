@@ -1,0 +1,342 @@
+"""Vector fields: how the state moves on the landscape.
+
+| field | state | motion |
+|---|---|---|
+| `Relaxation` | `y` | `dy/dt = -kappa dF/dg` at frozen evidence: F falls |
+| `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` settled anew at every evaluation |
+| `JointFlow` | `(x, y)` | both at once, `y` on a faster clock |
+| `ReverseDiffusion` | that of the flow it wraps | the flow plus matched noise; marginals kept |
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._types import Scalar
+from ..energy import FreeEnergy
+from ._evidence import AbstractEvidence, Gaussian
+
+
+class AbstractField(eqx.Module):
+    """A vector field `d state / d time` over an explicit energy, with everything a probe may want to read."""
+
+    energy: eqx.AbstractVar[FreeEnergy]
+
+    @property
+    @abc.abstractmethod
+    def force_evaluations(self) -> int:
+        """Evaluations of the force `-dF/dg` per call."""
+
+    @abc.abstractmethod
+    def __call__(self, time: Scalar, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+        """`d state / d time`, the structure of `state`."""
+
+    @abc.abstractmethod
+    def evidence(self, time: Scalar, state: PyTree[Array]) -> AbstractEvidence:
+        """The evidence the neurons see at this moment."""
+
+    @abc.abstractmethod
+    def hidden(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L D"]:
+        """The hidden state `y (L, D)` at this moment."""
+
+    def posterior(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L V"]:
+        """`p = softmax(<g, U> + c + b) (L, V)` at this moment."""
+        b = self.evidence(time, state).field(self.energy.vocabulary.codes)
+        return self.energy.posterior(self.hidden(time, state), b)
+
+
+class Relaxation(AbstractField):
+    """Descent of the free energy at frozen evidence: `dy/dt = -kappa dF/dg`.
+
+    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ`. State `y (L, D)`, relaxation time `t`, whose
+    unit is the time constant of a free neuron.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `given`: the evidence, held fixed.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=4.0)
+    assert path.states.shape == (1, 8, 16)
+    ```
+    """
+
+    energy: FreeEnergy
+    given: AbstractEvidence
+
+    @property
+    def force_evaluations(self) -> int:
+        """One."""
+        return 1
+
+    def __call__(self, time: Scalar, state: Float[Array, "L D"], args: object = None) -> Float[Array, "L D"]:
+        """`-kappa dF/dg (L, D)`."""
+        b = self.given.field(self.energy.vocabulary.codes)
+        return self.energy.kappa * self.energy.force(state, b)
+
+    def evidence(self, time: Scalar, state: Float[Array, "L D"]) -> AbstractEvidence:
+        """The evidence it was given."""
+        return self.given
+
+    def hidden(self, time: Scalar, state: Float[Array, "L D"]) -> Float[Array, "L D"]:
+        """The state itself."""
+        return state
+
+
+class ProbabilityFlow(AbstractField):
+    """The diffusion ODE, with the neurons at rest: `dx/ds = x_hat(x) - x = -sigma^2 dF/dx`.
+
+    State `x (L, C)`, noise time `s = -log sigma`. At every evaluation the hidden state descends from neutral for
+    `steps` Euler steps of `step` time constants, so the field is a function of `x` and `s` alone.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `given`: evidence besides the noise (prompt, constraint); none by default.
+    - `steps`, `step`: the relaxation inside, number and size of its steps.
+
+    **Raises:** `ValueError` if `steps` or `step` is not positive.
+
+    **Source:** Song et al. 2021 (arXiv 2011.13456) in noise time; Karras et al. 2022 (arXiv 2206.00364).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    path = ed.solve(ed.flow.ProbabilityFlow(model.energy, steps=4), jnp.ones((8, 3)), t0=-1.0, t1=1.5)
+    assert path.states.shape == (1, 8, 3)
+    ```
+    """
+
+    energy: FreeEnergy
+    given: AbstractEvidence | None
+    steps: int = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        energy: FreeEnergy,
+        given: AbstractEvidence | None = None,
+        *,
+        steps: int = 10,
+        step: float = 0.6,
+    ):
+        if steps < 1 or not step > 0:
+            raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
+        self.energy, self.given, self.steps, self.step = energy, given, steps, step
+
+    @property
+    def force_evaluations(self) -> int:
+        """`steps`."""
+        return self.steps
+
+    def __call__(self, time: Scalar, state: Float[Array, "L C"], args: object = None) -> Float[Array, "L C"]:
+        """`x_hat - x (L, C)`."""
+        b = self.evidence(time, state).field(self.energy.vocabulary.codes)
+        return self.energy.denoised(self._settle(b), b) - state
+
+    def evidence(self, time: Scalar, state: Float[Array, "L C"]) -> AbstractEvidence:
+        """Gaussian evidence at `sigma = e^-s`, plus what was given."""
+        noisy = Gaussian(state, jnp.exp(-time))
+        return noisy if self.given is None else noisy + self.given
+
+    def hidden(self, time: Scalar, state: Float[Array, "L C"]) -> Float[Array, "L D"]:
+        """`y` after the relaxation inside."""
+        return self._settle(self.evidence(time, state).field(self.energy.vocabulary.codes))
+
+    def _settle(self, b):
+        y = self.energy.neutral(b.shape[0]).astype(b.dtype)
+        return relax(self.energy, y, b, steps=self.steps, step=self.step)
+
+
+class JointFlow(AbstractField):
+    """Observation and neurons move at once: `dx/ds = x_hat(y) - x`, `dy/ds = -rate kappa dF/dg`.
+
+    State `(x (L, C), y (L, D))`, noise time `s`. One force evaluation a call; as `rate` grows it becomes the
+    `ProbabilityFlow` with the neurons followed along the path.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `given`: evidence besides the noise; none by default.
+    - `rate`: time constants of the neurons per unit of noise time, positive.
+
+    **Raises:** `ValueError` if `rate` is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    state = jnp.ones((8, 3)), model.energy.neutral(8)
+    path = ed.solve(ed.flow.JointFlow(model.energy), state, t0=-1.0, t1=1.5)
+    assert path.states[1].shape == (1, 8, 16)
+    ```
+    """
+
+    energy: FreeEnergy
+    given: AbstractEvidence | None
+    rate: float = eqx.field(static=True)
+
+    def __init__(self, energy: FreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
+        if not rate > 0:
+            raise ValueError(f"`rate` is {rate}; expected a positive number, say 10.")
+        self.energy, self.given, self.rate = energy, given, rate
+
+    @property
+    def force_evaluations(self) -> int:
+        """One."""
+        return 1
+
+    def __call__(
+        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]], args: object = None
+    ) -> tuple[Float[Array, "L C"], Float[Array, "L D"]]:
+        """`(x_hat - x, -rate kappa dF/dg)`."""
+        x, y = state
+        b = self.evidence(time, state).field(self.energy.vocabulary.codes)
+        dy = self.rate * self.energy.kappa * self.energy.force(y, b)
+        return self.energy.denoised(y, b) - x, dy
+
+    def evidence(
+        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
+    ) -> AbstractEvidence:
+        """Gaussian evidence at `sigma = e^-s`, plus what was given."""
+        noisy = Gaussian(state[0], jnp.exp(-time))
+        return noisy if self.given is None else noisy + self.given
+
+    def hidden(
+        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
+    ) -> Float[Array, "L D"]:
+        """The `y` of the state."""
+        return state[1]
+
+
+class AbstractStochasticField(AbstractField):
+    """A field whose state is also shaken: `d state = field d time + amplitude dW`."""
+
+    @abc.abstractmethod
+    def amplitude(self, time: Scalar, state: PyTree[Array]) -> PyTree[Array]:
+        """The amplitude of the noise on every component, the structure of `state`."""
+
+
+class ReverseDiffusion(AbstractStochasticField):
+    """A flow of `x` with churn: noise and the pull that undoes it, so that all marginals are kept.
+
+    `dx = (1 + churn) (x_hat - x) ds + sqrt(2 churn) sigma dW`; `churn = 0` is the flow itself, `churn = 1` the
+    reverse-time diffusion. The wrapped flow moves everything else.
+
+    **Arguments:**
+
+    - `flow`: a `ProbabilityFlow` or a `JointFlow`.
+    - `churn`: strength of the noise, not negative.
+
+    **Raises:** `ValueError` if `churn` is negative or `flow` does not move an observation `x`.
+
+    **Source:** Anderson 1982; Song et al. 2021 (arXiv 2011.13456); Karras et al. 2022 (arXiv 2206.00364).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, diffrax, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.ReverseDiffusion(ed.flow.ProbabilityFlow(model.energy, steps=4), churn=0.5)
+    path = ed.solve(field, jnp.ones((8, 3)), t0=-1.0, t1=1.5, solver=diffrax.Euler(), step=0.1, key=jax.random.key(1))
+    assert path.states.shape == (1, 8, 3)
+    ```
+    """
+
+    flow: ProbabilityFlow | JointFlow
+    churn: float = eqx.field(static=True)
+
+    def __init__(self, flow: ProbabilityFlow | JointFlow, *, churn: float = 0.5):
+        if not isinstance(flow, (ProbabilityFlow, JointFlow)):
+            raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
+        if churn < 0:
+            raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
+        self.flow, self.churn = flow, churn
+
+    @property
+    def energy(self) -> FreeEnergy:
+        """The landscape of the flow it wraps."""
+        return self.flow.energy
+
+    @property
+    def force_evaluations(self) -> int:
+        """Those of the flow."""
+        return self.flow.force_evaluations
+
+    def __call__(self, time: Scalar, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+        """The flow's drift, with that of `x` multiplied by `1 + churn`."""
+        drift = self.flow(time, state, args)
+        if isinstance(drift, tuple):
+            return (1 + self.churn) * drift[0], drift[1]
+        return (1 + self.churn) * drift
+
+    def amplitude(self, time: Scalar, state: PyTree[Array]) -> PyTree[Array]:
+        """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
+        size = jnp.sqrt(2 * self.churn) * jnp.exp(-time)
+        if isinstance(state, tuple):
+            return jnp.broadcast_to(size, state[0].shape), jnp.zeros_like(state[1])
+        return jnp.broadcast_to(size, state.shape)
+
+    def evidence(self, time: Scalar, state: PyTree[Array]) -> AbstractEvidence:
+        """That of the flow."""
+        return self.flow.evidence(time, state)
+
+    def hidden(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L D"]:
+        """That of the flow."""
+        return self.flow.hidden(time, state)
+
+
+def relax(
+    energy: FreeEnergy,
+    y: Float[Array, "L D"],
+    b: Float[Array, "L V"],
+    *,
+    steps: int,
+    step: Scalar | float,
+) -> Float[Array, "L D"]:
+    """`steps` Euler steps of `Relaxation`: `y <- y - step kappa dF/dg`.
+
+    The same motion as `solve(Relaxation(...), solver=diffrax.Euler())`, without its bookkeeping: the loop that
+    training differentiates.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `y`: hidden state to start from `(L, D)`.
+    - `b`: evidence `(L, V)`.
+    - `steps`: number of steps; a traced integer is allowed where no gradient is taken.
+    - `step`: size of a step in time constants.
+
+    **Returns:** the hidden state `(L, D)` at `t = steps * step`.
+
+    **Raises:** `ValueError` if shapes do not match.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    b = ed.flow.Masked(8).field(model.energy.vocabulary.codes)
+    y = ed.flow.relax(model.energy, model.energy.neutral(8), b, steps=4, step=0.5)
+    assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
+    ```
+    """
+
+    def euler(y, _):
+        return y + step * energy.kappa * energy.force(y, b), None
+
+    if isinstance(steps, int):
+        return jax.lax.scan(euler, y, None, length=steps)[0]
+    return jax.lax.fori_loop(0, steps, lambda _, y: euler(y, None)[0], y)

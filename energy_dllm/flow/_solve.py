@@ -1,0 +1,215 @@
+"""`solve`: diffrax integrates the motion, probes read it on the way."""
+
+from collections.abc import Callable, Mapping
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._types import Key, Scalar
+from ._field import AbstractField, AbstractStochasticField
+
+
+class SteadyState(eqx.Module):
+    """Stop when the motion has stopped: `max |d state / d time| < tolerance`.
+
+    The test is absolute. A test relative to `|state|` fires on a state that merely grows; this one cannot.
+
+    **Arguments:**
+
+    - `tolerance`: largest speed that counts as rest, in units of the state per unit of time, positive.
+
+    **Raises:** `ValueError` if `tolerance` is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=500.0, stop=ed.flow.SteadyState(1e-3))
+    assert path.reason == "came to rest"
+    ```
+    """
+
+    tolerance: float = eqx.field(static=True)
+
+    def __init__(self, tolerance: float = 1e-4):
+        if not tolerance > 0:
+            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, say 1e-4.")
+        self.tolerance = tolerance
+
+    def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
+        """Whether the speed `d state / d time` counts as rest."""
+        largest = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(speed)])
+        return jnp.max(largest) < self.tolerance
+
+
+class Trajectory(eqx.Module):
+    """What `solve` returns.
+
+    - `times (N,)`: the recorded times, the last of them where the motion stopped.
+    - `states`: the state at each, leaves with a leading axis `N`.
+    - `probes`: by name, what each probe read at each, leaves with a leading axis `N`.
+    - `force_evaluations`: evaluations of `-dF/dg`, those of rejected steps included, those of probes not. Exact
+      for explicit methods; for implicit ones those of their inner iterations are not counted.
+    - `accepted`, `rejected`: steps of the solver.
+    - `result`: how it ended, an item of `diffrax.RESULTS`; `reason` says it in words.
+    """
+
+    times: Float[Array, " N"]
+    states: PyTree[Array]
+    probes: dict[str, PyTree[Array]]
+    force_evaluations: Int[Array, ""]
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    result: diffrax.RESULTS
+
+    @property
+    def final(self) -> PyTree[Array]:
+        """The state where the motion stopped."""
+        return jax.tree.map(lambda leaf: leaf[-1], self.states)
+
+    @property
+    def reason(self) -> str:
+        """Why it stopped, in words."""
+        if self.result == diffrax.RESULTS.successful:
+            return "reached the end of the time interval"
+        if self.result == diffrax.RESULTS.event_occurred:
+            return "came to rest"
+        return str(diffrax.RESULTS[self.result]).strip() or "stopped early"
+
+
+def solve(
+    field: AbstractField,
+    state: PyTree[Array],
+    *,
+    t0: Scalar | float,
+    t1: Scalar | float,
+    solver: diffrax.AbstractSolver | None = None,
+    controller: diffrax.AbstractStepSizeController | None = None,
+    step: Scalar | float | None = None,
+    times: Float[Array, " N"] | None = None,
+    probes: Mapping[str, Callable[[Scalar, PyTree[Array], AbstractField], PyTree[Array]]] | None = None,
+    stop: SteadyState | None = None,
+    key: Key | None = None,
+    max_steps: int = 4096,
+) -> Trajectory:
+    """Integrate a vector field with any diffrax solver, reading probes along the path.
+
+    Main arguments:
+
+    - `field`: the motion, `Relaxation`, `ProbabilityFlow`, `JointFlow`, ...
+    - `state`: where it starts.
+    - `t0`, `t1`: the interval, in relaxation time `t` or noise time `s` as the field says; `t1 > t0`.
+    - `times`: increasing times to record within the interval; only the end by default. The end is always recorded.
+    - `probes`: functions `(time, state, field) -> PyTree` by name, read at every recorded time.
+
+    Other arguments:
+
+    - `solver`: default `diffrax.Tsit5()`; `diffrax.Euler()` for a field with noise.
+    - `controller`: default `diffrax.PIDController(rtol=1e-3, atol=1e-4)`, or equal steps where `step` is given.
+    - `step`: size of the (first) step.
+    - `stop`: stop early, at rest.
+    - `key`: random key of the noise, for fields that have some.
+    - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
+
+    **Returns:** a `Trajectory`.
+
+    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, or a negative
+    `step`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    free_energy = lambda t, y, field: field.energy(y, field.given.field(field.energy.vocabulary.codes))
+    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
+    assert (jnp.diff(path.probes["F"]) < 0).all()
+    ```
+    """
+    stochastic = isinstance(field, AbstractStochasticField)
+    if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
+        raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
+    if isinstance(step, (int, float)) and not step > 0:
+        raise ValueError(f"`step` is {step}; expected a positive step size.")
+    if controller is None:
+        adaptive = step is None and not stochastic
+        controller = diffrax.PIDController(rtol=1e-3, atol=1e-4) if adaptive else diffrax.ConstantStepSize()
+    if isinstance(controller, diffrax.ConstantStepSize) and step is None:
+        raise ValueError("`step` is missing; a constant step size needs one (or pass a `controller`).")
+    if solver is None:
+        solver = diffrax.Euler() if stochastic else diffrax.Tsit5()
+
+    drift = diffrax.ODETerm(lambda t, y, args: field(t, y))
+    terms = drift
+    if stochastic:
+        if key is None:
+            raise ValueError("`key` is missing; a field with noise needs a random key.")
+        shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+        brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
+        noise = diffrax.ControlTerm(
+            lambda t, y, args: lx.DiagonalLinearOperator(field.amplitude(t, y)),  # pyright: ignore
+            brownian,
+        )
+        terms = diffrax.MultiTerm(drift, noise)
+
+    read = {"state": lambda t, y, args: y, "time": lambda t, y, args: t}
+    probes = {} if probes is None else dict(probes)
+    # diffrax calls save functions with traced times; a probe sees the field, not diffrax
+    for name, probe in probes.items():
+        read[f"probe {name}"] = lambda t, y, args, probe=probe: probe(t, y, field)
+    record = lambda t, y, args: {name: function(t, y, args) for name, function in read.items()}
+    subs = [diffrax.SubSaveAt(t1=True, fn=record)]
+    if times is not None:
+        times = eqx.error_if(
+            jnp.asarray(times),
+            jnp.any(jnp.diff(jnp.asarray(times)) <= 0),
+            "`times` must increase: noise time and relaxation time both run forwards.",
+        )
+        subs.append(diffrax.SubSaveAt(ts=times, fn=record))
+    event = None
+    if stop is not None:
+        event = diffrax.Event(lambda t, y, args, **_: stop(field(t, y)))
+    solution = diffrax.diffeqsolve(
+        terms,
+        solver,
+        t0,
+        t1,
+        step,
+        state,
+        saveat=diffrax.SaveAt(subs=subs),
+        stepsize_controller=controller,
+        event=event,
+        max_steps=max_steps,
+        throw=False,
+    )
+    saved = solution.ys[0]  # pyright: ignore
+    if times is not None:
+        saved = jax.tree.map(lambda a, z: jnp.concatenate([a, z]), solution.ys[1], saved)  # pyright: ignore
+    stats = solution.stats
+    calls = _calls(solver, stats["num_steps"]) + (0 if stop is None else stats["num_accepted_steps"])
+    return Trajectory(
+        times=saved["time"],
+        states=saved["state"],
+        probes={name: saved[f"probe {name}"] for name in probes},
+        force_evaluations=field.force_evaluations * calls,
+        accepted=stats["num_accepted_steps"],
+        rejected=stats["num_rejected_steps"],
+        result=solution.result,
+    )
+
+
+def _calls(solver: diffrax.AbstractSolver, steps: Int[Array, ""]) -> Int[Array, ""]:
+    """Evaluations of the vector field in `steps` steps, accepted or not."""
+    tableau = getattr(solver, "tableau", None)
+    if tableau is None:
+        return steps
+    if tableau.fsal:  # the last stage is the next step's first
+        return (tableau.num_stages - 1) * steps + 1
+    return tableau.num_stages * steps

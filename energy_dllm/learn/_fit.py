@@ -1,0 +1,236 @@
+"""`fit`: one jitted step, a log, checkpoints, and exact resumption."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from ..data import Corpus, Windows
+from ._checkpoint import FORMAT, read, write
+from ._objective import AbstractObjective
+
+
+Model = TypeVar("Model", bound=eqx.Module)
+
+
+class _Run(eqx.Module):
+    """Everything a training is at one moment, besides its fixed settings."""
+
+    model: PyTree[Array]
+    average: PyTree[Array]
+    optimizer: PyTree[Array]
+    step: jax.Array
+
+
+def fit(
+    model: Model,
+    corpus: Corpus,
+    objective: AbstractObjective,
+    *,
+    steps: int,
+    length: int = 64,
+    batch_size: int = 16,
+    learning_rate: float = 3e-3,
+    optimizer: optax.GradientTransformation | None = None,
+    average: float = 0.999,
+    seed: int = 0,
+    directory: str | os.PathLike | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = False,
+) -> Model:
+    """Train a model, the same way whatever it is.
+
+    Main arguments:
+
+    - `model`: an `EnergyDLLM` or a twin.
+    - `corpus`: where windows come from (its `train` part).
+    - `objective`: `Denoising()` for the energy model, `Masking()` or `NextToken()` for twins.
+    - `steps`: batches in all. `length`, `batch_size`: tokens of a window and windows of a batch.
+    - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training, that
+      is resumed, exactly: the result is bit by bit that of a run that was never interrupted.
+
+    Other arguments:
+
+    - `learning_rate`: peak of a cosine schedule with a warm-up of 5 %, for the default optimizer (Adam, gradients
+      clipped to norm 1). `optimizer`: any optax transformation in its place.
+    - `average`: decay of the exponential moving average of the parameters, which is what is returned.
+    - `seed`: of windows, masks and noise.
+    - `checkpoint_seconds`: time between checkpoints.
+    - `progress`: show a progress bar.
+
+    **Returns:** the model with averaged parameters.
+
+    **Raises:** `ValueError` for sizes that are not positive, a text shorter than a window, or a `directory` that holds
+    another training; `FloatingPointError` if loss or gradient stop being finite, naming the step and the term of F
+    that broke first. Parameters and checkpoint are then those of the last good step.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+    corpus = ed.data.grammar_corpus(characters=5000)
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=jax.random.key(0))
+    model = ed.fit(model, corpus, ed.learn.Denoising(free=2), steps=2, length=16, batch_size=4)
+    ```
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` is {steps}; expected at least one training step.")
+    if not 0 <= average < 1:
+        raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
+    windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed)
+    if optimizer is None:
+        optimizer = default_optimizer(learning_rate, steps)
+    parameters, static = eqx.partition(model, eqx.is_inexact_array)
+    run = _Run(parameters, parameters, optimizer.init(parameters), jnp.zeros((), int))
+    settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
+    settings |= dict(seed=seed, objective=repr(objective), corpus=corpus.name, model=_fingerprint(static, parameters))
+    folder = None if directory is None else Path(directory)
+    if folder is not None:
+        run = _resume(folder, run, settings, windows)
+
+    @eqx.filter_jit
+    def update(run: _Run, ids, key):
+        def loss_of(parameters):
+            return objective(eqx.combine(parameters, static), ids, key, run.step / steps)
+
+        loss, gradient = jax.value_and_grad(loss_of)(run.model)
+        norm = optax.tree.norm(gradient)
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        change, state = optimizer.update(gradient, run.optimizer, run.model)
+        fresh = optax.apply_updates(run.model, change)
+        decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
+        mean = jax.tree.map(lambda a, m: (decay * a + (1 - decay) * m).astype(a.dtype), run.average, fresh)
+        after = _Run(fresh, mean, state, run.step + 1)
+        # a step that is not finite leaves everything as it was
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
+
+    key = jax.random.key(seed)
+    start, saved = time.monotonic(), time.monotonic()
+    first = int(run.step)
+    with _bar(progress, steps, first) as advance, _Log(folder, first) as log:
+        for n in range(first, steps):
+            place = windows.get_state()
+            ids = jnp.asarray(next(windows))
+            batch_key = jax.random.fold_in(key, n)
+            run, loss, norm, good = update(run, ids, batch_key)
+            if not good:
+                if folder is not None:
+                    windows.set_state(place)
+                    _checkpoint(folder, run, settings, windows)
+                cause = objective.diagnose(eqx.combine(run.model, static), ids, batch_key, run.step / steps)
+                kept = f"; the last good step is kept in {folder}" if folder is not None else ""
+                raise FloatingPointError(
+                    f"training stopped at step {n}: {cause} broke first{kept}; lower `learning_rate` "
+                    f"({learning_rate}) or the relaxation's `step`."
+                )
+            now = time.monotonic()
+            log(step=n + 1, loss=float(loss), gradient_norm=float(norm), seconds=round(now - start, 3))
+            advance(float(loss))
+            if folder is not None and (now - saved > checkpoint_seconds or n + 1 == steps):
+                _checkpoint(folder, run, settings, windows)
+                saved = now
+    return eqx.combine(run.average, static)
+
+
+def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam, clipped to norm 1, warmed up over 5 % of `steps`, then a cosine down to 5 % of `learning_rate`."""
+    if not learning_rate > 0:
+        raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 3e-3.")
+    warmup = max(1, steps // 20)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup, max(steps, warmup + 1), 0.05 * learning_rate
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b1=0.9, b2=0.99))
+
+
+def _fingerprint(static: PyTree, parameters: PyTree[Array]) -> str:
+    """Changes with the structure of the model and with its initial parameters."""
+    digest = hashlib.sha256(str(jax.tree.structure((static, parameters))).encode())
+    for leaf in jax.tree.leaves(parameters):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _checkpoint(folder: Path, run: _Run, settings: dict, windows: Windows) -> None:
+    arrays = {f"{n:05d}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(run))}
+    header = {"format": FORMAT, "training": settings, "windows": windows.get_state()}
+    write(folder / "checkpoint.safetensors", arrays, header)
+
+
+def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return run
+    arrays, header = read(path)
+    if header.get("format") != FORMAT or "training" not in header:
+        raise ValueError(f"`directory` {folder} holds a checkpoint of another kind or version; give another folder.")
+    different = sorted(k for k in settings if header["training"].get(k) != settings[k])
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"`directory` {folder} holds another training: its {name} is {header['training'].get(name)!r}, now "
+            f"{settings[name]!r}; give another folder or the same settings."
+        )
+    leaves, tree = jax.tree.flatten(run)
+    stored = [arrays.get(f"{n:05d}") for n in range(len(leaves))]
+    for leaf, array in zip(leaves, stored, strict=True):
+        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
+            raise ValueError(f"`directory` {folder} holds a checkpoint of other shapes; give another folder.")
+    windows.set_state(header["windows"])
+    return jax.tree.unflatten(tree, [jnp.asarray(array) for array in stored])
+
+
+class _Log:
+    """One JSON object a step in `log.jsonl`; lines past the checkpoint that is resumed are dropped."""
+
+    def __init__(self, folder: Path | None, first: int):
+        self.path = None if folder is None else folder / "log.jsonl"
+        self.first = first
+
+    def __enter__(self):
+        if self.path is None:
+            return lambda **record: None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)[: self.first]
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(lines))
+            os.replace(temporary, self.path)
+        self.file = open(self.path, "a", buffering=1)
+        return lambda **record: self.file.write(json.dumps(record) + "\n")
+
+    def __exit__(self, *_):
+        if self.path is not None:
+            self.file.close()
+
+
+@contextlib.contextmanager
+def _bar(show: bool, steps: int, first: int):
+    if not show:
+        yield lambda loss: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    smooth = math.nan
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=steps, completed=first)
+
+        def advance(loss: float) -> None:
+            nonlocal smooth
+            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+            bar.update(task, advance=1, description=f"loss {smooth:.3f} nats")
+
+        yield advance

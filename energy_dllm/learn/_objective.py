@@ -1,0 +1,233 @@
+"""Objectives: what one batch of windows says about the parameters.
+
+Cross-entropy of the true token under the posterior `p` after a relaxation is a proper loss: it makes `p` the true
+posterior, hence `x_hat` the posterior mean, hence the flow the true flow. The evidence is drawn from a mixture;
+the relaxation runs for a random time, so that the landscape is right at rest and not only on the way.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._model import EnergyDLLM
+from .._types import Key, Scalar
+from ..flow import FORBIDDEN, relax
+from ._twins import AbstractTwin
+
+
+class AbstractObjective(eqx.Module):
+    """A loss of a model on a batch of windows.
+
+    To add an objective, write `__call__`; `diagnose` names what broke when the loss is not finite.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, model: eqx.Module, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """The loss in nats per predicted token, at the fraction `progress` of the training."""
+
+    @abc.abstractmethod
+    def diagnose(self, model: eqx.Module, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """In words, what stopped being finite first."""
+
+
+class Denoising(AbstractObjective):
+    """Cross-entropy at rest under a mixture of evidences, for the energy model.
+
+    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level
+    drawn from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` descends from
+    neutral for a random number of untracked steps, then for `tracked` steps the gradient follows. The longest
+    untracked run grows from 0 to `free` over the first `anneal` of the training: at rest from the start the network
+    does not learn context (see the log).
+
+    **Arguments:**
+
+    - `gaussian`, `typo`: share of the windows with that evidence; the rest are masked.
+    - `free`: longest untracked run, in steps. `free + tracked` steps are the training horizon.
+    - `tracked`: steps the gradient follows.
+    - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
+    - `anneal`: fraction of the training over which `free` is reached.
+
+    **Raises:** `ValueError` for shares outside [0, 1] or steps that are not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    loss = ed.learn.Denoising(free=2)(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
+    assert loss > 0
+    ```
+    """
+
+    gaussian: float = eqx.field(static=True)
+    typo: float = eqx.field(static=True)
+    free: int = eqx.field(static=True)
+    tracked: int = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+    anneal: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        gaussian: float = 0.4,
+        typo: float = 0.1,
+        free: int = 12,
+        tracked: int = 4,
+        step: float = 0.6,
+        anneal: float = 0.5,
+    ):
+        if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
+            raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
+        if free < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1:
+            raise ValueError(
+                f"`free`={free} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1]."
+            )
+        self.gaussian, self.typo = gaussian, typo
+        self.free, self.tracked, self.step, self.anneal = free, tracked, step, anneal
+
+    def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """Mean cross-entropy over the tokens that are to be predicted, nats per token."""
+        b, asked, free, step = self.draw(model, ids, key, progress)
+
+        def settle(b):
+            y = model.energy.neutral(b.shape[0]).astype(b.dtype)
+            y = jax.lax.stop_gradient(relax(jax.lax.stop_gradient(model.energy), y, b, steps=free, step=step))
+            y = relax(model.energy, y, b, steps=self.tracked, step=step)
+            return jax.nn.log_softmax(model.energy.logits(y, b), axis=-1)
+
+        return cross_entropy(jax.vmap(settle)(b), ids, asked)
+
+    def draw(
+        self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
+    ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar]:
+        """Evidence `(B, L, V)`, tokens to predict `(B, L)`, untracked steps and step size of one batch."""
+        batch, size = ids.shape[0], model.size
+        codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
+        dtype = codes.dtype
+        keys = jax.random.split(key, 7)
+        hidden, _ = mask(ids, keys[0])
+        seen = jax.nn.one_hot(ids, size, dtype=bool)
+        given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
+
+        u = jax.random.permutation(keys[1], stratified(keys[2], batch))
+        sigma = jnp.exp(-model.schedule.level(u))[:, None, None].astype(dtype)
+        x = codes[ids] + sigma * jax.random.normal(keys[3], (*ids.shape, codes.shape[1]), dtype)
+        noisy = (x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma**2
+
+        rate = jnp.maximum(0.5 * stratified(keys[4], batch), 1e-3)[:, None, None].astype(dtype)
+        wrong = jax.random.uniform(keys[5], ids.shape) < rate[..., 0]
+        typed = jnp.where(wrong, jax.random.randint(keys[6], ids.shape, 0, size, ids.dtype), ids)
+        mistyped = jnp.log((1 - rate) * jax.nn.one_hot(typed, size, dtype=dtype) + rate / size)
+
+        # each kind of evidence takes its share of the rows; windows come in random order
+        row = (jnp.arange(batch) + jax.random.uniform(keys[5])) / batch
+        is_noisy = (row < self.gaussian)[:, None]
+        is_typed = ((row >= self.gaussian) & (row < self.gaussian + self.typo))[:, None]
+        b = jnp.where(is_noisy[..., None], noisy, jnp.where(is_typed[..., None], mistyped, given))
+        asked = is_noisy | is_typed | hidden
+
+        reach = self.free * (jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0)
+        free = jax.random.randint(keys[0], (), 0, jnp.round(reach).astype(int) + 1)
+        step = self.step * jax.random.uniform(keys[1], (), dtype, 0.7, 1.3)
+        return b, asked, free, step
+
+    def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The term of F that stopped being finite first, and at which relaxation step."""
+        b, _, free, step = self.draw(model, ids, key, progress)
+        y = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
+        forward = eqx.filter_jit(
+            jax.vmap(lambda y, b: relax(model.energy, y, b, steps=1, step=step), in_axes=(0, 0))
+        )
+        terms = eqx.filter_jit(jax.vmap(lambda y, b: model.energy.terms(y, b)))
+        for name, leaf in _named_leaves(model):
+            if not jnp.all(jnp.isfinite(leaf)):
+                return f"the parameter {name}"
+        for n in range(int(free) + self.tracked + 1):
+            for name, term in terms(y, b).items():
+                if not jnp.all(jnp.isfinite(term)):
+                    return f"the term {name!r} of F, at relaxation step {n}"
+            y = forward(y, b)
+        return "the gradient; every term of F was finite"
+
+
+class Masking(AbstractObjective):
+    """Cross-entropy of masked tokens at a uniformly drawn rate, for the masked twins.
+
+    Draws the same masks as `Denoising` from the same key.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    twin = ed.learn.MaskedDiffusion(3, dim=8, heads=2, key=jax.random.key(0))
+    loss = ed.learn.Masking()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
+    assert loss > 0
+    ```
+    """
+
+    def __call__(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """Mean cross-entropy over the masked tokens, nats per token."""
+        hidden, _ = mask(ids, jax.random.split(key, 7)[0])
+        return cross_entropy(jax.vmap(model.log_posterior)(ids, ~hidden), ids, hidden)
+
+    def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The parameter that stopped being finite first."""
+        return _first_parameter(model)
+
+
+class NextToken(AbstractObjective):
+    """Cross-entropy of every token given those before it, for the autoregressive twin.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    twin = ed.learn.Autoregressive(3, dim=8, heads=2, key=jax.random.key(0))
+    loss = ed.learn.NextToken()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
+    assert loss > 0
+    ```
+    """
+
+    def __call__(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """Mean cross-entropy over all tokens, nats per token."""
+        everything = jnp.ones(ids.shape, bool)
+        return cross_entropy(jax.vmap(model.log_posterior)(ids, everything), ids, everything)
+
+    def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The parameter that stopped being finite first."""
+        return _first_parameter(model)
+
+
+def cross_entropy(
+    log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]
+) -> Scalar:
+    """Mean of `-log p(true token)` over the tokens `asked` for."""
+    ce = -jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0]
+    return jnp.sum(jnp.where(asked, ce, 0.0)) / jnp.maximum(jnp.sum(asked), 1)
+
+
+def stratified(key: Key, count: int) -> Float[Array, " N"]:
+    """`count` uniform numbers, one in each of `count` equal strata: low-discrepancy draws of rates and levels."""
+    return (jax.random.uniform(key) + jnp.arange(count) / count) % 1.0
+
+
+def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Array, " B"]]:
+    """Hidden tokens `(B, L)` at stratified rates `(B,)`, shuffled over the batch."""
+    k1, k2, k3 = jax.random.split(key, 3)
+    rate = jax.random.permutation(k3, stratified(k1, ids.shape[0]))
+    return jax.random.uniform(k2, ids.shape) < rate[:, None], rate
+
+
+def _named_leaves(model):
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_inexact_array))
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def _first_parameter(model) -> str:
+    for name, leaf in _named_leaves(model):
+        if not jnp.all(jnp.isfinite(leaf)):
+            return f"the parameter {name}"
+    return "the gradient; every parameter was finite"

@@ -1,0 +1,231 @@
+"""Twins: the transformers every energy network is trained beside.
+
+Same parameters, same windows in the same order, same number of training tokens; only the architecture differs.
+All of them answer the question the energy model answers, `log_posterior(ids, known)`, so that one `evaluate`
+serves all. Pre-norm blocks, GELU, and the same learned relative bias per head and offset as the energy's attention.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import einsum
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key
+
+
+class AbstractTwin(eqx.Module):
+    """A transformer that predicts tokens."""
+
+    size: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(token_i = w | known tokens) (L, V)`; `ids` where `known` is false are not looked at."""
+
+
+class _Block(eqx.Module):
+    """`z + attention(norm z)`, then `z + mlp(norm z)`, on one sequence."""
+
+    qkv: Float[Array, "3 H K D"]
+    out: Float[Array, "H K D"]
+    up: Float[Array, "M D"]
+    up_bias: Float[Array, " M"]
+    down: Float[Array, "M D"]
+    down_bias: Float[Array, " D"]
+    bias: Float[Array, "H offsets"]
+    gain1: Float[Array, " D"]
+    gain2: Float[Array, " D"]
+
+    def __init__(self, dim: int, heads: int, hidden: int, reach: int, depth: int, key: Key):
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        head_dim = dim // heads
+        residual = (2 * depth) ** -0.5
+        self.qkv = dim**-0.5 * jax.random.normal(k1, (3, heads, head_dim, dim))
+        self.out = residual * dim**-0.5 * jax.random.normal(k2, (heads, head_dim, dim))
+        self.up = dim**-0.5 * jax.random.normal(k3, (hidden, dim))
+        self.up_bias = jnp.zeros(hidden)
+        self.down = residual * hidden**-0.5 * jax.random.normal(k4, (hidden, dim))
+        self.down_bias = jnp.zeros(dim)
+        distance = jnp.abs(jnp.arange(-reach, reach + 1))
+        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
+        self.gain1 = jnp.ones(dim)
+        self.gain2 = jnp.ones(dim)
+
+    def __call__(self, z: Float[Array, "L D"], allowed: Bool[Array, "L L"]) -> Float[Array, "L D"]:
+        length = z.shape[0]
+        q, k, v = einsum(_norm(z) * self.gain1, self.qkv, "l d, n h k d -> n h l k")
+        reach = self.bias.shape[1] // 2
+        place = jnp.arange(length)
+        offset = jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach
+        score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + self.bias[:, offset]
+        weight = jax.nn.softmax(jnp.where(allowed, score, -jnp.inf), axis=-1)
+        z = z + einsum(weight, v, self.out, "h i j, h j k, h k d -> i d")
+        hidden = jax.nn.gelu((_norm(z) * self.gain2) @ self.up.T + self.up_bias)
+        return z + hidden @ self.down + self.down_bias
+
+
+class _Trunk(eqx.Module):
+    """Embedding, blocks, and an untied read-out; `repeats` applies the blocks again with the same weights."""
+
+    embedding: Float[Array, "W D"]
+    blocks: list[_Block]
+    readout: Float[Array, "V D"]
+    readout_bias: Float[Array, " V"]
+    repeats: int = eqx.field(static=True)
+
+    def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, key):
+        for name, value in dict(dim=dim, depth=depth, heads=heads, hidden=hidden, steps=repeats).items():
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        if dim % heads:
+            raise ValueError(f"`dim` is {dim}, which `heads`={heads} does not divide; choose a multiple.")
+        k1, k2, *keys = jax.random.split(key, 2 + depth)
+        self.embedding = jax.random.normal(k1, (inputs, dim))
+        self.blocks = [_Block(dim, heads, hidden, reach, depth * repeats, k) for k in keys]
+        self.readout = 0.1 * dim**-0.5 * jax.random.normal(k2, (outputs, dim))
+        self.readout_bias = jnp.zeros(outputs)
+        self.repeats = repeats
+
+    def __call__(self, ids: Int[Array, " L"], allowed: Bool[Array, "L L"]) -> Float[Array, "L V"]:
+        z = self.embedding[ids]
+        for _ in range(self.repeats):
+            for block in self.blocks:
+                z = block(z, allowed)
+        return jax.nn.log_softmax(_norm(z) @ self.readout.T + self.readout_bias, axis=-1)
+
+
+class MaskedDiffusion(AbstractTwin):
+    """Masked-diffusion transformer: sees the known tokens, a mask symbol elsewhere, predicts every token.
+
+    **Arguments:**
+
+    - `size`: vocabulary `V`.
+    - `dim`, `depth`, `heads`, `hidden`, `reach`: width, blocks, heads, width of the MLP (default `4 dim`), and the
+      offset beyond which all distances share a bias.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.
+
+    **Source:** Sahoo et al. 2024, MDLM (arXiv 2406.07524); Shi et al. 2024, MD4 (arXiv 2406.04329).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    twin = ed.learn.MaskedDiffusion(5, dim=8, depth=1, heads=2, key=jax.random.key(0))
+    assert twin.log_posterior(jnp.zeros(6, int), jnp.zeros(6, bool)).shape == (6, 5)
+    ```
+    """
+
+    trunk: _Trunk
+    size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        dim: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        hidden: int | None = None,
+        reach: int = 64,
+        key: Key,
+    ):
+        self.size = size
+        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, key)
+
+    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(token_i = w | known tokens) (L, V)`."""
+        length = ids.shape[0]
+        return self.trunk(jnp.where(known, ids, self.size), jnp.ones((length, length), bool))
+
+
+class Recurrent(AbstractTwin):
+    """Weight-tied transformer: one block applied `steps` times, the energy model without an energy.
+
+    Same arguments as `MaskedDiffusion`, with `steps` applications of one block instead of `depth` blocks.
+
+    **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.
+
+    **Source:** Dehghani et al. 2019, Universal Transformers (arXiv 1807.03819).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    twin = ed.learn.Recurrent(5, dim=8, steps=3, heads=2, key=jax.random.key(0))
+    assert twin.log_posterior(jnp.zeros(6, int), jnp.zeros(6, bool)).shape == (6, 5)
+    ```
+    """
+
+    trunk: _Trunk
+    size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        dim: int = 88,
+        steps: int = 8,
+        heads: int = 4,
+        hidden: int | None = None,
+        reach: int = 64,
+        key: Key,
+    ):
+        self.size = size
+        self.trunk = _Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, key)
+
+    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(token_i = w | known tokens) (L, V)`."""
+        length = ids.shape[0]
+        return self.trunk(jnp.where(known, ids, self.size), jnp.ones((length, length), bool))
+
+
+class Autoregressive(AbstractTwin):
+    """Autoregressive transformer: `p(token_i | tokens before i)`, the first from a start symbol.
+
+    Same arguments as `MaskedDiffusion`. `log_posterior` conditions on all earlier tokens, whatever `known` says:
+    it is for likelihoods, left to right.
+
+    **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+    twin = ed.learn.Autoregressive(5, dim=8, depth=1, heads=2, key=jax.random.key(0))
+    ids = jnp.array([0, 1, 2, 3])
+    later = twin.log_posterior(ids.at[3].set(4), jnp.ones(4, bool))
+    assert jnp.allclose(later, twin.log_posterior(ids, jnp.ones(4, bool)))  # no token sees itself or the future
+    ```
+    """
+
+    trunk: _Trunk
+    size: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        dim: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        hidden: int | None = None,
+        reach: int = 64,
+        key: Key,
+    ):
+        self.size = size
+        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, key)
+
+    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(token_i = w | tokens 1 .. i-1) (L, V)`."""
+        length = ids.shape[0]
+        shifted = jnp.concatenate([jnp.array([self.size], ids.dtype), ids[:-1]])
+        return self.trunk(shifted, jnp.tril(jnp.ones((length, length), bool)))
+
+
+def _norm(z: Float[Array, "L D"]) -> Float[Array, "L D"]:
+    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(jnp.var(z, axis=-1, keepdims=True) + 1e-5)
