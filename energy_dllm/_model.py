@@ -56,7 +56,7 @@ class EnergyDLLM(eqx.Module):
         heads: int | None = None,
         head_dim: int = 16,
         memories: int | None = None,
-        steps: int = 12,
+        steps: int = 16,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
         energy: FreeEnergy | None = None,

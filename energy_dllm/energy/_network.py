@@ -67,9 +67,10 @@ class Network(eqx.Module):
 class FreeEnergy(eqx.Module):
     """The free energy `F` of a passage: hidden network plus vocabulary.
 
-    `F = spring + 1/kappa E(y) - sum_i log sum_w exp(<g_i, U_w> + c_w + b_iw)`
+    `F = spring + 1/kappa E(y) - sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`
 
-    The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape,
+    The spring and the last term are what the observation costs given the neurons, `-log p(x | y)`; `E / kappa` is what
+    the neurons cost themselves. The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape,
     on which only the evidence `b` changes.
 
     **Arguments:**

@@ -12,9 +12,13 @@ from .._types import Key
 class Vocabulary(eqx.Module):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
-    `E = -sum_i log sum_w exp(<g_i, U_w> + c_w + b_iw)`. Its softmax weights are the posterior over tokens,
-    `p = softmax(<g, U> + c + b)`: prior and evidence add up as Bayes says. `codes` are the vectors `e_w` the
-    noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors `U_w` the neurons see.
+    `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`: minus the log-likelihood of the evidence
+    under the prior `pi` the neurons hold. Prior and evidence add up as Bayes says, `p = softmax(<g, U> + c + b)`, and
+    the pull on a neuron is posterior minus prior, `-dE/dg_i = sum_w (p_iw - pi_iw) U_w`: what the evidence says beyond
+    what was expected. A token about which nothing is known does not pull on its own neurons.
+
+    `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
+    `U_w` the neurons see.
 
     **Arguments:**
 
@@ -51,8 +55,8 @@ class Vocabulary(eqx.Module):
         return einsum(g, self.patterns, "l d, v d -> l v") + self.prior + b
 
     def per_token(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, " L"]:
-        """`-log sum_w exp(<g_i, U_w> + c_w + b_iw)`, `(L,)`."""
-        prior = einsum(g, self.patterns, "l d, v d -> l v") + self.prior
+        """`-log sum_w pi_iw exp(b_iw)`, nats `(L,)`."""
+        prior = self.logits(g, jnp.zeros_like(b))
         return jax.nn.logsumexp(prior, axis=-1) - jax.nn.logsumexp(prior + b, axis=-1)
 
     def posterior(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:

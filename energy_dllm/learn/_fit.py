@@ -81,7 +81,7 @@ def fit(
     import jax, energy_dllm as ed
     corpus = ed.data.grammar_corpus(characters=5000)
     model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=jax.random.key(0))
-    model = ed.fit(model, corpus, ed.learn.Denoising(free=2), steps=2, length=16, batch_size=4)
+    model = ed.fit(model, corpus, ed.learn.Denoising(horizon=2), steps=2, length=16, batch_size=4)
     ```
     """
     if steps < 1:

@@ -36,69 +36,85 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level
-    drawn from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` descends from
-    neutral for a random number of untracked steps, then for `tracked` steps the gradient follows. The longest
-    untracked run grows from 0 to `free` over the first `anneal` of the training: at rest from the start the network
-    does not learn context (see the log).
+    `loss = -mean log p(token) + stillness mean (dy/dt)^2`
+
+    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
+    from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral (normal
+    noise of random size up to `start`) and descends for a random number of untracked steps, drawn log-uniformly up to
+    `horizon`, then for `tracked` steps the gradient follows.
+    The longest run grows geometrically from 1 to `horizon` over the first `anneal` of the training. `stillness` asks
+    that the motion has ended by then; the log has what each part is worth.
 
     **Arguments:**
 
     - `gaussian`, `typo`: share of the windows with that evidence; the rest are masked.
-    - `free`: longest untracked run, in steps. `free + tracked` steps are the training horizon.
+    - `horizon`: longest untracked run, in steps. `(horizon + tracked) * step` is the training horizon.
     - `tracked`: steps the gradient follows.
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
-    - `anneal`: fraction of the training over which `free` is reached.
+    - `anneal`: fraction of the training over which `horizon` is reached.
+    - `stillness`: weight of the squared speed of the neurons at the end.
+    - `start`: largest standard deviation of the starting noise; keeps rest points from being mere saddles.
 
-    **Raises:** `ValueError` for shares outside [0, 1] or steps that are not positive.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
     **Example:**
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    loss = ed.learn.Denoising(free=2)(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
+    loss = ed.learn.Denoising(horizon=2)(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
     assert loss > 0
     ```
     """
 
     gaussian: float = eqx.field(static=True)
     typo: float = eqx.field(static=True)
-    free: int = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
     tracked: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
     anneal: float = eqx.field(static=True)
+    stillness: float = eqx.field(static=True)
+    start: float = eqx.field(static=True)
 
     def __init__(
         self,
         *,
         gaussian: float = 0.4,
         typo: float = 0.1,
-        free: int = 12,
+        horizon: int = 100,
         tracked: int = 4,
         step: float = 0.6,
         anneal: float = 0.5,
+        stillness: float = 0.1,
+        start: float = 1.0,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
-        if free < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1:
+        if horizon < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
             raise ValueError(
-                f"`free`={free} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1]."
+                f"`horizon`={horizon} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} "
+                f"in [0, 1], `stillness`={stillness} >= 0 and `start`={start} >= 0."
             )
-        self.gaussian, self.typo = gaussian, typo
-        self.free, self.tracked, self.step, self.anneal = free, tracked, step, anneal
+        self.gaussian, self.typo, self.horizon, self.tracked = gaussian, typo, horizon, tracked
+        self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Mean cross-entropy over the tokens that are to be predicted, nats per token."""
+        """Mean cross-entropy over the tokens that are to be predicted, plus the stillness term."""
         b, asked, free, step = self.draw(model, ids, key, progress)
+        energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
 
-        def settle(b):
-            y = model.energy.neutral(b.shape[0]).astype(b.dtype)
-            y = jax.lax.stop_gradient(relax(jax.lax.stop_gradient(model.energy), y, b, steps=free, step=step))
-            y = relax(model.energy, y, b, steps=self.tracked, step=step)
-            return jax.nn.log_softmax(model.energy.logits(y, b), axis=-1)
+        k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
+        size = self.start * jax.random.uniform(k1, (), b.dtype)
+        y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
 
-        return cross_entropy(jax.vmap(settle)(b), ids, asked)
+        def settle(y, b):
+            y = jax.lax.stop_gradient(relax(frozen, y, b, steps=free, step=step))
+            y = relax(energy, y, b, steps=self.tracked, step=step)
+            speed = energy.kappa * energy.force(y, b) if self.stillness else jnp.zeros_like(y)
+            return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(speed**2)
+
+        log_posterior, motion = jax.vmap(settle)(y, b)
+        return cross_entropy(log_posterior, ids, asked) + self.stillness * jnp.mean(motion)
 
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
@@ -107,7 +123,7 @@ class Denoising(AbstractObjective):
         batch, size = ids.shape[0], model.size
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
-        keys = jax.random.split(key, 7)
+        keys = [jax.random.fold_in(key, n) for n in range(10)]
         hidden, _ = mask(ids, keys[0])
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
@@ -123,16 +139,17 @@ class Denoising(AbstractObjective):
         mistyped = jnp.log((1 - rate) * jax.nn.one_hot(typed, size, dtype=dtype) + rate / size)
 
         # each kind of evidence takes its share of the rows; windows come in random order
-        row = (jnp.arange(batch) + jax.random.uniform(keys[5])) / batch
+        row = (jnp.arange(batch) + jax.random.uniform(keys[9])) / batch
         is_noisy = (row < self.gaussian)[:, None]
         is_typed = ((row >= self.gaussian) & (row < self.gaussian + self.typo))[:, None]
         b = jnp.where(is_noisy[..., None], noisy, jnp.where(is_typed[..., None], mistyped, given))
         asked = is_noisy | is_typed | hidden
 
-        reach = self.free * (jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0)
-        free = jax.random.randint(keys[0], (), 0, jnp.round(reach).astype(int) + 1)
-        step = self.step * jax.random.uniform(keys[1], (), dtype, 0.7, 1.3)
-        return b, asked, free, step
+        grown = jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0
+        longest = jnp.log(1.0 + self.horizon) * grown
+        free = jnp.floor(jnp.exp(longest * jax.random.uniform(keys[7]))).astype(int) - 1
+        step = self.step * jax.random.uniform(keys[8], (), dtype, 0.7, 1.3)
+        return b, asked, jnp.clip(free, 0, self.horizon), step
 
     def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The term of F that stopped being finite first, and at which relaxation step."""
@@ -170,7 +187,7 @@ class Masking(AbstractObjective):
 
     def __call__(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over the masked tokens, nats per token."""
-        hidden, _ = mask(ids, jax.random.split(key, 7)[0])
+        hidden, _ = mask(ids, jax.random.fold_in(key, 0))
         return cross_entropy(jax.vmap(model.log_posterior)(ids, ~hidden), ids, hidden)
 
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:

@@ -1,0 +1,59 @@
+"""Every member of every family: adding a member means adding one line here and inheriting all the laws."""
+
+import jax
+import jax.numpy as jnp
+
+import energy_dllm as ed
+
+
+NEURONS = {
+    "identity": lambda: ed.energy.Identity(),
+    "softmax": lambda: ed.energy.Softmax(beta=1.7),
+    "layer norm": lambda: ed.energy.LayerNorm(gamma=1.3, epsilon=0.7),
+    "spherical": lambda: ed.energy.Spherical(gamma=2.0, epsilon=0.5),
+    "tanh": lambda: ed.energy.Tanh(beta=1.4),
+    "softplus": lambda: ed.energy.Softplus(beta=2.3),
+}
+
+SYNAPSES = {
+    "pairwise": lambda dim, key: ed.energy.Pairwise(dim, offsets=3, rank=4, key=key),
+    "attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, reach=3, key=key),
+    "rotary attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, rotary=True, key=key),
+    "mapping": lambda dim, key: ed.energy.MappingMemory(dim, memories=9, key=key),
+    "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
+    "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
+}
+
+
+def make_energy(key, *, dim=8, size=5, neurons="layer norm", synapses=("pairwise", "attention", "mapping")):
+    """A small landscape with random non-zero parameters everywhere."""
+    k1, k2, k3, *keys = jax.random.split(key, 3 + len(synapses))
+    network = ed.energy.Network(
+        NEURONS[neurons](),
+        {name: SYNAPSES[name](dim, k) for name, k in zip(synapses, keys, strict=True)},
+        0.3 * jax.random.normal(k1, (dim,)),
+    )
+    vocabulary = ed.energy.Vocabulary(size, dim, key=k2)
+    energy = ed.energy.FreeEnergy(network, vocabulary, kappa=dim / 2)
+    return jax.tree.map(lambda leaf: leaf, energy), 0.7 * jax.random.normal(k3, (6, dim))
+
+
+def finite_difference(function, point, direction, epsilon=1e-5):
+    """Central difference of a scalar function of a PyTree along a direction."""
+    ahead = jax.tree.map(lambda p, d: p + epsilon * d, point, direction)
+    behind = jax.tree.map(lambda p, d: p - epsilon * d, point, direction)
+    return (function(ahead) - function(behind)) / (2 * epsilon)
+
+
+def random_like(tree, key):
+    """A random direction in the space of a PyTree of arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+def dot(a, b):
+    """Inner product of two PyTrees."""
+    return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

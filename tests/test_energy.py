@@ -1,0 +1,227 @@
+"""Laws 1 and 2: Lagrangians, terms, forces."""
+
+import equinox as eqx
+import families
+import jax
+import jax.numpy as jnp
+import pytest
+
+import energy_dllm as ed
+
+
+@pytest.fixture(params=families.NEURONS)
+def neurons(request):
+    return families.NEURONS[request.param]()
+
+
+@pytest.fixture(params=families.SYNAPSES)
+def synapse(request, getkey):
+    return families.SYNAPSES[request.param](8, getkey())
+
+
+# ------------------------------------------------------------------------------------------- law 1: neurons
+
+
+def test_activation_is_the_gradient_of_the_lagrangian(neurons, getkey):
+    for scale in (0.1, 1.0, 5.0):
+        y, v = scale * jax.random.normal(getkey(), (2, 7))
+        slope = families.finite_difference(neurons.lagrangian, y, v)
+        assert jnp.allclose(neurons.activation(y) @ v, slope, rtol=1e-6, atol=1e-8)
+
+
+def test_the_lagrangian_is_convex(neurons, getkey):
+    for scale in (0.1, 1.0, 5.0):
+        hessian = jax.jacfwd(neurons.activation)(scale * jax.random.normal(getkey(), (7,)))
+        assert jnp.allclose(hessian, hessian.T, atol=1e-12)
+        assert jnp.linalg.eigvalsh(hessian).min() >= -1e-10
+
+
+def test_parameters_of_the_lagrangian_have_true_gradients(neurons, getkey):
+    y = jax.random.normal(getkey(), (7,))
+    weight = jax.random.normal(getkey(), (7,))
+    parameters, static = eqx.partition(neurons, eqx.is_array)
+    for read in (lambda n: n.lagrangian(y), lambda n: weight @ n.activation(y)):
+        function = lambda p, read=read: read(eqx.combine(p, static))
+        direction = families.random_like(parameters, getkey())
+        slope = families.finite_difference(function, parameters, direction)
+        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("y", [jnp.zeros(4), jnp.full(4, 700.0), jnp.array([-800.0, 0.0, 800.0, 1.0])], ids=str)
+def test_extreme_states_stay_finite(neurons, y):
+    assert jnp.isfinite(neurons.lagrangian(y))
+    assert jnp.all(jnp.isfinite(neurons.activation(y)))
+
+
+def test_softplus_lagrangian_is_the_dilogarithm():
+    # -Li_2(-1) = pi^2 / 12
+    assert jnp.allclose(ed.energy.Softplus().lagrangian(jnp.zeros(1)), jnp.pi**2 / 12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [ed.energy.Softmax, ed.energy.Tanh, ed.energy.Softplus])
+def test_a_temperature_must_be_positive(make):
+    with pytest.raises(ValueError, match="`beta` is -1.0"):
+        make(beta=-1.0)
+
+
+@pytest.mark.parametrize("make", [ed.energy.LayerNorm, ed.energy.Spherical])
+def test_epsilon_must_be_positive(make):
+    with pytest.raises(ValueError, match="`epsilon` is 0"):
+        make(epsilon=0.0)
+
+
+# ------------------------------------------------------------------------------------------- law 2: synapses
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_synapse_is_the_sum_of_its_tokens_and_has_a_true_force(synapse, masked, getkey):
+    g, v = jax.random.normal(getkey(), (2, 6, 8))
+    mask = jnp.array([True, True, False, True, True, False]) if masked else None
+    energy = lambda g: synapse(g, mask)
+    assert synapse.per_token(g, mask).shape == (6,)
+    assert jnp.allclose(energy(g), synapse.per_token(g, mask).sum())
+    force = jax.grad(energy)(g)
+    assert jnp.allclose(jnp.vdot(force, v), families.finite_difference(energy, g, v), rtol=1e-6, atol=1e-8)
+    if masked:
+        assert jnp.all(force[~mask] == 0)  # padding is not pulled
+
+
+def test_padding_does_not_pull(synapse, getkey):
+    g = jax.random.normal(getkey(), (6, 8))
+    mask = jnp.arange(6) < 4
+    other = g.at[4:].set(jax.random.normal(getkey(), (2, 8)))
+    assert jnp.allclose(synapse(g, mask), synapse(other, mask), atol=1e-12)
+    assert jnp.allclose(synapse(g, mask), synapse(g[:4]), atol=1e-12)
+
+
+def test_a_batch_is_a_loop(synapse, getkey):
+    g = jax.random.normal(getkey(), (3, 6, 8))
+    batch = jax.vmap(jax.grad(synapse))(g)
+    loop = jnp.stack([jax.grad(synapse)(row) for row in g])
+    assert jnp.allclose(batch, loop, atol=1e-12)
+
+
+def test_attention_excludes_itself_and_an_empty_row_is_zero(getkey):
+    attention = ed.energy.Attention(8, heads=2, head_dim=4, key=getkey())
+    g = jax.random.normal(getkey(), (4, 8))
+    assert jnp.all(jnp.diagonal(attention.pattern(g), axis1=1, axis2=2) == 0)
+    alone = jnp.array([False, True, False, False])
+    value, force = jax.value_and_grad(lambda g: attention(g, alone))(g)
+    assert value == 0 and jnp.all(force == 0)
+    assert jnp.all(attention.pattern(g, alone) == 0)
+
+
+def test_without_reach_attention_is_blind_to_order(getkey):
+    attention = ed.energy.Attention(8, heads=2, head_dim=4, key=getkey())
+    attention = eqx.tree_at(lambda a: a.bias, attention, jnp.zeros_like(attention.bias))
+    g = jax.random.normal(getkey(), (5, 8))
+    order = jnp.array([3, 0, 4, 1, 2])
+    assert jnp.allclose(attention(g), attention(g[order]), atol=1e-12)
+
+
+def test_rotary_phases_see_offsets_only(getkey):
+    attention = ed.energy.Attention(8, heads=2, head_dim=4, rotary=True, key=getkey())
+    pair = jax.random.normal(getkey(), (2, 8))
+    mask = lambda i, j: (jnp.arange(9) == i) | (jnp.arange(9) == j)
+    at = lambda i, j: attention(jnp.zeros((9, 8)).at[i].set(pair[0]).at[j].set(pair[1]), mask(i, j))
+    assert jnp.allclose(at(0, 3), at(5, 8), atol=1e-12)
+    assert not jnp.allclose(at(0, 3), at(0, 4), atol=1e-6)
+
+
+def test_pairwise_bonds_are_counted_once(getkey):
+    pairwise = ed.energy.Pairwise(8, offsets=3, rank=4, key=getkey())
+    g = jax.random.normal(getkey(), (6, 8))
+    direct = -sum(
+        jnp.vdot(pairwise.left[o - 1] @ g[i], pairwise.right[o - 1] @ g[i + o])
+        for o in (1, 2, 3)
+        for i in range(6 - o)
+    )
+    assert jnp.allclose(pairwise(g), direct)
+
+
+# ------------------------------------------------------------------------------------------- law 2: F
+
+
+@pytest.mark.parametrize("name", families.NEURONS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_terms_sum_to_f_and_force_is_minus_its_derivative(name, masked, getkey):
+    energy, y = families.make_energy(getkey(), neurons=name)
+    b = jax.random.normal(getkey(), (6, 5))
+    mask = jnp.arange(6) < 4 if masked else None
+    spring = jnp.abs(jax.random.normal(getkey(), (6,)))
+    terms = energy.terms(y, b, spring=spring, mask=mask)
+    assert set(terms) == {"neurons", "pairwise", "attention", "mapping", "bias", "vocabulary", "spring"}
+    total = lambda y: energy(y, b, spring=spring, mask=mask)
+    assert jnp.allclose(total(y), sum(term.sum() for term in terms.values()), atol=1e-12)
+    # dF/dy = (dg/dy) dF/dg: the force is the gradient in g, seen through the mobility
+    v = jax.random.normal(getkey(), y.shape)
+    _, dg = jax.jvp(energy.network.activation, (y,), (v,))
+    slope = families.finite_difference(total, y, v)
+    assert jnp.allclose(-jnp.vdot(energy.force(y, b, mask=mask), dg), slope, rtol=1e-5, atol=1e-7)
+
+
+def test_forces_by_term_add_up(getkey):
+    energy, y = families.make_energy(getkey())
+    b = jax.random.normal(getkey(), (6, 5))
+    forces = energy.forces(y, b)
+    assert jnp.allclose(sum(forces.values()), energy.force(y, b), atol=1e-12)
+    assert jnp.allclose(forces["neurons"], -y / energy.kappa, atol=1e-12)  # the leak
+
+
+def test_parameters_of_f_have_true_gradients(getkey):
+    energy, y = families.make_energy(getkey())
+    b = jax.random.normal(getkey(), (6, 5))
+    parameters, static = eqx.partition(energy, eqx.is_inexact_array)
+    weight = jax.random.normal(getkey(), y.shape)
+    for read in (lambda e: e(y, b), lambda e: jnp.vdot(weight, e.force(y, b))):
+        function = lambda p, read=read: read(eqx.combine(p, static))
+        direction = families.random_like(parameters, getkey())
+        slope = families.finite_difference(function, parameters, direction)
+        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-7)
+
+
+def test_the_vocabulary_is_bayes(getkey):
+    vocabulary = ed.energy.Vocabulary(5, 8, key=getkey())
+    g = jax.random.normal(getkey(), (6, 8))
+    b = jax.random.normal(getkey(), (6, 5))
+    prior = vocabulary.posterior(g, jnp.zeros_like(b))
+    joint = prior * jnp.exp(b)
+    assert jnp.allclose(vocabulary.per_token(g, b), -jnp.log(joint.sum(-1)))
+    assert jnp.allclose(vocabulary.posterior(g, b), joint / joint.sum(-1, keepdims=True))
+    # nothing known: no pull; and p = -dE/db, whatever g
+    assert jnp.allclose(jax.grad(lambda g: vocabulary.per_token(g, 0 * b).sum())(g), 0, atol=1e-12)
+    assert jnp.allclose(-jax.grad(lambda b: vocabulary.per_token(g, b).sum())(b), vocabulary.posterior(g, b))
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+def test_shapes_that_do_not_match_are_named(getkey):
+    energy, y = families.make_energy(getkey())
+    with pytest.raises(ValueError, match=r"`y` has shape \(6, 3\); expected \(L, 8\)"):
+        energy(y[:, :3], jnp.zeros((6, 5)))
+    with pytest.raises(ValueError, match=r"`b` has shape \(6, 4\); expected \(6, 5\)"):
+        energy(y, jnp.zeros((6, 4)))
+    with pytest.raises(ValueError, match="width 8 but `vocabulary` has width 9"):
+        ed.energy.FreeEnergy(energy.network, ed.energy.Vocabulary(5, 9, key=getkey()), kappa=1.0)
+    with pytest.raises(ValueError, match="`kappa` is 0"):
+        ed.energy.FreeEnergy(energy.network, energy.vocabulary, kappa=0.0)
+    with pytest.raises(ValueError, match="'bias', which is taken"):
+        ed.energy.Network(ed.energy.Tanh(), {"bias": energy.network.synapses["mapping"]}, jnp.zeros(8))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda key: ed.energy.Pairwise(8, rank=0, key=key), "`rank` is 0"),
+        (lambda key: ed.energy.Attention(8, heads=-1, key=key), "`heads` is -1"),
+        (lambda key: ed.energy.Attention(8, head_dim=3, rotary=True, key=key), "`head_dim` is 3"),
+        (lambda key: ed.energy.MappingMemory(0, key=key), "`dim` is 0"),
+        (lambda key: ed.energy.RectifiedMemory(8, memories=0, key=key), "`memories` is 0"),
+        (lambda key: ed.energy.SoftmaxMemory(8, beta=0.0, key=key), "`beta` is 0"),
+        (lambda key: ed.energy.Vocabulary(0, 8, key=key), "`size` is 0"),
+    ],
+)
+def test_sizes_must_be_positive(make, message, getkey):
+    with pytest.raises(ValueError, match=message):
+        make(getkey())

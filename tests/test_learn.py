@@ -1,0 +1,336 @@
+"""Training, evaluation, files: exact resumption, refusals, twins, and the bound that cannot lie."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import energy_dllm as ed
+
+
+LENGTH = 12
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ed.data.grammar_corpus(characters=3000)
+
+
+@pytest.fixture
+def model(corpus, getkey):
+    return ed.EnergyDLLM(corpus.tokenizer, dim=16, steps=3, key=getkey())
+
+
+OBJECTIVE = ed.learn.Denoising(horizon=2, tracked=2)
+
+
+def train(model, corpus, **settings):
+    defaults = dict(steps=4, length=LENGTH, batch_size=4)
+    return ed.fit(model, corpus, OBJECTIVE, **{**defaults, **settings})
+
+
+TWINS = {
+    "masked": lambda size, key: ed.learn.MaskedDiffusion(size, dim=8, heads=2, key=key),
+    "recurrent": lambda size, key: ed.learn.Recurrent(size, dim=8, steps=3, heads=2, key=key),
+    "autoregressive": lambda size, key: ed.learn.Autoregressive(size, dim=8, heads=2, key=key),
+}
+
+
+# ------------------------------------------------------------------------------------------- twins
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_predicts_distributions_and_does_not_see_what_it_predicts(name, getkey):
+    twin = TWINS[name](5, getkey())
+    ids = jax.random.randint(getkey(), (LENGTH,), 0, 5)
+    known = jnp.arange(LENGTH) % 3 > 0
+    p = twin.log_posterior(ids, known)
+    assert jnp.allclose(jnp.exp(p).sum(-1), 1.0)
+    hidden = (ids + 1) % 5
+    if name == "autoregressive":
+        other = twin.log_posterior(ids.at[7:].set(hidden[7:]), known)
+        assert jnp.allclose(other[:8], p[:8]) and not jnp.allclose(other[8:], p[8:])
+    else:
+        assert jnp.allclose(twin.log_posterior(jnp.where(known, ids, hidden), known), p)
+        assert not jnp.allclose(twin.log_posterior(jnp.where(known, hidden, ids), known), p)
+
+
+def test_the_recurrent_twin_repeats_one_block(getkey):
+    one, three = (ed.learn.Recurrent(5, dim=8, steps=n, heads=2, key=jax.random.key(0)) for n in (1, 3))
+    size = lambda model: sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
+    assert size(one) == size(three)
+
+
+def test_twin_sizes_are_checked(getkey):
+    with pytest.raises(ValueError, match="`dim` is 9, which `heads`=2 does not divide"):
+        ed.learn.MaskedDiffusion(5, dim=9, heads=2, key=getkey())
+    with pytest.raises(ValueError, match="`depth` is 0"):
+        ed.learn.MaskedDiffusion(5, depth=0, key=getkey())
+
+
+# ------------------------------------------------------------------------------------------- objectives
+
+
+def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(model, corpus, getkey):
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20))
+    key = getkey()
+    b, asked, free, step = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(model, ids, key, jnp.array(1.0))
+    hard = jnp.all((b == 0) | (b == ed.flow.FORBIDDEN), axis=(1, 2))
+    assert hard.sum() == 6 and jnp.all(asked[~hard])
+    only, hidden, _, _ = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(model, ids, key, jnp.array(1.0))
+    assert jnp.all((only == 0).all(-1) == hidden)  # nothing is known exactly where tokens are hidden
+    twin = TWINS["masked"](model.size, getkey())
+    hide = lambda known: jax.vmap(twin.log_posterior)(ids, known)
+    ce = -jnp.take_along_axis(hide(~hidden), ids[..., None], -1)[..., 0]
+    expected = jnp.sum(jnp.where(hidden, ce, 0)) / hidden.sum()
+    assert jnp.allclose(ed.learn.Masking()(twin, ids, key, jnp.array(1.0)), expected)
+
+
+def test_the_horizon_grows_log_uniformly(model, corpus):
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
+    objective = ed.learn.Denoising(horizon=60, anneal=0.5)
+    draw = jax.jit(jax.vmap(lambda key, at: objective.draw(model, ids, key, at)[2], in_axes=(0, None)))
+    keys = jax.random.split(jax.random.key(0), 400)
+    assert draw(keys, 0.0).max() == 0
+    late = draw(keys, 1.0)
+    assert 50 < late.max() <= 60 and late.min() == 0
+    assert 0.35 < jnp.mean(late < 7) < 0.65  # the median of log-uniform on 1..61 is sqrt(61)
+
+
+def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
+    model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, model)
+    objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5)  # no untracked steps: the whole motion is differentiated
+    key = getkey()
+    where = lambda m: m.energy.network.synapses["pairwise"].left
+    loss = lambda w: objective(eqx.tree_at(where, model, w), ids, key, jnp.array(1.0))
+    w = where(model)
+    v = jax.random.normal(getkey(), w.shape)
+    slope = (loss(w + 1e-5 * v) - loss(w - 1e-5 * v)) / 2e-5
+    assert jnp.allclose(jnp.vdot(jax.grad(loss)(w), v), slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(gaussian=0.8, typo=0.4), dict(horizon=-1), dict(tracked=0), dict(step=0.0), dict(stillness=-1.0), dict(start=-1.0)]
+)
+def test_objective_settings_are_checked(settings):
+    with pytest.raises(ValueError, match="`" + next(iter(settings))):
+        ed.learn.Denoising(**settings)
+
+
+# ------------------------------------------------------------------------------------------- fit
+
+
+def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
+    contenders = {
+        "energy": (ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey()), OBJECTIVE),
+        "masked": (TWINS["masked"](corpus.tokenizer.size, getkey()), ed.learn.Masking()),
+        "autoregressive": (TWINS["autoregressive"](corpus.tokenizer.size, getkey()), ed.learn.NextToken()),
+    }
+    for name, (model, objective) in contenders.items():
+        folder = tmp_path / name
+        ed.fit(model, corpus, objective, steps=40, length=LENGTH, batch_size=8, learning_rate=1e-2, directory=folder)
+        losses = [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert len(losses) == 40
+        assert np.mean(losses[-8:]) < 0.95 * np.mean(losses[:8]), name
+
+
+SCRIPT = textwrap.dedent("""
+    import sys, jax
+    import energy_dllm as ed
+    corpus = ed.data.grammar_corpus(characters=3000)
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=jax.random.key(0))
+    objective = ed.learn.Denoising(horizon=2, tracked=2)
+    model = ed.fit(model, corpus, objective, steps=60, length=12, batch_size=4, directory=sys.argv[1], checkpoint_seconds=0)
+    ed.save(sys.argv[1] + "/final.safetensors", model)
+""")
+
+
+def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
+    run = lambda folder: [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / folder)]
+    subprocess.run(run("whole"), check=True)
+    process = subprocess.Popen(run("killed"))
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    while not checkpoint.exists():
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 0.2)))
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    steps = len((tmp_path / "killed" / "log.jsonl").read_text().splitlines())
+    assert steps < 60  # it really was interrupted
+    subprocess.run(run("killed"), check=True)
+    whole, killed = ((tmp_path / f / "final.safetensors").read_bytes() for f in ("whole", "killed"))
+    assert whole == killed
+    logs = [(tmp_path / f / "log.jsonl").read_text().splitlines() for f in ("whole", "killed")]
+    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert len(losses[0]) == 60 and losses[0] == losses[1]
+
+
+def test_a_folder_of_another_training_is_refused(model, corpus, tmp_path):
+    train(model, corpus, directory=tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds another training: its seed is 0, now 1"):
+        train(model, corpus, directory=tmp_path, seed=1)
+    (tmp_path / "checkpoint.safetensors").write_bytes(before[: len(before) // 2])
+    with pytest.raises(ValueError, match="truncated"):
+        train(model, corpus, directory=tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").stat().st_size == len(before) // 2  # left as it was found
+
+
+def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(model, corpus, tmp_path):
+    broken = eqx.tree_at(lambda m: m.energy.network.synapses["attention"].bias, model, replace_fn=lambda b: b * jnp.nan)
+    with pytest.raises(FloatingPointError, match=r"step 0: the parameter .*attention.*bias.* broke first"):
+        train(broken, corpus)
+    steep = eqx.tree_at(lambda m: m.energy.network.synapses["memory"].answers, model, replace_fn=lambda a: a * 1e38)
+    with pytest.raises(FloatingPointError, match="the term 'memory' of F, at relaxation step") as caught:
+        train(steep, corpus, directory=tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    arrays = safetensors.numpy.load_file(tmp_path / "checkpoint.safetensors")
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(steps=0), "`steps` is 0"),
+        (dict(length=0), "`length`"),
+        (dict(batch_size=-1), "`batch`"),
+        (dict(length=100_000), "100000"),
+        (dict(learning_rate=0.0), "`learning_rate` is 0"),
+        (dict(average=1.0), "`average` is 1"),
+    ],
+)
+def test_fit_names_bad_settings(settings, message, model, corpus):
+    with pytest.raises(ValueError, match=message):
+        train(model, corpus, **settings)
+
+
+# ------------------------------------------------------------------------------------------- evaluate
+
+
+def test_the_bound_of_the_exact_model_is_the_entropy():
+    """Independent tokens with known frequencies: NELBO and NLL are the entropy, whatever the masks."""
+    frequency = np.array([0.5, 0.25, 0.125, 0.125])
+    ids = np.random.default_rng(0).choice(4, size=20_000, p=frequency)
+
+    class Exact(ed.learn.AbstractTwin):
+        size: int = 4
+
+        def log_posterior(self, ids, known):
+            return jnp.broadcast_to(jnp.log(jnp.asarray(frequency)), (ids.shape[0], 4))
+
+    score = ed.evaluate(Exact(), ids, length=50, windows=400)
+    assert abs(score.masked_nelbo_bits_per_char - 1.75) < 4 * score.standard_error
+    assert 0 < score.standard_error < 0.05 and score.characters == 20_000
+
+
+def test_curves_of_an_energy_model(model, corpus):
+    score = ed.evaluate(model, corpus.validation, length=LENGTH, windows=8)
+    times = [time for time, _ in score.relaxation_curve]
+    assert times == sorted(times) and math.isclose(times[-1], 10 * model.steps * model.step)
+    at_default = dict(score.relaxation_curve)[model.steps * model.step]
+    assert math.isclose(at_default, score.step_curve[0][1], rel_tol=1e-5)  # two roads to one number
+    noise = [ce for _, ce in score.noise_curve]
+    assert noise[0] > noise[-1] and noise[-1] < 0.1  # almost no noise, almost no doubt
+    json.dumps(score.as_dict())
+
+
+def test_evaluate_names_bad_settings(model, corpus):
+    with pytest.raises(ValueError, match="`windows`=1"):
+        ed.evaluate(model, corpus.validation, windows=1)
+    with pytest.raises(ValueError, match="100000"):
+        ed.evaluate(model, corpus.validation, length=100_000)
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("name", ["energy", *TWINS])
+def test_save_and_load_are_bitwise(name, corpus, getkey, tmp_path):
+    if name == "energy":
+        model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey())
+    else:
+        model = TWINS[name](5, getkey())
+    ed.save(tmp_path / "model.safetensors", model, notes={"steps": 3})
+    loaded = ed.load(tmp_path / "model.safetensors")
+    assert jax.tree.structure(model) == jax.tree.structure(loaded)
+    assert bool(eqx.tree_equal(model, loaded))
+    assert ed.learn.notes(tmp_path / "model.safetensors") == {"steps": 3}
+
+
+def test_a_composed_model_comes_back_whole(corpus, getkey, tmp_path):
+    synapses = {"mine": ed.energy.SoftmaxMemory(8, key=getkey())}
+    network = ed.energy.Network(ed.energy.Tanh(beta=2.0), synapses, jnp.zeros(8))
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0)
+    model = ed.EnergyDLLM(corpus.tokenizer, energy=energy, schedule=ed.flow.LogLinear(), key=getkey())
+    ed.save(tmp_path / "m.safetensors", model)
+    assert bool(eqx.tree_equal(ed.load(tmp_path / "m.safetensors"), model))
+
+
+def test_a_failed_save_leaves_the_old_file(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    ed.save(path, model)
+    before = path.read_bytes()
+
+    class Foreign(eqx.Module):
+        weight: jax.Array
+
+    with pytest.raises(ValueError, match="holds a Foreign at model"):
+        ed.save(path, Foreign(jnp.ones(3)))
+    with pytest.raises(TypeError):
+        ed.save(path, model, notes={"bad": object()})
+    assert path.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["model.safetensors"]
+    with pytest.raises(ValueError, match="is a folder"):
+        ed.save(tmp_path, model)
+
+
+def tampered(path, change):
+    arrays, header = ed.learn._checkpoint.read(path)
+    change(arrays, header)
+    ed.learn._checkpoint.write(path, arrays, header)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, h: h.update(format="energy_dllm 0"), "format 'energy_dllm 0'; this version reads"),
+        (lambda a, h: a.update({"model.energy.log_kappa": np.ones(3, np.float32)}), "the file was altered"),
+        (lambda a, h: a.pop("model.energy.log_kappa"), "cannot build"),
+        (lambda a, h: h["structure"].update({"class": "os.system"}), "does not have"),
+        (lambda a, h: h["structure"].update({"class": "learn.save"}), "is not a class of"),
+        (lambda a, h: h["structure"]["fields"].update(extra=1), "has fields"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_with_a_sentence(change, message, model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    ed.save(path, model)
+    tampered(path, change)
+    with pytest.raises(ValueError, match=message):
+        ed.load(path)
+
+
+def test_what_is_not_a_model_is_refused(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="neither a file nor a shipped model"):
+        ed.load(path)
+    path.write_text("once upon a time")
+    with pytest.raises(ValueError, match="truncated or not a safetensors file"):
+        ed.load(path)
+    ed.save(path, model)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated or not a safetensors file"):
+        ed.load(path)
+    safetensors.numpy.save_file({"a": np.ones(3)}, path)
+    with pytest.raises(ValueError, match="of something else"):
+        ed.load(path)
