@@ -45,3 +45,11 @@ class GetKey:
 def getkey(request: pytest.FixtureRequest) -> GetKey:
     """Seeded by the test's own name; `SEED=7 pytest` draws other numbers."""
     return GetKey(zlib.crc32(f"{os.environ.get('SEED', '')}{request.node.nodeid}".encode()) % 2**31)
+
+
+@pytest.fixture
+def unchecked():
+    """As a user runs it: without the shape checks of the tests, which would speak before our own messages."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

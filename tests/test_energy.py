@@ -196,7 +196,7 @@ def test_the_vocabulary_is_bayes(getkey):
 # ------------------------------------------------------------------------------------------- bad input
 
 
-def test_shapes_that_do_not_match_are_named(getkey):
+def test_shapes_that_do_not_match_are_named(getkey, unchecked):
     energy, y = families.make_energy(getkey())
     with pytest.raises(ValueError, match=r"`y` has shape \(6, 3\); expected \(L, 8\)"):
         energy(y[:, :3], jnp.zeros((6, 5)))

@@ -76,7 +76,7 @@ def test_typo_evidence_is_normalised_over_what_could_be_seen():
         (lambda: ed.flow.Allowed(jnp.ones((3, 4), bool)).field(jnp.eye(5)), "4 tokens a row"),
     ],
 )
-def test_evidence_names_what_does_not_fit(make, message):
+def test_evidence_names_what_does_not_fit(make, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -130,7 +130,7 @@ def test_levels_are_spaced_by_information():
         (lambda: ed.flow.LogLinear().levels(0), "`steps` is 0"),
     ],
 )
-def test_a_schedule_that_runs_backwards_is_refused(make, message):
+def test_a_schedule_that_runs_backwards_is_refused(make, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -174,8 +174,10 @@ def test_at_rest_the_envelope_theorem_holds_and_the_denoiser_is_a_gradient(lands
 # ------------------------------------------------------------------------------------------- law 4: descent
 
 
-@pytest.mark.parametrize("name", EVIDENCE)
-@pytest.mark.parametrize("neurons", ["layer norm", "spherical", "tanh", "softplus"])
+@pytest.mark.parametrize(
+    ("name", "neurons"),
+    [*((name, "layer norm") for name in EVIDENCE), *(("given", n) for n in ("spherical", "tanh", "softplus"))],
+)
 def test_relaxation_never_raises_f_and_f_falls_by_what_is_dissipated(name, neurons, getkey):
     energy, _ = families.make_energy(getkey(), neurons=neurons, synapses=("attention", "softmax memory"))
     evidence = EVIDENCE[name]()
@@ -441,7 +443,7 @@ def test_solve_names_bad_settings(settings, message, landscape):
         ed.solve(field, landscape.neutral(4), **settings)
 
 
-def test_fields_name_bad_settings(landscape):
+def test_fields_name_bad_settings(landscape, unchecked):
     flow = ed.flow.ProbabilityFlow(landscape)
     with pytest.raises(ValueError, match="must be positive"):
         ed.flow.ProbabilityFlow(landscape, steps=0)

@@ -1,0 +1,112 @@
+"""The model as a whole, and the laws on the weights that are shipped."""
+
+import importlib.resources
+
+import diffrax
+import equinox as eqx
+import families
+import jax
+import jax.numpy as jnp
+import pytest
+
+import energy_dllm as ed
+
+
+TEXT = "KING HENRY:\nMy lord, what news from France?\nI pray you, speak it plain.\n"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped model in float64, so that laws can be asked to 1e-8."""
+    model = ed.load("shakespeare")
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, model)
+
+
+def test_default_model_has_the_stages(getkey):
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, steps=4, key=getkey())
+    ids = model.encode("a cab")
+    assert model.decode(ids) == "a cab"
+    evidence = ed.flow.Given(ids, jnp.arange(5) != 2)
+    y = model.settle(evidence)
+    assert jnp.allclose(model.posterior(evidence), model.energy.posterior(y, model.field(evidence)))
+    assert jnp.allclose(model.free_energy(evidence, y), sum(t.sum() for t in model.terms(evidence, y).values()))
+    assert jnp.allclose(jnp.exp(model.log_posterior(ids, evidence.known)), model.posterior(evidence), atol=1e-6)
+    assert jnp.allclose(model.denoised(evidence).sum(-1), 1.0, atol=1e-6)  # one-hot codes: a mean of corners
+    assert model.posterior(evidence)[0].argmax() == ids[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(dict(dim=0), "`dim`=0"), (dict(steps=0), "`steps`=0"), (dict(step=0.0), "`step`=0"), (dict(rank=-1), "`rank`")],
+)
+def test_sizes_are_checked(settings, message, getkey):
+    with pytest.raises(ValueError, match=message):
+        ed.EnergyDLLM(ed.data.Characters("abc "), **{"dim": 16, **settings}, key=getkey())
+
+
+def test_energy_and_tokenizer_must_agree(getkey):
+    energy, _ = families.make_energy(getkey(), size=5)
+    with pytest.raises(ValueError, match="vocabulary of 5, `tokenizer` of 4"):
+        ed.EnergyDLLM(ed.data.Characters("abc "), energy=energy, key=getkey())
+
+
+# ------------------------------------------------------------------------------------------- the shipped weights
+
+
+def test_the_shipped_model_is_small_and_says_where_it_comes_from():
+    file = importlib.resources.files("energy_dllm") / "weights" / "shakespeare.safetensors"
+    with importlib.resources.as_file(file) as path:
+        assert path.stat().st_size < 8e6
+    assert ed.learn.shipped() == ["shakespeare"]
+    assert {"data", "command", "seed", "steps", "scores", "limits"} <= set(ed.learn.notes("shakespeare"))
+
+
+def test_laws_of_the_force_hold_for_the_shipped_energy(shipped, getkey):
+    ids = shipped.encode(TEXT)
+    b = shipped.field(ed.flow.Given(ids, jax.random.bernoulli(getkey(), 0.6, ids.shape)))
+    y, v = jax.random.normal(getkey(), (2, ids.shape[0], shipped.energy.dim))
+    _, dg = jax.jvp(shipped.energy.network.activation, (y,), (v,))
+    slope = families.finite_difference(lambda y: shipped.energy(y, b), y, v)
+    assert jnp.allclose(-jnp.vdot(shipped.energy.force(y, b), dg), slope, rtol=1e-5)
+
+
+def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, getkey):
+    """Law 8: the default Euler steps against Tsit5 at tolerance 1e-6, on masked text, within 3 %."""
+    ids = shipped.encode(TEXT)
+
+    @jax.jit
+    def both(known):
+        evidence = ed.flow.Given(ids, known)
+        field = ed.flow.Relaxation(shipped.energy, evidence)
+        end = shipped.steps * shipped.step
+        controller = diffrax.PIDController(rtol=1e-6, atol=1e-6)
+        start = shipped.energy.neutral(ids.shape[0])
+        y = ed.solve(field, start, t0=0.0, t1=end, controller=controller).final
+        exact = jax.nn.log_softmax(shipped.energy.logits(y, shipped.field(evidence)), axis=-1)
+        ce = lambda log_p: -jnp.sum(jnp.where(known, 0, jnp.take_along_axis(log_p, ids[:, None], -1)[:, 0]))
+        return ce(exact), ce(shipped.log_posterior(ids, known))
+
+    exact, euler = jnp.sum(
+        jnp.stack([jnp.stack(both(jax.random.bernoulli(getkey(), keep, ids.shape))) for keep in (0.3, 0.5, 0.7, 0.85)]), 0
+    )
+    assert abs(euler / exact - 1) < 0.03
+
+
+def test_relaxation_of_the_shipped_model_lowers_f_at_every_step(shipped):
+    ids = shipped.encode(TEXT)
+    b = shipped.field(ed.flow.Given(ids, jnp.arange(ids.shape[0]) % 3 > 0))
+    y, f = shipped.energy.neutral(ids.shape[0]), []
+    step = jax.jit(lambda y: ed.flow.relax(shipped.energy, y, b, steps=1, step=0.1))
+    for _ in range(100):
+        f.append(float(shipped.energy(y, b)))
+        y = step(y)
+    assert all(later < earlier for earlier, later in zip(f, f[1:], strict=False))
+
+
+def test_context_is_worth_something_to_the_shipped_model(shipped):
+    """A letter inside a common word is found from its neighbours."""
+    text = "the king and the queen"
+    ids = shipped.encode(text)
+    for place in (1, 6, 13):
+        log_p = shipped.log_posterior(ids, jnp.arange(len(text)) != place)
+        assert log_p[place, ids[place]] > jnp.log(0.3)
