@@ -92,6 +92,7 @@ def solve(
     solver: diffrax.AbstractSolver | None = None,
     controller: diffrax.AbstractStepSizeController | None = None,
     step: Scalar | float | None = None,
+    levels: Float[Array, " M"] | None = None,
     times: Float[Array, " N"] | None = None,
     probes: Mapping[str, Callable[[Scalar, PyTree[Array], AbstractField], PyTree[Array]]] | None = None,
     stop: SteadyState | None = None,
@@ -110,17 +111,21 @@ def solve(
 
     Other arguments:
 
-    - `solver`: default `diffrax.Tsit5()`; `diffrax.Euler()` for a field with noise.
+    - `solver`: default `diffrax.Tsit5()`; `diffrax.Euler()` for a field with noise, or with `levels`.
     - `controller`: default `diffrax.PIDController(rtol=1e-3, atol=1e-4)`, or equal steps where `step` is given.
     - `step`: size of the (first) step.
+    - `levels`: step through exactly these times, from `t0` to `t1`, those of a noise schedule say; in place
+      of `controller` and `step`. Noise is then drawn afresh for every step: cheap, and a motion cut in pieces
+      at its levels meets the same noise, but no gradient can be taken through it.
     - `stop`: stop early, at rest.
     - `key`: random key of the noise, for fields that have some.
     - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
 
     **Returns:** a `Trajectory`.
 
-    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, or a negative
-    `step`.
+    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a
+    negative `step`, or `levels` beside a `controller` or `step`; a runtime error if `levels` do not lead from
+    `t0` to `t1`.
 
     **Example:**
 
@@ -138,21 +143,34 @@ def solve(
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
+    if levels is not None:
+        if controller is not None or step is not None:
+            raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")
+        if levels.ndim != 1 or levels.shape[0] < 2:
+            raise ValueError(f"`levels` has shape {levels.shape}; expected (steps + 1,), from `t0` to `t1`.")
+        astray = jnp.any(jnp.diff(levels) <= 0) | (levels[0] != t0) | (levels[-1] != t1)
+        controller = diffrax.StepTo(
+            eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
+        )
+        max_steps = max(max_steps, levels.shape[0] - 1)
     if controller is None:
         adaptive = step is None and not stochastic
         controller = diffrax.PIDController(rtol=1e-3, atol=1e-4) if adaptive else diffrax.ConstantStepSize()
     if isinstance(controller, diffrax.ConstantStepSize) and step is None:
         raise ValueError("`step` is missing; a constant step size needs one (or pass a `controller`).")
     if solver is None:
-        solver = diffrax.Euler() if stochastic else diffrax.Tsit5()
+        solver = diffrax.Euler() if stochastic or levels is not None else diffrax.Tsit5()
 
     drift = diffrax.ODETerm(lambda t, y, args: field(t, y))
-    terms = drift
+    terms, adjoint = drift, diffrax.RecursiveCheckpointAdjoint()
     if stochastic:
         if key is None:
             raise ValueError("`key` is missing; a field with noise needs a random key.")
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
-        brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
+        if levels is None:
+            brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
+        else:  # steps are known and none is rejected, so one independent draw a step is exact
+            brownian, adjoint = diffrax.UnsafeBrownianPath(shape, key), diffrax.ForwardMode()
         noise = diffrax.ControlTerm(
             lambda t, y, args: lx.DiagonalLinearOperator(field.amplitude(t, y)),  # pyright: ignore
             brownian,
@@ -186,6 +204,7 @@ def solve(
         saveat=diffrax.SaveAt(subs=subs),
         stepsize_controller=controller,
         event=event,
+        adjoint=adjoint,
         max_steps=max_steps,
         throw=False,
     )

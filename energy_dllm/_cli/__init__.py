@@ -1,0 +1,345 @@
+"""`energy-dllm ...`: parses, calls, prints.
+
+JAX is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from ._show import anatomy, emit, note, repaired, scores, summary, table, version, written
+
+
+_arg = tyro.conf.arg
+Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
+Prompt = Annotated[str, _arg(help="How the passage begins; kept exactly.")]
+Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
+Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
+_best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
+Steps = Annotated[
+    int | None, _best(metavar="INT", help="Steps through the noise schedule: more is better and slower.")
+]
+Churn = Annotated[float | None, _best(metavar="FLOAT", help="Noise on the way down, 0 for none.")]
+Field = Annotated[
+    Literal["joint", "rest"] | None,
+    _best(
+        metavar="{joint,rest}",
+        help="Hidden neurons move along (one force a step), or come to rest anew at every step.",
+    ),
+]
+Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
+Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
+
+
+def generate(
+    model: Model = "shakespeare",
+    /,
+    *,
+    length: Length = 64,
+    prompt: Prompt = "",
+    samples: Samples = 1,
+    steps: Steps = None,
+    churn: Churn = None,
+    field: Field = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write text, out of noise.
+
+    energy-dllm generate --prompt "To be" --length 128 --samples 2
+
+    energy-dllm generate my.safetensors --field joint --json
+    """
+    loaded = _load(model)
+    from .._generate import generate
+
+    options = _options(samples, steps, churn, field, seed)
+    write = functools.partial(generate, loaded, length=length, prompt=prompt, **options)
+    written(write, loaded.tokenizer, model, json)
+
+
+def infill(
+    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8].")],
+    model: Model = "shakespeare",
+    /,
+    *,
+    samples: Samples = 1,
+    steps: Steps = None,
+    churn: Churn = None,
+    field: Field = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fill the holes of a text.
+
+    A hole is as many tokens wide as it says; a bracket that is meant as such is written [[.
+
+    energy-dllm infill "To be, or not [8]that is the question"
+    """
+    loaded = _load(model)
+    from .._generate import infill
+
+    options = _options(samples, steps, churn, field, seed)
+    written(functools.partial(infill, loaded, template, **options), loaded.tokenizer, model, json)
+
+
+def repair(
+    text: Annotated[str, Positional, _arg(metavar="TEXT", help="What was typed.")],
+    model: Model = "shakespeare",
+    /,
+    *,
+    rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
+    seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
+    json: Json = False,
+) -> None:
+    """Correct typing errors.
+
+    energy-dllm repair "To be, or mot to be, that is the qvestion"
+    """
+    loaded = _load(model)
+    from .._generate import repair
+
+    start = time.monotonic()
+    fixed = repair(loaded, text, rate=rate)
+    seconds = time.monotonic() - start
+    if not json:
+        repaired(fixed, loaded.tokenizer)
+        edits = ", ".join(f"{e.before!r} to {e.after!r} at {e.position}" for e in fixed.edits)
+        note(edits or "nothing changed")
+        note(summary(fixed.free_energy, fixed.force_evaluations, seconds, fixed.reason))
+        return
+    record = {"text": fixed.text, "edits": [edit._asdict() for edit in fixed.edits], "seed": seed}
+    record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}
+    record |= {"force_evaluations": fixed.force_evaluations, "seconds": round(seconds, 3)}
+    emit({**record, "result": fixed.reason}, model)
+
+
+def train(
+    source: Annotated[str, Positional, _arg(metavar="SOURCE", help="A text file, `docs` or `grammar`.")],
+    /,
+    *,
+    out: Annotated[Path, _arg(help="Where the model goes, such as model.safetensors.")],
+    steps: Annotated[int, _arg(help="Batches.")] = 2000,
+    dim: Annotated[int, _arg(help="Hidden width, the one dial of the model's size.")] = 128,
+    length: Length = 64,
+    batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
+    learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 3e-3,
+    seed: Seed = 0,
+    directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a model on a text.
+
+    energy-dllm train my.txt --out my.safetensors --steps 5000
+
+    energy-dllm train grammar --out toy.safetensors --dim 64 --directory runs/toy
+    """
+    if out.is_dir():
+        raise ValueError(f"`--out` {out} is a folder; expected a file name, such as model.safetensors.")
+    corpus = _corpus(source)
+    # asked now, not after hours of training
+    if len(corpus.validation) < 2 * length:
+        raise ValueError(
+            f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
+            f"`length` {length}, so give a longer text or a smaller length."
+        )
+    import jax
+
+    from .._model import EnergyDLLM
+    from ..learn import Denoising, evaluate, fit, save
+
+    start = time.monotonic()
+    settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
+    settings |= {"learning_rate": learning_rate, "seed": seed}
+    model = EnergyDLLM(corpus.tokenizer, dim=dim, key=jax.random.key(seed))
+    show = sys.stderr.isatty()
+    model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
+    score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
+    seconds = round(time.monotonic() - start, 3)
+    record = {"source": source, "dim": dim, **settings, "seconds": seconds, **score}
+    save(out, model, notes={**record, "energy_dllm": version()})
+    if json:
+        emit(record, str(out))
+        return
+    bound = f"{score['masked_nelbo_bits_per_char']:.3f} ± {score['standard_error']:.3f}"
+    print(f"{out}: at most {bound} bits per character on held-out text")
+    note(f"{steps} steps · {seconds:.0f} s · try: energy-dllm generate {out}")
+
+
+def evaluate(
+    model: Model,
+    file: Annotated[str, Positional, _arg(metavar="FILE", help="A UTF-8 text file, `docs` or `grammar`.")],
+    /,
+    *,
+    length: Length = 64,
+    windows: Annotated[int, _arg(help="At most so many windows, spread over the text.")] = 256,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure a model on a text it was not trained on.
+
+    energy-dllm evaluate shakespeare held_out.txt --windows 64
+    """
+    loaded = _load(model, twins=True)
+    corpus = _corpus(file, loaded.tokenizer)
+    from ..learn import evaluate
+
+    # of a named corpus the part that is held out; a file is taken to be held out as a whole
+    ids = corpus.validation if file in ("docs", "grammar") else corpus.train
+    score = evaluate(loaded, ids, length=length, windows=windows, seed=seed)
+    if json:
+        emit({**score.as_dict(), "file": file, "length": length, "seed": seed}, model)
+    else:
+        scores(score)
+
+
+def inspect(
+    model: Model,
+    /,
+    *,
+    out: Annotated[Path, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")],
+    prompt: Prompt = "",
+    length: Length = 64,
+    steps: Annotated[int, _arg(help="Steps through the noise schedule.")] = 64,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Look at everything that moves while a model writes.
+
+    energy-dllm inspect shakespeare -o report
+    """
+    loaded = _load(model)
+    from .. import probe
+
+    paths = probe.inspect(  # pyright: ignore[reportAttributeAccessIssue]
+        loaded, out, prompt=prompt, length=length, steps=steps, seed=seed
+    )
+    if json:
+        emit({"files": [str(path) for path in paths], "seed": seed}, model)
+    else:
+        print(*paths, sep="\n")
+
+
+def info(
+    model: Annotated[
+        str | None, Positional, _arg(metavar="[MODEL]", help="A file or a shipped name.")
+    ] = None,
+    /,
+    *,
+    seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
+    json: Json = False,
+) -> None:
+    """Say what is installed, and what a model is made of.
+
+    energy-dllm info shakespeare
+    """
+    from importlib import metadata
+
+    loaded = None if model is None else _load(model, twins=True)
+    import jax
+
+    from ..learn import notes, shipped
+
+    facts: dict[str, Any] = {name: metadata.version(name) for name in ("jax", "equinox", "diffrax")}
+    facts |= {"device": str(jax.devices()[0]), "shipped": shipped()}
+    if model is not None:
+        facts |= {**anatomy(loaded), "notes": notes(model)}
+    if json:
+        emit(facts, model)
+    else:
+        table({"energy_dllm": version(), "model": model, **facts})
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "infill": infill,
+    "repair": repair,
+    "train": train,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "info": info,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    **Arguments:**
+
+    - `argv`: words of the command line, those of this process by default.
+
+    **Returns:** the exit code: 0, 2 for bad input (one sentence on stderr says what), 130 when interrupted.
+    """
+    try:
+        chosen = tyro.extras.subcommand_cli_from_dict(
+            {name: _later(command) for name, command in COMMANDS.items()},
+            prog="energy-dllm",
+            description="Text is generated by letting a physical system come to rest.",
+            args=argv,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        chosen()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("energy-dllm: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Parse now, run afterwards: an error of the command is not one of its arguments."""
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **kwargs)
+
+    return bind
+
+
+def _load(model: str, *, twins: bool = False) -> Any:
+    from .._model import EnergyDLLM
+    from ..learn import AbstractTwin, load
+
+    loaded = load(model)
+    if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
+        raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
+    return loaded
+
+
+def _corpus(source: str, tokenizer: Any = None) -> Any:
+    """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer."""
+    from ..data import Corpus, docs_corpus, grammar_corpus, read_text
+
+    if source == "docs":
+        return docs_corpus(tokenizer=tokenizer)
+    if source != "grammar":
+        return read_text(source, tokenizer=tokenizer, validation=0.1 if tokenizer is None else 0.0)
+    corpus = grammar_corpus()
+    if tokenizer in (None, corpus.tokenizer):
+        return corpus
+    ids = tokenizer.encode(corpus.tokenizer.decode(corpus.validation))
+    return Corpus("grammar", tokenizer, ids[:0], ids, ids[:0], corpus.entropy)
+
+
+def _options(
+    samples: int, steps: int | None, churn: float | None, field: str | None, seed: int
+) -> dict[str, Any]:
+    """What was asked for; what was not is left to the library's own defaults."""
+    from ..flow import JointFlow, ProbabilityFlow
+
+    made = {"joint": JointFlow, "rest": ProbabilityFlow, None: None}[field]
+    options = {"samples": samples, "steps": steps, "churn": churn, "field": made, "seed": seed}
+    return {name: value for name, value in options.items() if value is not None}

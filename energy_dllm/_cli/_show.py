@@ -1,0 +1,194 @@
+"""What the commands print: a passage condensing on a terminal, one JSON object, tables and notes."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+
+# From undecided to certain, in colours that every terminal theme keeps readable.
+SHADES = ("bright_black", "magenta", "blue", "cyan", "default")
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool) -> None:
+    """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows."""
+    start = time.monotonic()
+    if json:
+        result = write()
+        record = {
+            "text": result.texts,
+            "seed": result.seed,
+            "sigma": result.sigma.tolist(),
+            "free_energy": result.free_energy.tolist(),
+            "terms": {name: term.tolist() for name, term in result.terms.items()},
+            "force_evaluations": int(result.force_evaluations.max()),
+            "seconds": round(time.monotonic() - start, 3),
+            "result": result.reason,
+        }
+        emit(record, model)
+        return
+    console = Console(highlight=False)
+    if console.is_terminal:
+        with Live(Text("compiling ...", "dim"), console=console, transient=True) as live:
+            result = write(watch=lambda so_far: live.update(_moment(so_far, tokenizer), refresh=True))
+        for n, text in enumerate(result.texts):
+            console.print(_shaded(tokenizer, result.ids[n], result.entropy[n, -1]) or text, soft_wrap=True)
+            if n + 1 < len(result.texts):
+                console.rule(style="dim")
+    else:
+        result = write(frames=1)
+        print("\n\n".join(result.texts))
+    mean = result.free_energy.mean(axis=0)
+    note(summary(mean, result.force_evaluations.max(), time.monotonic() - start, result.reason))
+
+
+def emit(record: Mapping[str, Any], model: str | None) -> None:
+    """One JSON object on stdout, with the version and the model it is about."""
+    print(
+        json.dumps({**record, "energy_dllm": version(), "model": model}, ensure_ascii=False, allow_nan=False)
+    )
+
+
+def note(words: str) -> None:
+    """A dim line that is not part of the result: on stderr, where nobody pipes it by accident."""
+    Console(stderr=True, highlight=False).print(Text(words, "dim"), soft_wrap=True)
+
+
+def summary(free_energy: Sequence[float], forces: int, seconds: float, reason: str) -> str:
+    """From where to where `F` went, at what cost, and why it stopped."""
+    ends = f"F {free_energy[0]:.1f} to {free_energy[-1]:.1f} nats"
+    return f"{ends} · {forces} force evaluations · {seconds:.1f} s · {reason}"
+
+
+def repaired(fixed: Any, tokenizer: Any) -> None:
+    """The repaired text, on a terminal with the changes in colour."""
+    console = Console(highlight=False)
+    pieces = [tokenizer.decode(fixed.ids[n : n + 1]) for n in range(len(fixed.ids))]
+    if not console.is_terminal or "".join(pieces) != fixed.text:
+        print(fixed.text)
+        return
+    changed = {edit.position for edit in fixed.edits}
+    styled = [(piece, "bold green" if n in changed else "") for n, piece in enumerate(pieces)]
+    console.print(Text.assemble(*styled), soft_wrap=True)
+
+
+def scores(score: Any) -> None:
+    """An evaluation as a small table, its curves as lines of bars."""
+    rows = Table("measured", "", "")
+    bound = f"{score.masked_nelbo_bits_per_char:.3f} ± {score.standard_error:.3f}"
+    rows.add_row("bits per character, at most", "", bound)
+    rows.add_row("characters", "", f"{score.characters:,}")
+    for name, clock, curve in (
+        ("nats per token while it relaxes", "t", score.relaxation_curve),
+        ("nats per token under noise", "1/sigma", score.noise_curve),
+        ("nats per token with finer steps", "step", score.step_curve),
+    ):
+        if curve:
+            (first, start), (last, end) = curve[0], curve[-1]
+            ends = f"{start:.3f} at {clock} {first:.3g}, {end:.3f} at {last:.3g}"
+            rows.add_row(name, spark([ce for _, ce in curve]), ends)
+    Console(highlight=False).print(rows)
+
+
+def table(facts: Mapping[str, Any]) -> None:
+    """Names and values, one a row."""
+    rows = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = "\n".join(f"{key}: {_short(item)}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value) or "none"
+        if value not in (None, ""):
+            rows.add_row(f"[bold]{escape(name)}", Text(str(value)))
+    Console(highlight=False).print(rows)
+
+
+def anatomy(model: Any) -> dict[str, Any]:
+    """What a model is made of, part by part."""
+    import equinox as eqx
+    import jax
+    import numpy as np
+
+    from .._model import EnergyDLLM
+
+    def count(part: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(part) if eqx.is_inexact_array(leaf))
+
+    facts = {"kind": type(model).__name__}
+    facts |= {"tokenizer": f"{type(model.tokenizer).__name__}, {model.tokenizer.size} symbols"}
+    if not isinstance(model, EnergyDLLM):
+        return {**facts, "parameters": {"all": count(model)}}
+    network, vocabulary = model.energy.network, model.energy.vocabulary
+    parts = {name: count(synapse) for name, synapse in network.synapses.items()}
+    parts |= {"neurons": count(network.neurons), "bias": count(network.bias), "kappa": 1}
+    # the codes are what noise is added to, not learned
+    parts |= {"vocabulary": count(vocabulary) - vocabulary.codes.size}
+    noisy, clean = np.exp(-np.asarray(model.schedule.levels(1)))
+    return {
+        **facts,
+        "parameters": {**parts, "all": sum(parts.values())},
+        "schedule": f"{type(model.schedule).__name__}, sigma {noisy:.2f} to {clean:.2f}",
+        "relaxation": f"{model.steps} steps of {model.step:g} time constants",
+        "kappa": float(model.energy.kappa),
+    }
+
+
+def _short(value: Any) -> str:
+    words = f"{value:,}" if isinstance(value, int) else str(value)
+    return words if len(words) <= 80 else words[:77] + "..."
+
+
+def spark(values: Sequence[float]) -> str:
+    """A curve in one line."""
+    low, high = min(values), max(values)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
+
+
+def version() -> str:
+    """The installed version of the package."""
+    from .. import __version__
+
+    return __version__
+
+
+def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
+    """The passages as they stand, beside the numbers of the motion."""
+    passages: list[RenderableType] = []
+    for ids, entropy in zip(so_far.frames[:, -1], so_far.entropy[:, -1], strict=True):
+        # a line break that comes and goes would shake the view
+        text = _shaded(tokenizer, ids, entropy, newline="↵") or Text(tokenizer.decode(ids).replace("\n", "↵"))
+        passages += [text, Text()]
+    mean = so_far.free_energy.mean(axis=0)
+    numbers = Text.assemble(
+        ("sigma ", "dim"), f"{so_far.sigma[-1]:.3f}\n",
+        ("F     ", "dim"), f"{mean[-1]:.1f} nats\n",
+        ("      ", "dim"), f"{spark(mean)}\n",
+        ("force ", "dim"), f"{so_far.force_evaluations.max()} evaluations",
+    )  # fmt: skip
+    table = Table.grid(padding=(0, 3), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(width=max(24, 6 + len(mean)))
+    table.add_row(Group(*passages[:-1]), numbers)
+    return table
+
+
+def _shaded(tokenizer: Any, ids: Any, entropy: Any, newline: str = "\n") -> Text | None:
+    """A passage coloured by certainty, token by token; nothing where a character is several tokens."""
+    pieces = [tokenizer.decode(ids[n : n + 1]) for n in range(len(ids))]
+    if "".join(pieces) != tokenizer.decode(ids):
+        return None
+    text = Text()
+    for piece, h in zip(pieces, entropy, strict=True):
+        certainty = 1 - float(h) / math.log(max(2, tokenizer.size))
+        shade = SHADES[min(len(SHADES) - 1, max(0, int(certainty * len(SHADES))))]
+        text.append(piece.replace("\n", newline), shade)
+    return text

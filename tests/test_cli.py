@@ -1,0 +1,239 @@
+"""The command line: exit codes, one sentence for every bad input, one JSON object and nothing else."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+import energy_dllm as ed
+from energy_dllm._cli import COMMANDS, main
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--length", "8", "--steps", "2"]
+WRITTEN = {
+    "text",
+    "seed",
+    "sigma",
+    "free_energy",
+    "force_evaluations",
+    "seconds",
+    "result",
+    "energy_dllm",
+    "model",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    tiny = ed.EnergyDLLM(ed.data.Characters("abc \n"), dim=16, steps=2, key=jax.random.key(0))
+    ed.save(path, tiny, notes={"steps": 0})
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*argv: str) -> tuple[int, str, str]:
+        try:
+            code = main(argv)
+        except SystemExit as end:  # of the parser
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def record(out: str) -> dict:
+    """The one JSON object that stdout holds; NaN is not JSON."""
+    assert out.endswith("}\n") and out.count("\n") == 1
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(out, parse_constant=refuse)
+
+
+def test_generate_json(run, model):
+    argv = ["generate", model, *SMALL, "--prompt", "cab", "--samples", "2", "--seed", "3", "--json"]
+    code, out, _ = run(*argv)
+    found = record(out)
+    assert code == 0 and set(found) >= WRITTEN
+    assert found["seed"] == 3 and found["model"] == model and found["energy_dllm"] == ed.__version__
+    assert len(found["text"]) == 2 and all(len(t) == 8 and t.startswith("cab") for t in found["text"])
+    assert len(found["sigma"]) == 3 and [len(path) for path in found["free_energy"]] == [3, 3]
+    assert found["force_evaluations"] > 0 and found["result"] == "reached the end of the time interval"
+    again = record(run(*argv)[1])
+    assert found | {"seconds": 0} == again | {"seconds": 0}
+
+
+def test_generate_in_a_pipe_is_the_text_alone(run, model):
+    code, out, err = run("generate", model, *SMALL, "--field", "joint", "--churn", "0")
+    assert code == 0 and len(out) == 9
+    assert "2 force evaluations" in err and "reached the end" in err
+
+
+def test_generate_on_a_terminal(run, model, monkeypatch):
+    piped = run("generate", model, *SMALL, "--samples", "2")[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, _ = run("generate", model, *SMALL, "--samples", "2")
+    assert code == 0 and "sigma" in out and "evaluations" in out
+    # rich writes style by style; without its escapes the passage is the one of the pipe
+    import re
+
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out).replace("\r", "")
+    assert all(text in plain for text in piped.rstrip("\n").split("\n\n"))
+
+
+def test_infill_and_repair(run, model):
+    code, out, _ = run("infill", "ab[3]c", model, "--steps", "2", "--json")
+    (text,) = record(out)["text"]
+    assert code == 0 and text[:2] == "ab" and text[5:] == "c" and set(record(out)) >= WRITTEN
+    code, out, _ = run("repair", "abc", model, "--rate", "1e-6", "--json")
+    found = record(out)
+    assert code == 0 and found["text"] == "abc" and found["edits"] == []
+    assert len(found["time"]) == len(found["free_energy"])
+    code, out, err = run("repair", "abc", model, "--rate", "1e-6")
+    assert (code, out) == (0, "abc\n") and "nothing changed" in err
+
+
+def test_train_evaluate_info(run, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("abc cab\n" * 64)
+    out = tmp_path / "made" / "model.safetensors"
+    argv = ["train", str(text), "--out", str(out), "--steps", "2", "--dim", "16", "--length", "8"]
+    code, printed, _ = run(*argv, "--batch-size", "2", "--directory", str(tmp_path / "run"), "--json")
+    found = record(printed)
+    assert code == 0 and found["steps"] == 2 and found["model"] == str(out)
+    assert found["masked_nelbo_bits_per_char"] > 0 and found["standard_error"] > 0
+    assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") == 2
+    assert ed.learn.notes(out)["masked_nelbo_bits_per_char"] == found["masked_nelbo_bits_per_char"]
+
+    code, printed, _ = run("evaluate", str(out), str(text), "--length", "8", "--windows", "4", "--json")
+    found = record(printed)
+    curves = {"relaxation_curve", "noise_curve", "step_curve"}
+    assert code == 0 and set(found) >= {"masked_nelbo_bits_per_char", "standard_error", "characters"} | curves
+    assert found["characters"] == 32 and all(len(pair) == 2 for pair in found["relaxation_curve"])
+
+    code, printed, _ = run("info", str(out), "--json")
+    found = record(printed)
+    assert code == 0 and found["notes"]["steps"] == 2 and "Characters, 5 symbols" in found["tokenizer"]
+    parts = found["parameters"]
+    assert parts["all"] == sum(size for name, size in parts.items() if name != "all")
+
+
+def test_tables(run, model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abc cab\n" * 8)
+    code, out, _ = run("evaluate", model, str(text), "--length", "8", "--windows", "2")
+    assert code == 0 and "bits per character" in out and "█" in out
+    code, out, _ = run("info", model)
+    assert code == 0 and "attention" in out and "tiny.safetensors" in out
+    assert "shipped" in run("info")[1]
+
+
+def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
+    asked = {}
+
+    def inspect(loaded, directory, **options):
+        asked.update(options, loaded=loaded, directory=directory)
+        return [directory / "energy.png"]
+
+    monkeypatch.setattr(ed.probe, "inspect", inspect, raising=False)
+    code, out, _ = run("inspect", model, "-o", str(tmp_path), "--prompt", "ab", "--length", "16")
+    assert (code, out) == (0, f"{tmp_path / 'energy.png'}\n")
+    assert asked["prompt"] == "ab" and asked["length"] == 16 and asked["directory"] == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["generate", "nowhere.safetensors"], "neither a file nor a shipped model"),
+        (["generate", "BROKEN"], "truncated or not a safetensors file"),
+        (["generate", "FOLDER"], "is not a file"),
+        (["generate", "MODEL", "--length", "0"], "`length` is 0"),
+        (["generate", "MODEL", "--steps", "-5"], "`steps` is -5"),
+        (["generate", "MODEL", "--samples", "0"], "`samples` is 0"),
+        (["generate", "MODEL", "--churn", "-1"], "`churn` is -1"),
+        (["generate", "MODEL", "--seed", "-1"], "`seed` is -1"),
+        (["generate", "MODEL", "--prompt", "xyz"], "outside the alphabet"),
+        (["generate", "MODEL", "--prompt", "abcabcabc", "--length", "8"], "at least one token"),
+        (["infill", "ab[x]", "MODEL"], "malformed hole"),
+        (["infill", "abc", "MODEL"], "has no hole"),
+        (["repair", "", "MODEL"], "`text` is empty"),
+        (["repair", "abc", "MODEL", "--rate", "2"], "`rate` is 2"),
+        (["train", "nowhere.txt", "--out", "m"], "does not exist"),
+        (["train", "EMPTY", "--out", "m"], "is empty"),
+        (["train", "LATIN", "--out", "m"], "is not UTF-8"),
+        (["train", "SHORT", "--out", "m"], "at least two windows"),
+        (["train", "TEXT", "--out", "FOLDER"], "is a folder"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`steps` is 0"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`dim`=-8"),
+        (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
+        (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
+        (["evaluate", "MODEL", "SHORT"], "window"),
+        (["info", "nowhere"], "neither a file nor a shipped model"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, model, tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "BROKEN": b"\x08\x00\x00\x00",
+        "EMPTY": b"",
+        "LATIN": b"caf\xe9 " * 100,
+        "SHORT": b"abc",
+        "TEXT": b"abc cab\n" * 64,
+        "FOREIGN": b"xyz" * 100,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "FOLDER").mkdir()
+    for flags in ([], ["--json"]):
+        code, out, err = run(*[model if word == "MODEL" else word for word in argv], *flags)
+        assert (code, out) == (2, "") and words in err
+        assert err.startswith("energy-dllm: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["dance"], ["generate", "--bogus"], ["generate", "--length", "many"], ["train", "x.txt"]]
+)
+def test_words_that_mean_nothing(run, argv):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "") and err and "Traceback" not in err
+
+
+def test_interruption(run, monkeypatch):
+    def wait(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("energy_dllm._cli._load", wait)
+    code, out, err = run("generate")
+    assert (code, out, err) == (130, "", "energy-dllm: interrupted\n")
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(run, command):
+    code, out, err = run(*filter(None, [command]), "--help")
+    assert (code, err) == (0, "")
+    assert "energy-dllm" in out and ("--json" in out or command is None)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom energy_dllm._cli import main\n"
+        "try:\n    main(['generate', '--help'])\n"
+        "finally:\n    heavy = {'jax', 'numpy', 'equinox', 'diffrax', 'optax'} & set(sys.modules)\n"
+        "    print(sorted(heavy), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0 and "--prompt" in ran.stdout
+    assert ran.stderr.strip() == "[]"
+
+
+def test_module_is_the_command():
+    argv = [sys.executable, "-m", "energy_dllm", "generate", "nowhere"]
+    ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 2 and ran.stderr.startswith("energy-dllm: `path` nowhere is neither")

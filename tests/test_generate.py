@@ -1,0 +1,257 @@
+"""Laws of writing: what is given stays, what is recorded adds up, and looking on changes nothing."""
+
+import functools
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+import energy_dllm as ed
+from energy_dllm.energy import FreeEnergy
+from energy_dllm.flow import AbstractEvidence, AbstractField
+
+
+LENGTH, STEPS = 12, 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ed.EnergyDLLM(ed.data.Characters("abc ["), dim=16, steps=3, key=jax.random.key(0))
+
+
+# One relaxation inside, not ten: the laws are the same and the compiler has less to do.
+short = functools.partial(ed.flow.ProbabilityFlow, steps=2)
+
+
+@pytest.fixture(scope="module")
+def write(model):
+    return functools.partial(ed.generate, model, length=LENGTH, steps=STEPS, field=short, samples=3)
+
+
+@pytest.fixture(scope="module")
+def written(write):
+    return write(prompt="cab", seed=7)
+
+
+def same(one, other):
+    return one.texts == other.texts and np.allclose(one.free_energy, other.free_energy, rtol=1e-9)
+
+
+def test_same_seed_same_text(write, written):
+    again, other = write(prompt="cab", seed=7), write(prompt="cab", seed=8)
+    assert same(again, written) and (again.entropy == written.entropy).all()
+    assert not same(other, written)
+
+
+def test_prompt_is_kept_in_every_frame(model, written):
+    prompt = np.asarray(model.encode("cab"))
+    assert all(text.startswith("cab") and len(text) == LENGTH for text in written.texts)
+    assert (written.frames[:, :, :3] == prompt).all()
+    assert (written.frames[:, -1] == written.ids).all()
+    assert ((written.confidence > 0) & (written.confidence <= 1)).all()
+
+
+def test_shapes_and_bookkeeping(model, written):
+    moments = STEPS + 1
+    assert written.free_energy.shape == (3, moments) and written.sigma.shape == (moments,)
+    assert written.entropy.shape == written.frames.shape == (3, moments, LENGTH)
+    assert ((written.entropy >= 0) & (written.entropy <= np.log(model.size) + 1e-9)).all()
+    assert (np.diff(written.sigma) < 0).all() and np.allclose(written.sigma, np.exp(-written.times))
+    assert np.allclose(sum(written.terms.values()), written.free_energy, atol=1e-9)
+    assert {"spring", "vocabulary", "neurons"} <= set(written.terms)
+    # Euler: one call of the field a step, two forces a call
+    assert written.force_evaluations.tolist() == [2 * STEPS] * 3
+    assert written.accepted.tolist() == [STEPS] * 3 and not written.rejected.any()
+    assert written.reason == "reached the end of the time interval" and written.seed == 7
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_it_is_solve_from_noise_to_text(model, joint):
+    """The whole of it written out, one sample at a time: the batch is a loop."""
+    field = ed.flow.JointFlow if joint else short
+    batch = ed.generate(
+        model, length=LENGTH, steps=STEPS, prompt="b", churn=0.5, field=field, samples=2, seed=3
+    )
+    known = jnp.arange(LENGTH) < 1
+    given = ed.flow.Given(jnp.where(known, 1, 0), known)
+    levels = model.schedule.levels(STEPS)
+    flow = ed.flow.ReverseDiffusion(field(model.energy, given), churn=0.5)
+    y = model.energy.neutral(LENGTH)
+    mean = model.energy.denoised(y, model.field(given))
+    for n in range(2):
+        k1, k2 = jax.random.split(jax.random.fold_in(jax.random.key(3), n))
+        x = mean + jnp.exp(-levels[0]) * jax.random.normal(k1, mean.shape)
+        state = (x, y) if joint else x
+        path = ed.solve(flow, state, t0=levels[0], t1=levels[-1], levels=levels, key=k2)
+        p = flow.posterior(levels[-1], path.final)
+        assert (batch.ids[n] == jnp.argmax(p, axis=-1)).all()
+        assert np.allclose(batch.confidence[n], jnp.max(p, axis=-1), rtol=1e-9)
+
+
+def test_a_sample_does_not_know_how_many_there_are(write, written):
+    assert write(prompt="cab", seed=7, samples=1).texts == written.texts[:1]
+
+
+def test_looking_on_changes_nothing(write):
+    """Not even the noise: pieces of a motion meet the noise of the whole."""
+    seen = []
+    quiet = write(seed=1, churn=0.5, frames=1)
+    watched = write(seed=1, churn=0.5, frames=2, watch=seen.append)
+    assert quiet.texts == watched.texts and np.allclose(quiet.confidence, watched.confidence, rtol=1e-9)
+    assert np.allclose(quiet.free_energy[:, -1], watched.free_energy[:, -1], rtol=1e-9)
+    assert quiet.force_evaluations.tolist() == watched.force_evaluations.tolist()
+    assert quiet.sigma.shape == (2,) and watched.sigma.shape == (3,)
+    assert [moment.sigma.size for moment in seen] == [2, 3]
+    assert (seen[0].frames == watched.frames[:, :2]).all()
+
+
+class Counting(AbstractField):
+    """Independent tokens, and a list that grows whenever the field is traced."""
+
+    energy: FreeEnergy
+    given: AbstractEvidence
+    traces: list[int] = eqx.field(static=True)
+
+    @property
+    def force_evaluations(self) -> int:
+        return 1
+
+    def __call__(self, time: Array, state: Array, args: object = None) -> Array:
+        self.traces.append(1)
+        return self.posterior(time, state) @ self.energy.vocabulary.codes - state
+
+    def evidence(self, time: Array, state: Array) -> AbstractEvidence:
+        return ed.flow.Gaussian(state, jnp.exp(-time)) + self.given
+
+    def hidden(self, time: Array, state: Array) -> Array:
+        return self.energy.neutral(state.shape[0])
+
+
+class Traces(list):
+    """Hashable, so that it can be a static field."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def test_one_compile_a_shape(write):
+    traces = Traces()
+    field = functools.partial(Counting, traces=traces)
+    write(field=field, churn=0.0, prompt="a", seed=0)
+    first = len(traces)
+    write(field=field, churn=0.0, prompt="cab c", seed=1)
+    assert len(traces) == first > 0
+    write(field=field, churn=0.0, length=LENGTH + 1)
+    assert len(traces) == 2 * first
+
+
+def test_adaptive_steps(write):
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    one = write(controller=controller, solver=diffrax.Heun(), seed=2, frames=2)
+    assert one.free_energy.shape == (3, 3) and (one.accepted > 0).all()
+    assert one.force_evaluations.tolist() == (4 * (one.accepted + one.rejected)).tolist()
+
+
+def test_infill_keeps_what_is_written(model):
+    filled = ed.infill(model, "ab[3]c [[[4]", steps=STEPS, samples=3, field=short)
+    for text in filled.texts:
+        assert len(text) == 12 and text[:2] == "ab" and text[5:8] == "c ["
+    assert filled.frames.shape == (3, STEPS + 1, 12)
+
+
+def test_repair_of_strong_evidence_changes_nothing(model):
+    fixed = ed.repair(model, "abc cab", rate=1e-6)
+    assert fixed.text == "abc cab" and fixed.edits == []
+    assert (fixed.confidence > 0.9).all()
+    assert np.isfinite(fixed.times).all() and fixed.times.shape == fixed.free_energy.shape
+    assert (np.diff(fixed.times) > 0).all()
+    assert (np.diff(fixed.free_energy) < 1e-3).all()
+    assert np.allclose(sum(fixed.terms.values()), fixed.free_energy, atol=1e-9)
+    assert fixed.force_evaluations > 0
+
+
+def test_repair_names_its_edits(model):
+    """A vocabulary that knows one letter only, and typing that is nearly all wrong."""
+    loud = eqx.tree_at(lambda m: m.energy.vocabulary.prior, model, 20.0 * jnp.eye(5)[1])
+    fixed = ed.repair(loud, "abc", rate=0.9)
+    assert fixed.text == "bbb"
+    assert [edit[:3] for edit in fixed.edits] == [(0, "a", "b"), (2, "c", "b")]
+    assert all(edit.confidence > 0.9 for edit in fixed.edits)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"length": 0}, "`length` is 0"),
+        ({"samples": 0}, "`samples` is 0"),
+        ({"steps": -3}, "`steps` is -3"),
+        ({"frames": 0}, "`frames` is 0"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"churn": -0.5}, "`churn` is -0.5"),
+        ({"prompt": "abcabcabcabc"}, "`prompt` has 12 tokens and `length` is 12"),
+        ({"prompt": "xyz"}, "outside the alphabet"),
+        ({"controller": diffrax.PIDController(1e-3, 1e-3), "churn": 0.5}, "beside a `controller`"),
+        ({"field": ed.flow.Relaxation}, "made a Relaxation"),
+    ],
+)
+def test_bad_input_is_named(write, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        write(**wrong)
+
+
+@pytest.mark.parametrize("template", ["ab[]c", "ab[x]", "ab[0]", "ab[-1]", "ab[3", "ab["])
+def test_a_malformed_hole_is_named(model, template):
+    with pytest.raises(ValueError, match=r"malformed hole at character 2.*such as \[8\]"):
+        ed.infill(model, template)
+
+
+def test_bad_texts_are_named(model):
+    with pytest.raises(ValueError, match="has no hole; write one as"):
+        ed.infill(model, "abc [[8]")
+    with pytest.raises(ValueError, match="outside the alphabet"):
+        ed.infill(model, "xyz[8]")
+    with pytest.raises(ValueError, match="`text` is empty"):
+        ed.repair(model, "")
+    with pytest.raises(ValueError, match="`rate` is 1.5"):
+        ed.repair(model, "abc", rate=1.5)
+    with pytest.raises(ValueError, match="`time` is 0"):
+        ed.repair(model, "abc", time=0.0)
+
+
+def test_divergence_is_said(model):
+    broken = eqx.tree_at(lambda m: m.energy.log_kappa, model, model.energy.log_kappa * jnp.nan)
+    with pytest.raises(FloatingPointError, match="the motion diverged"):
+        ed.generate(broken, length=LENGTH, steps=STEPS, field=short, samples=3)
+
+
+# Levels of `solve`
+
+
+def test_levels_are_stepped_through_exactly(model):
+    field = ed.flow.ProbabilityFlow(model.energy, steps=2)
+    levels = jnp.array([-1.0, -0.2, 0.1, 0.9])
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    path = ed.solve(field, x, t0=levels[0], t1=levels[-1], levels=levels, times=levels[1:3])
+    for n in range(3):
+        x = x + (levels[n + 1] - levels[n]) * field(levels[n], x)
+        assert jnp.allclose(path.states[n], x, atol=1e-12)
+    assert int(path.accepted) == 3 and int(path.force_evaluations) == 6
+
+
+def test_bad_levels_are_named(model):
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(4))
+    solve = functools.partial(ed.solve, field, model.energy.neutral(4), t0=0.0, t1=1.0)
+    with pytest.raises(ValueError, match="`levels` say every step"):
+        solve(levels=jnp.array([0.0, 1.0]), step=0.1)
+    with pytest.raises(ValueError, match="`levels` has shape"):
+        solve(levels=jnp.array([0.0]))
+    for wrong in ([0.0, 0.5], [0.5, 1.0], [0.0, 0.6, 0.4, 1.0]):
+        with pytest.raises(eqx.EquinoxRuntimeError, match="must increase from exactly"):
+            solve(levels=jnp.array(wrong))
