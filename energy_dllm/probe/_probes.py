@@ -1,0 +1,251 @@
+"""Probes: pure functions `(time, state, field) -> PyTree` for `solve(..., probes={...})`.
+
+Every probe reads any field: it asks the field for its hidden state `y` and its evidence, and the energy for
+the rest.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._types import Scalar
+from ..energy import Attention
+from ..flow import AbstractField
+
+
+def free_energy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
+    """`F(x, y; sigma)`, the scalar that is descended, with the spring to the observation.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a scalar in nats.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=1.0, probes={"F": ed.probe.free_energy})
+    ```
+    """
+    y, b = _seen(time, state, field)
+    return field.energy(y, b, spring=field.evidence(time, state).spring())
+
+
+def energy_terms(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Scalar]:
+    """Every term of `F` by name, summed over tokens: `neurons`, each synapse, `bias`, `vocabulary`, `spring`.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a dict of scalars in nats; their sum is `free_energy`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    terms = ed.probe.energy_terms(jnp.zeros(()), jnp.ones((8, 16)), field)
+    ```
+    """
+    return {name: jnp.sum(term) for name, term in energy_by_token(time, state, field).items()}
+
+
+def energy_by_token(
+    time: Scalar, state: PyTree[Array], field: AbstractField
+) -> dict[str, Float[Array, " L"]]:
+    """Every term of `F` by name and token; the energy of a bond is shared by its ends.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a dict of arrays `(L,)` in nats; the sum of everything is `free_energy`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.energy_by_token(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (8,)
+    ```
+    """
+    y, b = _seen(time, state, field)
+    return field.energy.terms(y, b, spring=field.evidence(time, state).spring())
+
+
+def posterior_entropy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Float[Array, " L"]:
+    """How undecided each token is: `-sum_w p_iw log p_iw`.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** entropies `(L,)` in nats, from 0 (decided) to `log V` (nothing known).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert jnp.allclose(ed.probe.posterior_entropy(jnp.zeros(()), jnp.zeros((8, 16)), field), jnp.log(3.0))
+    ```
+    """
+    y, b = _seen(time, state, field)
+    log_p = jax.nn.log_softmax(field.energy.logits(y, b), axis=-1)
+    # rounding must not make a decided token's entropy negative
+    return jnp.maximum(-jnp.sum(jnp.exp(log_p) * log_p, axis=-1), 0.0)
+
+
+def confidence(time: Scalar, state: PyTree[Array], field: AbstractField) -> Float[Array, " L"]:
+    """The probability of the likeliest token at each place, `max_w p_iw`.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** probabilities `(L,)`, from `1/V` to 1.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(model.encode("a bb aba")))
+    assert (ed.probe.confidence(jnp.zeros(()), jnp.zeros((8, 16)), field) > 0.999).all()
+    ```
+    """
+    return jnp.max(field.posterior(time, state), axis=-1)
+
+
+def tokens(time: Scalar, state: PyTree[Array], field: AbstractField) -> Int[Array, " L"]:
+    """The likeliest token at each place, `argmax_w p_iw`: the text, were it to stop now.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** token ids `(L,)`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(model.encode("a bb aba")))
+    assert model.decode(ed.probe.tokens(jnp.zeros(()), jnp.zeros((8, 16)), field)) == "a bb aba"
+    ```
+    """
+    y, b = _seen(time, state, field)
+    return jnp.argmax(field.energy.logits(y, b), axis=-1)
+
+
+def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
+    """Who pulls how hard on each token: `|dF_n/dg_i|` for every term `n`; `total` is the norm of their sum.
+
+    At rest the terms still pull, but against each other: `total` is 0.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a dict of arrays `(L,)`, in nats per unit of `g`.
+
+    **Raises:** `ValueError` if a synapse is itself named `total`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.force_norm(jnp.zeros(()), jnp.ones((8, 16)), field)["total"].shape == (8,)
+    ```
+    """
+    y, b = _seen(time, state, field)
+    forces = field.energy.forces(y, b)
+    if "total" in forces:
+        raise ValueError("`field` has a synapse named 'total', which here means their sum; rename it.")
+    forces["total"] = field.energy.force(y, b)
+    return {name: jnp.linalg.norm(force, axis=-1) for name, force in forces.items()}
+
+
+def attention_pattern(
+    time: Scalar, state: PyTree[Array], field: AbstractField
+) -> dict[str, Float[Array, "H L L"]]:
+    """Who looks at whom: the softmax over `j` of every attention synapse's logits, `A_hij`.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** for each `Attention` synapse by name `(H, L, L)`; rows sum to 1, the diagonal is 0. Empty if
+    the network has none.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8, 8)
+    ```
+    """
+    g = field.energy.network.activation(field.hidden(time, state))
+    synapses = field.energy.network.synapses.items()
+    return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, Attention)}
+
+
+def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
+    """How fast the neurons burn free energy: `kappa (dF/dg)^T (dg/dy) (dF/dg) >= 0` for convex `Λ`.
+
+    In a `Relaxation` it is `-dF/dt` exactly, so its integral is the drop in `F`. In a flow of `x` it is the
+    rate at which the neurons would relax if `x` stood still: 0 means that they are at rest.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a scalar in nats per time constant.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.dissipation(jnp.zeros(()), jnp.ones((8, 16)), field) > 0
+    ```
+    """
+    y, b = _seen(time, state, field)
+    force = field.energy.force(y, b)
+    # the Hessian of Λ, the mobility, is never formed: one forward derivative of the activation
+    _, moved = jax.jvp(field.energy.network.activation, (y,), (force,))
+    return field.energy.kappa * jnp.sum(force * moved)
+
+
+def distance_to_rest(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
+    """The largest speed of any neuron, `max |kappa dF/dg|`: what `SteadyState` compares with its tolerance.
+
+    It is the speed `|dy/dt|` in relaxation time, whatever the clock of the field; 0 at a rest point.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a scalar in units of `y` per time constant.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.distance_to_rest(jnp.zeros(()), jnp.ones((8, 16)), field) > 0
+    ```
+    """
+    y, b = _seen(time, state, field)
+    return field.energy.kappa * jnp.max(jnp.abs(field.energy.force(y, b)))
+
+
+def _seen(time: Scalar, state: PyTree[Array], field: AbstractField):
+    """The hidden state and the evidence field at this moment."""
+    b = field.evidence(time, state).field(field.energy.vocabulary.codes)
+    return field.hidden(time, state), b

@@ -1,0 +1,402 @@
+"""Laws of what is read on the way: sums, rates, slices, and that every probe reads every field."""
+
+import math
+import sys
+from pathlib import Path
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+import energy_dllm as ed
+
+
+L, V, D = 6, 4, 16
+NOW = jnp.zeros(())
+PROBES = {
+    "free_energy": ed.probe.free_energy,
+    "energy_terms": ed.probe.energy_terms,
+    "energy_by_token": ed.probe.energy_by_token,
+    "posterior_entropy": ed.probe.posterior_entropy,
+    "confidence": ed.probe.confidence,
+    "tokens": ed.probe.tokens,
+    "force_norm": ed.probe.force_norm,
+    "attention_pattern": ed.probe.attention_pattern,
+    "dissipation": ed.probe.dissipation,
+    "distance_to_rest": ed.probe.distance_to_rest,
+}
+
+
+@eqx.filter_jit
+def read(name: str, state, field):
+    """One reading, compiled: much faster than a reading operation by operation."""
+    return PROBES[name](NOW, state, field)
+
+
+def shaken(module):
+    """The module with every parameter moved, so that no bias or threshold is zero."""
+    draw = np.random.default_rng(1).standard_normal
+    arrays = eqx.filter(module, eqx.is_array)
+    return jax.tree.map(lambda a: a + 0.3 * (np.std(a) or 1.0) * draw(a.shape), arrays)
+
+
+@pytest.fixture(scope="module")
+def model() -> ed.EnergyDLLM:
+    tokenizer = ed.data.Characters("ab \n")
+    build = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=D, steps=4, key=key))
+    built = build(jax.random.key(0))
+    energy = jax.tree.map(jnp.asarray, shaken(built.energy))
+    # codes stay one-hot: they are not learned
+    energy = eqx.tree_at(lambda e: e.vocabulary.codes, energy, jnp.eye(V))
+    return eqx.tree_at(lambda m: m.energy, built, eqx.combine(energy, built.energy))
+
+
+@pytest.fixture(scope="module")
+def noisy() -> ed.flow.AbstractEvidence:
+    x = jax.random.normal(jax.random.key(4), (L, V))
+    return ed.flow.Gaussian(x, jnp.linspace(0.5, 1.5, L))
+
+
+@pytest.fixture(scope="module")
+def relaxed(model, noisy) -> ed.flow.Trajectory:
+    """A relaxation from a random state, recorded at the nodes of Simpson's rule."""
+    field = ed.flow.Relaxation(model.energy, noisy)
+    kept = ("free_energy", "energy_terms", "dissipation", "tokens", "posterior_entropy")
+    y = jax.random.normal(jax.random.key(5), (L, D))
+
+    @eqx.filter_jit
+    def path(field, y):
+        return ed.solve(
+            field,
+            y,
+            t0=0.0,
+            t1=4.0,
+            times=jnp.linspace(0.0, 4.0, 201)[:-1],
+            probes={name: PROBES[name] for name in kept},
+            controller=diffrax.PIDController(rtol=1e-6, atol=1e-8),
+        )
+
+    return path(field, y)
+
+
+def fields(model, given):
+    flow = ed.flow.ProbabilityFlow(model.energy, given, steps=2)
+    joint = ed.flow.JointFlow(model.energy, given)
+    x, y = jnp.ones((L, V)), model.energy.neutral(L)
+    return {
+        "relaxation": (ed.flow.Relaxation(model.energy, given), y),
+        "flow": (flow, x),
+        "joint": (joint, (x, y)),
+        "reverse": (ed.flow.ReverseDiffusion(flow), x),
+        "reverse joint": (ed.flow.ReverseDiffusion(joint), (x, y)),
+    }
+
+
+def test_terms_sum_to_free_energy(relaxed, model, noisy):
+    total = sum(relaxed.probes["energy_terms"].values())
+    assert np.allclose(total, relaxed.probes["free_energy"], rtol=1e-12)
+    y = relaxed.final
+    field = ed.flow.Relaxation(model.energy, noisy)
+    by_token = read("energy_by_token", y, field)
+    assert set(by_token) == {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary", "spring"}
+    total = sum(term.sum() for term in by_token.values())
+    assert np.allclose(total, read("free_energy", y, field), rtol=1e-12)
+    assert np.allclose(by_token["spring"], noisy.spring()) and noisy.spring().min() > 0
+
+
+def test_dissipation_is_the_rate_at_which_free_energy_falls(relaxed):
+    energy, burnt = (np.asarray(relaxed.probes[name]) for name in ("free_energy", "dissipation"))
+    assert (np.diff(energy) < 0).all() and (burnt > 0).all()
+    weights = np.array([1.0, *[4.0, 2.0] * 99, 4.0, 1.0]) * 0.02 / 3  # Simpson's rule
+    drop = energy[0] - energy[-1]
+    assert drop > 1.0
+    assert np.allclose(weights @ burnt, drop, rtol=1e-5)
+
+
+def test_distance_to_rest_is_the_speed(model, noisy, relaxed):
+    field = ed.flow.Relaxation(model.energy, noisy)
+    speed = eqx.filter_jit(lambda field, state: field(NOW, state))
+    distance = read("distance_to_rest", relaxed.final, field)
+    assert np.allclose(distance, np.abs(speed(field, relaxed.final)).max(), rtol=1e-12)
+    # in a joint flow it is still counted in time constants, not in noise time
+    joint = ed.flow.JointFlow(model.energy, rate=7.0)
+    state = jnp.ones((L, V)), relaxed.final
+    _, dy = speed(joint, state)
+    assert np.allclose(7.0 * read("distance_to_rest", state, joint), np.abs(dy).max(), rtol=1e-12)
+
+
+def test_force_norms_are_slopes_of_the_terms(model, noisy):
+    # with these neurons y = g, so the slope in y is the slope in g
+    network = eqx.tree_at(lambda n: n.neurons, model.energy.network, ed.energy.Identity())
+    energy = eqx.tree_at(lambda e: e.network, model.energy, network)
+    field = ed.flow.Relaxation(energy, noisy)
+    y = jax.random.normal(jax.random.key(6), (L, D))
+    step = 1e-5
+
+    @jax.jit
+    def differences(directions):
+        def difference(d):
+            up, down = (ed.probe.energy_terms(NOW, y + sign * step * d, field) for sign in (1, -1))
+            return jax.tree.map(lambda u, w: (u - w) / (2 * step), up, down)
+
+        return jax.lax.map(difference, directions)
+
+    slopes = differences(jnp.eye(L * D).reshape(-1, L, D))
+    norms = read("force_norm", y, field)
+    assert set(norms) == (set(slopes) - {"spring"}) | {"total"}
+    slopes["total"] = sum(slopes.values())
+    for name, norm in norms.items():
+        measured = jnp.linalg.norm(slopes[name].reshape(L, D), axis=-1)
+        assert norm.shape == (L,) and np.allclose(norm, measured, rtol=1e-5, atol=1e-7), name
+
+
+def test_force_norm_refuses_a_synapse_named_total(model):
+    network = eqx.tree_at(
+        lambda n: n.synapses, model.energy.network, {"total": ed.energy.Pairwise(D, key=jax.random.key(0))}
+    )
+    field = ed.flow.Relaxation(eqx.tree_at(lambda e: e.network, model.energy, network), ed.flow.Masked(L))
+    with pytest.raises(ValueError, match="synapse named 'total'"):
+        jax.eval_shape(lambda y: ed.probe.force_norm(NOW, y, field), jnp.ones((L, D)))
+
+
+def test_posterior_readings(model, relaxed):
+    entropy = np.asarray(relaxed.probes["posterior_entropy"])
+    assert (entropy >= 0).all() and (entropy <= math.log(V)).all() and entropy.max() > 0.1
+    ids = jnp.array([0, 1, 2, 3, 2, 1])
+    known = jnp.arange(L) < 3
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(ids, known))
+    y = jax.random.normal(jax.random.key(7), (L, D))
+    p = np.asarray(eqx.filter_jit(field.posterior)(NOW, y))
+    entropy, found = read("posterior_entropy", y, field), read("tokens", y, field)
+    assert np.allclose(entropy, -(p * np.log(p)).sum(-1), atol=1e-12) and (entropy[:3] < 1e-6).all()
+    assert np.allclose(read("confidence", y, field), p.max(-1))
+    assert (found == p.argmax(-1)).all() and (found[:3] == ids[:3]).all()
+
+
+def test_attention_pattern(model):
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(L))
+    y = jax.random.normal(jax.random.key(8), (L, D))
+    (pattern,) = read("attention_pattern", y, field).values()
+    assert np.allclose(pattern.sum(-1), 1.0) and (np.diagonal(pattern, axis1=1, axis2=2) == 0).all()
+
+
+@pytest.mark.parametrize("name", ["relaxation", "flow", "joint", "reverse", "reverse joint"])
+def test_every_probe_reads_every_field(name, model, noisy):
+    field, state = fields(model, ed.flow.Given(jnp.zeros(L, int), jnp.arange(L) < 2))[name]
+
+    def read_all(state):
+        return {name: probe(NOW, state, field) for name, probe in PROBES.items()}
+
+    seen = jax.eval_shape(read_all, state)
+    shapes = jax.tree.map(lambda a: a.shape, seen)
+    terms = {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary"}
+    assert [shapes[each] for each in ("free_energy", "dissipation", "distance_to_rest")] == [()] * 3
+    assert [shapes[each] for each in ("posterior_entropy", "confidence", "tokens")] == [(L,)] * 3
+    assert jnp.issubdtype(seen["tokens"].dtype, jnp.integer)
+    assert shapes["energy_terms"] == dict.fromkeys(terms | {"spring"}, ())
+    assert shapes["energy_by_token"] == dict.fromkeys(terms | {"spring"}, (L,))
+    assert shapes["force_norm"] == dict.fromkeys(terms | {"total"}, (L,))
+    assert shapes["attention_pattern"] == {"attention": (1, L, L)}
+
+
+def test_probes_ride_along_with_a_noisy_motion(model):
+    field, state = fields(model, ed.flow.Masked(L))["reverse joint"]
+
+    def path(state, key):
+        probes = {name: PROBES[name] for name in ("tokens", "dissipation")}
+        times = jnp.array([-1.0, 0.0])
+        return ed.solve(field, state, t0=-1.0, t1=1.0, times=times, step=0.1, key=key, probes=probes).probes
+
+    seen = jax.eval_shape(path, state, jax.random.key(0))
+    assert seen["tokens"].shape == (3, L) and seen["dissipation"].shape == (3,)
+
+
+def test_commitment_time():
+    tokens = jnp.array([[0, 1, 2, 0], [1, 1, 0, 0], [0, 1, 2, 0], [0, 1, 2, 3]])
+    times = jnp.array([-1.0, 0.5, 1.0, 2.0])
+    assert ed.probe.commitment_time(times, tokens).tolist() == [1.0, -1.0, 1.0, 2.0]
+    assert ed.probe.commitment_time(times[:1], tokens[:1]).tolist() == [-1.0] * 4
+
+
+def test_certainty_time():
+    confidence = jnp.array([[0.95, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1], [0.9, 0.99, 0.9, 0.1]])
+    found = ed.probe.certainty_time(jnp.arange(3.0), confidence)
+    assert found.tolist() == [2.0, 2.0, 0.0, math.inf]
+
+
+def test_path_times_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"`level` is 1.5; expected a probability"):
+        ed.probe.certainty_time(jnp.arange(2.0), jnp.ones((2, 3)), level=1.5)
+
+
+def test_landscape_is_the_free_energy(model, noisy):
+    free_energy = eqx.filter_jit(lambda y: model.free_energy(noisy, y))
+    paths = jax.random.normal(jax.random.key(9), (2, 3, L, D)).cumsum(axis=1)
+    land = ed.probe.landscape(model.energy, noisy, paths, resolution=5, margin=0.5)
+    plane = land.plane
+    gram = np.einsum("ald,bld->ab", plane.directions, plane.directions)
+    assert np.allclose(gram, jnp.eye(2), atol=1e-12)
+    assert np.allclose(free_energy(plane.origin), free_energy(paths[:, -1].mean(0)))
+    for i, j in ((0, 0), (1, 4), (3, 2)):
+        y = plane.origin + land.u[j] * plane.directions[0] + land.v[i] * plane.directions[1]
+        assert np.allclose(land.free_energy[i, j], free_energy(y), rtol=1e-12)
+    assert np.allclose(land.path_energy[1, 2], free_energy(paths[1, 2]), rtol=1e-12)
+    # the frame holds the paths, and distance is what the plane leaves over
+    assert land.u[0] < land.paths[..., 0].min() and land.v[-1] > land.paths[..., 1].max()
+    inside, outside = (land.paths**2).sum(-1), land.path_distance**2
+    assert np.allclose(inside + outside, ((paths - plane.origin) ** 2).sum((-2, -1)))
+    assert 0 < land.held < 1
+    # the axes point the way the paths go
+    assert ((land.paths[:, -1] - land.paths[:, 0]).mean(0) >= 0).all()
+
+
+def test_landscape_is_that_of_the_origin_in_its_middle(model, noisy):
+    free_energy = eqx.filter_jit(lambda y: model.free_energy(noisy, y))
+    states = jax.random.normal(jax.random.key(10), (3, L, D))
+    plane = ed.probe.Plane.through(*states)
+    corners = plane.at(jnp.array([[[1.0, 1.0], [-1.0, -1.0], [0.5, 0.0]]] * 2))
+    land = ed.probe.landscape(model.energy, noisy, corners, plane=plane, resolution=5, margin=0.5)
+    assert np.allclose(land.free_energy[2, 2], free_energy(states[0]), rtol=1e-12)
+    assert np.allclose(plane.distance(states), 0.0, atol=1e-12) and np.allclose(land.held, 1.0)
+    assert np.allclose(plane.at(plane.coordinates(states)), states, atol=1e-12)
+
+
+def test_principal_plane_holds_a_plane_completely():
+    flat = jax.random.normal(jax.random.key(11), (2, 4, 2))
+    origin, *two = jax.random.normal(jax.random.key(12), (3, L, D))
+    true = ed.probe.Plane(origin, jnp.stack(two))
+    paths = true.at(flat)
+    assert np.allclose(ed.probe.Plane.of_paths(paths).distance(paths), 0.0, atol=1e-10)
+
+
+def test_landscape_names_what_is_wrong(model, noisy):
+    paths = jnp.ones((2, 3, L, D))
+    with pytest.raises(ValueError, match=r"`resolution` is 1; expected at least 2"):
+        ed.probe.landscape(model.energy, noisy, paths, resolution=1)
+    with pytest.raises(ValueError, match=r"`margin` is -1.0; expected 0 or more"):
+        ed.probe.landscape(model.energy, noisy, paths, margin=-1.0)
+    with pytest.raises(ValueError, match=r"`paths` has shape \(2, 3, 5, 16\); expected \(P, N, 6, 16\)"):
+        ed.probe.landscape(model.energy, noisy, paths[:, :, :5])
+    with pytest.raises(ValueError, match=r"at least three states"):
+        ed.probe.Plane.of_paths(paths[:, :1])
+    # whichever looks first: the shapes that are checked in tests, or the sentence
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="directions"):
+        ed.probe.Plane(jnp.ones((L, D)), jnp.ones((2, L, D + 1)))
+    with pytest.raises(RuntimeError, match="parallel or zero"):
+        ed.probe.Plane(jnp.ones((L, D)), jnp.ones((2, L, D)))
+
+
+def assert_labelled(figure):
+    for axes in figure.axes:
+        assert axes.get_xlabel() or axes.get_ylabel(), axes
+    figure.canvas.draw()
+
+
+def test_plots_are_labelled(relaxed, model, noisy):
+    above, below = ed.probe.plot_energy(relaxed).axes
+    assert above.get_ylabel() == "$F$ (nats)" and "(nats)" in below.get_ylabel()
+    named = {text.get_text() for text in below.texts}
+    assert named == {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary + spring"}
+    pictures = [
+        ed.probe.plot_energy(relaxed, noise_time=True),
+        ed.probe.plot_relaxation(relaxed, horizon=2.0),
+        ed.probe.plot_passage(relaxed, model.tokenizer, rows=5),
+        ed.probe.plot_relaxation_curve([(0.6, 3.0), (6.0, 2.0)], horizon=3.0),
+    ]
+    for picture in pictures:
+        assert_labelled(picture)
+    # the final text is the last row
+    drawn = [text for text in pictures[2].axes[0].texts if text.get_position()[1] == 4]
+    shown = "".join({"": " ", "↵": "\n"}.get(text.get_text(), text.get_text()) for text in drawn)
+    assert shown == model.decode(relaxed.probes["tokens"][-1])
+
+
+def test_plots_need_no_glyph_a_font_lacks(relaxed):
+    strange = ed.data.Characters("a\u4e00$\\")  # an ideograph, and what mathtext would read
+    figure = ed.probe.plot_passage(relaxed, strange, rows=2)
+    figure.canvas.draw()
+    assert {text.get_text() for text in figure.axes[0].texts} <= {"a", "□", "$", "\\"}
+
+
+def test_plots_read_evaluations():
+    curve = [(0.6, 3.0), (6.0, 2.0)]
+    score = ed.learn.Evaluation(2.0, 0.1, 64, curve, [], [])
+    (axes,) = ed.probe.plot_relaxation_curve(score).axes
+    assert np.array_equal(axes.lines[0].get_xydata(), curve)
+
+
+def test_plots_name_what_is_wrong(relaxed, model):
+    bare = eqx.tree_at(lambda path: path.probes, relaxed, {})
+    with pytest.raises(ValueError, match=r"`path` has no probe named 'energy_terms'; record it"):
+        ed.probe.plot_energy(bare)
+    with pytest.raises(ValueError, match=r"`path` has no probe named 'tokens'"):
+        ed.probe.plot_passage(bare, model.tokenizer)
+    with pytest.raises(ValueError, match=r"`rows` is 1; expected at least"):
+        ed.probe.plot_passage(relaxed, model.tokenizer, rows=1)
+    with pytest.raises(ValueError, match=r"`curve` has shape"):
+        ed.probe.plot_relaxation_curve([(1.0, 2.0)])
+
+
+def test_plots_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'energy-dllm\[plot\]'"):
+        ed.probe.plot_relaxation_curve([(0.6, 3.0), (6.0, 2.0)])
+
+
+def test_inspect(model, tmp_path: Path, monkeypatch):
+    folder = tmp_path / "a" / "b"
+    files = ed.probe.inspect(model, folder, prompt="ab", length=L, steps=5, seed=3)
+    names = ["energy.png", "passage.png", "landscape.png", "relaxation.png", "inspect.npz"]
+    assert [file.name for file in files] == names and sorted(folder.iterdir()) == sorted(files)
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files[:4])
+    with np.load(files[4]) as arrays:
+        seen = dict(arrays)
+    assert all(np.isfinite(array).all() for array in seen.values())
+    sigma = np.exp(-np.asarray(model.schedule.levels(5)))
+    assert np.allclose(seen["passage/sigma"], sigma)
+    assert seen["passage/tokens"].shape == (6, L) and (seen["passage/tokens"][-1, :2] == [0, 1]).all()
+    energy = seen["relaxation/free_energy"]
+    terms = [seen[name] for name in seen if name.startswith("relaxation/energy_terms/")]
+    assert np.allclose(sum(terms), energy) and (np.diff(energy) < 1e-9).all()
+    assert seen["slice/paths"].shape == (6, 49, 2) and seen["slice/free_energy"].shape == (48, 48)
+
+    # a second look that fails half way leaves the first as it was
+    before = {file: file.read_bytes() for file in files}
+    write, written = Path.write_bytes, []
+
+    def fail(path, data):
+        written.append(path)
+        if len(written) > 2:
+            raise OSError("disk full")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ed.probe.inspect(model, folder, prompt="ba", length=L, steps=5, seed=4)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"length": 0}, r"`length` is 0; expected a positive number of tokens"),
+        ({"steps": 0}, r"`steps` is 0; expected a positive number of steps"),
+        ({"prompt": "aaa", "length": 2}, r"`prompt` has 3 tokens but `length` is 2; make `length` larger"),
+        ({"prompt": "axe"}, r"`prompt` 'axe' cannot be encoded: .*'x' at 1"),
+    ],
+)
+def test_inspect_names_what_is_wrong(settings, sentence, model, tmp_path: Path):
+    with pytest.raises(ValueError, match=sentence):
+        ed.probe.inspect(model, tmp_path / "look", **settings)
+    assert not (tmp_path / "look").exists()
+
+
+def test_inspect_refuses_a_file(model, tmp_path: Path):
+    (tmp_path / "look").write_text("mine")
+    with pytest.raises(ValueError, match=r"`directory` .*look is a file; expected a folder"):
+        ed.probe.inspect(model, tmp_path / "look")
+    assert (tmp_path / "look").read_text() == "mine"
