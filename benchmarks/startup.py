@@ -35,7 +35,9 @@ def main() -> None:
     text = [seconds([*cli, "generate", "--json", "--seed", "0"]) for _ in range(2)]
     print(f"energy-dllm --help                     {statistics.median(helps):6.2f} s")
     print(f"import jax, equinox, diffrax           {statistics.median(bare):6.2f} s")
-    print(f"import energy_dllm, all rooms, on top  {statistics.median(ours) - statistics.median(bare):6.2f} s")
+    print(
+        f"import energy_dllm, all rooms, on top  {statistics.median(ours) - statistics.median(bare):6.2f} s"
+    )
     print(f"energy-dllm generate, command to text  {text[-1]:6.2f} s (second run)")
 
 

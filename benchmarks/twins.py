@@ -33,7 +33,10 @@ def contenders(tokenizer, gaussian: float):
     size = tokenizer.size
     masked = ed.learn.Masking()
     return {
-        "energy": (ed.EnergyDLLM(tokenizer, key=key), ed.learn.Denoising(gaussian=gaussian, typo=0.25 * gaussian)),
+        "energy": (
+            ed.EnergyDLLM(tokenizer, key=key),
+            ed.learn.Denoising(gaussian=gaussian, typo=0.25 * gaussian),
+        ),
         "masked diffusion": (ed.learn.MaskedDiffusion(size, dim=64, depth=2, key=key), masked),
         "weight-tied": (ed.learn.Recurrent(size, dim=88, steps=8, key=key), masked),
         "autoregressive": (ed.learn.Autoregressive(size, dim=64, depth=2, key=key), ed.learn.NextToken()),
@@ -48,7 +51,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model")
+    parser.add_argument(
+        "--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model"
+    )
     parser.add_argument("--windows", type=int, default=512)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path, default=Path("runs/twins"))
@@ -75,9 +80,14 @@ def main() -> None:
         seconds = time.monotonic() - start
         ed.save(folder / "model.safetensors", model)
         score = ed.evaluate(model, corpus.validation, length=options.length, windows=options.windows)
-        rows[name] = dict(parameters=count(model), seconds=round(seconds), steps=options.steps, **score.as_dict())
+        rows[name] = dict(
+            parameters=count(model), seconds=round(seconds), steps=options.steps, **score.as_dict()
+        )
         bits, error = score.masked_nelbo_bits_per_char, score.standard_error
-        print(f"{name}: {bits:.4f} +- {error:.4f} bits/char, {bits * math.log(2):.4f} nats, {seconds:.0f} s", flush=True)
+        print(
+            f"{name}: {bits:.4f} +- {error:.4f} bits/char, {bits * math.log(2):.4f} nats, {seconds:.0f} s",
+            flush=True,
+        )
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "twins.json").write_text(json.dumps(rows, indent=1))
     (options.out / "twins.md").write_text(table(rows))
@@ -87,7 +97,10 @@ def main() -> None:
 def table(rows: dict) -> str:
     """A Markdown table, ratios to the masked-diffusion twin."""
     reference = rows.get("masked diffusion", {}).get("masked_nelbo_bits_per_char", math.nan)
-    lines = ["| model | parameters | bits/char | +- | nats/char | ratio | training s |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | parameters | bits/char | +- | nats/char | ratio | training s |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, row in rows.items():
         bits = row["masked_nelbo_bits_per_char"]
         lines.append(

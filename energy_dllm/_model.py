@@ -34,6 +34,7 @@ class EnergyDLLM(eqx.Module):
 
     ```python
     import jax, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=32, key=jax.random.key(0))
     p = model.posterior(ed.flow.Masked(10))
     assert p.shape == (10, 4)

@@ -1,6 +1,6 @@
 """Fill one letter, watch F fall, and read which term of the energy did it.
 
-    python examples/one_word.py
+python examples/one_word.py
 """
 
 import jax.numpy as jnp

@@ -44,10 +44,14 @@ def test_parameters_of_the_lagrangian_have_true_gradients(neurons, getkey):
         function = lambda p, read=read: read(eqx.combine(p, static))
         direction = families.random_like(parameters, getkey())
         slope = families.finite_difference(function, parameters, direction)
-        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-8)
+        assert jnp.allclose(
+            families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-8
+        )
 
 
-@pytest.mark.parametrize("y", [jnp.zeros(4), jnp.full(4, 700.0), jnp.array([-800.0, 0.0, 800.0, 1.0])], ids=str)
+@pytest.mark.parametrize(
+    "y", [jnp.zeros(4), jnp.full(4, 700.0), jnp.array([-800.0, 0.0, 800.0, 1.0])], ids=str
+)
 def test_extreme_states_stay_finite(neurons, y):
     assert jnp.isfinite(neurons.lagrangian(y))
     assert jnp.all(jnp.isfinite(neurons.activation(y)))
@@ -177,7 +181,9 @@ def test_parameters_of_f_have_true_gradients(getkey):
         function = lambda p, read=read: read(eqx.combine(p, static))
         direction = families.random_like(parameters, getkey())
         slope = families.finite_difference(function, parameters, direction)
-        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-7)
+        assert jnp.allclose(
+            families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_the_vocabulary_is_bayes(getkey):

@@ -23,13 +23,19 @@ def rest(energy, b, steps=3000):
 
 
 EVIDENCE = {
-    "gaussian": lambda: ed.flow.Gaussian(jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0.3, 1.0, 2.0, 0.7])),
+    "gaussian": lambda: ed.flow.Gaussian(
+        jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0.3, 1.0, 2.0, 0.7])
+    ),
     "masked": lambda: ed.flow.Masked(4),
     "given": lambda: ed.flow.Given(jnp.array([0, 4, 2, 1]), jnp.array([True, False, True, True])),
     "typo": lambda: ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2),
     "allowed": lambda: ed.flow.Allowed(jnp.arange(20).reshape(4, 5) % 3 > 0),
     "likelihood": lambda: ed.flow.Likelihood(jax.random.normal(jax.random.key(2), (4, 5))),
-    "sum": lambda: ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2) + ed.flow.Masked(4) + ed.flow.Gaussian(jnp.ones((4, 5)), 1.0),
+    "sum": lambda: (
+        ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2)
+        + ed.flow.Masked(4)
+        + ed.flow.Gaussian(jnp.ones((4, 5)), 1.0)
+    ),
 }
 
 
@@ -43,7 +49,9 @@ def test_evidence_is_a_finite_log_likelihood_with_its_length(name):
     assert evidence.length == 4 and b.shape == (4, 5) and evidence.spring().shape == (4,)
     assert jnp.all(jnp.isfinite(b))
     twice = evidence + evidence
-    assert jnp.allclose(twice.field(jnp.eye(5)), 2 * b) and jnp.allclose(twice.spring(), 2 * evidence.spring())
+    assert jnp.allclose(twice.field(jnp.eye(5)), 2 * b) and jnp.allclose(
+        twice.spring(), 2 * evidence.spring()
+    )
 
 
 def test_gaussian_evidence_is_the_noise_likelihood_with_its_spring(getkey):
@@ -51,7 +59,9 @@ def test_gaussian_evidence_is_the_noise_likelihood_with_its_spring(getkey):
     x, sigma = jax.random.normal(getkey(), (4, 3)), jnp.array([0.5, 1.0, 2.0, 0.1])
     evidence = ed.flow.Gaussian(x, sigma)
     squared = jnp.sum((x[:, None] - codes) ** 2, axis=-1)
-    assert jnp.allclose(evidence.field(codes) - evidence.spring()[:, None], -squared / (2 * sigma[:, None] ** 2))
+    assert jnp.allclose(
+        evidence.field(codes) - evidence.spring()[:, None], -squared / (2 * sigma[:, None] ** 2)
+    )
 
 
 def test_typo_evidence_is_normalised_over_what_could_be_seen():
@@ -101,7 +111,9 @@ def test_evidence_values_are_checked(make, message):
 SCHEDULES = {
     "log linear": lambda: ed.flow.LogLinear(sigma_max=3.0, sigma_min=0.2),
     "information": lambda: ed.flow.InformationUniform.context_free(7),
-    "measured": lambda: ed.flow.InformationUniform(jnp.array([-1.0, 0.0, 1.0, 2.0]), jnp.array([3.0, 2.9, 0.5, 0.6])),
+    "measured": lambda: ed.flow.InformationUniform(
+        jnp.array([-1.0, 0.0, 1.0, 2.0]), jnp.array([3.0, 2.9, 0.5, 0.6])
+    ),
 }
 
 
@@ -176,7 +188,10 @@ def test_at_rest_the_envelope_theorem_holds_and_the_denoiser_is_a_gradient(lands
 
 @pytest.mark.parametrize(
     ("name", "neurons"),
-    [*((name, "layer norm") for name in EVIDENCE), *(("given", n) for n in ("spherical", "tanh", "softplus"))],
+    [
+        *((name, "layer norm") for name in EVIDENCE),
+        *(("given", n) for n in ("spherical", "tanh", "softplus")),
+    ],
 )
 def test_relaxation_never_raises_f_and_f_falls_by_what_is_dissipated(name, neurons, getkey):
     energy, _ = families.make_energy(getkey(), neurons=neurons, synapses=("attention", "softmax memory"))
@@ -313,11 +328,14 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
 
 
 @pytest.mark.parametrize(
-    ("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (diffrax.Bosh3(), 3), (diffrax.Tsit5(), 5)]
+    ("solver", "order"),
+    [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (diffrax.Bosh3(), 3), (diffrax.Tsit5(), 5)],
 )
 def test_a_solver_of_order_n_converges_with_slope_n(solver, order, landscape):
     field = ed.flow.Relaxation(landscape, EVIDENCE["given"]())
-    run = lambda solver, step: ed.solve(field, landscape.neutral(4), t0=0.0, t1=2.0, solver=solver, step=step).final
+    run = lambda solver, step: (
+        ed.solve(field, landscape.neutral(4), t0=0.0, t1=2.0, solver=solver, step=step).final
+    )
     exact = run(diffrax.Dopri8(), 2**-5)
     steps = 2.0 ** -jnp.arange(2, 6) if order > 3 else 2.0 ** -jnp.arange(4, 8)
     errors = jnp.stack([jnp.abs(run(solver, step) - exact).max() for step in steps])

@@ -111,7 +111,9 @@ def test_the_horizon_grows_log_uniformly(model, corpus):
 def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
     model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, model)
-    objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5)  # no untracked steps: the whole motion is differentiated
+    objective = ed.learn.Denoising(
+        horizon=0, tracked=3, start=0.5
+    )  # no untracked steps: the whole motion is differentiated
     key = getkey()
     where = lambda m: m.energy.network.synapses["pairwise"].left
     loss = lambda w: objective(eqx.tree_at(where, model, w), ids, key, jnp.array(1.0))
@@ -122,7 +124,15 @@ def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
 
 
 @pytest.mark.parametrize(
-    "settings", [dict(gaussian=0.8, typo=0.4), dict(horizon=-1), dict(tracked=0), dict(step=0.0), dict(stillness=-1.0), dict(start=-1.0)]
+    "settings",
+    [
+        dict(gaussian=0.8, typo=0.4),
+        dict(horizon=-1),
+        dict(tracked=0),
+        dict(step=0.0),
+        dict(stillness=-1.0),
+        dict(start=-1.0),
+    ],
 )
 def test_objective_settings_are_checked(settings):
     with pytest.raises(ValueError, match="`" + next(iter(settings))):
@@ -140,7 +150,16 @@ def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
     }
     for name, (model, objective) in contenders.items():
         folder = tmp_path / name
-        ed.fit(model, corpus, objective, steps=40, length=LENGTH, batch_size=8, learning_rate=1e-2, directory=folder)
+        ed.fit(
+            model,
+            corpus,
+            objective,
+            steps=40,
+            length=LENGTH,
+            batch_size=8,
+            learning_rate=1e-2,
+            directory=folder,
+        )
         losses = [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
         assert len(losses) == 40
         assert np.mean(losses[-8:]) < 0.95 * np.mean(losses[:8]), name
@@ -189,10 +208,14 @@ def test_a_folder_of_another_training_is_refused(model, corpus, tmp_path):
 
 
 def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(model, corpus, tmp_path):
-    broken = eqx.tree_at(lambda m: m.energy.network.synapses["attention"].bias, model, replace_fn=lambda b: b * jnp.nan)
+    broken = eqx.tree_at(
+        lambda m: m.energy.network.synapses["attention"].bias, model, replace_fn=lambda b: b * jnp.nan
+    )
     with pytest.raises(FloatingPointError, match=r"step 0: the parameter .*attention.*bias.* broke first"):
         train(broken, corpus)
-    steep = eqx.tree_at(lambda m: m.energy.network.synapses["memory"].answers, model, replace_fn=lambda a: a * 1e38)
+    steep = eqx.tree_at(
+        lambda m: m.energy.network.synapses["memory"].answers, model, replace_fn=lambda a: a * 1e38
+    )
     with pytest.raises(FloatingPointError, match="the term 'memory' of F, at relaxation step") as caught:
         train(steep, corpus, directory=tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -272,7 +295,9 @@ def test_save_and_load_are_bitwise(name, corpus, getkey, tmp_path):
 def test_a_composed_model_comes_back_whole(corpus, getkey, tmp_path):
     synapses = {"mine": ed.energy.SoftmaxMemory(8, key=getkey())}
     network = ed.energy.Network(ed.energy.Tanh(beta=2.0), synapses, jnp.zeros(8))
-    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0)
+    energy = ed.energy.FreeEnergy(
+        network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0
+    )
     model = ed.EnergyDLLM(corpus.tokenizer, energy=energy, schedule=ed.flow.LogLinear(), key=getkey())
     ed.save(tmp_path / "m.safetensors", model)
     assert bool(eqx.tree_equal(ed.load(tmp_path / "m.safetensors"), model))

@@ -27,6 +27,7 @@ class Corpus:
     **Example:**
     ```python
     from energy_dllm.data import Bytes, Corpus
+
     ids = Bytes().encode("hello world")
     assert Corpus("hello", Bytes(), ids[:9], ids[9:], ids[:0]).entropy is None
     ```
@@ -68,6 +69,7 @@ def read_text(
     ```python
     import pathlib, tempfile
     from energy_dllm.data import read_text
+
     path = pathlib.Path(tempfile.mkdtemp()) / "abc.txt"
     path.write_text("abc" * 100)
     corpus = read_text(path)

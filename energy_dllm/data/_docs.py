@@ -52,6 +52,7 @@ def docs_corpus(
     **Example:**
     ```python
     from energy_dllm.data import docs_corpus
+
     corpus = docs_corpus(packages=("optax",), standard_library=False, limit=20_000)
     assert len(corpus.train) == 20_000 and corpus.tokenizer.size == 96
     ```

@@ -35,6 +35,7 @@ class Grammar:
     **Example:**
     ```python
     from energy_dllm.data import Grammar
+
     coin = Grammar({"toss": [("a", 1, "toss"), ("b", 1, "toss")]})
     assert abs(coin.entropy_rate() - 0.6931) < 1e-4 and coin.accepts("abba")
     ```
@@ -217,6 +218,7 @@ def grammar_corpus(*, characters: int = 1_000_000, seed: int = 0, grammar: Gramm
     **Example:**
     ```python
     from energy_dllm.data import grammar_corpus
+
     corpus = grammar_corpus(characters=5_000)
     assert 0.5 < corpus.entropy < 1.0 and corpus.tokenizer.size == 29
     ```

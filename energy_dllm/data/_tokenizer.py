@@ -3,7 +3,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt
 
 
 class AbstractTokenizer(abc.ABC):
@@ -58,6 +58,7 @@ class Bytes(AbstractTokenizer):
     **Example:**
     ```python
     from energy_dllm.data import Bytes
+
     assert Bytes().encode("né").tolist() == [110, 195, 169]
     assert Bytes().decode([110, 195, 169]) == "né"
     ```
@@ -92,6 +93,7 @@ class Characters(AbstractTokenizer):
     **Example:**
     ```python
     from energy_dllm.data import Characters
+
     tokenizer = Characters.from_text("abracadabra")
     assert tokenizer.alphabet == "abcdr" and tokenizer.encode("bad").tolist() == [1, 0, 3]
     ```
@@ -125,7 +127,7 @@ class Characters(AbstractTokenizer):
         return tuple(_printable(c) for c in self.alphabet)
 
     @functools.cached_property
-    def _points(self) -> Int[np.ndarray, " V"]:
+    def _points(self) -> UInt[np.ndarray, " V"]:
         return _code_points(self.alphabet)
 
     @functools.cached_property
@@ -156,7 +158,7 @@ class Characters(AbstractTokenizer):
         return self._points[self._checked(ids)].tobytes().decode("utf-32-le", errors="surrogatepass")
 
 
-def _code_points(text: str) -> Int[np.ndarray, " L"]:
+def _code_points(text: str) -> UInt[np.ndarray, " L"]:
     return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), "<u4")
 
 

@@ -25,6 +25,7 @@ class Windows(Iterator[np.ndarray]):
     ```python
     import numpy as np
     from energy_dllm.data import Windows
+
     windows = Windows(np.arange(100), length=8, batch=4)
     state = windows.get_state()
     assert next(windows).shape == (4, 8) and state["step"] == 0
@@ -99,6 +100,7 @@ def windows_of(
     ```python
     import numpy as np
     from energy_dllm.data import windows_of
+
     assert windows_of(np.arange(7), 3).tolist() == [[0, 1, 2], [3, 4, 5]]
     ```
     """

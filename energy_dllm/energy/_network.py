@@ -28,6 +28,7 @@ class Network(eqx.Module):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     memory = ed.energy.RectifiedMemory(8, key=jax.random.key(0))
     network = ed.energy.Network(ed.energy.Tanh(), {"memory": memory}, jnp.zeros(8))
     assert set(network.terms(jnp.ones((3, 8)))) == {"neurons", "memory", "bias"}
@@ -85,6 +86,7 @@ class FreeEnergy(eqx.Module):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     k1, k2 = jax.random.split(jax.random.key(0))
     network = ed.energy.Network(ed.energy.Tanh(), {"pair": ed.energy.Pairwise(8, key=k1)}, jnp.zeros(8))
     energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(5, 8, key=k2), kappa=4.0)
@@ -175,9 +177,9 @@ class FreeEnergy(eqx.Module):
         """The force of every term by name, each `(L, D)`; their sum is `force`."""
         self._check(y, b)
         g = self.network.activation(y)
-        jacobian = jax.jacrev(
-            lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()}
-        )(g)
+        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()})(
+            g
+        )
         return {name: -value for name, value in jacobian.items()}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
@@ -205,7 +207,9 @@ class FreeEnergy(eqx.Module):
         if y.ndim != 2 or y.shape[1] != self.dim:
             raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
         if b.shape != (y.shape[0], self.size):
-            raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
+            raise ValueError(
+                f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token."
+            )
 
 
 def _total(terms: dict[str, Float[Array, " L"]]) -> Scalar:

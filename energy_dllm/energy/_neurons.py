@@ -38,6 +38,7 @@ class Identity(AbstractNeurons):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     y = jnp.array([1.0, -2.0])
     assert jnp.allclose(ed.energy.Identity().activation(y), y)
     ```
@@ -63,6 +64,7 @@ class Softmax(AbstractNeurons):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     g = ed.energy.Softmax(beta=2.0).activation(jnp.array([0.0, 1.0, 3.0]))
     assert jnp.allclose(g.sum(), 1.0)
     ```
@@ -98,6 +100,7 @@ class LayerNorm(AbstractNeurons):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     g = ed.energy.LayerNorm(epsilon=1e-6).activation(jnp.array([1.0, 2.0, 6.0]))
     assert jnp.allclose(jnp.var(g), 1.0, atol=1e-4)
     ```
@@ -132,6 +135,7 @@ class Spherical(AbstractNeurons):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     g = ed.energy.Spherical(gamma=3.0).activation(jnp.array([3e3, 4e3]))
     assert jnp.allclose(g, jnp.array([1.8, 2.4]), atol=1e-3)
     ```
@@ -164,6 +168,7 @@ class Tanh(AbstractNeurons):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     y = jnp.array([0.1, -100.0])
     assert jnp.allclose(ed.energy.Tanh(beta=2.0).activation(y), jnp.tanh(2.0 * y))
     ```
@@ -197,6 +202,7 @@ class Softplus(AbstractNeurons):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     y = jnp.array([-2.0, 0.5, 30.0])
     assert jnp.allclose(ed.energy.Softplus().activation(y), jax.nn.softplus(y), atol=1e-5)
     ```

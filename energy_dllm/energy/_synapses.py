@@ -23,9 +23,7 @@ class AbstractSynapse(eqx.Module):
     """
 
     @abc.abstractmethod
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """The energy `(L,)` token by token; the synapse's energy is its sum."""
 
     def __call__(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Scalar:
@@ -52,6 +50,7 @@ class Pairwise(AbstractSynapse):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     pairwise = ed.energy.Pairwise(8, offsets=2, rank=3, key=jax.random.key(0))
     assert pairwise(jnp.ones((5, 8))).shape == ()
     ```
@@ -67,9 +66,7 @@ class Pairwise(AbstractSynapse):
         self.left = scale * jax.random.normal(k1, (offsets, rank, dim))
         self.right = scale * jax.random.normal(k2, (offsets, rank, dim))
 
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """Half of every bond's energy at each of its ends, `(L,)`."""
         if mask is not None:
             g = jnp.where(mask[:, None], g, 0.0)
@@ -108,6 +105,7 @@ class Attention(AbstractSynapse):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     attention = ed.energy.Attention(8, heads=2, head_dim=4, key=jax.random.key(0))
     assert attention(jnp.ones((1, 8))) == 0.0  # nobody else to look at
     ```
@@ -140,9 +138,7 @@ class Attention(AbstractSynapse):
         self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
         self.rotary = rotary
 
-    def logits(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, "H L L"]:
+    def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
         """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` where `i` may not look (itself, padding)."""
         length = g.shape[0]
         q = einsum(g, self.query, "l d, h k d -> h l k")
@@ -158,17 +154,13 @@ class Attention(AbstractSynapse):
             allowed = allowed & mask[None, :] & mask[:, None]
         return jnp.where(allowed, score, -jnp.inf)
 
-    def pattern(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, "H L L"]:
+    def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
         """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
         score = self.logits(g, mask)
         some = jnp.any(jnp.isfinite(score), axis=-1, keepdims=True)
         return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
 
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-1/beta sum_h log sum_j exp(...)` of each token as query, `(L,)`."""
         score = self.logits(g, mask)
         some = jnp.any(jnp.isfinite(score), axis=-1)
@@ -201,6 +193,7 @@ class MappingMemory(AbstractSynapse):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     memory = ed.energy.MappingMemory(8, memories=16, key=jax.random.key(0))
     assert memory(jnp.zeros((5, 8))) == 0.0
     ```
@@ -218,9 +211,7 @@ class MappingMemory(AbstractSynapse):
         self.threshold = jnp.zeros(memories)
         self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
 
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
         hidden = jax.nn.gelu(g @ self.cues.T + self.threshold)
         return _valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
@@ -243,6 +234,7 @@ class RectifiedMemory(AbstractSynapse):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
     assert memory(jnp.ones((5, 8))) <= 0.0
     ```
@@ -255,9 +247,7 @@ class RectifiedMemory(AbstractSynapse):
         _sizes(dim=dim, memories=memories)
         self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
 
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
         return _valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
 
@@ -280,6 +270,7 @@ class SoftmaxMemory(AbstractSynapse):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
     assert memory(jnp.ones((5, 8))).shape == ()
     ```
@@ -296,9 +287,7 @@ class SoftmaxMemory(AbstractSynapse):
         self.patterns = jax.random.normal(key, (memories, dim))
         self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
 
-    def per_token(
-        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, " L"]:
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
         beta = jnp.exp(self.log_beta)
         return _valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)

@@ -32,6 +32,7 @@ class Vocabulary(eqx.Module):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     vocabulary = ed.energy.Vocabulary(5, 8, key=jax.random.key(0))
     p = vocabulary.posterior(jnp.zeros((3, 8)), jnp.zeros((3, 5)))
     assert jnp.allclose(p.sum(-1), 1.0)

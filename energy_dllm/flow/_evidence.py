@@ -55,6 +55,7 @@ class Gaussian(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     codes = jnp.eye(3)
     b = ed.flow.Gaussian(codes[jnp.array([2, 0])], 0.1).field(codes)
     assert b.argmax(-1).tolist() == [2, 0]
@@ -102,6 +103,7 @@ class Masked(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     assert ed.flow.Masked(4).field(jnp.eye(3)).shape == (4, 3)
     ```
     """
@@ -139,6 +141,7 @@ class Given(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     b = ed.flow.Given(jnp.array([1, 0]), jnp.array([True, False])).field(jnp.eye(3))
     assert b[0, 1] == 0 and b[0, 0] == ed.flow.FORBIDDEN and (b[1] == 0).all()
     ```
@@ -176,6 +179,7 @@ class Typo(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     b = ed.flow.Typo(jnp.array([1]), 0.3).field(jnp.eye(3))
     assert jnp.allclose(jnp.exp(b), jnp.array([[0.1, 0.8, 0.1]]))
     ```
@@ -222,6 +226,7 @@ class Allowed(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     b = ed.flow.Allowed(jnp.array([[True, False, True]])).field(jnp.eye(3))
     assert b.tolist() == [[0.0, ed.flow.FORBIDDEN, 0.0]]
     ```
@@ -260,6 +265,7 @@ class Likelihood(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     evidence = ed.flow.Masked(2) + ed.flow.Likelihood(jnp.ones((2, 3)))
     assert jnp.allclose(evidence.field(jnp.eye(3)), 1.0)
     ```
@@ -298,6 +304,7 @@ class Evidences(AbstractEvidence):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     both = ed.flow.Given(jnp.array([1, 2])) + ed.flow.Masked(2)
     assert len(both.sources) == 2 and both.length == 2
     ```
@@ -331,7 +338,9 @@ class Evidences(AbstractEvidence):
 def _tokens(ids, known):
     ids = jnp.asarray(ids)
     if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
+        raise ValueError(
+            f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch."
+        )
     known = jnp.ones(ids.shape, bool) if known is None else jnp.asarray(known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
@@ -341,5 +350,7 @@ def _tokens(ids, known):
 def _seen(ids, known, codes):
     size = codes.shape[0]
     bad = jnp.any(known & ((ids < 0) | (ids >= size)))
-    ids = eqx.error_if(ids, bad, f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer.")
+    ids = eqx.error_if(
+        ids, bad, f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer."
+    )
     return jax.nn.one_hot(ids, size, dtype=bool)

@@ -63,6 +63,7 @@ class Relaxation(AbstractField):
 
     ```python
     import jax, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=4.0)
@@ -112,6 +113,7 @@ class ProbabilityFlow(AbstractField):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     path = ed.solve(ed.flow.ProbabilityFlow(model.energy, steps=4), jnp.ones((8, 3)), t0=-1.0, t1=1.5)
     assert path.states.shape == (1, 8, 3)
@@ -177,6 +179,7 @@ class JointFlow(AbstractField):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     state = jnp.ones((8, 3)), model.energy.neutral(8)
     path = ed.solve(ed.flow.JointFlow(model.energy), state, t0=-1.0, t1=1.5)
@@ -248,9 +251,12 @@ class ReverseDiffusion(AbstractStochasticField):
 
     ```python
     import jax, jax.numpy as jnp, diffrax, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.ReverseDiffusion(ed.flow.ProbabilityFlow(model.energy, steps=4), churn=0.5)
-    path = ed.solve(field, jnp.ones((8, 3)), t0=-1.0, t1=1.5, solver=diffrax.Euler(), step=0.1, key=jax.random.key(1))
+    path = ed.solve(
+        field, jnp.ones((8, 3)), t0=-1.0, t1=1.5, solver=diffrax.Euler(), step=0.1, key=jax.random.key(1)
+    )
     assert path.states.shape == (1, 8, 3)
     ```
     """
@@ -327,6 +333,7 @@ def relax(
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     b = ed.flow.Masked(8).field(model.energy.vocabulary.codes)
     y = ed.flow.relax(model.energy, model.energy.neutral(8), b, steps=4, step=0.5)

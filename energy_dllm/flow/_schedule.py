@@ -45,6 +45,7 @@ class LogLinear(AbstractSchedule):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     s = ed.flow.LogLinear(sigma_max=4.0, sigma_min=0.25).levels(2)
     assert jnp.allclose(jnp.exp(-s), jnp.array([4.0, 1.0, 0.25]))
     ```
@@ -83,6 +84,7 @@ class InformationUniform(AbstractSchedule):
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
+
     schedule = ed.flow.InformationUniform.context_free(27)
     s = schedule.levels(8)
     assert (jnp.diff(s) > 0).all()
@@ -94,8 +96,8 @@ class InformationUniform(AbstractSchedule):
 
     def __init__(
         self,
-        noise_times: Float[Array, " N"],
-        cross_entropy: Float[Array, " N"],
+        noise_times: Float[Array | np.ndarray, " N"],
+        cross_entropy: Float[Array | np.ndarray, " N"],
         *,
         uniform: float = 0.2,
     ):

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
@@ -28,6 +29,7 @@ class SteadyState(eqx.Module):
 
     ```python
     import jax, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=500.0, stop=ed.flow.SteadyState(1e-3))
@@ -131,16 +133,21 @@ def solve(
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     free_energy = lambda t, y, field: field.energy(y, field.given.field(field.energy.vocabulary.codes))
-    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
+    path = ed.solve(
+        field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy}
+    )
     assert (jnp.diff(path.probes["F"]) < 0).all()
     ```
     """
     stochastic = isinstance(field, AbstractStochasticField)
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
-        raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
+        raise ValueError(
+            f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text."
+        )
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
     if levels is not None:
@@ -194,20 +201,22 @@ def solve(
     event = None
     if stop is not None:
         event = diffrax.Event(lambda t, y, args, **_: stop(field(t, y)))
-    solution = diffrax.diffeqsolve(
-        terms,
-        solver,
-        t0,
-        t1,
-        step,
-        state,
-        saveat=diffrax.SaveAt(subs=subs),
-        stepsize_controller=controller,
-        event=event,
-        adjoint=adjoint,
-        max_steps=max_steps,
-        throw=False,
-    )
+    # diffrax marks records not yet made with infinity, which numpy warns about where a probe reads integers
+    with np.errstate(invalid="ignore"):
+        solution = diffrax.diffeqsolve(
+            terms,
+            solver,
+            t0,
+            t1,
+            step,
+            state,
+            saveat=diffrax.SaveAt(subs=subs),
+            stepsize_controller=controller,
+            event=event,
+            adjoint=adjoint,
+            max_steps=max_steps,
+            throw=False,
+        )
     saved = solution.ys[0]  # pyright: ignore
     if times is not None:
         saved = jax.tree.map(lambda a, z: jnp.concatenate([a, z]), solution.ys[1], saved)  # pyright: ignore

@@ -40,6 +40,7 @@ def save(path: str | os.PathLike, model: eqx.Module, *, notes: Mapping[str, Any]
 
     ```python
     import jax, os, tempfile, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
     ed.save(path, model)
@@ -67,6 +68,7 @@ def load(path: str | os.PathLike) -> Any:
 
     ```python
     import energy_dllm as ed
+
     model = ed.load("shakespeare")
     assert model.size == len(model.tokenizer.symbols)
     ```
@@ -97,6 +99,7 @@ def notes(path: str | os.PathLike) -> dict[str, Any]:
 
     ```python
     import energy_dllm as ed
+
     assert "steps" in ed.learn.notes("shakespeare")
     ```
     """
@@ -134,11 +137,15 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
             f"`path` {path} is truncated or not a safetensors file ({error}); expected one written by `save`."
         ) from error
     if _PACKAGE not in metadata:
-        raise ValueError(f"`path` {path} is a safetensors file of something else; expected one written by `save`.")
+        raise ValueError(
+            f"`path` {path} is a safetensors file of something else; expected one written by `save`."
+        )
     try:
         return arrays, json.loads(metadata[_PACKAGE])
     except json.JSONDecodeError as error:
-        raise ValueError(f"`path` {path} has a damaged header ({error}); expected one written by `save`.") from error
+        raise ValueError(
+            f"`path` {path} has a damaged header ({error}); expected one written by `save`."
+        ) from error
 
 
 def shipped() -> list[str]:
@@ -146,7 +153,9 @@ def shipped() -> list[str]:
     folder = importlib.resources.files(_PACKAGE) / "weights"
     if not folder.is_dir():
         return []
-    return sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
+    return sorted(
+        f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")
+    )
 
 
 def _locate(path: str | os.PathLike) -> Path:
@@ -177,7 +186,9 @@ def _describe(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
             for f in dataclasses.fields(value)
         }
         return {"class": _address(type(value)), "fields": fields}
-    raise ValueError(f"`model` holds a {type(value).__name__} at {place}; expected classes of {_PACKAGE} only.")
+    raise ValueError(
+        f"`model` holds a {type(value).__name__} at {place}; expected classes of {_PACKAGE} only."
+    )
 
 
 def _address(cls: type) -> str:
@@ -230,6 +241,8 @@ def _build(spec: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     value = object.__new__(cls)
     for name in names:
         object.__setattr__(value, name, _build(spec["fields"][name], arrays))
-    for check in (getattr(base, "__check_init__", None) for base in cls.__mro__ if "__check_init__" in vars(base)):
+    for check in (
+        getattr(base, "__check_init__", None) for base in cls.__mro__ if "__check_init__" in vars(base)
+    ):
         check(value)  # pyright: ignore
     return value

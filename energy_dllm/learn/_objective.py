@@ -61,6 +61,7 @@ class Denoising(AbstractObjective):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     loss = ed.learn.Denoising(horizon=2)(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
     assert loss > 0
@@ -89,7 +90,9 @@ class Denoising(AbstractObjective):
         start: float = 1.0,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
-            raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
+            raise ValueError(
+                f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1]."
+            )
         if horizon < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
             raise ValueError(
                 f"`horizon`={horizon} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} "
@@ -179,6 +182,7 @@ class Masking(AbstractObjective):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     twin = ed.learn.MaskedDiffusion(3, dim=8, heads=2, key=jax.random.key(0))
     loss = ed.learn.Masking()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
     assert loss > 0
@@ -202,6 +206,7 @@ class NextToken(AbstractObjective):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     twin = ed.learn.Autoregressive(3, dim=8, heads=2, key=jax.random.key(0))
     loss = ed.learn.NextToken()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
     assert loss > 0

@@ -115,6 +115,7 @@ class MaskedDiffusion(AbstractTwin):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     twin = ed.learn.MaskedDiffusion(5, dim=8, depth=1, heads=2, key=jax.random.key(0))
     assert twin.log_posterior(jnp.zeros(6, int), jnp.zeros(6, bool)).shape == (6, 5)
     ```
@@ -156,6 +157,7 @@ class Recurrent(AbstractTwin):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     twin = ed.learn.Recurrent(5, dim=8, steps=3, heads=2, key=jax.random.key(0))
     assert twin.log_posterior(jnp.zeros(6, int), jnp.zeros(6, bool)).shape == (6, 5)
     ```
@@ -196,10 +198,13 @@ class Autoregressive(AbstractTwin):
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
+
     twin = ed.learn.Autoregressive(5, dim=8, depth=1, heads=2, key=jax.random.key(0))
     ids = jnp.array([0, 1, 2, 3])
     later = twin.log_posterior(ids.at[3].set(4), jnp.ones(4, bool))
-    assert jnp.allclose(later, twin.log_posterior(ids, jnp.ones(4, bool)))  # no token sees itself or the future
+    assert jnp.allclose(
+        later, twin.log_posterior(ids, jnp.ones(4, bool))
+    )  # no token sees itself or the future
     ```
     """
 
@@ -228,4 +233,6 @@ class Autoregressive(AbstractTwin):
 
 
 def _norm(z: Float[Array, "L D"]) -> Float[Array, "L D"]:
-    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(jnp.var(z, axis=-1, keepdims=True) + 1e-5)
+    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(
+        jnp.var(z, axis=-1, keepdims=True) + 1e-5
+    )
