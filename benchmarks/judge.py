@@ -36,9 +36,7 @@ class NGram:
 
     def bits_per_char(self, text: str) -> float:
         """Mean `-log2 p` over the characters of a text, each with the characters before it as history."""
-        bits = (
-            -math.log2(self.probability(text[max(0, i - self.order + 1) : i], c)) for i, c in enumerate(text)
-        )
+        bits = (-math.log2(self.probability(text[max(0, i - self.order + 1) : i], c)) for i, c in enumerate(text))
         return sum(bits) / len(text)
 
 

@@ -76,9 +76,7 @@ def main() -> None:
                 print(rows[-1], flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(rows, indent=1))
-    print(
-        "| motion | churn | force evaluations | judged bits/char | symbol entropy, bits |\n|---|---|---|---|---|"
-    )
+    print("| motion | churn | force evaluations | judged bits/char | symbol entropy, bits |\n|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['motion']} | {row.get('churn', '')} | {row.get('force_evaluations', '')} | "

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+
 REPEATS = 5
 BARE = "import jax, equinox, diffrax"
 OURS = BARE + "; import energy_dllm as ed; ed.energy, ed.flow, ed.learn, ed.EnergyDLLM, ed.generate, ed.probe"
@@ -35,9 +36,7 @@ def main() -> None:
     text = [seconds([*cli, "generate", "--json", "--seed", "0"]) for _ in range(2)]
     print(f"energy-dllm --help                     {statistics.median(helps):6.2f} s")
     print(f"import jax, equinox, diffrax           {statistics.median(bare):6.2f} s")
-    print(
-        f"import energy_dllm, all rooms, on top  {statistics.median(ours) - statistics.median(bare):6.2f} s"
-    )
+    print(f"import energy_dllm, all rooms, on top  {statistics.median(ours) - statistics.median(bare):6.2f} s")
     print(f"energy-dllm generate, command to text  {text[-1]:6.2f} s (second run)")
 
 

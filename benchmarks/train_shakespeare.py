@@ -47,9 +47,7 @@ def plays(markdown: str) -> dict[str, str]:
     return {title: "\n".join(lines) + "\n" for title, lines in texts.items() if lines}
 
 
-QUOTES = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u2014": "--", "\u2013": "-", "\u2026": "...", "\u00e6": "ae"}
-)
+QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2014": "--", "\u2013": "-", "\u2026": "...", "\u00e6": "ae"})
 
 
 def main() -> None:
@@ -90,9 +88,7 @@ def main() -> None:
     )
     seconds = time.monotonic() - start
     scores = {
-        name: ed.evaluate(
-            model, ids, length=options.length, windows=256, curves=name == "validation"
-        ).as_dict()
+        name: ed.evaluate(model, ids, length=options.length, windows=256, curves=name == "validation").as_dict()
         for name, ids in (("validation", corpus.validation), ("test", corpus.test))
     }
     notes = {

@@ -51,9 +51,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument(
-        "--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model"
-    )
+    parser.add_argument("--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model")
     parser.add_argument("--windows", type=int, default=512)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path, default=Path("runs/twins"))
@@ -80,9 +78,7 @@ def main() -> None:
         seconds = time.monotonic() - start
         ed.save(folder / "model.safetensors", model)
         score = ed.evaluate(model, corpus.validation, length=options.length, windows=options.windows)
-        rows[name] = dict(
-            parameters=count(model), seconds=round(seconds), steps=options.steps, **score.as_dict()
-        )
+        rows[name] = dict(parameters=count(model), seconds=round(seconds), steps=options.steps, **score.as_dict())
         bits, error = score.masked_nelbo_bits_per_char, score.standard_error
         print(
             f"{name}: {bits:.4f} +- {error:.4f} bits/char, {bits * math.log(2):.4f} nats, {seconds:.0f} s",

@@ -82,9 +82,7 @@ def test_tokenizer_errors():
         data.Characters("aba")
     for tokenizer in (data.Bytes(), data.Characters("ab")):
         for bad in (-1, tokenizer.size):
-            with pytest.raises(
-                ValueError, match=rf"must lie in 0\.\.{tokenizer.size - 1}, got {bad} at position 1"
-            ):
+            with pytest.raises(ValueError, match=rf"must lie in 0\.\.{tokenizer.size - 1}, got {bad} at position 1"):
                 tokenizer.decode(np.array([0, bad]))
         with pytest.raises(ValueError, match="one-dimensional array of integers, got float64"):
             tokenizer.decode(np.zeros(2))
@@ -168,9 +166,7 @@ def test_file_errors(tmp_path):
     for tail, offset in ((b"\xff", 0), (b"b\xc3(", 1), (b"b\xc3", 1)):
         path.write_bytes(before + tail)
         for tokenizer in (None, data.Bytes()):
-            with pytest.raises(
-                ValueError, match=rf"is not UTF-8 .* at byte {len(before) + offset}\); convert"
-            ):
+            with pytest.raises(ValueError, match=rf"is not UTF-8 .* at byte {len(before) + offset}\); convert"):
                 data.read_text(path, tokenizer=tokenizer)
     path.write_bytes(b"ab" * (1 << 20) + b"x")
     with pytest.raises(ValueError, match=rf"from character {1 << 21} on.* alphabet of 2 \('x' at 0\)"):
@@ -209,9 +205,7 @@ def test_docs_are_deterministic_ascii_and_limited(optax_docs):
     assert optax_docs.tokenizer.size == 96 and optax_docs.name == "docs"
     again = data.docs_corpus(packages=("optax",), standard_library=False, limit=10_000)
     assert np.array_equal(again.train, optax_docs.train[:10_000]) and len(again.train) == 10_000
-    as_bytes = data.docs_corpus(
-        packages=("optax",), standard_library=False, limit=10_000, tokenizer=data.Bytes()
-    )
+    as_bytes = data.docs_corpus(packages=("optax",), standard_library=False, limit=10_000, tokenizer=data.Bytes())
     assert bytes(as_bytes.train.astype(np.uint8)).decode("ascii") == again.tokenizer.decode(again.train)
 
 
@@ -390,9 +384,7 @@ def test_sample_frequencies_are_stationary(english, stream):
     counts = np.bincount(english.tokenizer.encode(stream), minlength=english.tokenizer.size)
     expected = english.stationary() * len(stream)
     # Characters of a text are not independent; ten standard deviations of independent ones leave room for that.
-    assert (np.abs(counts - expected) < 10 * expected**0.5).all() and np.abs(
-        counts / expected - 1
-    ).max() < 0.1
+    assert (np.abs(counts - expected) < 10 * expected**0.5).all() and np.abs(counts / expected - 1).max() < 0.1
 
 
 def test_samples_begin_at_a_random_place():
@@ -502,9 +494,7 @@ def test_periodic_grammar_has_no_entropy_rate_but_a_phase():
 
 
 def test_equal_futures_are_one_state():
-    assert (
-        data.Grammar({"a": [("x", 1, "b"), ("y", 1, "a")], "b": [("x", 2, "a"), ("y", 2, "b")]}).states == 1
-    )
+    assert data.Grammar({"a": [("x", 1, "b"), ("y", 1, "a")], "b": [("x", 2, "a"), ("y", 2, "b")]}).states == 1
 
 
 def test_room_needs_no_jax():

@@ -44,14 +44,10 @@ def test_parameters_of_the_lagrangian_have_true_gradients(neurons, getkey):
         function = lambda p, read=read: read(eqx.combine(p, static))
         direction = families.random_like(parameters, getkey())
         slope = families.finite_difference(function, parameters, direction)
-        assert jnp.allclose(
-            families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-8
-        )
+        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "y", [jnp.zeros(4), jnp.full(4, 700.0), jnp.array([-800.0, 0.0, 800.0, 1.0])], ids=str
-)
+@pytest.mark.parametrize("y", [jnp.zeros(4), jnp.full(4, 700.0), jnp.array([-800.0, 0.0, 800.0, 1.0])], ids=str)
 def test_extreme_states_stay_finite(neurons, y):
     assert jnp.isfinite(neurons.lagrangian(y))
     assert jnp.all(jnp.isfinite(neurons.activation(y)))
@@ -136,9 +132,7 @@ def test_pairwise_bonds_are_counted_once(getkey):
     pairwise = ed.energy.Pairwise(8, offsets=3, rank=4, key=getkey())
     g = jax.random.normal(getkey(), (6, 8))
     direct = -sum(
-        jnp.vdot(pairwise.left[o - 1] @ g[i], pairwise.right[o - 1] @ g[i + o])
-        for o in (1, 2, 3)
-        for i in range(6 - o)
+        jnp.vdot(pairwise.left[o - 1] @ g[i], pairwise.right[o - 1] @ g[i + o]) for o in (1, 2, 3) for i in range(6 - o)
     )
     assert jnp.allclose(pairwise(g), direct)
 
@@ -181,9 +175,7 @@ def test_parameters_of_f_have_true_gradients(getkey):
         function = lambda p, read=read: read(eqx.combine(p, static))
         direction = families.random_like(parameters, getkey())
         slope = families.finite_difference(function, parameters, direction)
-        assert jnp.allclose(
-            families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-7
-        )
+        assert jnp.allclose(families.dot(jax.grad(function)(parameters), direction), slope, rtol=1e-5, atol=1e-7)
 
 
 def test_the_vocabulary_is_bayes(getkey):

@@ -23,18 +23,14 @@ def rest(energy, b, steps=3000):
 
 
 EVIDENCE = {
-    "gaussian": lambda: ed.flow.Gaussian(
-        jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0.3, 1.0, 2.0, 0.7])
-    ),
+    "gaussian": lambda: ed.flow.Gaussian(jax.random.normal(jax.random.key(1), (4, 5)), jnp.array([0.3, 1.0, 2.0, 0.7])),
     "masked": lambda: ed.flow.Masked(4),
     "given": lambda: ed.flow.Given(jnp.array([0, 4, 2, 1]), jnp.array([True, False, True, True])),
     "typo": lambda: ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2),
     "allowed": lambda: ed.flow.Allowed(jnp.arange(20).reshape(4, 5) % 3 > 0),
     "likelihood": lambda: ed.flow.Likelihood(jax.random.normal(jax.random.key(2), (4, 5))),
     "sum": lambda: (
-        ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2)
-        + ed.flow.Masked(4)
-        + ed.flow.Gaussian(jnp.ones((4, 5)), 1.0)
+        ed.flow.Typo(jnp.array([0, 4, 2, 1]), 0.2) + ed.flow.Masked(4) + ed.flow.Gaussian(jnp.ones((4, 5)), 1.0)
     ),
 }
 
@@ -49,9 +45,7 @@ def test_evidence_is_a_finite_log_likelihood_with_its_length(name):
     assert evidence.length == 4 and b.shape == (4, 5) and evidence.spring().shape == (4,)
     assert jnp.all(jnp.isfinite(b))
     twice = evidence + evidence
-    assert jnp.allclose(twice.field(jnp.eye(5)), 2 * b) and jnp.allclose(
-        twice.spring(), 2 * evidence.spring()
-    )
+    assert jnp.allclose(twice.field(jnp.eye(5)), 2 * b) and jnp.allclose(twice.spring(), 2 * evidence.spring())
 
 
 def test_gaussian_evidence_is_the_noise_likelihood_with_its_spring(getkey):
@@ -59,9 +53,7 @@ def test_gaussian_evidence_is_the_noise_likelihood_with_its_spring(getkey):
     x, sigma = jax.random.normal(getkey(), (4, 3)), jnp.array([0.5, 1.0, 2.0, 0.1])
     evidence = ed.flow.Gaussian(x, sigma)
     squared = jnp.sum((x[:, None] - codes) ** 2, axis=-1)
-    assert jnp.allclose(
-        evidence.field(codes) - evidence.spring()[:, None], -squared / (2 * sigma[:, None] ** 2)
-    )
+    assert jnp.allclose(evidence.field(codes) - evidence.spring()[:, None], -squared / (2 * sigma[:, None] ** 2))
 
 
 def test_typo_evidence_is_normalised_over_what_could_be_seen():
@@ -111,9 +103,7 @@ def test_evidence_values_are_checked(make, message):
 SCHEDULES = {
     "log linear": lambda: ed.flow.LogLinear(sigma_max=3.0, sigma_min=0.2),
     "information": lambda: ed.flow.InformationUniform.context_free(7),
-    "measured": lambda: ed.flow.InformationUniform(
-        jnp.array([-1.0, 0.0, 1.0, 2.0]), jnp.array([3.0, 2.9, 0.5, 0.6])
-    ),
+    "measured": lambda: ed.flow.InformationUniform(jnp.array([-1.0, 0.0, 1.0, 2.0]), jnp.array([3.0, 2.9, 0.5, 0.6])),
 }
 
 
@@ -251,9 +241,7 @@ def independent(prior, dim=4):
     """No hidden network that matters: patterns 0, so tokens are independent with prior `softmax(c)`."""
     network = ed.energy.Network(ed.energy.Identity(), {}, jnp.zeros(dim))
     vocabulary = ed.energy.Vocabulary(prior.shape[0], dim, key=jax.random.key(0))
-    vocabulary = eqx.tree_at(
-        lambda v: (v.patterns, v.prior), vocabulary, (0 * vocabulary.patterns, jnp.log(prior))
-    )
+    vocabulary = eqx.tree_at(lambda v: (v.patterns, v.prior), vocabulary, (0 * vocabulary.patterns, jnp.log(prior)))
     return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
 
 
@@ -333,9 +321,7 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
 )
 def test_a_solver_of_order_n_converges_with_slope_n(solver, order, landscape):
     field = ed.flow.Relaxation(landscape, EVIDENCE["given"]())
-    run = lambda solver, step: (
-        ed.solve(field, landscape.neutral(4), t0=0.0, t1=2.0, solver=solver, step=step).final
-    )
+    run = lambda solver, step: ed.solve(field, landscape.neutral(4), t0=0.0, t1=2.0, solver=solver, step=step).final
     exact = run(diffrax.Dopri8(), 2**-5)
     steps = 2.0 ** -jnp.arange(2, 6) if order > 3 else 2.0 ** -jnp.arange(4, 8)
     errors = jnp.stack([jnp.abs(run(solver, step) - exact).max() for step in steps])
@@ -406,9 +392,7 @@ def test_churn_keeps_the_marginals(getkey):
     flow = ed.flow.ProbabilityFlow(independent(prior), steps=1)
     key1, key2 = jax.random.split(getkey())
     x = prior + 5.0 * jax.random.normal(key1, (3000, 3))
-    path = ed.solve(
-        ed.flow.ReverseDiffusion(flow, churn=0.7), x, t0=-jnp.log(5.0), t1=2.0, step=0.02, key=key2
-    )
+    path = ed.solve(ed.flow.ReverseDiffusion(flow, churn=0.7), x, t0=-jnp.log(5.0), t1=2.0, step=0.02, key=key2)
     frequency = jnp.bincount(path.final.argmax(-1), length=3) / 3000
     assert jnp.abs(frequency - prior).max() < 4 * jnp.sqrt(0.25 / 3000)
     still = ed.flow.ReverseDiffusion(flow, churn=0.0)

@@ -73,9 +73,7 @@ def test_shapes_and_bookkeeping(model, written):
 def test_it_is_solve_from_noise_to_text(model, joint):
     """The whole of it written out, one sample at a time: the batch is a loop."""
     field = ed.flow.JointFlow if joint else short
-    batch = ed.generate(
-        model, length=LENGTH, steps=STEPS, prompt="b", churn=0.5, field=field, samples=2, seed=3
-    )
+    batch = ed.generate(model, length=LENGTH, steps=STEPS, prompt="b", churn=0.5, field=field, samples=2, seed=3)
     known = jnp.arange(LENGTH) < 1
     given = ed.flow.Given(jnp.where(known, 1, 0), known)
     levels = model.schedule.levels(STEPS)

@@ -171,7 +171,8 @@ SCRIPT = textwrap.dedent("""
     corpus = ed.data.grammar_corpus(characters=3000)
     model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=jax.random.key(0))
     objective = ed.learn.Denoising(horizon=2, tracked=2)
-    model = ed.fit(model, corpus, objective, steps=60, length=12, batch_size=4, directory=sys.argv[1], checkpoint_seconds=0)
+    sizes = dict(steps=60, length=12, batch_size=4)
+    model = ed.fit(model, corpus, objective, **sizes, directory=sys.argv[1], checkpoint_seconds=0)
     ed.save(sys.argv[1] + "/final.safetensors", model)
 """)
 
@@ -208,14 +209,10 @@ def test_a_folder_of_another_training_is_refused(model, corpus, tmp_path):
 
 
 def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(model, corpus, tmp_path):
-    broken = eqx.tree_at(
-        lambda m: m.energy.network.synapses["attention"].bias, model, replace_fn=lambda b: b * jnp.nan
-    )
+    broken = eqx.tree_at(lambda m: m.energy.network.synapses["attention"].bias, model, replace_fn=lambda b: b * jnp.nan)
     with pytest.raises(FloatingPointError, match=r"step 0: the parameter .*attention.*bias.* broke first"):
         train(broken, corpus)
-    steep = eqx.tree_at(
-        lambda m: m.energy.network.synapses["memory"].answers, model, replace_fn=lambda a: a * 1e38
-    )
+    steep = eqx.tree_at(lambda m: m.energy.network.synapses["memory"].answers, model, replace_fn=lambda a: a * 1e38)
     with pytest.raises(FloatingPointError, match="the term 'memory' of F, at relaxation step") as caught:
         train(steep, corpus, directory=tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -295,9 +292,7 @@ def test_save_and_load_are_bitwise(name, corpus, getkey, tmp_path):
 def test_a_composed_model_comes_back_whole(corpus, getkey, tmp_path):
     synapses = {"mine": ed.energy.SoftmaxMemory(8, key=getkey())}
     network = ed.energy.Network(ed.energy.Tanh(beta=2.0), synapses, jnp.zeros(8))
-    energy = ed.energy.FreeEnergy(
-        network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0
-    )
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0)
     model = ed.EnergyDLLM(corpus.tokenizer, energy=energy, schedule=ed.flow.LogLinear(), key=getkey())
     ed.save(tmp_path / "m.safetensors", model)
     assert bool(eqx.tree_equal(ed.load(tmp_path / "m.safetensors"), model))

@@ -29,12 +29,8 @@ def test_default_model_has_the_stages(getkey):
     evidence = ed.flow.Given(ids, jnp.arange(5) != 2)
     y = model.settle(evidence)
     assert jnp.allclose(model.posterior(evidence), model.energy.posterior(y, model.field(evidence)))
-    assert jnp.allclose(
-        model.free_energy(evidence, y), sum(t.sum() for t in model.terms(evidence, y).values())
-    )
-    assert jnp.allclose(
-        jnp.exp(model.log_posterior(ids, evidence.known)), model.posterior(evidence), atol=1e-6
-    )
+    assert jnp.allclose(model.free_energy(evidence, y), sum(t.sum() for t in model.terms(evidence, y).values()))
+    assert jnp.allclose(jnp.exp(model.log_posterior(ids, evidence.known)), model.posterior(evidence), atol=1e-6)
     assert jnp.allclose(model.denoised(evidence).sum(-1), 1.0, atol=1e-6)  # one-hot codes: a mean of corners
     assert model.posterior(evidence)[0].argmax() == ids[0]
 
@@ -96,12 +92,7 @@ def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, 
         return ce(exact), ce(shipped.log_posterior(ids, known))
 
     exact, euler = jnp.sum(
-        jnp.stack(
-            [
-                jnp.stack(both(jax.random.bernoulli(getkey(), keep, ids.shape)))
-                for keep in (0.3, 0.5, 0.7, 0.85)
-            ]
-        ),
+        jnp.stack([jnp.stack(both(jax.random.bernoulli(getkey(), keep, ids.shape))) for keep in (0.3, 0.5, 0.7, 0.85)]),
         0,
     )
     assert abs(euler / exact - 1) < 0.03

@@ -23,9 +23,7 @@ Prompt = Annotated[str, _arg(help="How the passage begins; kept exactly.")]
 Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
 _best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
-Steps = Annotated[
-    int | None, _best(metavar="INT", help="Steps through the noise schedule: more is better and slower.")
-]
+Steps = Annotated[int | None, _best(metavar="INT", help="Steps through the noise schedule: more is better and slower.")]
 Churn = Annotated[float | None, _best(metavar="FLOAT", help="Noise on the way down, 0 for none.")]
 Field = Annotated[
     Literal["joint", "rest"] | None,
@@ -228,9 +226,7 @@ def inspect(
 
 
 def info(
-    model: Annotated[
-        str | None, Positional, _arg(metavar="[MODEL]", help="A file or a shipped name.")
-    ] = None,
+    model: Annotated[str | None, Positional, _arg(metavar="[MODEL]", help="A file or a shipped name.")] = None,
     /,
     *,
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
@@ -334,9 +330,7 @@ def _corpus(source: str, tokenizer: Any = None) -> Any:
     return Corpus("grammar", tokenizer, ids[:0], ids, ids[:0], corpus.entropy)
 
 
-def _options(
-    samples: int, steps: int | None, churn: float | None, field: str | None, seed: int
-) -> dict[str, Any]:
+def _options(samples: int, steps: int | None, churn: float | None, field: str | None, seed: int) -> dict[str, Any]:
     """What was asked for; what was not is left to the library's own defaults."""
     from ..flow import JointFlow, ProbabilityFlow
 

@@ -52,9 +52,7 @@ def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool) -
 
 def emit(record: Mapping[str, Any], model: str | None) -> None:
     """One JSON object on stdout, with the version and the model it is about."""
-    print(
-        json.dumps({**record, "energy_dllm": version(), "model": model}, ensure_ascii=False, allow_nan=False)
-    )
+    print(json.dumps({**record, "energy_dllm": version(), "model": model}, ensure_ascii=False, allow_nan=False))
 
 
 def note(words: str) -> None:

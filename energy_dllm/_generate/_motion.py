@@ -70,14 +70,10 @@ def write(model, given, samples, steps, churn, field, solver, controller, frames
     if churn is None:
         churn = CHURN if solver is None and controller is None else 0.0
     if churn and controller is not None:
-        raise ValueError(
-            f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`."
-        )
+        raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
     flow = (FIELD if field is None else field)(model.energy, given)
     if isinstance(flow, Relaxation):
-        raise ValueError(
-            "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
-        )
+        raise ValueError("`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike.")
     if churn:
         flow = ReverseDiffusion(flow, churn=churn)  # pyright: ignore[reportArgumentType]
 
@@ -85,9 +81,7 @@ def write(model, given, samples, steps, churn, field, solver, controller, frames
     # equally many steps between moments, as nearly as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
-    keys = jax.vmap(lambda n: jax.random.split(jax.random.fold_in(jax.random.key(seed), n)))(
-        jnp.arange(samples)
-    )
+    keys = jax.vmap(lambda n: jax.random.split(jax.random.fold_in(jax.random.key(seed), n)))(jnp.arange(samples))
     state, first = _begin(flow, given, levels[0], keys[:, 0])
     paths = []
     for piece in pieces:
@@ -130,9 +124,7 @@ def _gather(model, times, first, paths, seed) -> Generation:
 
 
 @eqx.filter_jit
-def _begin(
-    field: AbstractField, given: Given, time: Scalar, keys: Array
-) -> tuple[PyTree[Array], PyTree[Array]]:
+def _begin(field: AbstractField, given: Given, time: Scalar, keys: Array) -> tuple[PyTree[Array], PyTree[Array]]:
     """For every key a state of full noise around the mean code, and how it reads."""
     energy = field.energy
     y = energy.neutral(given.length)

@@ -89,9 +89,7 @@ def repair(
         raise ValueError("`text` is empty; expected at least one character to repair.")
     end = 10.0 * model.steps * model.step if time is None else time
     if not end > 0:
-        raise ValueError(
-            f"`time` is {time}; expected a positive relaxation time in time constants, such as 50."
-        )
+        raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
     path = _relax(model.energy, Typo(seen, rate), end, frames, stop)
     # moments after it came to rest were never reached

@@ -79,8 +79,7 @@ def read_text(
     path = Path(path)
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(
-            "`validation` and `test` must be fractions of at least 0 with a sum below 1, "
-            f"got {validation} and {test}."
+            f"`validation` and `test` must be fractions of at least 0 with a sum below 1, got {validation} and {test}."
         )
     raw = _open(path)
     alphabet, characters = _scan(path, raw)
@@ -95,9 +94,7 @@ def read_text(
         cuts = [_character_start(raw, cut) for cut in cuts]
     train, valid, held = np.split(ids, cuts)
     if len(train) == 0:
-        raise ValueError(
-            f"`path` {str(path)!r} leaves no token to train on ({len(ids)} in all); give a longer text."
-        )
+        raise ValueError(f"`path` {str(path)!r} leaves no token to train on ({len(ids)} in all); give a longer text.")
     return Corpus(path.stem, tokenizer, train, valid, held)
 
 
@@ -105,9 +102,7 @@ def _open(path: Path) -> np.ndarray:
     if path.is_dir():
         raise ValueError(f"`path` {str(path)!r} is a folder, expected a text file; name one file in it.")
     if not path.exists():
-        raise FileNotFoundError(
-            f"`path` {str(path)!r} does not exist; check the spelling and the current folder."
-        )
+        raise FileNotFoundError(f"`path` {str(path)!r} does not exist; check the spelling and the current folder.")
     size = path.stat().st_size
     with path.open("rb") as file:
         mark = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0

@@ -163,9 +163,7 @@ class Grammar:
             arrivals = belief[:, None] * machine.prob * row
             p[i] = (arrivals * behind[-1 - i][machine.next]).sum(0)
             if p[i].sum() == 0.0:
-                raise ValueError(
-                    f"`evidence` excludes every text of the grammar, seen at position {i}; loosen it."
-                )
+                raise ValueError(f"`evidence` excludes every text of the grammar, seen at position {i}; loosen it.")
             belief = np.bincount(machine.next.ravel(), weights=arrivals.ravel(), minlength=self.states)
             belief /= belief.sum()
         return p / p.sum(1, keepdims=True)
@@ -189,9 +187,7 @@ class Grammar:
         for (slot, entries), visits in zip(self.rules.items(), self._visits, strict=True):
             places += [(word, goal, visits * p * len(word)) for word, p, goal in entries]
             laws[slot] = list(itertools.accumulate(p for _, p, _ in entries))
-        word, slot, _ = places[
-            _draw(list(itertools.accumulate(share for *_, share in places)), next(uniform))
-        ]
+        word, slot, _ = places[_draw(list(itertools.accumulate(share for *_, share in places)), next(uniform))]
         pieces = [word[int(next(uniform) * len(word)) :]]
         written = len(pieces[0])
         while written < characters:

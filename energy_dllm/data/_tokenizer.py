@@ -103,9 +103,7 @@ class Characters(AbstractTokenizer):
 
     def __post_init__(self):
         if not self.alphabet:
-            raise ValueError(
-                "`alphabet` is empty, expected at least one character; try `Characters.from_text(text)`."
-            )
+            raise ValueError("`alphabet` is empty, expected at least one character; try `Characters.from_text(text)`.")
         if len(set(self.alphabet)) < len(self.alphabet):
             twice = next(c for i, c in enumerate(self.alphabet) if c in self.alphabet[:i])
             raise ValueError(

@@ -48,9 +48,7 @@ class Network(eqx.Module):
         """`g = grad Λ(y)`, token by token, `(L, D)`."""
         return jax.vmap(self.neurons.activation)(y)
 
-    def terms(
-        self, y: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
-    ) -> dict[str, Float[Array, " L"]]:
+    def terms(self, y: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """Every term of `E` by name, each token by token `(L,)`."""
         return self._terms(y, self.activation(y), mask)
 
@@ -71,8 +69,8 @@ class FreeEnergy(eqx.Module):
     `F = spring + 1/kappa E(y) - sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`
 
     The spring and the last term are what the observation costs given the neurons, `-log p(x | y)`; `E / kappa` is what
-    the neurons cost themselves. The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape,
-    on which only the evidence `b` changes.
+    the neurons cost themselves. The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise
+    level: one landscape, on which only the evidence `b` changes.
 
     **Arguments:**
 
@@ -177,9 +175,7 @@ class FreeEnergy(eqx.Module):
         """The force of every term by name, each `(L, D)`; their sum is `force`."""
         self._check(y, b)
         g = self.network.activation(y)
-        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()})(
-            g
-        )
+        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()})(g)
         return {name: -value for name, value in jacobian.items()}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
@@ -207,9 +203,7 @@ class FreeEnergy(eqx.Module):
         if y.ndim != 2 or y.shape[1] != self.dim:
             raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
         if b.shape != (y.shape[0], self.size):
-            raise ValueError(
-                f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token."
-            )
+            raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
 
 
 def _total(terms: dict[str, Float[Array, " L"]]) -> Scalar:

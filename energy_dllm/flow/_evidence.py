@@ -338,9 +338,7 @@ class Evidences(AbstractEvidence):
 def _tokens(ids, known):
     ids = jnp.asarray(ids)
     if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(
-            f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch."
-        )
+        raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
     known = jnp.ones(ids.shape, bool) if known is None else jnp.asarray(known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
@@ -350,7 +348,5 @@ def _tokens(ids, known):
 def _seen(ids, known, codes):
     size = codes.shape[0]
     bad = jnp.any(known & ((ids < 0) | (ids >= size)))
-    ids = eqx.error_if(
-        ids, bad, f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer."
-    )
+    ids = eqx.error_if(ids, bad, f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer.")
     return jax.nn.one_hot(ids, size, dtype=bool)

@@ -210,16 +210,12 @@ class JointFlow(AbstractField):
         dy = self.rate * self.energy.kappa * self.energy.force(y, b)
         return self.energy.denoised(y, b) - x, dy
 
-    def evidence(
-        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
-    ) -> AbstractEvidence:
+    def evidence(self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> AbstractEvidence:
         """Gaussian evidence at `sigma = e^-s`, plus what was given."""
         noisy = Gaussian(state[0], jnp.exp(-time))
         return noisy if self.given is None else noisy + self.given
 
-    def hidden(
-        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
-    ) -> Float[Array, "L D"]:
+    def hidden(self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> Float[Array, "L D"]:
         """The `y` of the state."""
         return state[1]
 
@@ -254,9 +250,7 @@ class ReverseDiffusion(AbstractStochasticField):
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.ReverseDiffusion(ed.flow.ProbabilityFlow(model.energy, steps=4), churn=0.5)
-    path = ed.solve(
-        field, jnp.ones((8, 3)), t0=-1.0, t1=1.5, solver=diffrax.Euler(), step=0.1, key=jax.random.key(1)
-    )
+    path = ed.solve(field, jnp.ones((8, 3)), t0=-1.0, t1=1.5, solver=diffrax.Euler(), step=0.1, key=jax.random.key(1))
     assert path.states.shape == (1, 8, 3)
     ```
     """

@@ -137,17 +137,13 @@ def solve(
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     free_energy = lambda t, y, field: field.energy(y, field.given.field(field.energy.vocabulary.codes))
-    path = ed.solve(
-        field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy}
-    )
+    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
     assert (jnp.diff(path.probes["F"]) < 0).all()
     ```
     """
     stochastic = isinstance(field, AbstractStochasticField)
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
-        raise ValueError(
-            f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text."
-        )
+        raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
     if levels is not None:

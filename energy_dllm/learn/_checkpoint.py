@@ -137,15 +137,11 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
             f"`path` {path} is truncated or not a safetensors file ({error}); expected one written by `save`."
         ) from error
     if _PACKAGE not in metadata:
-        raise ValueError(
-            f"`path` {path} is a safetensors file of something else; expected one written by `save`."
-        )
+        raise ValueError(f"`path` {path} is a safetensors file of something else; expected one written by `save`.")
     try:
         return arrays, json.loads(metadata[_PACKAGE])
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"`path` {path} has a damaged header ({error}); expected one written by `save`."
-        ) from error
+        raise ValueError(f"`path` {path} has a damaged header ({error}); expected one written by `save`.") from error
 
 
 def shipped() -> list[str]:
@@ -153,9 +149,7 @@ def shipped() -> list[str]:
     folder = importlib.resources.files(_PACKAGE) / "weights"
     if not folder.is_dir():
         return []
-    return sorted(
-        f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors")
-    )
+    return sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
 
 
 def _locate(path: str | os.PathLike) -> Path:
@@ -182,13 +176,10 @@ def _describe(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": {k: _describe(v, f"{place}.{k}", arrays) for k, v in value.items()}}
     if dataclasses.is_dataclass(value) and type(value).__module__.split(".")[0] == _PACKAGE:
         fields = {
-            f.name: _describe(getattr(value, f.name), f"{place}.{f.name}", arrays)
-            for f in dataclasses.fields(value)
+            f.name: _describe(getattr(value, f.name), f"{place}.{f.name}", arrays) for f in dataclasses.fields(value)
         }
         return {"class": _address(type(value)), "fields": fields}
-    raise ValueError(
-        f"`model` holds a {type(value).__name__} at {place}; expected classes of {_PACKAGE} only."
-    )
+    raise ValueError(f"`model` holds a {type(value).__name__} at {place}; expected classes of {_PACKAGE} only.")
 
 
 def _address(cls: type) -> str:
@@ -206,9 +197,7 @@ def _class(address: str) -> type:
     try:
         cls = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"the file needs {address!r}, which this version of {_PACKAGE} does not have."
-        ) from error
+        raise ValueError(f"the file needs {address!r}, which this version of {_PACKAGE} does not have.") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith(_PACKAGE)):
         raise ValueError(f"the file names {address!r}, which is not a class of {_PACKAGE}.")
     return cls
@@ -241,8 +230,6 @@ def _build(spec: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     value = object.__new__(cls)
     for name in names:
         object.__setattr__(value, name, _build(spec["fields"][name], arrays))
-    for check in (
-        getattr(base, "__check_init__", None) for base in cls.__mro__ if "__check_init__" in vars(base)
-    ):
+    for check in (getattr(base, "__check_init__", None) for base in cls.__mro__ if "__check_init__" in vars(base)):
         check(value)  # pyright: ignore
     return value

@@ -127,9 +127,7 @@ def _masked_mean(ce: Float[Array, "N L"], known: Bool[Array, "N L"]) -> Float[Ar
 
 def _relaxation_curve(model, text, known, batch_size):
     """CE of masked tokens at 0.25 .. 10 times the default relaxation, one trajectory."""
-    marks = sorted(
-        {max(1, round(f * model.steps)) for f in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)}
-    )
+    marks = sorted({max(1, round(f * model.steps)) for f in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)})
     energy = model.energy
 
     def curve(ids, known):
@@ -172,9 +170,7 @@ def _step_curve(model, text, known, batch_size):
 
         def ce(ids, known, step=step, steps=steps):
             evidence = Given(ids, known)
-            logits = model.energy.logits(
-                model.settle(evidence, steps=steps, step=step), model.field(evidence)
-            )
+            logits = model.energy.logits(model.settle(evidence, steps=steps, step=step), model.field(evidence))
             return -_true(jax.nn.log_softmax(logits, axis=-1), ids)
 
         curve.append((step, float(_masked_mean(_map(ce, batch_size)(text, known), known))))

@@ -88,20 +88,14 @@ def fit(
     if steps < 1:
         raise ValueError(f"`steps` is {steps}; expected at least one training step.")
     if not 0 <= average < 1:
-        raise ValueError(
-            f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999."
-        )
+        raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
     windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed)
     if optimizer is None:
         optimizer = default_optimizer(learning_rate, steps)
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
     run = _Run(parameters, parameters, optimizer.init(parameters), jnp.zeros((), int))
-    settings = dict(
-        steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average
-    )
-    settings |= dict(
-        seed=seed, objective=repr(objective), corpus=corpus.name, model=_fingerprint(static, parameters)
-    )
+    settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
+    settings |= dict(seed=seed, objective=repr(objective), corpus=corpus.name, model=_fingerprint(static, parameters))
     folder = None if directory is None else Path(directory)
     if folder is not None:
         run = _resume(folder, run, settings, windows)
@@ -181,9 +175,7 @@ def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
         return run
     arrays, header = read(path)
     if header.get("format") != FORMAT or "training" not in header:
-        raise ValueError(
-            f"`directory` {folder} holds a checkpoint of another kind or version; give another folder."
-        )
+        raise ValueError(f"`directory` {folder} holds a checkpoint of another kind or version; give another folder.")
     different = sorted(k for k in settings if header["training"].get(k) != settings[k])
     if different:
         name = different[0]

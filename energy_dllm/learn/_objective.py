@@ -39,8 +39,8 @@ class Denoising(AbstractObjective):
     `loss = -mean log p(token) + stillness mean (dy/dt)^2`
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
-    from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral (normal
-    noise of random size up to `start`) and descends for a random number of untracked steps, drawn log-uniformly up to
+    from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
+    (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn log-uniformly up to
     `horizon`, then for `tracked` steps the gradient follows.
     The longest run grows geometrically from 1 to `horizon` over the first `anneal` of the training. `stillness` asks
     that the motion has ended by then; the log has what each part is worth.
@@ -90,9 +90,7 @@ class Denoising(AbstractObjective):
         start: float = 1.0,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
-            raise ValueError(
-                f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1]."
-            )
+            raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
             raise ValueError(
                 f"`horizon`={horizon} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} "
@@ -158,9 +156,7 @@ class Denoising(AbstractObjective):
         """The term of F that stopped being finite first, and at which relaxation step."""
         b, _, free, step = self.draw(model, ids, key, progress)
         y = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
-        forward = eqx.filter_jit(
-            jax.vmap(lambda y, b: relax(model.energy, y, b, steps=1, step=step), in_axes=(0, 0))
-        )
+        forward = eqx.filter_jit(jax.vmap(lambda y, b: relax(model.energy, y, b, steps=1, step=step), in_axes=(0, 0)))
         terms = eqx.filter_jit(jax.vmap(lambda y, b: model.energy.terms(y, b)))
         for name, leaf in _named_leaves(model):
             if not jnp.all(jnp.isfinite(leaf)):
@@ -223,9 +219,7 @@ class NextToken(AbstractObjective):
         return _first_parameter(model)
 
 
-def cross_entropy(
-    log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]
-) -> Scalar:
+def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:
     """Mean of `-log p(true token)` over the tokens `asked` for."""
     ce = -jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0]
     return jnp.sum(jnp.where(asked, ce, 0.0)) / jnp.maximum(jnp.sum(asked), 1)

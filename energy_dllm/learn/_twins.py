@@ -202,9 +202,7 @@ class Autoregressive(AbstractTwin):
     twin = ed.learn.Autoregressive(5, dim=8, depth=1, heads=2, key=jax.random.key(0))
     ids = jnp.array([0, 1, 2, 3])
     later = twin.log_posterior(ids.at[3].set(4), jnp.ones(4, bool))
-    assert jnp.allclose(
-        later, twin.log_posterior(ids, jnp.ones(4, bool))
-    )  # no token sees itself or the future
+    assert jnp.allclose(later, twin.log_posterior(ids, jnp.ones(4, bool)))  # no token sees itself or the future
     ```
     """
 
@@ -233,6 +231,4 @@ class Autoregressive(AbstractTwin):
 
 
 def _norm(z: Float[Array, "L D"]) -> Float[Array, "L D"]:
-    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(
-        jnp.var(z, axis=-1, keepdims=True) + 1e-5
-    )
+    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(jnp.var(z, axis=-1, keepdims=True) + 1e-5)

@@ -68,6 +68,4 @@ def _since(holds: Bool[Array, "N L"]) -> Int[Array, " L"]:
 
 def _paths(name: str, times: Array, values: Array) -> None:
     if values.ndim != 2 or times.shape != values.shape[:1]:
-        raise ValueError(
-            f"`{name}` has shape {values.shape}; expected ({times.shape[0]}, L), one row a time."
-        )
+        raise ValueError(f"`{name}` has shape {values.shape}; expected ({times.shape[0]}, L), one row a time.")

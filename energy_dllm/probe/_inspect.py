@@ -110,9 +110,7 @@ def inspect(
     if steps < 1:
         raise ValueError(f"`steps` is {steps}; expected a positive number of steps, such as 64.")
     if folder.exists() and not folder.is_dir():
-        raise ValueError(
-            f"`directory` {folder} is a file; expected a folder, which is made if it does not exist."
-        )
+        raise ValueError(f"`directory` {folder} is a file; expected a folder, which is made if it does not exist.")
     try:
         known = np.asarray(model.encode(prompt) if prompt else [], int)
     except ValueError as error:
@@ -127,9 +125,7 @@ def inspect(
     seen = _look(model, given, levels, rate, jax.random.key(seed))
     for path, what in ((seen.passage, "passage"), (seen.relaxation, "relaxation")):
         if not np.isfinite(path.probes["free_energy"]).all():
-            raise FloatingPointError(
-                f"the free energy of the {what} was not finite; check `model` with `evaluate`."
-            )
+            raise FloatingPointError(f"the free energy of the {what} was not finite; check `model` with `evaluate`.")
     files = {
         "energy.png": _png(plot_energy(seen.passage, noise_time=True)),
         "passage.png": _png(plot_passage(seen.passage, model.tokenizer)),

@@ -36,8 +36,7 @@ class Plane(eqx.Module):
     def __init__(self, origin: Float[Array, "L D"], directions: Float[Array, "2 L D"]):
         if origin.ndim != 2 or directions.shape != (2, *origin.shape):
             raise ValueError(
-                f"`directions` has shape {directions.shape} and `origin` {origin.shape}; "
-                "expected (2, L, D) and (L, D)."
+                f"`directions` has shape {directions.shape} and `origin` {origin.shape}; expected (2, L, D) and (L, D)."
             )
         first, second = directions
         one = first / jnp.linalg.norm(first)
@@ -46,9 +45,7 @@ class Plane(eqx.Module):
         rest = rest - jnp.sum(rest * one) * one
         width = jnp.linalg.norm(rest)
         flat = ~(width > 1e-5 * jnp.linalg.norm(second))
-        two = eqx.error_if(
-            rest / width, flat, "`directions` are parallel or zero; a plane needs two of them."
-        )
+        two = eqx.error_if(rest / width, flat, "`directions` are parallel or zero; a plane needs two of them.")
         self.origin, self.directions = origin, jnp.stack([one, two])
 
     @classmethod
@@ -59,9 +56,7 @@ class Plane(eqx.Module):
         signs of each axis, the one that trajectories move along on average is taken.
         """
         if paths.ndim != 4 or paths.shape[0] * paths.shape[1] < 3:
-            raise ValueError(
-                f"`paths` has shape {paths.shape}; expected (P, N, L, D) with at least three states."
-            )
+            raise ValueError(f"`paths` has shape {paths.shape}; expected (P, N, L, D) with at least three states.")
         points = paths.reshape(-1, paths.shape[2] * paths.shape[3])
         _, _, rows = jnp.linalg.svd(points - jnp.mean(points, axis=0), full_matrices=False)
         moved = jnp.mean(paths[:, -1] - paths[:, 0], axis=0).reshape(-1)
@@ -69,9 +64,7 @@ class Plane(eqx.Module):
         return cls(jnp.mean(paths[:, -1], axis=0), axes.reshape(2, *paths.shape[2:]))
 
     @classmethod
-    def through(
-        cls, origin: Float[Array, "L D"], one: Float[Array, "L D"], two: Float[Array, "L D"]
-    ) -> "Plane":
+    def through(cls, origin: Float[Array, "L D"], one: Float[Array, "L D"], two: Float[Array, "L D"]) -> "Plane":
         """The plane through three hidden states, say two rest points and a start, the first at `(0, 0)`."""
         return cls(origin, jnp.stack([one - origin, two - origin]))
 
@@ -148,9 +141,7 @@ def landscape(
     starts = jax.random.normal(jax.random.key(1), (3, 8, 16))
     b = model.field(ed.flow.Masked(8))
     ends = jax.vmap(lambda y: ed.flow.relax(model.energy, y, b, steps=8, step=0.5))(starts)
-    land = ed.probe.landscape(
-        model.energy, ed.flow.Masked(8), jnp.stack([starts, ends], axis=1), resolution=9
-    )
+    land = ed.probe.landscape(model.energy, ed.flow.Masked(8), jnp.stack([starts, ends], axis=1), resolution=9)
     assert land.free_energy.shape == (9, 9)
     ```
     """
@@ -161,8 +152,7 @@ def landscape(
     if paths.ndim != 4 or paths.shape[2:] != (evidence.length, energy.dim):
         expected = f"(P, N, {evidence.length}, {energy.dim})"
         raise ValueError(
-            f"`paths` has shape {paths.shape}; expected {expected}, the length of `evidence` and the "
-            "width of `energy`."
+            f"`paths` has shape {paths.shape}; expected {expected}, the length of `evidence` and the width of `energy`."
         )
     plane = Plane.of_paths(paths) if plane is None else plane
     return _landscape(energy, evidence, paths, plane, resolution, margin)

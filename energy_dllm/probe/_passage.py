@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 
-def plot_passage(
-    path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 32
-) -> "matplotlib.figure.Figure":
+def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 32) -> "matplotlib.figure.Figure":
     """A passage condensing out of noise: a row for each moment, the final text at the bottom.
 
     Every cell is the likeliest token; its shade is the certainty `1 - entropy / log V`. A bar marks the
@@ -41,9 +39,7 @@ def plot_passage(
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     probes = {"tokens": ed.probe.tokens, "posterior_entropy": ed.probe.posterior_entropy}
     state = jax.random.normal(jax.random.key(1), (8, 3)), model.energy.neutral(8)
-    path = ed.solve(
-        ed.flow.JointFlow(model.energy), state, t0=-1.0, t1=1.5, times=jnp.arange(-1, 1.5), probes=probes
-    )
+    path = ed.solve(ed.flow.JointFlow(model.energy), state, t0=-1.0, t1=1.5, times=jnp.arange(-1, 1.5), probes=probes)
     assert ed.probe.plot_passage(path, model.tokenizer).axes
     ```
     """
@@ -64,9 +60,7 @@ def plot_passage(
 
         made, axes = figure(1.7 + 0.135 * max(length, 24), 1.1 + 0.19 * height)
         shades = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#d3e6f3", "#74b3dc"])
-        image = axes.imshow(
-            certainty, cmap=shades, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest"
-        )
+        image = axes.imshow(certainty, cmap=shades, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
         mono = FontProperties(family="DejaVu Sans Mono", size=7.5)
         small = FontProperties(family="DejaVu Sans Mono", size=4.5)
         glyphs = _glyphs(tokenizer, mono)
@@ -74,9 +68,7 @@ def plot_passage(
             colour = INK if certainty[i, j] > 0.25 else "#858585"
             glyph = glyphs[ids[i, j]]
             font = mono if len(glyph) < 2 else small
-            axes.text(
-                j, i, glyph, color=colour, ha="center", va="center", fontproperties=font, parse_math=False
-            )
+            axes.text(j, i, glyph, color=colour, ha="center", va="center", fontproperties=font, parse_math=False)
         late = np.flatnonzero(commit > 0)
         axes.hlines(commit[late] - 0.5, late - 0.5, late + 0.5, color=COLOURS[1], linewidth=1.8)
         axes.set_title("bar: from here on it stays", loc="right", color=COLOURS[1], fontsize=8)

@@ -55,9 +55,7 @@ def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.fi
         made, (above, below) = figure(7.2, 5.4, 2, 1, sharex=True, height_ratios=(2, 3))
         above.plot(times, sum(np.asarray(term) for term in terms.values()), color=INK)
         above.set_ylabel("$F$ (nats)")
-        above.set_title(
-            "The free energy while the noise is lowered" if noise_time else "The free energy falls"
-        )
+        above.set_title("The free energy while the noise is lowered" if noise_time else "The free energy falls")
         _changes(below, times, terms)
         below.set_xlabel(NOISE if noise_time else RELAXATION)
         finish(above)
@@ -120,9 +118,7 @@ def plot_relaxation(path: Trajectory, *, horizon: float | None = None) -> "matpl
         below.set_xscale("log")
         below.set_yscale("log")
         below.text(0.02, 0.14, "line: dissipation", color=COLOURS[0], transform=below.transAxes)
-        below.text(
-            0.02, 0.05, "dots: measured $-\\Delta F/\\Delta t$", color=COLOURS[1], transform=below.transAxes
-        )
+        below.text(0.02, 0.05, "dots: measured $-\\Delta F/\\Delta t$", color=COLOURS[1], transform=below.transAxes)
         for axes in (above, below):
             finish(axes)
         for axes in (above, *between, below):
@@ -155,9 +151,7 @@ def plot_relaxation_curve(
     """
     pairs = np.asarray(curve.relaxation_curve if isinstance(curve, Evaluation) else curve, float)
     if pairs.ndim != 2 or pairs.shape[0] < 2 or pairs.shape[1] != 2:
-        raise ValueError(
-            f"`curve` has shape {pairs.shape}; expected at least two pairs of time and cross-entropy."
-        )
+        raise ValueError(f"`curve` has shape {pairs.shape}; expected at least two pairs of time and cross-entropy.")
     with style():
         made, axes = figure(5.6, 3.6)
         axes.plot(*pairs.T, "o-", color=COLOURS[0], markersize=4)

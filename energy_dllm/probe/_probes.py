@@ -54,9 +54,7 @@ def energy_terms(time: Scalar, state: PyTree[Array], field: AbstractField) -> di
     return {name: jnp.sum(term) for name, term in energy_by_token(time, state, field).items()}
 
 
-def energy_by_token(
-    time: Scalar, state: PyTree[Array], field: AbstractField
-) -> dict[str, Float[Array, " L"]]:
+def energy_by_token(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
     """Every term of `F` by name and token; the energy of a bond is shared by its ends.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
@@ -170,9 +168,7 @@ def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict
     return {name: jnp.linalg.norm(force, axis=-1) for name, force in forces.items()}
 
 
-def attention_pattern(
-    time: Scalar, state: PyTree[Array], field: AbstractField
-) -> dict[str, Float[Array, "H L L"]]:
+def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L L"]]:
     """Who looks at whom: the softmax over `j` of every attention synapse's logits, `A_hij`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.

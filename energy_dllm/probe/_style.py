@@ -41,9 +41,7 @@ def style():
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib, which is optional: pip install 'energy-dllm[plot]'."
-        ) from error
+        raise ImportError("plots need matplotlib, which is optional: pip install 'energy-dllm[plot]'.") from error
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):  # pyright: ignore
         yield
 
@@ -93,9 +91,7 @@ def sigma_axis(axes: Any, *, label: str = "noise level $\\sigma$") -> None:
     """The noise level along the top of an axis whose bottom is noise time."""
     low, high = axes.get_xlim()
     top = axes.secondary_xaxis("top", functions=(lambda s: s, lambda s: s))
-    marks = [
-        m for m in (20, 10, 5, 3, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if low <= -np.log(m) <= high
-    ]
+    marks = [m for m in (20, 10, 5, 3, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if low <= -np.log(m) <= high]
     top.set_xticks([-np.log(m) for m in marks], [f"{m:g}" for m in marks])
     top.set_xlabel(label)
 
