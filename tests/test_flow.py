@@ -454,7 +454,7 @@ def test_fields_name_bad_settings(landscape, unchecked):
     with pytest.raises(ValueError, match="`churn` is -1"):
         ed.flow.ReverseDiffusion(flow, churn=-1.0)
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
-        ed.flow.ReverseDiffusion(ed.flow.Relaxation(landscape, ed.flow.Masked(3)))
+        ed.flow.ReverseDiffusion(ed.flow.Relaxation(landscape, ed.flow.Masked(3)))  # pyright: ignore
     with pytest.raises(ValueError, match="`key` is missing"):
         ed.solve(ed.flow.ReverseDiffusion(flow), jnp.ones((2, 5)), t0=0.0, t1=1.0, step=0.1)
     with pytest.raises(ValueError, match="`tolerance` is 0"):

@@ -118,21 +118,21 @@ class Counting(AbstractField):
     def force_evaluations(self) -> int:
         return 1
 
-    def __call__(self, time: Array, state: Array, args: object = None) -> Array:
+    def __call__(self, time: Array | float, state: Array, args: object = None) -> Array:
         self.traces.append(1)
         return self.posterior(time, state) @ self.energy.vocabulary.codes - state
 
-    def evidence(self, time: Array, state: Array) -> AbstractEvidence:
-        return ed.flow.Gaussian(state, jnp.exp(-time)) + self.given
+    def evidence(self, time: Array | float, state: Array) -> AbstractEvidence:
+        return ed.flow.Gaussian(state, jnp.exp(-jnp.asarray(time))) + self.given
 
-    def hidden(self, time: Array, state: Array) -> Array:
+    def hidden(self, time: Array | float, state: Array) -> Array:
         return self.energy.neutral(state.shape[0])
 
 
 class Traces(list):
     """Hashable, so that it can be a static field."""
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # pyright: ignore
         return id(self)
 
     def __eq__(self, other: object) -> bool:

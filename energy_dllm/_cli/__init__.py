@@ -111,7 +111,7 @@ def repair(
         repaired(fixed, loaded.tokenizer)
         edits = ", ".join(f"{e.before!r} to {e.after!r} at {e.position}" for e in fixed.edits)
         note(edits or "nothing changed")
-        note(summary(fixed.free_energy, fixed.force_evaluations, seconds, fixed.reason))
+        note(summary(fixed.free_energy.tolist(), fixed.force_evaluations, seconds, fixed.reason))
         return
     record = {"text": fixed.text, "edits": [edit._asdict() for edit in fixed.edits], "seed": seed}
     record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}

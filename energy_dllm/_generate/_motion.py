@@ -115,9 +115,9 @@ def _gather(model, times, first, paths, seed) -> Generation:
         terms=moment["terms"],
         frames=frames,
         entropy=moment["entropy"],
-        force_evaluations=sum(np.asarray(path.force_evaluations) for path in paths),
-        accepted=sum(np.asarray(path.accepted) for path in paths),
-        rejected=sum(np.asarray(path.rejected) for path in paths),
+        force_evaluations=np.sum([path.force_evaluations for path in paths], axis=0),
+        accepted=np.sum([path.accepted for path in paths], axis=0),
+        rejected=np.sum([path.rejected for path in paths], axis=0),
         reason="; ".join(reasons),
         seed=seed,
     )

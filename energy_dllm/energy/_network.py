@@ -1,5 +1,7 @@
 """The hidden network, and the one scalar everything descends."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -36,7 +38,7 @@ class Network(eqx.Module):
     """
 
     neurons: AbstractNeurons
-    synapses: dict[str, AbstractSynapse]
+    synapses: Mapping[str, AbstractSynapse]
     bias: Float[Array, " D"]
 
     def __check_init__(self):

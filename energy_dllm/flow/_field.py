@@ -13,7 +13,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
 from ..energy import FreeEnergy
@@ -31,18 +31,18 @@ class AbstractField(eqx.Module):
         """Evaluations of the force `-dF/dg` per call."""
 
     @abc.abstractmethod
-    def __call__(self, time: Scalar, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+    def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """`d state / d time`, the structure of `state`."""
 
     @abc.abstractmethod
-    def evidence(self, time: Scalar, state: PyTree[Array]) -> AbstractEvidence:
+    def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
         """The evidence the neurons see at this moment."""
 
     @abc.abstractmethod
-    def hidden(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L D"]:
+    def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """The hidden state `y (L, D)` at this moment."""
 
-    def posterior(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L V"]:
+    def posterior(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L V"]:
         """`p = softmax(<g, U> + c + b) (L, V)` at this moment."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.posterior(self.hidden(time, state), b)
@@ -79,16 +79,16 @@ class Relaxation(AbstractField):
         """One."""
         return 1
 
-    def __call__(self, time: Scalar, state: Float[Array, "L D"], args: object = None) -> Float[Array, "L D"]:
+    def __call__(self, time: Scalar | float, state: Float[Array, "L D"], args: object = None) -> Float[Array, "L D"]:
         """`-kappa dF/dg (L, D)`."""
         b = self.given.field(self.energy.vocabulary.codes)
         return self.energy.kappa * self.energy.force(state, b)
 
-    def evidence(self, time: Scalar, state: Float[Array, "L D"]) -> AbstractEvidence:
+    def evidence(self, time: Scalar | float, state: Float[Array, "L D"]) -> AbstractEvidence:
         """The evidence it was given."""
         return self.given
 
-    def hidden(self, time: Scalar, state: Float[Array, "L D"]) -> Float[Array, "L D"]:
+    def hidden(self, time: Scalar | float, state: Float[Array, "L D"]) -> Float[Array, "L D"]:
         """The state itself."""
         return state
 
@@ -142,17 +142,17 @@ class ProbabilityFlow(AbstractField):
         """`steps`."""
         return self.steps
 
-    def __call__(self, time: Scalar, state: Float[Array, "L C"], args: object = None) -> Float[Array, "L C"]:
+    def __call__(self, time: Scalar | float, state: Float[Array, "L C"], args: object = None) -> Float[Array, "L C"]:
         """`x_hat - x (L, C)`."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.denoised(self._settle(b), b) - state
 
-    def evidence(self, time: Scalar, state: Float[Array, "L C"]) -> AbstractEvidence:
+    def evidence(self, time: Scalar | float, state: Float[Array, "L C"]) -> AbstractEvidence:
         """Gaussian evidence at `sigma = e^-s`, plus what was given."""
-        noisy = Gaussian(state, jnp.exp(-time))
+        noisy = Gaussian(state, jnp.exp(-jnp.asarray(time)))
         return noisy if self.given is None else noisy + self.given
 
-    def hidden(self, time: Scalar, state: Float[Array, "L C"]) -> Float[Array, "L D"]:
+    def hidden(self, time: Scalar | float, state: Float[Array, "L C"]) -> Float[Array, "L D"]:
         """`y` after the relaxation inside."""
         return self._settle(self.evidence(time, state).field(self.energy.vocabulary.codes))
 
@@ -202,7 +202,7 @@ class JointFlow(AbstractField):
         return 1
 
     def __call__(
-        self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]], args: object = None
+        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]], args: object = None
     ) -> tuple[Float[Array, "L C"], Float[Array, "L D"]]:
         """`(x_hat - x, -rate kappa dF/dg)`."""
         x, y = state
@@ -210,12 +210,16 @@ class JointFlow(AbstractField):
         dy = self.rate * self.energy.kappa * self.energy.force(y, b)
         return self.energy.denoised(y, b) - x, dy
 
-    def evidence(self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> AbstractEvidence:
+    def evidence(
+        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
+    ) -> AbstractEvidence:
         """Gaussian evidence at `sigma = e^-s`, plus what was given."""
-        noisy = Gaussian(state[0], jnp.exp(-time))
+        noisy = Gaussian(state[0], jnp.exp(-jnp.asarray(time)))
         return noisy if self.given is None else noisy + self.given
 
-    def hidden(self, time: Scalar, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> Float[Array, "L D"]:
+    def hidden(
+        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
+    ) -> Float[Array, "L D"]:
         """The `y` of the state."""
         return state[1]
 
@@ -224,7 +228,7 @@ class AbstractStochasticField(AbstractField):
     """A field whose state is also shaken: `d state = field d time + amplitude dW`."""
 
     @abc.abstractmethod
-    def amplitude(self, time: Scalar, state: PyTree[Array]) -> PyTree[Array]:
+    def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """The amplitude of the noise on every component, the structure of `state`."""
 
 
@@ -266,7 +270,7 @@ class ReverseDiffusion(AbstractStochasticField):
         self.flow, self.churn = flow, churn
 
     @property
-    def energy(self) -> FreeEnergy:
+    def energy(self) -> FreeEnergy:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The landscape of the flow it wraps."""
         return self.flow.energy
 
@@ -275,25 +279,25 @@ class ReverseDiffusion(AbstractStochasticField):
         """Those of the flow."""
         return self.flow.force_evaluations
 
-    def __call__(self, time: Scalar, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+    def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """The flow's drift, with that of `x` multiplied by `1 + churn`."""
         drift = self.flow(time, state, args)
         if isinstance(drift, tuple):
             return (1 + self.churn) * drift[0], drift[1]
         return (1 + self.churn) * drift
 
-    def amplitude(self, time: Scalar, state: PyTree[Array]) -> PyTree[Array]:
+    def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
-        size = jnp.sqrt(2 * self.churn) * jnp.exp(-time)
+        size = jnp.sqrt(2 * self.churn) * jnp.exp(-jnp.asarray(time))
         if isinstance(state, tuple):
             return jnp.broadcast_to(size, state[0].shape), jnp.zeros_like(state[1])
         return jnp.broadcast_to(size, state.shape)
 
-    def evidence(self, time: Scalar, state: PyTree[Array]) -> AbstractEvidence:
+    def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
         """That of the flow."""
         return self.flow.evidence(time, state)
 
-    def hidden(self, time: Scalar, state: PyTree[Array]) -> Float[Array, "L D"]:
+    def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """That of the flow."""
         return self.flow.hidden(time, state)
 
@@ -303,7 +307,7 @@ def relax(
     y: Float[Array, "L D"],
     b: Float[Array, "L V"],
     *,
-    steps: int,
+    steps: int | Int[Array, ""],
     step: Scalar | float,
 ) -> Float[Array, "L D"]:
     """`steps` Euler steps of `Relaxation`: `y <- y - step kappa dF/dg`.

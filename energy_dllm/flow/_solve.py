@@ -1,6 +1,7 @@
 """`solve`: diffrax integrates the motion, probes read it on the way."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -96,7 +97,7 @@ def solve(
     step: Scalar | float | None = None,
     levels: Float[Array, " M"] | None = None,
     times: Float[Array, " N"] | None = None,
-    probes: Mapping[str, Callable[[Scalar, PyTree[Array], AbstractField], PyTree[Array]]] | None = None,
+    probes: Mapping[str, Callable[[Scalar, PyTree[Array], Any], PyTree[Array]]] | None = None,
     stop: SteadyState | None = None,
     key: Key | None = None,
     max_steps: int = 4096,
@@ -164,7 +165,7 @@ def solve(
     if solver is None:
         solver = diffrax.Euler() if stochastic or levels is not None else diffrax.Tsit5()
 
-    drift = diffrax.ODETerm(lambda t, y, args: field(t, y))
+    drift = diffrax.ODETerm(lambda t, y, args: field(jnp.asarray(t), y))
     terms, adjoint = drift, diffrax.RecursiveCheckpointAdjoint()
     if stochastic:
         if key is None:

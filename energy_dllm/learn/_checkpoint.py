@@ -118,6 +118,7 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], header: Map
         safetensors.numpy.save_file(data, temporary, metadata={_PACKAGE: json.dumps(header)})
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors writes for the owner alone
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

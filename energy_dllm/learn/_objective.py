@@ -6,6 +6,7 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,11 +26,11 @@ class AbstractObjective(eqx.Module):
     """
 
     @abc.abstractmethod
-    def __call__(self, model: eqx.Module, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+    def __call__(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """The loss in nats per predicted token, at the fraction `progress` of the training."""
 
     @abc.abstractmethod
-    def diagnose(self, model: eqx.Module, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """In words, what stopped being finite first."""
 
 
@@ -40,10 +41,10 @@ class Denoising(AbstractObjective):
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
-    (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn log-uniformly up to
-    `horizon`, then for `tracked` steps the gradient follows.
-    The longest run grows geometrically from 1 to `horizon` over the first `anneal` of the training. `stillness` asks
-    that the motion has ended by then; the log has what each part is worth.
+    (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
+    log-uniformly up to `horizon`, then for `tracked` steps the gradient follows. The longest run grows geometrically
+    from 1 to `horizon` over the first `anneal` of the training. `stillness` asks that the motion has ended by then;
+    the log has what each part is worth.
 
     **Arguments:**
 
