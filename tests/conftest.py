@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 
 
 # Must precede the first import of the package; users never pay for these checks.
-jaxtyping.install_import_hook("energy_dllm", "beartype.beartype")
+jaxtyping.install_import_hook("energy_dllm", "typechecker.typechecker")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_enable_compilation_cache", False)

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Integer, PyTree
 
 from .._types import Scalar
 from ..energy import FreeEnergy
@@ -48,17 +48,17 @@ class Generation:
     """
 
     texts: list[str]
-    ids: Int[np.ndarray, "N L"]
+    ids: Integer[np.ndarray, "N L"]
     confidence: Float[np.ndarray, "N L"]
     times: Float[np.ndarray, " T"]
     sigma: Float[np.ndarray, " T"]
     free_energy: Float[np.ndarray, "N T"]
     terms: dict[str, Float[np.ndarray, "N T"]]
-    frames: Int[np.ndarray, "N T L"]
+    frames: Integer[np.ndarray, "N T L"]
     entropy: Float[np.ndarray, "N T L"]
-    force_evaluations: Int[np.ndarray, " N"]
-    accepted: Int[np.ndarray, " N"]
-    rejected: Int[np.ndarray, " N"]
+    force_evaluations: Integer[np.ndarray, " N"]
+    accepted: Integer[np.ndarray, " N"]
+    rejected: Integer[np.ndarray, " N"]
     reason: str
     seed: int
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from .._model import EnergyDLLM
 from ..energy import FreeEnergy
@@ -37,7 +37,7 @@ class Repair:
     """
 
     text: str
-    ids: Int[np.ndarray, " L"]
+    ids: Integer[np.ndarray, " L"]
     confidence: Float[np.ndarray, " L"]
     edits: list[Edit]
     times: Float[np.ndarray, " T"]

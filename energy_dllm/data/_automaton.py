@@ -3,7 +3,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 
 Rules = Mapping[str, Sequence[tuple[str, float, str]]]
@@ -17,7 +17,7 @@ class Automaton:
     law.
     """
 
-    next: Int[np.ndarray, "S V"]
+    next: Integer[np.ndarray, "S V"]
     prob: Float[np.ndarray, "S V"]
     pi: Float[np.ndarray, " S"]
 
@@ -31,8 +31,8 @@ class Automaton:
 class Beliefs:
     """What a reader of a window can know: a Markov chain on beliefs, number 0 before the first character."""
 
-    source: Int[np.ndarray, " edges"]
-    target: Int[np.ndarray, " edges"]
+    source: Integer[np.ndarray, " edges"]
+    target: Integer[np.ndarray, " edges"]
     weight: Float[np.ndarray, " edges"]
     entropy: Float[np.ndarray, " beliefs"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from ._tokenizer import AbstractTokenizer, Bytes, Characters
 
@@ -35,9 +35,9 @@ class Corpus:
 
     name: str
     tokenizer: AbstractTokenizer
-    train: Int[np.ndarray, " N"]
-    validation: Int[np.ndarray, " n"]
-    test: Int[np.ndarray, " m"]
+    train: Integer[np.ndarray, " N"]
+    validation: Integer[np.ndarray, " n"]
+    test: Integer[np.ndarray, " m"]
     entropy: float | None = None
 
 

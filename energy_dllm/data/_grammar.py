@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from ._automaton import Beliefs, beliefs, check, entropies, minimal, slot_visits, spell_out
 from ._corpus import Corpus
@@ -101,7 +101,7 @@ class Grammar:
             law = self._beliefs.advance(law)
         return total / length
 
-    def log_probability(self, ids: Int[np.ndarray, " L"]) -> float:
+    def log_probability(self, ids: Integer[np.ndarray, " L"]) -> float:
         """Exact log-probability of a window cut at a random place of the stream; `-inf` if it cannot occur.
 
             log sum_s pi(s) prod_t P(x_t | s_(t-1))

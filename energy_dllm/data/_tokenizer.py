@@ -3,7 +3,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Int, UInt
+from jaxtyping import Integer, UInt
 
 
 class AbstractTokenizer(abc.ABC):
@@ -25,14 +25,14 @@ class AbstractTokenizer(abc.ABC):
         """A printable name of each symbol, for tables and figures (`␣` for a space, `\\n` for a newline)."""
 
     @abc.abstractmethod
-    def encode(self, text: str) -> Int[np.ndarray, " L"]:
+    def encode(self, text: str) -> Integer[np.ndarray, " L"]:
         """Ids of a string, int32."""
 
     @abc.abstractmethod
-    def decode(self, ids: Int[np.ndarray, " L"]) -> str:
+    def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         """String of a sequence of ids."""
 
-    def _checked(self, ids: Int[np.ndarray, " L"]) -> Int[np.ndarray, " L"]:
+    def _checked(self, ids: Integer[np.ndarray, " L"]) -> Integer[np.ndarray, " L"]:
         ids = np.asarray(ids)
         if ids.ndim != 1 or (ids.size > 0 and ids.dtype.kind not in "iu"):
             raise ValueError(
@@ -72,10 +72,10 @@ class Bytes(AbstractTokenizer):
     def symbols(self) -> tuple[str, ...]:
         return tuple(_printable(chr(i)) if i < 128 else f"<{i:02X}>" for i in range(256))
 
-    def encode(self, text: str) -> Int[np.ndarray, " L"]:
+    def encode(self, text: str) -> Integer[np.ndarray, " L"]:
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
 
-    def decode(self, ids: Int[np.ndarray, " L"]) -> str:
+    def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         return self._checked(ids).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
 
@@ -129,13 +129,13 @@ class Characters(AbstractTokenizer):
         return _code_points(self.alphabet)
 
     @functools.cached_property
-    def _table(self) -> Int[np.ndarray, " points"]:
+    def _table(self) -> Integer[np.ndarray, " points"]:
         # One entry past the largest code point catches every unknown character.
         table = np.full(int(self._points.max()) + 2, -1, np.int32)
         table[self._points] = np.arange(self.size)
         return table
 
-    def encode(self, text: str) -> Int[np.ndarray, " L"]:
+    def encode(self, text: str) -> Integer[np.ndarray, " L"]:
         points = _code_points(text)
         ids = self._table[np.minimum(points, len(self._table) - 1)]
         unknown = np.flatnonzero(ids < 0)
@@ -152,7 +152,7 @@ class Characters(AbstractTokenizer):
             )
         return ids
 
-    def decode(self, ids: Int[np.ndarray, " L"]) -> str:
+    def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         return self._points[self._checked(ids)].tobytes().decode("utf-32-le", errors="surrogatepass")
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 
 class Windows(Iterator[np.ndarray]):
@@ -32,7 +32,7 @@ class Windows(Iterator[np.ndarray]):
     ```
     """
 
-    def __init__(self, ids: Int[np.ndarray, " N"], *, length: int, batch: int, seed: int = 0):
+    def __init__(self, ids: Integer[np.ndarray, " N"], *, length: int, batch: int, seed: int = 0):
         _check(ids, length)
         for name, value, least in (("batch", batch, 1), ("seed", seed, 0)):
             if not isinstance(value, int | np.integer) or value < least:
@@ -43,12 +43,12 @@ class Windows(Iterator[np.ndarray]):
         self.seed = int(seed)
         self._step = 0
 
-    def __next__(self) -> Int[np.ndarray, "batch length"]:
+    def __next__(self) -> Integer[np.ndarray, "batch length"]:
         windows = self.at(self._step)
         self._step += 1
         return windows
 
-    def at(self, step: int) -> Int[np.ndarray, "batch length"]:
+    def at(self, step: int) -> Integer[np.ndarray, "batch length"]:
         """Batch number `step` of the stream, without moving it."""
         # Raw draws, because their meaning is fixed across numpy versions; the bias of % is below N / 2^64.
         raw = np.random.Philox(key=self.seed, counter=step << 64).random_raw(self.batch)
@@ -80,8 +80,8 @@ class Windows(Iterator[np.ndarray]):
 
 
 def windows_of(
-    ids: Int[np.ndarray, " N"], length: int, *, count: int | None = None, seed: int = 0
-) -> Int[np.ndarray, "n length"]:
+    ids: Integer[np.ndarray, " N"], length: int, *, count: int | None = None, seed: int = 0
+) -> Integer[np.ndarray, "n length"]:
     """Windows side by side, each token at most once: what an evaluation reads.
 
     **Arguments:**

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._model import EnergyDLLM
 from ..data import windows_of
@@ -43,7 +43,7 @@ class Evaluation:
 
 def evaluate(
     model: EnergyDLLM | AbstractTwin,
-    ids: Int[np.ndarray, " N"],
+    ids: Integer[np.ndarray, " N"],
     *,
     length: int = 64,
     windows: int = 256,
