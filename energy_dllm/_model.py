@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ._types import Key
 from .data import AbstractTokenizer
@@ -93,7 +93,7 @@ class EnergyDLLM(eqx.Module):
         """Text to token ids `(L,)`; `ValueError` if a character is not in the alphabet."""
         return jnp.asarray(self.tokenizer.encode(text))
 
-    def decode(self, ids: Int[Array, " L"]) -> str:
+    def decode(self, ids: Integer[Array | np.ndarray, " L"]) -> str:
         """Token ids `(L,)` to text."""
         return self.tokenizer.decode(np.asarray(ids))
 
