@@ -21,6 +21,8 @@ jaxtyping.install_import_hook("energy_dllm", "typechecker.typechecker")
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_enable_compilation_cache", False)
+# The tests compile much and compute little.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("laws")

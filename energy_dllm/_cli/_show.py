@@ -47,7 +47,7 @@ def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool) -
         result = write(frames=1)
         print("\n\n".join(result.texts))
     mean = result.free_energy.mean(axis=0)
-    note(summary(mean, result.force_evaluations.max(), time.monotonic() - start, result.reason))
+    note(summary(mean.tolist(), int(result.force_evaluations.max()), time.monotonic() - start, result.reason))
 
 
 def emit(record: Mapping[str, Any], model: str | None) -> None:
