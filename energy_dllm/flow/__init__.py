@@ -3,13 +3,9 @@
 from ._evidence import (
     FORBIDDEN as FORBIDDEN,
     AbstractEvidence as AbstractEvidence,
-    Allowed as Allowed,
     Evidences as Evidences,
     Gaussian as Gaussian,
-    Given as Given,
-    Likelihood as Likelihood,
     Masked as Masked,
-    Typo as Typo,
 )
 from ._field import (
     AbstractField as AbstractField,
@@ -26,3 +22,4 @@ from ._schedule import (
     LogLinear as LogLinear,
 )
 from ._solve import SteadyState as SteadyState, Trajectory as Trajectory, solve as solve
+from ._tokens import Allowed as Allowed, Given as Given, Likelihood as Likelihood, Typo as Typo
