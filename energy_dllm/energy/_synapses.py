@@ -149,23 +149,20 @@ class Attention(AbstractSynapse):
         place = jnp.arange(length)
         offset = jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach
         score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self.bias[:, offset]
-        allowed = ~jnp.eye(length, dtype=bool)
-        if mask is not None:
-            allowed = allowed & mask[None, :] & mask[:, None]
-        return jnp.where(allowed, score, -jnp.inf)
+        return jnp.where(_others(length, mask), score, -jnp.inf)
 
     def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
         """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
         score = self.logits(g, mask)
-        some = jnp.any(jnp.isfinite(score), axis=-1, keepdims=True)
+        some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
         return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-1/beta sum_h log sum_j exp(...)` of each token as query, `(L,)`."""
         score = self.logits(g, mask)
-        some = jnp.any(jnp.isfinite(score), axis=-1)
+        some = jnp.any(_others(g.shape[0], mask), axis=-1)
         # the inner `where` keeps the gradient of an empty row 0 instead of NaN
-        lse = jax.nn.logsumexp(jnp.where(some[..., None], score, 0.0), axis=-1)
+        lse = jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)
         return -jnp.sum(jnp.where(some, lse, 0.0), axis=0) / self._beta
 
     @property
@@ -291,6 +288,12 @@ class SoftmaxMemory(AbstractSynapse):
         """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
         beta = jnp.exp(self.log_beta)
         return _valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)
+
+
+def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:
+    """Whom each token may look at: the others, none of them padding."""
+    others = ~jnp.eye(length, dtype=bool)
+    return others if mask is None else others & mask[None, :] & mask[:, None]
 
 
 def _valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[Array, " L"]:
