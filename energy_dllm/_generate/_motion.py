@@ -26,7 +26,7 @@ from ..flow import (
 
 FIELD: Callable[[FreeEnergy, Given], AbstractField] = ProbabilityFlow
 STEPS = 64
-CHURN = 0.5
+CHURN = 0.0
 FRAMES = 32
 """What `generate` and `infill` do where nothing is said, decided here and nowhere else: the motion, its steps
 through the noise schedule, the noise that keeps it from committing early, how many moments are recorded."""

@@ -60,7 +60,7 @@ class Bytes(AbstractTokenizer):
     from energy_dllm.data import Bytes
 
     assert Bytes().encode("né").tolist() == [110, 195, 169]
-    assert Bytes().decode([110, 195, 169]) == "né"
+    assert Bytes().decode(Bytes().encode("né")) == "né"
     ```
     """
 
