@@ -169,7 +169,7 @@ def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
     numbers = Text.assemble(
         ("sigma ", "dim"), f"{so_far.sigma[-1]:.3f}\n",
         ("F     ", "dim"), f"{mean[-1]:.1f} nats\n",
-        ("      ", "dim"), f"{spark(mean)}\n",
+        ("      ", "dim"), f"{spark(mean.tolist())}\n",
         ("force ", "dim"), f"{so_far.force_evaluations.max()} evaluations",
     )  # fmt: skip
     table = Table.grid(padding=(0, 3), expand=True)

@@ -87,7 +87,7 @@ def plot_relaxation(path: Trajectory, *, horizon: float | None = None) -> "matpl
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     probes = {"free_energy": ed.probe.free_energy, "dissipation": ed.probe.dissipation}
-    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(0.1, 5.0), probes=probes)
     assert len(ed.probe.plot_relaxation(path, horizon=3.0).axes) == 2
     ```

@@ -207,8 +207,8 @@ def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.dissipation(jnp.zeros(()), jnp.ones((8, 16)), field) > 0
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
+    assert ed.probe.dissipation(jnp.zeros(()), jnp.eye(8, 16), field) > 0
     ```
     """
     y, b = _seen(time, state, field)
