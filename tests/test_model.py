@@ -91,10 +91,10 @@ def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, 
         ce = lambda log_p: -jnp.sum(jnp.where(known, 0, jnp.take_along_axis(log_p, ids[:, None], -1)[:, 0]))
         return ce(exact), ce(shipped.log_posterior(ids, known))
 
-    exact, euler = jnp.sum(
-        jnp.stack([jnp.stack(both(jax.random.bernoulli(getkey(), keep, ids.shape))) for keep in (0.3, 0.5, 0.7, 0.85)]),
-        0,
-    )
+    # many masks: one passage may settle in another valley, the mean must not
+    keep = jnp.linspace(0.05, 0.95, 32)[:, None]
+    known = jax.random.uniform(getkey(), (32, ids.shape[0])) < keep
+    exact, euler = (jnp.sum(ce) for ce in jax.vmap(both)(known))
     assert abs(euler / exact - 1) < 0.03
 
 
