@@ -70,7 +70,7 @@ def test_tokenizers_are_values(tokenizer):
     assert len({data.Bytes(), data.Characters("ab"), data.Characters("ba")}) == 3
 
 
-def test_tokenizer_errors():
+def test_tokenizer_errors(unchecked):
     with pytest.raises(ValueError, match=r"alphabet of 2 \('x' at 1, 'ß' at 3, '😀' at 4\).*Bytes\(\)"):
         data.Characters("ab").encode("axaß😀x")
     with pytest.raises(ValueError, match="7 characters outside") as caught:
@@ -151,7 +151,7 @@ def test_byte_order_mark_is_no_text(tmp_path):
         data.read_text(path)
 
 
-def test_file_errors(tmp_path):
+def test_file_errors(tmp_path, unchecked):
     path = tmp_path / "text"
     with pytest.raises(FileNotFoundError, match="does not exist"):
         data.read_text(path)
@@ -229,7 +229,7 @@ def test_docs_read_sources_without_running_them(tmp_path, monkeypatch):
     assert sorted(int(line.split()[1]) for line in whole.splitlines() if "Module" in line) == list(range(60))
 
 
-def test_docs_errors():
+def test_docs_errors(unchecked):
     for name in ("no_such_package", "jax.numpy", ""):
         with pytest.raises(ValueError, match="not an installed top-level package"):
             data.docs_corpus(packages=(name,))
@@ -271,7 +271,7 @@ def test_windows_start_everywhere_and_seeds_differ():
     assert pinned.ravel().tolist() == [601, 499, 807, 587]
 
 
-def test_windows_errors():
+def test_windows_errors(unchecked):
     ids = np.arange(10)
     for length in (0, -1, 2.5):
         with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
@@ -459,12 +459,12 @@ def test_grammar_corpus(english):
         ({"a": [("x", 1, "b")], "b": [("x", 1, "b")]}, "'b' that never leads back to 'a'"),
     ],
 )
-def test_rules_errors(rules, message):
+def test_rules_errors(rules, message, unchecked):
     with pytest.raises(ValueError, match=message):
         data.Grammar(rules)
 
 
-def test_grammar_errors(english):
+def test_grammar_errors(english, unchecked):
     with pytest.raises(ValueError, match="`length` must be"):
         english.window_entropy(0)
     with pytest.raises(ValueError, match="`limit` of 10 beliefs is too small"):

@@ -149,7 +149,7 @@ def beliefs(automaton: Automaton, limit: int) -> Beliefs:
 
 def entropies(law: np.ndarray) -> np.ndarray:
     """Nats of each row."""
-    return -(law * np.log(np.where(law > 0, law, 1.0))).sum(-1)
+    return np.asarray(-(law * np.log(np.where(law > 0, law, 1.0))).sum(-1))
 
 
 def _key(belief: np.ndarray) -> bytes:
