@@ -54,7 +54,7 @@ class Denoising(AbstractObjective):
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
     - `anneal`: fraction of the training over which `horizon` is reached.
     - `stillness`: weight of the squared speed of the neurons at the end.
-    - `start`: largest standard deviation of the starting noise; keeps rest points from being mere saddles.
+    - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
 
     **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
