@@ -54,11 +54,11 @@ def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plays", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
     options = parser.parse_args()

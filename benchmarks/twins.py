@@ -1,6 +1,6 @@
 """The energy model beside its three twins: same parameters, same windows in the same order, same number of steps.
 
-    python benchmarks/twins.py ../shared/data/tinyshakespeare.txt --steps 4000 --out runs/twins
+    python benchmarks/twins.py ../shared/data/tinyshakespeare.txt --steps 2000 --out runs/twins
 
 Trains on the first 90 % of the text, evaluates on the last 10 %, one model after the other, resumes where it was
 stopped, and writes `twins.json` and the table `twins.md`. Parameters are counted without the fixed one-hot codes.
@@ -47,10 +47,10 @@ def main() -> None:
     """Train, evaluate, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model")
     parser.add_argument("--windows", type=int, default=512)
     parser.add_argument("--only", nargs="*")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ._types import Key
 from .data import AbstractTokenizer
-from .energy import Attention, FreeEnergy, LayerNorm, MappingMemory, Network, Pairwise, Vocabulary
+from .energy import Attention, ConvolutionalMemory, FreeEnergy, LayerNorm, Network, Pairwise, Vocabulary
 from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
 
 
@@ -20,12 +20,12 @@ class EnergyDLLM(eqx.Module):
 
     - `tokenizer`: strings to ids and back.
     - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
-    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 4`.
+    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
-    - `memories`: stored pairs of the mapping memory; default `1.4 D`.
+    - `memories`, `reach`: stored pairs of the convolutional memory, default `9/4 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
-    - `energy`: a landscape of your own in place of the default one; `dim` to `memories` are then not used.
+    - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive, or `energy` has another vocabulary than `tokenizer`.
@@ -52,11 +52,12 @@ class EnergyDLLM(eqx.Module):
         tokenizer: AbstractTokenizer,
         *,
         dim: int = 128,
-        offsets: int = 4,
+        offsets: int = 2,
         rank: int | None = None,
         heads: int | None = None,
         head_dim: int = 16,
         memories: int | None = None,
+        reach: int = 3,
         steps: int = 16,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
@@ -68,9 +69,9 @@ class EnergyDLLM(eqx.Module):
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)
             synapses = {
-                "pairwise": Pairwise(dim, offsets=offsets, rank=rank or max(1, dim // 4), key=k1),
+                "pairwise": Pairwise(dim, offsets=offsets, rank=rank or max(1, dim // 8), key=k1),
                 "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
-                "memory": MappingMemory(dim, memories=memories or max(1, round(1.4 * dim)), key=k3),
+                "memory": ConvolutionalMemory(dim, memories=memories or max(1, 9 * dim // 4), reach=reach, key=k3),
             }
             network = Network(LayerNorm(epsilon=1.0), synapses, jnp.zeros(dim))
             energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 2)

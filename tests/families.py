@@ -20,6 +20,7 @@ SYNAPSES = {
     "attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, reach=3, key=key),
     "rotary attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, rotary=True, key=key),
     "mapping": lambda dim, key: ed.energy.MappingMemory(dim, memories=9, key=key),
+    "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
     "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
     "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
 }

@@ -347,6 +347,19 @@ def test_relax_is_euler(landscape):
     assert path.force_evaluations == 8 and path.accepted == 8 and path.rejected == 0
 
 
+def test_a_heavy_ball_comes_to_the_same_rest_sooner(landscape):
+    b = ed.flow.Given(jnp.array([0, 1, 2, 0]), jnp.array([True, False, True, False])).field(landscape.vocabulary.codes)
+    go = lambda steps, momentum: ed.flow.relax(
+        landscape, landscape.neutral(4), b, steps=jnp.asarray(steps), step=0.05, momentum=momentum
+    )
+    rest = go(8000, 0.0)
+    assert jnp.abs(landscape.force(rest, b)).max() < 1e-9
+    away = lambda steps, momentum: jnp.linalg.norm(go(steps, momentum) - rest)
+    assert away(2000, 0.8) < 1e-8
+    assert away(40, 0.5) < 0.7 * away(40, 0.0)  # twice as far along
+    assert jnp.array_equal(go(20, jnp.asarray(0.0)), go(20, 0.0))  # no momentum, no difference
+
+
 def test_force_evaluations_are_counted(landscape):
     """Against a count made by the field itself, solver by solver."""
 

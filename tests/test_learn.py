@@ -85,10 +85,10 @@ def test_twin_sizes_are_checked(getkey):
 def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(model, corpus, getkey):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20))
     key = getkey()
-    b, asked, free, step = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(model, ids, key, jnp.array(1.0))
+    b, asked, free, step, momentum = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(model, ids, key, jnp.array(1.0))
     hard = jnp.all((b == 0) | (b == ed.flow.FORBIDDEN), axis=(1, 2))
     assert hard.sum() == 6 and jnp.all(asked[~hard])
-    only, hidden, _, _ = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(model, ids, key, jnp.array(1.0))
+    only, hidden, *_ = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(model, ids, key, jnp.array(1.0))
     assert jnp.all((only == 0).all(-1) == hidden)  # nothing is known exactly where tokens are hidden
     twin = TWINS["masked"](model.size, getkey())
     hide = lambda known: jax.vmap(twin.log_posterior)(ids, known)
@@ -99,13 +99,25 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(model, corpu
 
 def test_the_horizon_grows_log_uniformly(model, corpus):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
-    objective = ed.learn.Denoising(horizon=60, anneal=0.5)
-    draw = jax.jit(jax.vmap(lambda key, at: objective.draw(model, ids, key, at)[2], in_axes=(0, None)))
     keys = jax.random.split(jax.random.key(0), 400)
-    assert draw(keys, 0.0).max() == 0
-    late = draw(keys, 1.0)
+
+    def draw(shortest, at):
+        objective = ed.learn.Denoising(shortest=shortest, horizon=60, anneal=0.5)
+        return jax.jit(jax.vmap(lambda key: objective.draw(model, ids, key, jnp.array(at))[2]))(keys)
+
+    assert draw(5, 0.0).max() == 0
+    late = draw(0, 1.0)
     assert 50 < late.max() <= 60 and late.min() == 0
     assert 0.35 < jnp.mean(late < 7) < 0.65  # the median of log-uniform on 1..61 is sqrt(61)
+    assert draw(5, 1.0).min() == 5 and draw(5, 1.0).max() <= 60
+
+
+def test_a_share_of_the_batches_is_heavy_and_ends_where_it_says(model, corpus):
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
+    objective = ed.learn.Denoising(heavy=0.25, momentum=0.8)
+    keys = jax.random.split(jax.random.key(0), 400)
+    momentum = jax.jit(jax.vmap(lambda key: objective.draw(model, ids, key, jnp.array(1.0))[4]))(keys)
+    assert sorted(set(momentum.tolist())) == pytest.approx([0.0, 0.8]) and 0.17 < jnp.mean(momentum > 0) < 0.33
 
 
 def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
@@ -128,6 +140,9 @@ def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
     [
         dict(gaussian=0.8, typo=0.4),
         dict(horizon=-1),
+        dict(shortest=-1),
+        dict(heavy=1.5),
+        dict(momentum=1.0),
         dict(tracked=0),
         dict(step=0.0),
         dict(stillness=-1.0),
@@ -179,8 +194,10 @@ SCRIPT = textwrap.dedent("""
 
 def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
     run = lambda folder: [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / folder)]
-    subprocess.run(run("whole"), check=True)
-    process = subprocess.Popen(run("killed"))
+    # three processes, one compilation
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    subprocess.run(run("whole"), check=True, env=env)
+    process = subprocess.Popen(run("killed"), env=env)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     while not checkpoint.exists():
         time.sleep(0.01)
@@ -189,7 +206,7 @@ def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
     assert process.wait() == -signal.SIGKILL
     steps = len((tmp_path / "killed" / "log.jsonl").read_text().splitlines())
     assert steps < 60  # it really was interrupted
-    subprocess.run(run("killed"), check=True)
+    subprocess.run(run("killed"), check=True, env=env)
     whole, killed = ((tmp_path / f / "final.safetensors").read_bytes() for f in ("whole", "killed"))
     assert whole == killed
     logs = [(tmp_path / f / "log.jsonl").read_text().splitlines() for f in ("whole", "killed")]

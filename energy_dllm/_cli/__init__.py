@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from ._compiled import remember
 from ._show import anatomy, emit, note, repaired, scores, summary, table, version, written
 
 
@@ -128,7 +129,7 @@ def train(
     dim: Annotated[int, _arg(help="Hidden width, the one dial of the model's size.")] = 128,
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
-    learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 3e-3,
+    learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 6e-3,
     seed: Seed = 0,
     directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
     json: Json = False,
@@ -281,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args=argv,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+        remember()
         chosen()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough

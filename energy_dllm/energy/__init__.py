@@ -1,5 +1,11 @@
 """The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
 
+from ._memories import (
+    ConvolutionalMemory as ConvolutionalMemory,
+    MappingMemory as MappingMemory,
+    RectifiedMemory as RectifiedMemory,
+    SoftmaxMemory as SoftmaxMemory,
+)
 from ._network import FreeEnergy as FreeEnergy, Network as Network
 from ._neurons import (
     AbstractNeurons as AbstractNeurons,
@@ -13,9 +19,6 @@ from ._neurons import (
 from ._synapses import (
     AbstractSynapse as AbstractSynapse,
     Attention as Attention,
-    MappingMemory as MappingMemory,
     Pairwise as Pairwise,
-    RectifiedMemory as RectifiedMemory,
-    SoftmaxMemory as SoftmaxMemory,
 )
 from ._vocabulary import Vocabulary as Vocabulary

@@ -60,7 +60,7 @@ class Pairwise(AbstractSynapse):
     right: Float[Array, "O R D"]
 
     def __init__(self, dim: int, *, offsets: int = 4, rank: int = 32, key: Key):
-        _sizes(dim=dim, offsets=offsets, rank=rank)
+        sizes(dim=dim, offsets=offsets, rank=rank)
         k1, k2 = jax.random.split(key)
         scale = 0.5 * (dim * rank) ** -0.25
         self.left = scale * jax.random.normal(k1, (offsets, rank, dim))
@@ -126,7 +126,7 @@ class Attention(AbstractSynapse):
         rotary: bool = False,
         key: Key,
     ):
-        _sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
+        sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
         if rotary and head_dim % 2:
             raise ValueError(
                 f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False)."
@@ -170,133 +170,13 @@ class Attention(AbstractSynapse):
         return self.query.shape[1] ** -0.5
 
 
-class MappingMemory(AbstractSynapse):
-    """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
-
-    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
-    `RectifiedMemory` it does not only amplify what is already there.
-
-    **Arguments:**
-
-    - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored pairs (row of `W_1`, column of `W_2`); default `D`.
-    - `key`: random key.
-
-    **Raises:** `ValueError` if a size is not positive.
-
-    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), per token and without detached keys.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.energy.MappingMemory(8, memories=16, key=jax.random.key(0))
-    assert memory(jnp.zeros((5, 8))) == 0.0
-    ```
-    """
-
-    cues: Float[Array, "M D"]
-    threshold: Float[Array, " M"]
-    answers: Float[Array, "M D"]
-
-    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
-        memories = dim if memories is None else memories
-        _sizes(dim=dim, memories=memories)
-        k1, k2 = jax.random.split(key)
-        self.cues = dim**-0.5 * jax.random.normal(k1, (memories, dim))
-        self.threshold = jnp.zeros(memories)
-        self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
-        hidden = jax.nn.gelu(g @ self.cues.T + self.threshold)
-        return _valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
-
-
-class RectifiedMemory(AbstractSynapse):
-    """Dense associative memory of rectified-quadratic kind: `E = -1/2 sum_i sum_m relu(<xi_m, g_i>)^2`.
-
-    **Arguments:**
-
-    - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored patterns; default `2 D`.
-    - `key`: random key.
-
-    **Raises:** `ValueError` if a size is not positive.
-
-    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164); Hoover et al. 2023 (arXiv 2302.07253).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
-    assert memory(jnp.ones((5, 8))) <= 0.0
-    ```
-    """
-
-    patterns: Float[Array, "M D"]
-
-    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
-        memories = 2 * dim if memories is None else memories
-        _sizes(dim=dim, memories=memories)
-        self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
-        return _valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
-
-
-class SoftmaxMemory(AbstractSynapse):
-    """Dense associative memory of exponential kind: `E = -1/beta sum_i log sum_m exp(beta <xi_m, g_i>)`.
-
-    **Arguments:**
-
-    - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored patterns; default `2 D`.
-    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
-    - `key`: random key.
-
-    **Raises:** `ValueError` if a size or `beta` is not positive.
-
-    **Source:** Demircigil et al. 2017; Ramsauer et al. 2021 (arXiv 2008.02217).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
-    assert memory(jnp.ones((5, 8))).shape == ()
-    ```
-    """
-
-    patterns: Float[Array, "M D"]
-    log_beta: Scalar
-
-    def __init__(self, dim: int, *, memories: int | None = None, beta: float = 1.0, key: Key):
-        memories = 2 * dim if memories is None else memories
-        _sizes(dim=dim, memories=memories)
-        if not beta > 0:
-            raise ValueError(f"`beta` is {beta}; expected a positive inverse temperature.")
-        self.patterns = jax.random.normal(key, (memories, dim))
-        self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
-        beta = jnp.exp(self.log_beta)
-        return _valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)
-
-
 def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:
     """Whom each token may look at: the others, none of them padding."""
     others = ~jnp.eye(length, dtype=bool)
     return others if mask is None else others & mask[None, :] & mask[:, None]
 
 
-def _valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[Array, " L"]:
+def valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[Array, " L"]:
     return energy if mask is None else jnp.where(mask, energy, 0.0)
 
 
@@ -309,7 +189,7 @@ def _rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
     return jnp.concatenate([z1 * cos - z2 * sin, z1 * sin + z2 * cos], axis=-1)
 
 
-def _sizes(**sizes: int) -> None:
+def sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"`{name}` is {size}; expected a positive integer.")

@@ -14,8 +14,8 @@ from ._field import (
     ProbabilityFlow as ProbabilityFlow,
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
-    relax as relax,
 )
+from ._relax import relax as relax
 from ._schedule import (
     AbstractSchedule as AbstractSchedule,
     InformationUniform as InformationUniform,

@@ -11,13 +11,13 @@
 import abc
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ._evidence import AbstractEvidence, Gaussian
+from ._relax import relax
 
 
 class AbstractField(eqx.Module):
@@ -300,48 +300,3 @@ class ReverseDiffusion(AbstractStochasticField):
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """That of the flow."""
         return self.flow.hidden(time, state)
-
-
-def relax(
-    energy: FreeEnergy,
-    y: Float[Array, "L D"],
-    b: Float[Array, "L V"],
-    *,
-    steps: int | Int[Array, ""],
-    step: Scalar | float,
-) -> Float[Array, "L D"]:
-    """`steps` Euler steps of `Relaxation`: `y <- y - step kappa dF/dg`.
-
-    The same motion as `solve(Relaxation(...), solver=diffrax.Euler())`, without its bookkeeping: the loop that
-    training differentiates.
-
-    **Arguments:**
-
-    - `energy`: the landscape.
-    - `y`: hidden state to start from `(L, D)`.
-    - `b`: evidence `(L, V)`.
-    - `steps`: number of steps; a traced integer is allowed where no gradient is taken.
-    - `step`: size of a step in time constants.
-
-    **Returns:** the hidden state `(L, D)` at `t = steps * step`.
-
-    **Raises:** `ValueError` if shapes do not match.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    b = ed.flow.Given(jnp.arange(8) % 3).field(model.energy.vocabulary.codes)
-    y = ed.flow.relax(model.energy, model.energy.neutral(8), b, steps=4, step=0.5)
-    assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
-    ```
-    """
-
-    def euler(y, _):
-        return y + step * energy.kappa * energy.force(y, b), None
-
-    if isinstance(steps, int):
-        return jax.lax.scan(euler, y, None, length=steps)[0]
-    return jax.lax.fori_loop(0, steps, lambda _, y: euler(y, None)[0], y)

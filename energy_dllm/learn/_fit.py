@@ -41,7 +41,7 @@ def fit(
     steps: int,
     length: int = 64,
     batch_size: int = 16,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 6e-3,
     optimizer: optax.GradientTransformation | None = None,
     average: float = 0.999,
     seed: int = 0,
@@ -147,7 +147,7 @@ def fit(
 def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
     """Adam, clipped to norm 1, warmed up over 5 % of `steps`, then a cosine down to 5 % of `learning_rate`."""
     if not learning_rate > 0:
-        raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 3e-3.")
+        raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 6e-3.")
     warmup = max(1, steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup, max(steps, warmup + 1), 0.05 * learning_rate

@@ -42,21 +42,24 @@ class Denoising(AbstractObjective):
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
-    log-uniformly up to `horizon`, then for `tracked` steps the gradient follows. The longest run grows geometrically
-    from 1 to `horizon` over the first `anneal` of the training. `stillness` asks that the motion has ended by then;
+    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of the
+    batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes
+    `1 / (1 - momentum)` times as far, so that few steps see the landscape at rest. Both ends of the draw grow
+    geometrically from 0 over the first `anneal` of the training. `stillness` asks that the motion has ended by then;
     the log has what each part is worth.
 
     **Arguments:**
 
     - `gaussian`, `typo`: share of the windows with that evidence; the rest are masked.
-    - `horizon`: longest untracked run, in steps. `(horizon + tracked) * step` is the training horizon.
+    - `shortest`, `horizon`: fewest and most untracked steps.
     - `tracked`: steps the gradient follows.
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
-    - `anneal`: fraction of the training over which `horizon` is reached.
+    - `anneal`: fraction of the training over which `shortest` and `horizon` are reached.
     - `stillness`: weight of the squared speed of the neurons at the end.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
+    - `heavy`, `momentum`: share of the batches that descend with momentum, and how much of it.
 
-    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
+    **Raises:** `ValueError` for shares or a momentum outside [0, 1], steps that are not positive or a negative weight.
 
     **Example:**
 
@@ -71,38 +74,50 @@ class Denoising(AbstractObjective):
 
     gaussian: float = eqx.field(static=True)
     typo: float = eqx.field(static=True)
+    shortest: int = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
     tracked: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
     anneal: float = eqx.field(static=True)
     stillness: float = eqx.field(static=True)
     start: float = eqx.field(static=True)
+    heavy: float = eqx.field(static=True)
+    momentum: float = eqx.field(static=True)
 
     def __init__(
         self,
         *,
         gaussian: float = 0.4,
         typo: float = 0.1,
-        horizon: int = 100,
+        shortest: int = 5,
+        horizon: int = 40,
         tracked: int = 4,
         step: float = 0.6,
         anneal: float = 0.5,
-        stillness: float = 0.1,
+        stillness: float = 0.2,
         start: float = 1.0,
+        heavy: float = 0.7,
+        momentum: float = 0.9,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
-        if horizon < 0 or tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
+        if horizon < 0 or shortest < 0:
+            raise ValueError(f"`horizon`={horizon} and `shortest`={shortest} must be >= 0.")
+        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
             raise ValueError(
-                f"`horizon`={horizon} must be >= 0, `tracked`={tracked} >= 1, `step`={step} > 0, `anneal`={anneal} "
-                f"in [0, 1], `stillness`={stillness} >= 0 and `start`={start} >= 0."
+                f"`tracked`={tracked} must be >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1], "
+                f"`stillness`={stillness} >= 0 and `start`={start} >= 0."
             )
-        self.gaussian, self.typo, self.horizon, self.tracked = gaussian, typo, horizon, tracked
+        if not (0 <= heavy <= 1 and 0 <= momentum < 1):
+            raise ValueError(f"`heavy`={heavy} is a share in [0, 1], `momentum`={momentum} must be in [0, 1).")
+        self.gaussian, self.typo = gaussian, typo
+        self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
+        self.heavy, self.momentum = heavy, momentum
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over the tokens that are to be predicted, plus the stillness term."""
-        b, asked, free, step = self.draw(model, ids, key, progress)
+        b, asked, free, step, momentum = self.draw(model, ids, key, progress)
         energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
@@ -110,7 +125,7 @@ class Denoising(AbstractObjective):
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
 
         def settle(y, b):
-            y = jax.lax.stop_gradient(relax(frozen, y, b, steps=free, step=step))
+            y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step, momentum))
             y = relax(energy, y, b, steps=self.tracked, step=step)
             speed = energy.kappa * energy.force(y, b) if self.stillness else jnp.zeros_like(y)
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(speed**2)
@@ -120,8 +135,8 @@ class Denoising(AbstractObjective):
 
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
-    ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar]:
-        """Evidence `(B, L, V)`, tokens to predict `(B, L)`, untracked steps and step size of one batch."""
+    ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar, Scalar]:
+        """Evidence `(B, L, V)`, tokens to predict `(B, L)`, untracked steps, their size and momentum, of one batch."""
         batch, size = ids.shape[0], model.size
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
@@ -148,25 +163,33 @@ class Denoising(AbstractObjective):
         asked = is_noisy | is_typed | hidden
 
         grown = jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0
-        longest = jnp.log(1.0 + self.horizon) * grown
-        free = jnp.floor(jnp.exp(longest * jax.random.uniform(keys[7]))).astype(int) - 1
+        low, high = jnp.log(1.0 + self.shortest), jnp.log(1.0 + self.horizon)
+        free = jnp.floor(jnp.exp(grown * (low + (high - low) * jax.random.uniform(keys[7])))).astype(int) - 1
         step = self.step * jax.random.uniform(keys[8], (), dtype, 0.7, 1.3)
-        return b, asked, jnp.clip(free, 0, self.horizon), step
+        is_heavy = jax.random.uniform(jax.random.fold_in(key, 11)) < self.heavy
+        momentum = jnp.where(is_heavy, self.momentum, 0.0).astype(dtype)
+        return b, asked, jnp.clip(free, 0, self.horizon), step, momentum
 
     def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The term of F that stopped being finite first, and at which relaxation step."""
-        b, _, free, step = self.draw(model, ids, key, progress)
-        y = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
-        forward = eqx.filter_jit(jax.vmap(lambda y, b: relax(model.energy, y, b, steps=1, step=step), in_axes=(0, 0)))
-        terms = eqx.filter_jit(jax.vmap(lambda y, b: model.energy.terms(y, b)))
+        b, _, free, step, momentum = self.draw(model, ids, key, progress)
+        neutral = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
         for name, leaf in _named_leaves(model):
             if not jnp.all(jnp.isfinite(leaf)):
                 return f"the parameter {name}"
+
+        @eqx.filter_jit
+        def terms(steps):
+            def after(y, b):
+                y = _descend(model.energy, y, b, jnp.minimum(steps, free), step, momentum)
+                return model.energy.terms(relax(model.energy, y, b, steps=jnp.maximum(steps - free, 0), step=step), b)
+
+            return jax.vmap(after)(neutral, b)
+
         for n in range(int(free) + self.tracked + 1):
-            for name, term in terms(y, b).items():
+            for name, term in terms(jnp.asarray(n)).items():
                 if not jnp.all(jnp.isfinite(term)):
                     return f"the term {name!r} of F, at relaxation step {n}"
-            y = forward(y, b)
         return "the gradient; every term of F was finite"
 
 
@@ -218,6 +241,13 @@ class NextToken(AbstractObjective):
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return _first_parameter(model)
+
+
+def _descend(energy, y, b, steps, step, momentum):
+    """Plain steps into the valley, then, if there is momentum, a heavy ball along it."""
+    plain = jnp.minimum(steps, 6)
+    y = relax(energy, y, b, steps=plain, step=step)
+    return relax(energy, y, b, steps=steps - plain, step=step, momentum=momentum)
 
 
 def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:

@@ -1,0 +1,184 @@
+"""Associative memories: synapses that act on every token by what is stored in them.
+
+Like every synapse a memory is one scalar of `g (L, D)`, given token by token; stored patterns are leaves.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._types import Key, Scalar
+from ._synapses import AbstractSynapse, sizes, valid
+
+
+class MappingMemory(AbstractSynapse):
+    """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
+
+    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
+    `RectifiedMemory` it does not only amplify what is already there.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored pairs (row of `W_1`, column of `W_2`); default `D`.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), per token and without detached keys.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.energy.MappingMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.zeros((5, 8))) == 0.0
+    ```
+    """
+
+    cues: Float[Array, "M D"]
+    threshold: Float[Array, " M"]
+    answers: Float[Array, "M D"]
+
+    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+        memories = dim if memories is None else memories
+        sizes(dim=dim, memories=memories)
+        k1, k2 = jax.random.split(key)
+        self.cues = dim**-0.5 * jax.random.normal(k1, (memories, dim))
+        self.threshold = jnp.zeros(memories)
+        self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
+        hidden = jax.nn.gelu(g @ self.cues.T + self.threshold)
+        return valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
+
+
+class ConvolutionalMemory(AbstractSynapse):
+    """A mapping memory whose cue is a neighbourhood: `E = -sum_i <g_i, W_2 gelu(W_1 h_i + w)>`.
+
+    `h_i = sum_o s_o * g_(i+o)` for offsets `o = -reach .. reach`, component by component. A stored pair answers to
+    what stands around a token, several neighbours at once, where a pairwise synapse knows them one by one. The force
+    runs both ways: what is recalled speaks to the token, and the token back to the neighbours that recalled it.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored pairs (row of `W_1`, column of `W_2`); default `D`.
+    - `reach`: neighbours on each side that are part of the cue.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), its cue widened by a depthwise convolution.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.energy.ConvolutionalMemory(8, memories=16, reach=2, key=jax.random.key(0))
+    assert memory(jnp.ones((5, 8))).shape == ()
+    ```
+    """
+
+    window: Float[Array, "offsets D"]
+    cues: Float[Array, "M D"]
+    threshold: Float[Array, " M"]
+    answers: Float[Array, "M D"]
+
+    def __init__(self, dim: int, *, memories: int | None = None, reach: int = 3, key: Key):
+        memories = dim if memories is None else memories
+        sizes(dim=dim, memories=memories, reach=reach)
+        k1, k2, k3 = jax.random.split(key, 3)
+        self.window = 0.3 * jax.random.normal(k3, (2 * reach + 1, dim)).at[reach].set(1 / 0.3)
+        self.cues = dim**-0.5 * jax.random.normal(k1, (memories, dim))
+        self.threshold = jnp.zeros(memories)
+        self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """`-<g_i, W_2 gelu(W_1 h_i + w)>`, `(L,)`."""
+        if mask is not None:
+            g = jnp.where(mask[:, None], g, 0.0)
+        length, offsets = g.shape[0], self.window.shape[0]
+        around = jnp.pad(g, ((offsets // 2, offsets // 2), (0, 0)))
+        h = sum(self.window[o] * around[o : o + length] for o in range(offsets))
+        hidden = jax.nn.gelu(h @ self.cues.T + self.threshold)
+        return valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
+
+
+class RectifiedMemory(AbstractSynapse):
+    """Dense associative memory of rectified-quadratic kind: `E = -1/2 sum_i sum_m relu(<xi_m, g_i>)^2`.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored patterns; default `2 D`.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164); Hoover et al. 2023 (arXiv 2302.07253).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.ones((5, 8))) <= 0.0
+    ```
+    """
+
+    patterns: Float[Array, "M D"]
+
+    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+        memories = 2 * dim if memories is None else memories
+        sizes(dim=dim, memories=memories)
+        self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
+        return valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
+
+
+class SoftmaxMemory(AbstractSynapse):
+    """Dense associative memory of exponential kind: `E = -1/beta sum_i log sum_m exp(beta <xi_m, g_i>)`.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `memories`: number `M` of stored patterns; default `2 D`.
+    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size or `beta` is not positive.
+
+    **Source:** Demircigil et al. 2017; Ramsauer et al. 2021 (arXiv 2008.02217).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
+    assert memory(jnp.ones((5, 8))).shape == ()
+    ```
+    """
+
+    patterns: Float[Array, "M D"]
+    log_beta: Scalar
+
+    def __init__(self, dim: int, *, memories: int | None = None, beta: float = 1.0, key: Key):
+        memories = 2 * dim if memories is None else memories
+        sizes(dim=dim, memories=memories)
+        if not beta > 0:
+            raise ValueError(f"`beta` is {beta}; expected a positive inverse temperature.")
+        self.patterns = jax.random.normal(key, (memories, dim))
+        self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
+        beta = jnp.exp(self.log_beta)
+        return valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)

@@ -1,0 +1,67 @@
+"""The bare loop of the relaxation, for training and for fields that settle inside."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._types import Scalar
+from ..energy import FreeEnergy
+
+
+def relax(
+    energy: FreeEnergy,
+    y: Float[Array, "L D"],
+    b: Float[Array, "L V"],
+    *,
+    steps: int | Int[Array, ""],
+    step: Scalar | float,
+    momentum: Scalar | float = 0.0,
+) -> Float[Array, "L D"]:
+    """`steps` Euler steps of `Relaxation`: `y <- y + v`, `v <- momentum v - step kappa dF/dg`.
+
+    Without momentum the same motion as `solve(Relaxation(...), solver=diffrax.Euler())`, without its bookkeeping: the
+    loop that training differentiates. Momentum (a heavy ball) has the same points of rest and reaches them sooner: what
+    is slow, or slowly unstable, goes `1 / (1 - momentum)` times faster.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `y`: hidden state to start from `(L, D)`.
+    - `b`: evidence `(L, V)`.
+    - `steps`: number of steps; a traced integer is allowed where no gradient is taken.
+    - `step`: size of a step in time constants.
+    - `momentum`: share of the last change that is kept, in [0, 1).
+
+    **Returns:** the hidden state `(L, D)`, without momentum at `t = steps * step`.
+
+    **Raises:** `ValueError` if shapes do not match.
+
+    **Source:** the heavy ball, Polyak 1964.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    b = ed.flow.Given(jnp.arange(8) % 3).field(model.energy.vocabulary.codes)
+    y = ed.flow.relax(model.energy, model.energy.neutral(8), b, steps=4, step=0.5)
+    assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
+    ```
+    """
+
+    def euler(y, _):
+        return y + step * energy.kappa * energy.force(y, b), None
+
+    def heavy(state, _):
+        y, v = state
+        v = momentum * v + step * energy.kappa * energy.force(y, b)
+        return (y + v, v), None
+
+    light = isinstance(momentum, float | int) and momentum == 0
+    move, state = (euler, y) if light else (heavy, (y, jnp.zeros_like(y)))
+    if isinstance(steps, int):
+        state, _ = jax.lax.scan(move, state, None, length=steps)
+    else:
+        state = jax.lax.fori_loop(0, steps, lambda _, state: move(state, None)[0], state)
+    return state if light else state[0]
