@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
@@ -181,12 +180,7 @@ def solve(
         )
         terms = diffrax.MultiTerm(drift, noise)
 
-    read = {"state": lambda t, y, args: y, "time": lambda t, y, args: t}
-    probes = {} if probes is None else dict(probes)
-    # diffrax calls save functions with traced times; a probe sees the field, not diffrax
-    for name, probe in probes.items():
-        read[f"probe {name}"] = lambda t, y, args, probe=probe: probe(t, y, field)
-    record = lambda t, y, args: {name: function(t, y, args) for name, function in read.items()}
+    record = lambda t, y, args: (t, y)
     subs = [diffrax.SubSaveAt(t1=True, fn=record)]
     if times is not None:
         times = eqx.error_if(
@@ -198,36 +192,51 @@ def solve(
     event = None
     if stop is not None:
         event = diffrax.Event(lambda t, y, args, **_: stop(field(t, y)))
-    # diffrax marks records not yet made with infinity, which numpy warns about where a probe reads integers
-    with np.errstate(invalid="ignore"):
-        solution = diffrax.diffeqsolve(
-            terms,
-            solver,
-            t0,
-            t1,
-            step,
-            state,
-            saveat=diffrax.SaveAt(subs=subs),
-            stepsize_controller=controller,
-            event=event,
-            adjoint=adjoint,
-            max_steps=max_steps,
-            throw=False,
-        )
+    solution = diffrax.diffeqsolve(
+        terms,
+        solver,
+        t0,
+        t1,
+        step,
+        state,
+        saveat=diffrax.SaveAt(subs=subs),
+        stepsize_controller=controller,
+        event=event,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        throw=False,
+    )
     saved = solution.ys[0]  # pyright: ignore
     if times is not None:
         saved = jax.tree.map(lambda a, z: jnp.concatenate([a, z]), solution.ys[1], saved)  # pyright: ignore
     stats = solution.stats
     calls = _calls(solver, stats["num_steps"]) + (0 if stop is None else stats["num_accepted_steps"])
     return Trajectory(
-        times=saved["time"],
-        states=saved["state"],
-        probes={name: saved[f"probe {name}"] for name in probes},
+        times=saved[0],
+        states=saved[1],
+        probes=_read({} if probes is None else dict(probes), saved, field),
         force_evaluations=field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
         result=solution.result,
     )
+
+
+def _read(probes, records, field):
+    """Every probe at every record, after the motion: read inside of it, each would be compiled several times over."""
+    if not probes:
+        return {}
+    reached = jnp.isfinite(records[0])  # diffrax marks times that were never reached with infinity
+    mark = lambda leaf, other: jnp.where(reached.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
+    # the last record always exists: it stands in where there is nothing to read
+    safe = jax.tree.map(lambda leaf: mark(leaf, leaf[-1]), records)
+    read = lambda record: {name: probe(*record, field) for name, probe in probes.items()}
+    return jax.tree.map(lambda leaf: mark(leaf, _never(leaf.dtype)), jax.lax.map(read, safe))
+
+
+def _never(dtype: Any) -> Any:
+    """What marks a record that was not made: infinity, or the largest integer there is."""
+    return jnp.iinfo(dtype).max if jnp.issubdtype(dtype, jnp.integer) else jnp.asarray(jnp.inf, dtype)
 
 
 def _calls(solver: diffrax.AbstractSolver, steps: Int[Array, ""]) -> Int[Array, ""]:

@@ -1,0 +1,184 @@
+"""Break the code on purpose, once a law, and see that the test of that law notices.
+
+    python benchmarks/break_laws.py
+
+Every line of `FAULTS` is one fault: the law, the file, what is replaced by what, and the tests that must fail. The
+package is copied, broken there, and tested there. Prints a table; exit code 1 if a fault goes unnoticed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTS = (
+    (
+        "1: g is the gradient of its Lagrangian",
+        "energy/_neurons.py",
+        "integral.defjvps(lambda dz, _, z: jax.nn.softplus(z) * dz)",
+        "integral.defjvps(lambda dz, _, z: jax.nn.relu(z) * dz)",
+        "tests/test_energy.py -k activation_is_the_gradient",
+    ),
+    (
+        "1: the Lagrangian is convex",
+        "energy/_neurons.py",
+        "scale = jnp.sqrt(jnp.var(y) + jnp.exp(self.log_epsilon))",
+        "scale = -jnp.sqrt(jnp.var(y) + jnp.exp(self.log_epsilon))",
+        "tests/test_energy.py -k lagrangian_is_convex",
+    ),
+    (
+        "1: a temperature has its true gradient",
+        "energy/_neurons.py",
+        "return jax.nn.logsumexp(beta * y) / beta",
+        "return jax.nn.logsumexp(beta * y) / jax.lax.stop_gradient(beta)",
+        "tests/test_energy.py -k parameters_of_the_lagrangian",
+    ),
+    (
+        "2: the force is minus the slope of F (keys detached)",
+        "energy/_synapses.py",
+        'k = einsum(g, self.keys, "l d, h k d -> h l k")',
+        'k = einsum(jax.lax.stop_gradient(g), self.keys, "l d, h k d -> h l k")',
+        "tests/test_energy.py -k has_a_true_force",
+    ),
+    (
+        "2: terms sum to F (a term forgotten)",
+        "energy/_network.py",
+        "return _total(self.terms(y, b, spring=spring, mask=mask))",
+        "return _total({k: v for k, v in self.terms(y, b, spring=spring, mask=mask).items() if k != 'bias'})",
+        "tests/test_energy.py -k terms_sum_to_f",
+    ),
+    (
+        "2: attention excludes itself",
+        "energy/_synapses.py",
+        "others = ~jnp.eye(length, dtype=bool)",
+        "others = jnp.ones((length, length), bool)",
+        "tests/test_energy.py -k excludes_itself",
+    ),
+    (
+        "2: an empty attention row gives 0, not NaN",
+        "energy/_synapses.py",
+        "lse = jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)",
+        "lse = jax.nn.logsumexp(score, axis=-1)",
+        "tests/test_energy.py -k excludes_itself",
+    ),
+    (
+        "2: padding does not pull",
+        "energy/_synapses.py",
+        "others & mask[None, :] & mask[:, None]",
+        "others",
+        "tests/test_energy.py -k padding_does_not_pull",
+    ),
+    (
+        "3: the score is the gradient of F",
+        "flow/_evidence.py",
+        "return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None] ** 2",
+        "return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None]",
+        "tests/test_flow.py -k score_is_the_gradient",
+    ),
+    (
+        "3: at rest the denoiser is a gradient (a force that is none)",
+        "energy/_network.py",
+        "return -jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)",
+        "return jnp.roll(0.05 * g, 1, 1) - jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)",
+        "tests/test_flow.py -k envelope_theorem",
+    ),
+    (
+        "4: relaxation never raises F (uphill)",
+        "flow/_field.py",
+        "return self.energy.kappa * self.energy.force(state, b)",
+        "return -self.energy.kappa * self.energy.force(state, b)",
+        "tests/test_flow.py -k never_raises_f",
+    ),
+    (
+        "4: F falls by what is dissipated (half the force)",
+        "flow/_field.py",
+        "return self.energy.kappa * self.energy.force(state, b)",
+        "return 0.5 * self.energy.kappa * self.energy.force(state, b)",
+        "tests/test_flow.py -k never_raises_f",
+    ),
+    (
+        "4: the rest point is finite (no leak)",
+        "energy/_network.py",
+        'terms = {"neurons": jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}',
+        'terms = {"neurons": -0.1 * jnp.sum(y * g, axis=-1)}',
+        "tests/test_flow.py -k rest_point_is_finite",
+    ),
+    (
+        "5: without a network the flow is that of the Gaussian mixture",
+        "flow/_field.py",
+        "return self.energy.denoised(self._settle(b), b) - state",
+        "return self.energy.denoised(self._settle(b), b) - 0.9 * state",
+        "tests/test_flow.py -k without_a_network",
+    ),
+    (
+        "5: the likelihood of the flow equals enumeration",
+        "energy/_network.py",
+        "return self.posterior(y, b) @ self.vocabulary.codes",
+        "return self.posterior(y, 0.9 * b) @ self.vocabulary.codes",
+        "tests/test_flow.py -k likelihood_of_the_flow",
+    ),
+    (
+        "8: a solver of order n has slope n (always Euler)",
+        "flow/_solve.py",
+        "    drift = diffrax.ODETerm(",
+        "    solver = diffrax.Euler()\n    drift = diffrax.ODETerm(",
+        "tests/test_flow.py -k slope_n",
+    ),
+    (
+        "8: the answer does not depend on the step (the relaxation's clock is wrong)",
+        "flow/_relax.py",
+        "return y + step * energy.kappa * energy.force(y, b), None",
+        "return y + jnp.sqrt(0.36 * step) * energy.kappa * energy.force(y, b), None",
+        "tests/test_flow.py -k relax_is_euler",
+    ),
+    (
+        "8: save and load are bitwise",
+        "learn/_checkpoint.py",
+        "arrays[place] = np.asarray(value)",
+        "arrays[place] = np.asarray(value) * (1 + 1e-7)",
+        "tests/test_learn.py -k save_and_load_are_bitwise",
+    ),
+)
+
+
+def noticed(file: str, old: str, new: str, tests: str) -> bool:
+    """Whether the tests fail when `old` is replaced by `new` in a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("energy_dllm", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        broken = copy / "energy_dllm" / file
+        text = broken.read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{file} has {text.count(old)} times {old!r}; expected once. Mend FAULTS.")
+        broken.write_text(text.replace(old, new))
+        path, _, words = tests.partition(" -k ")
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", path, "-k", words]
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(command, cwd=copy, env=env, capture_output=True).returncode == 1
+
+
+def main() -> None:
+    """Break, test, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--law", help="only the faults of laws that start so")
+    options = parser.parse_args()
+    unnoticed = 0
+    print("| law, and how it is broken | test | noticed |\n|---|---|---|", flush=True)
+    for law, *fault in FAULTS:
+        if options.law and not law.startswith(options.law):
+            continue
+        good = noticed(*fault)
+        unnoticed += not good
+        print(f"| {law} | `{fault[3]}` | {'yes' if good else 'NO'} |", flush=True)
+    sys.exit(unnoticed > 0)
+
+
+if __name__ == "__main__":
+    main()
