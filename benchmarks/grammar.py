@@ -9,10 +9,10 @@ window of that length (a window does not say where it was cut, so this lies abov
 import argparse
 import json
 import math
-import time
 from pathlib import Path
 
 import jax
+from recipe import seconds, train
 
 import energy_dllm as ed
 
@@ -31,8 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     corpus = ed.data.grammar_corpus(characters=2_000_000)
     model = ed.EnergyDLLM(corpus.tokenizer, dim=options.dim, key=jax.random.key(options.seed))
-    start = time.monotonic()
-    model = ed.fit(
+    model = train(
         model,
         corpus,
         ed.learn.Denoising(gaussian=options.gaussian, typo=0.25 * options.gaussian),
@@ -43,7 +42,6 @@ def main() -> None:
         seed=options.seed,
         directory=options.out,
     )
-    seconds = time.monotonic() - start
     ed.save(options.out / "model.safetensors", model)
     score = ed.evaluate(model, corpus.validation, length=options.length, windows=1024)
     exact = ed.data.Grammar().window_entropy(options.length) / math.log(2)
@@ -53,7 +51,7 @@ def main() -> None:
         "exact_entropy_bits_per_char": exact,
         "entropy_rate_bits_per_char": ed.data.Grammar().entropy_rate() / math.log(2),
         "ratio": score.masked_nelbo_bits_per_char / exact,
-        "seconds": round(seconds),
+        "seconds": round(seconds(options.out)),
         "steps": options.steps,
         "relaxation_curve": score.relaxation_curve,
         "step_curve": score.step_curve,

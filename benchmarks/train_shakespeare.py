@@ -10,12 +10,12 @@ log go to `--out`; run again to resume. Then the model is evaluated on both play
 import argparse
 import lzma
 import re
-import time
 import unicodedata
 from pathlib import Path
 
 import jax
 import numpy as np
+from recipe import SHARE, seconds, train
 
 import energy_dllm as ed
 
@@ -63,19 +63,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
     options = parser.parse_args()
     texts = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())
-    train = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
+    written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
     tokenizer = ed.data.Characters.from_text("".join(texts.values()))
     corpus = ed.data.Corpus(
         name="plays",
         tokenizer=tokenizer,
-        train=tokenizer.encode(train).astype(np.uint8),
+        train=tokenizer.encode(written).astype(np.uint8),
         validation=tokenizer.encode(texts[VALIDATION]),
         test=tokenizer.encode(texts[TEST]),
     )
-    print(f"{len(texts)} plays, {len(train):,} characters, alphabet of {tokenizer.size}", flush=True)
+    print(f"{len(texts)} plays, {len(written):,} characters, alphabet of {tokenizer.size}", flush=True)
     model = ed.EnergyDLLM(tokenizer, dim=options.dim, key=jax.random.key(options.seed))
-    start = time.monotonic()
-    model = ed.fit(
+    model = train(
         model,
         corpus,
         ed.learn.Denoising(),
@@ -86,20 +85,19 @@ def main() -> None:
         seed=options.seed,
         directory=options.out,
     )
-    seconds = time.monotonic() - start
     scores = {
         name: ed.evaluate(model, ids, length=options.length, windows=256, curves=name == "validation").as_dict()
         for name, ids in (("validation", corpus.validation), ("test", corpus.test))
     }
     notes = {
         "name": "shakespeare",
-        "data": f"{len(texts) - 2} plays of Shakespeare, {len(train)} characters; held out: {VALIDATION}, {TEST}",
+        "data": f"{len(texts) - 2} plays of Shakespeare, {len(written)} characters; held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} --dim {options.dim} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
-        "steps": options.steps,
+        "steps": f"{options.steps}, then {round(SHARE * options.steps)} at late times",
         "seed": options.seed,
-        "seconds": round(seconds),
+        "seconds": round(seconds(options.out)),
         "scores": scores,
         "limits": "Small and briefly trained: it spells, it does not mean. Windows of 64 characters in training.",
     }

@@ -2,18 +2,19 @@
 
     python benchmarks/twins.py ../shared/data/tinyshakespeare.txt --steps 2000 --out runs/twins
 
-Trains on the first 90 % of the text, evaluates on the last 10 %, one model after the other, resumes where it was
-stopped, and writes `twins.json` and the table `twins.md`. Parameters are counted without the fixed one-hot codes.
+Every training has two parts, see `recipe.py`: `--steps`, and 15 % more. Trains on the first 90 % of the text, evaluates
+on the last 10 %, one model after the other, resumes where it was stopped, and writes `twins.json` and the table
+`twins.md`. Parameters are counted without the fixed one-hot codes.
 """
 
 import argparse
 import json
 import math
-import time
 from pathlib import Path
 
 import equinox as eqx
 import jax
+from recipe import seconds, train
 
 import energy_dllm as ed
 
@@ -64,8 +65,7 @@ def main() -> None:
         if options.only and name not in options.only:
             continue
         folder = options.out / name.replace(" ", "_")
-        start = time.monotonic()
-        model = ed.fit(
+        model = train(
             model,
             corpus,
             objective,
@@ -75,13 +75,13 @@ def main() -> None:
             learning_rate=options.learning_rate,
             directory=folder,
         )
-        seconds = time.monotonic() - start
+        spent = seconds(folder)
         ed.save(folder / "model.safetensors", model)
         score = ed.evaluate(model, corpus.validation, length=options.length, windows=options.windows)
-        rows[name] = dict(parameters=count(model), seconds=round(seconds), steps=options.steps, **score.as_dict())
+        rows[name] = dict(parameters=count(model), seconds=round(spent), steps=options.steps, **score.as_dict())
         bits, error = score.masked_nelbo_bits_per_char, score.standard_error
         print(
-            f"{name}: {bits:.4f} +- {error:.4f} bits/char, {bits * math.log(2):.4f} nats, {seconds:.0f} s",
+            f"{name}: {bits:.4f} +- {error:.4f} bits/char, {bits * math.log(2):.4f} nats, {spent:.0f} s",
             flush=True,
         )
         options.out.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ class EnergyDLLM(eqx.Module):
         head_dim: int = 16,
         memories: int | None = None,
         reach: int = 3,
-        steps: int = 16,
+        steps: int = 24,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
         energy: FreeEnergy | None = None,

@@ -39,6 +39,17 @@ def make_energy(key, *, dim=8, size=5, neurons="layer norm", synapses=("pairwise
     return jax.tree.map(lambda leaf: leaf, energy), 0.7 * jax.random.normal(k3, (6, dim))
 
 
+def small_model(alphabet, *, steps=3):
+    """A model with one synapse: where the laws are about writing, the compiler has less to do."""
+    tokenizer = ed.data.Characters(alphabet)
+    k1, k2 = jax.random.split(jax.random.key(0))
+    network = ed.energy.Network(
+        ed.energy.LayerNorm(), {"pairwise": ed.energy.Pairwise(16, offsets=2, rank=4, key=k1)}, jnp.zeros(16)
+    )
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(tokenizer.size, 16, key=k2), kappa=8.0)
+    return ed.EnergyDLLM(tokenizer, energy=energy, steps=steps, key=k1)
+
+
 def finite_difference(function, point, direction, epsilon=1e-5):
     """Central difference of a scalar function of a PyTree along a direction."""
     ahead = jax.tree.map(lambda p, d: p + epsilon * d, point, direction)

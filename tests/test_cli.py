@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
+import families
 import pytest
 
 import energy_dllm as ed
@@ -30,8 +30,7 @@ WRITTEN = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    tiny = ed.EnergyDLLM(ed.data.Characters("abc \n"), dim=16, steps=2, key=jax.random.key(0))
-    ed.save(path, tiny, notes={"steps": 0})
+    ed.save(path, families.small_model("abc \n", steps=2), notes={"steps": 0})
     return str(path)
 
 
@@ -131,7 +130,7 @@ def test_tables(run, model, tmp_path):
     code, out, _ = run("evaluate", model, str(text), "--length", "8", "--windows", "2")
     assert code == 0 and "bits per character" in out and "█" in out
     code, out, _ = run("info", model)
-    assert code == 0 and "attention" in out and "tiny.safetensors" in out
+    assert code == 0 and "pairwise" in out and "tiny.safetensors" in out
     assert "shipped" in run("info")[1]
 
 

@@ -358,6 +358,8 @@ def test_a_heavy_ball_comes_to_the_same_rest_sooner(landscape):
     assert away(2000, 0.8) < 1e-8
     assert away(40, 0.5) < 0.7 * away(40, 0.0)  # twice as far along
     assert jnp.array_equal(go(20, jnp.asarray(0.0)), go(20, 0.0))  # no momentum, no difference
+    with pytest.raises(ValueError, match="`momentum` is 1.0"):
+        go(1, 1.0)
 
 
 def test_force_evaluations_are_counted(landscape):

@@ -4,6 +4,7 @@ import functools
 
 import diffrax
 import equinox as eqx
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ LENGTH, STEPS = 12, 4
 
 @pytest.fixture(scope="module")
 def model():
-    return ed.EnergyDLLM(ed.data.Characters("abc ["), dim=16, steps=3, key=jax.random.key(0))
+    return families.small_model("abc [")
 
 
 # One relaxation inside, not ten: the laws are the same and the compiler has less to do.

@@ -34,7 +34,7 @@ def relax(
 
     **Returns:** the hidden state `(L, D)`, without momentum at `t = steps * step`.
 
-    **Raises:** `ValueError` if shapes do not match.
+    **Raises:** `ValueError` if shapes do not match or `momentum` is not in [0, 1).
 
     **Source:** the heavy ball, Polyak 1964.
 
@@ -58,10 +58,15 @@ def relax(
         v = momentum * v + step * energy.kappa * energy.force(y, b)
         return (y + v, v), None
 
-    light = isinstance(momentum, float | int) and momentum == 0
-    move, state = (euler, y) if light else (heavy, (y, jnp.zeros_like(y)))
+    if isinstance(momentum, float | int) and not 0 <= momentum < 1:
+        raise ValueError(f"`momentum` is {momentum}; expected a share of at least 0 and below 1, such as 0.9.")
+    if isinstance(momentum, float | int) and momentum == 0:
+        return _loop(euler, y, steps)
+    return _loop(heavy, (y, jnp.zeros_like(y)), steps)[0]
+
+
+def _loop(move, state, steps):
+    """`steps` moves: a scan where their number is known, which can be differentiated, a loop where it is not."""
     if isinstance(steps, int):
-        state, _ = jax.lax.scan(move, state, None, length=steps)
-    else:
-        state = jax.lax.fori_loop(0, steps, lambda _, state: move(state, None)[0], state)
-    return state if light else state[0]
+        return jax.lax.scan(move, state, None, length=steps)[0]
+    return jax.lax.fori_loop(0, steps, lambda _, state: move(state, None)[0], state)

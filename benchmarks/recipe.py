@@ -1,0 +1,60 @@
+"""The training of every model in these benchmarks: a long first part, then a short second one.
+
+For the energy model the second part looks at late times only (every batch descends with momentum, none for less than
+eight steps), so that what was learned on the way also holds at rest. Twins get the same windows, the same number of
+steps and the same learning rates; their objective stays what it was.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import equinox as eqx
+
+import energy_dllm as ed
+
+
+SHARE = 0.15
+LEARNING_RATE = 2e-3
+
+
+def train(
+    model: eqx.Module,
+    corpus: ed.data.Corpus,
+    objective: ed.learn.AbstractObjective,
+    *,
+    steps: int,
+    directory: Path,
+    learning_rate: float,
+    seed: int = 0,
+    **sizes: int,
+):
+    """The trained model; `steps` in the first part, `SHARE` of that in the second. Resumes where it was stopped."""
+    model = ed.fit(
+        model, corpus, objective, steps=steps, learning_rate=learning_rate, seed=seed, directory=directory, **sizes
+    )
+    if isinstance(objective, ed.learn.Denoising):
+        objective = dataclasses.replace(objective, shortest=8, heavy=1.0, anneal=0.0)
+    return ed.fit(
+        model,
+        corpus,
+        objective,
+        steps=round(SHARE * steps),
+        learning_rate=LEARNING_RATE,
+        average=0.99,
+        seed=seed + 1,
+        directory=directory / "settled",
+        **sizes,
+    )
+
+
+def seconds(directory: Path) -> float:
+    """Wall-clock seconds that both parts took, over all processes that took part."""
+    total = 0.0
+    for log in (directory / "log.jsonl", directory / "settled" / "log.jsonl"):
+        last = 0.0
+        for line in log.read_text().splitlines():
+            now = json.loads(line)["seconds"]
+            total += now - last if now >= last else now
+            last = now
+    return total
