@@ -1,8 +1,8 @@
 """The training of every model in these benchmarks: a long first part, then a short second one.
 
-For the energy model the second part looks at late times only (every batch descends with momentum, none for less than
-eight steps), so that what was learned on the way also holds at rest. Twins get the same windows, the same number of
-steps and the same learning rates; their objective stays what it was.
+For the energy model the second part looks at late times only: every batch descends with momentum, none for less than
+eight steps, and the gradient follows twelve steps that keep the momentum, so that it sees slow drifts. Twins get the
+same windows, the same number of steps and the same learning rates; their objective stays what it was.
 """
 
 import dataclasses
@@ -27,19 +27,21 @@ def train(
     directory: Path,
     learning_rate: float,
     seed: int = 0,
+    until: int | None = None,
+    settling: int | None = None,
     **sizes: int,
 ):
-    """The trained model; `steps` in the first part, `SHARE` of that in the second. Resumes where it was stopped."""
-    model = ed.fit(
-        model, corpus, objective, steps=steps, learning_rate=learning_rate, seed=seed, directory=directory, **sizes
-    )
+    """The trained model; `steps` in the first part (or only `until`), `settling` in the second, by default `SHARE` of
+    those. Resumes where it was stopped."""
+    settings = dict(learning_rate=learning_rate, seed=seed, until=until, directory=directory, **sizes)
+    model = ed.fit(model, corpus, objective, steps=steps, **settings)
     if isinstance(objective, ed.learn.Denoising):
-        objective = dataclasses.replace(objective, shortest=8, heavy=1.0, anneal=0.0)
+        objective = dataclasses.replace(objective, shortest=8, heavy=1.0, tracked=12, carry=True, anneal=0.0)
     return ed.fit(
         model,
         corpus,
         objective,
-        steps=round(SHARE * steps),
+        steps=round(SHARE * steps) if settling is None else settling,
         learning_rate=LEARNING_RATE,
         average=0.99,
         seed=seed + 1,

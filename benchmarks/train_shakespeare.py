@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from recipe import SHARE, seconds, train
+from recipe import seconds, train
 
 import energy_dllm as ed
 
@@ -55,6 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plays", type=Path)
     parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--until", type=int, help="go on to the second part after so many steps")
+    parser.add_argument("--settling", type=int, default=300, help="steps of the second part, see recipe.py")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -83,6 +85,8 @@ def main() -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
+        until=options.until,
+        settling=options.settling,
         directory=options.out,
     )
     scores = {
@@ -92,10 +96,11 @@ def main() -> None:
     notes = {
         "name": "shakespeare",
         "data": f"{len(texts) - 2} plays of Shakespeare, {len(written)} characters; held out: {VALIDATION}, {TEST}",
-        "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} --dim {options.dim} "
+        "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
+        f"--until {options.until or options.steps} --settling {options.settling} --dim {options.dim} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
-        "steps": f"{options.steps}, then {round(SHARE * options.steps)} at late times",
+        "steps": f"{options.until or options.steps} of {options.steps}, then {options.settling} at late times",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),
         "scores": scores,

@@ -120,12 +120,12 @@ def test_a_share_of_the_batches_is_heavy_and_ends_where_it_says(model, corpus):
     assert sorted(set(momentum.tolist())) == pytest.approx([0.0, 0.8]) and 0.17 < jnp.mean(momentum > 0) < 0.33
 
 
-def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey):
+@pytest.mark.parametrize("carry", [False, True])
+def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey, carry):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
     model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, model)
-    objective = ed.learn.Denoising(
-        horizon=0, tracked=3, start=0.5
-    )  # no untracked steps: the whole motion is differentiated
+    # no untracked steps: the whole motion is differentiated
+    objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5, heavy=1.0, carry=carry)
     key = getkey()
     where = lambda m: m.energy.network.synapses["pairwise"].left
     loss = jax.jit(lambda w: objective(eqx.tree_at(where, model, w), ids, key, jnp.array(1.0)))
@@ -214,6 +214,17 @@ def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
     assert len(losses[0]) == 60 and losses[0] == losses[1]
 
 
+def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
+    twin = TWINS["masked"](corpus.tokenizer.size, getkey())
+    go = lambda **settings: ed.fit(twin, corpus, ed.learn.Masking(), steps=4, length=8, batch_size=2, **settings)
+    half = go(until=2, directory=tmp_path)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    whole, resumed = go(), go(directory=tmp_path)
+    same = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+    arrays = lambda model: eqx.filter(model, eqx.is_array)
+    assert same(arrays(whole), arrays(resumed)) and not same(arrays(half), arrays(whole))
+
+
 def test_a_folder_of_another_training_is_refused(model, corpus, tmp_path):
     train(model, corpus, directory=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
@@ -246,6 +257,8 @@ def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(model, co
         (dict(length=100_000), "100000"),
         (dict(learning_rate=0.0), "`learning_rate` is 0"),
         (dict(average=1.0), "`average` is 1"),
+        (dict(until=0), "`until` is 0"),
+        (dict(until=5), "`until` is 5; expected one of the 4 `steps`"),
     ],
 )
 def test_fit_names_bad_settings(settings, message, model, corpus):

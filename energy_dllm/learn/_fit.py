@@ -44,6 +44,7 @@ def fit(
     learning_rate: float = 6e-3,
     optimizer: optax.GradientTransformation | None = None,
     average: float = 0.999,
+    until: int | None = None,
     seed: int = 0,
     directory: str | os.PathLike | None = None,
     checkpoint_seconds: float = 60.0,
@@ -65,6 +66,7 @@ def fit(
     - `learning_rate`: peak of a cosine schedule with a warm-up of 5 %, for the default optimizer (Adam, gradients
       clipped to norm 1). `optimizer`: any optax transformation in its place.
     - `average`: decay of the exponential moving average of the parameters, which is what is returned.
+    - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
     - `seed`: of windows, masks and noise.
     - `checkpoint_seconds`: time between checkpoints.
     - `progress`: show a progress bar.
@@ -87,6 +89,9 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"`steps` is {steps}; expected at least one training step.")
+    end = steps if until is None else until
+    if not 0 < end <= steps:
+        raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
     if not 0 <= average < 1:
         raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
     windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed)
@@ -120,7 +125,7 @@ def fit(
     start, saved = time.monotonic(), time.monotonic()
     first = int(run.step)
     with _bar(progress, steps, first) as advance, _Log(folder, first) as log:
-        for n in range(first, steps):
+        for n in range(first, end):
             place = windows.get_state()
             ids = jnp.asarray(next(windows))
             batch_key = jax.random.fold_in(key, n)
@@ -138,7 +143,7 @@ def fit(
             now = time.monotonic()
             log(step=n + 1, loss=float(loss), gradient_norm=float(norm), seconds=round(now - start, 3))
             advance(float(loss))
-            if folder is not None and (now - saved > checkpoint_seconds or n + 1 == steps):
+            if folder is not None and (now - saved > checkpoint_seconds or n + 1 == end):
                 _checkpoint(folder, run, settings, windows)
                 saved = now
     return eqx.combine(run.average, static)

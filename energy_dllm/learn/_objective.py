@@ -44,8 +44,9 @@ class Denoising(AbstractObjective):
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
     log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of the
     batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes
-    `1 / (1 - momentum)` times as far, so that few steps see the landscape at rest. Both ends of the draw grow
-    geometrically from 0 over the first `anneal` of the training. `stillness` asks that the motion has ended by then;
+    `1 / (1 - momentum)` times as far, so that few steps see the landscape at rest; with `carry` the tracked steps keep
+    that momentum, and the gradient sees what is slow. Both ends of the draw grow geometrically from 0 over the first
+    `anneal` of the training. `stillness` asks that the motion has ended by then;
     the log has what each part is worth.
 
     **Arguments:**
@@ -58,6 +59,7 @@ class Denoising(AbstractObjective):
     - `stillness`: weight of the squared speed of the neurons at the end.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
     - `heavy`, `momentum`: share of the batches that descend with momentum, and how much of it.
+    - `carry`: whether the tracked steps keep the momentum. Four steps then see little; twelve are worth their price.
 
     **Raises:** `ValueError` for shares or a momentum outside [0, 1], steps that are not positive or a negative weight.
 
@@ -83,6 +85,7 @@ class Denoising(AbstractObjective):
     start: float = eqx.field(static=True)
     heavy: float = eqx.field(static=True)
     momentum: float = eqx.field(static=True)
+    carry: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class Denoising(AbstractObjective):
         start: float = 1.0,
         heavy: float = 0.7,
         momentum: float = 0.9,
+        carry: bool = False,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
@@ -113,7 +117,7 @@ class Denoising(AbstractObjective):
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
-        self.heavy, self.momentum = heavy, momentum
+        self.heavy, self.momentum, self.carry = heavy, momentum, carry
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over the tokens that are to be predicted, plus the stillness term."""
@@ -125,8 +129,12 @@ class Denoising(AbstractObjective):
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
 
         def settle(y, b):
-            y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step, momentum))
-            y = relax(energy, y, b, steps=self.tracked, step=step)
+            y, v = jax.lax.stop_gradient(_descend(frozen, y, b, free, step, momentum))
+            if self.carry:
+                push = lambda state, _: (_push(energy, state, b, step, momentum), None)
+                (y, _), _ = jax.lax.scan(push, (y, v), None, length=self.tracked)
+            else:
+                y = relax(energy, y, b, steps=self.tracked, step=step)
             speed = energy.kappa * energy.force(y, b) if self.stillness else jnp.zeros_like(y)
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(speed**2)
 
@@ -181,7 +189,7 @@ class Denoising(AbstractObjective):
         @eqx.filter_jit
         def terms(steps):
             def after(y, b):
-                y = _descend(model.energy, y, b, jnp.minimum(steps, free), step, momentum)
+                y, _ = _descend(model.energy, y, b, jnp.minimum(steps, free), step, momentum)
                 return model.energy.terms(relax(model.energy, y, b, steps=jnp.maximum(steps - free, 0), step=step), b)
 
             return jax.vmap(after)(neutral, b)
@@ -244,10 +252,15 @@ class NextToken(AbstractObjective):
 
 
 def _descend(energy, y, b, steps, step, momentum):
-    """Plain steps into the valley, then, if there is momentum, a heavy ball along it."""
-    plain = jnp.minimum(steps, 6)
-    y = relax(energy, y, b, steps=plain, step=step)
-    return relax(energy, y, b, steps=steps - plain, step=step, momentum=momentum)
+    """State and velocity after plain steps into the valley and then, if there is momentum, a heavy ball along it."""
+    push = lambda n, state: _push(energy, state, b, step, jnp.where(n <= 6, 0.0, momentum))
+    return jax.lax.fori_loop(0, steps, push, (y, jnp.zeros_like(y)))
+
+
+def _push(energy, state, b, step, momentum):
+    y, v = state
+    v = momentum * v + step * energy.kappa * energy.force(y, b)
+    return y + v, v
 
 
 def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:
