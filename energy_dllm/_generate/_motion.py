@@ -25,7 +25,7 @@ from ..flow import (
 
 
 FIELD: Callable[[FreeEnergy, Given], AbstractField] = ProbabilityFlow
-STEPS = 64
+STEPS = 24
 CHURN = 0.0
 FRAMES = 32
 """What `generate` and `infill` do where nothing is said, decided here and nowhere else: the motion, its steps

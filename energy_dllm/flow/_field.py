@@ -130,7 +130,7 @@ class ProbabilityFlow(AbstractField):
         energy: FreeEnergy,
         given: AbstractEvidence | None = None,
         *,
-        steps: int = 10,
+        steps: int = 24,
         step: float = 0.6,
     ):
         if steps < 1 or not step > 0:
