@@ -143,6 +143,34 @@ FAULTS = (
         "arrays[place] = np.asarray(value) * (1 + 1e-7)",
         "tests/test_learn.py -k save_and_load_are_bitwise",
     ),
+    (
+        "a heavy ball comes to the same rest (momentum that pushes)",
+        "flow/_relax.py",
+        "v = momentum * v + step * energy.kappa * energy.force(y, b)",
+        "v = momentum * v + step * energy.kappa * energy.force(y, b) + 1e-3 * momentum",
+        "tests/test_flow.py -k heavy_ball",
+    ),
+    (
+        "probes of times never reached are marked",
+        "flow/_solve.py",
+        "return jax.tree.map(lambda leaf: mark(leaf, _never(leaf.dtype)), jax.lax.map(read, safe))",
+        "return jax.lax.map(read, safe)",
+        "tests/test_flow.py -k never_reached",
+    ),
+    (
+        "the gradient follows the tracked steps (one of them detached)",
+        "learn/_objective.py",
+        "    y, v = state\n",
+        "    y, v = jax.lax.stop_gradient(state)\n",
+        "tests/test_learn.py -k true_gradient_in",
+    ),
+    (
+        "a pause changes nothing (one step too many)",
+        "learn/_fit.py",
+        "for n in range(first, end):",
+        "for n in range(first, min(end + 1, steps)):",
+        "tests/test_learn.py -k pause",
+    ),
 )
 
 

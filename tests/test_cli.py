@@ -1,6 +1,7 @@
 """The command line: exit codes, one sentence for every bad input, one JSON object and nothing else."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -236,3 +237,17 @@ def test_module_is_the_command():
     argv = [sys.executable, "-m", "energy_dllm", "generate", "nowhere"]
     ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 2 and ran.stderr.startswith("energy-dllm: `path` nowhere is neither")
+
+
+@pytest.mark.parametrize("before", ["", "import jax; ", "import os; os.environ['EQX_ON_ERROR'] = 'raise'; "])
+def test_compilations_are_kept_unless_jax_is_at_work_or_the_user_says_otherwise(before, tmp_path):
+    code = (
+        f"{before}from energy_dllm._cli._compiled import remember\nremember()\nimport os\n"
+        "print(os.environ.get('JAX_COMPILATION_CACHE_DIR'), os.environ.get('EQX_ON_ERROR'))"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "EQX_"))}
+    env["XDG_CACHE_HOME"] = str(tmp_path)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    kept = str(tmp_path / "energy_dllm")
+    expected = {"": f"{kept} nan", "import jax; ": "None None"}.get(before, f"{kept} raise")
+    assert ran.stdout.strip() == expected

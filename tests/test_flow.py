@@ -440,6 +440,29 @@ def test_probes_and_times_of_a_path(landscape):
     assert path.reason == "reached the end of the time interval"
 
 
+def test_probes_at_times_never_reached_are_marked(landscape):
+    field = ed.flow.Relaxation(landscape, ed.flow.Given(jnp.array([0, 1, 2, 0])))
+    probes = {
+        "size": lambda time, state, field: jnp.sum(state**2),
+        "token": lambda time, state, field: jnp.argmax(state[0]),
+    }
+    path = ed.solve(
+        field,
+        landscape.neutral(4),
+        t0=0.0,
+        t1=1e4,
+        times=jnp.array([1.0, 9e3]),
+        probes=probes,
+        stop=ed.flow.SteadyState(1e-4),
+    )
+    assert jnp.isfinite(path.times).tolist() == [True, False, True]
+    reached = jnp.array([0, 2])
+    assert jnp.allclose(path.probes["size"][reached], jnp.sum(path.states[reached] ** 2, axis=(1, 2)))
+    assert path.probes["size"][1] == jnp.inf
+    assert path.probes["token"][1] == jnp.iinfo(path.probes["token"].dtype).max
+    assert (path.probes["token"][reached] == jnp.argmax(path.states[reached, 0], axis=-1)).all()
+
+
 def test_running_out_of_steps_is_said_and_keeps_the_best_state(landscape):
     field = ed.flow.Relaxation(landscape, EVIDENCE["masked"]())
     path = ed.solve(field, landscape.neutral(4), t0=0.0, t1=100.0, step=0.01, max_steps=16)
