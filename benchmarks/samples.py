@@ -28,6 +28,12 @@ def motions(model: ed.EnergyDLLM, evaluations: int):
     yield "joint", evaluations, functools.partial(ed.flow.JointFlow, rate=rate)
 
 
+def settled(model: ed.EnergyDLLM, plan: str):
+    """The motion at rest of so many noise levels and relaxation steps, `24x24` say."""
+    levels, steps = map(int, plan.split("x"))
+    yield f"rest {plan}", levels, functools.partial(ed.flow.ProbabilityFlow, steps=steps, step=model.step)
+
+
 def main() -> None:
     """Sample, judge, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -38,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, nargs="*", default=[16, 64, 256])
     parser.add_argument("--churn", type=float, nargs="*", default=[0.0, 0.5])
+    parser.add_argument("--rest", nargs="*", help="instead: noise levels x relaxation steps at rest, such as 24x24")
     parser.add_argument("--out", type=Path, default=Path("runs/samples.json"))
     options = parser.parse_args()
     model = ed.load(options.model)
@@ -47,8 +54,13 @@ def main() -> None:
     rows = [dict(motion="real text", judged=float(np.mean([judge.bits_per_char(w) for w in windows])))]
     rows[0]["entropy"] = symbol_entropy(windows)
     print(rows[0], flush=True)
-    for evaluations in options.evaluations:
-        for name, steps, field in motions(model, evaluations):
+    if options.rest:
+        plans = [settled(model, plan) for plan in options.rest]
+        options.churn = [0.0]
+    else:
+        plans = [motions(model, evaluations) for evaluations in options.evaluations]
+    for plan in plans:
+        for name, steps, field in plan:
             for churn in options.churn:
                 made = ed.generate(
                     model,
