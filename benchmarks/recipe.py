@@ -1,11 +1,9 @@
 """The training of every model in these benchmarks: a long first part, then a short second one.
 
-For the energy model the second part looks at late times only: every batch descends with momentum, none for less than
-eight steps, and the gradient follows twelve steps that keep the momentum, so that it sees slow drifts. Twins get the
-same windows, the same number of steps and the same learning rates; their objective stays what it was.
+For the energy model the second part looks at late times only (`Denoising.late`). Twins get the same windows and the
+same number of steps; their objective stays what it was.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -36,7 +34,7 @@ def train(
     settings = dict(learning_rate=learning_rate, seed=seed, until=until, directory=directory, **sizes)
     model = ed.fit(model, corpus, objective, steps=steps, **settings)
     if isinstance(objective, ed.learn.Denoising):
-        objective = dataclasses.replace(objective, shortest=8, heavy=1.0, tracked=12, carry=True, anneal=0.0)
+        objective = objective.late()
     return ed.fit(
         model,
         corpus,

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=6e-3)
+    parser.add_argument("--learning-rate", type=float, default=1.2e-2)
     parser.add_argument("--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy model")
     parser.add_argument("--windows", type=int, default=512)
     parser.add_argument("--only", nargs="*")

@@ -20,9 +20,9 @@ class EnergyDLLM(eqx.Module):
 
     - `tokenizer`: strings to ids and back.
     - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
-    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`.
+    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
-    - `memories`, `reach`: stored pairs of the convolutional memory, default `9/4 D`, and how far its cues see.
+    - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
@@ -57,7 +57,7 @@ class EnergyDLLM(eqx.Module):
         heads: int | None = None,
         head_dim: int = 16,
         memories: int | None = None,
-        reach: int = 3,
+        reach: int = 4,
         steps: int = 24,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
@@ -68,10 +68,11 @@ class EnergyDLLM(eqx.Module):
             raise ValueError(f"`dim`={dim}, `steps`={steps} and `step`={step} must be positive.")
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)
+            rank, memories = rank or max(1, dim // 8), memories or 2 * dim
             synapses = {
-                "pairwise": Pairwise(dim, offsets=offsets, rank=rank or max(1, dim // 8), key=k1),
+                "pairwise": Pairwise(dim, offsets=offsets, rank=rank, key=k1),
                 "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
-                "memory": ConvolutionalMemory(dim, memories=memories or max(1, 9 * dim // 4), reach=reach, key=k3),
+                "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
             }
             network = Network(LayerNorm(epsilon=1.0), synapses, jnp.zeros(dim))
             energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 2)

@@ -1,6 +1,9 @@
 """Float64, one thread a process, shapes checked at run time, seeds that can be read off a failure."""
 
+import atexit
 import os
+import shutil
+import tempfile
 import zlib
 
 
@@ -20,9 +23,13 @@ import pytest  # noqa: E402
 jaxtyping.install_import_hook("energy_dllm", "typechecker.typechecker")
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_enable_compilation_cache", False)
-# The tests compile much and compute little.
+# The tests compile much and compute little: few optimisations, and nothing twice. A fresh folder for each process.
 jax.config.update("jax_disable_most_optimizations", True)
+CACHE = tempfile.mkdtemp(prefix="energy-dllm-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("laws")

@@ -105,7 +105,8 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     text.write_text("abc cab\n" * 64)
     out = tmp_path / "made" / "model.safetensors"
     argv = ["train", str(text), "--out", str(out), "--steps", "2", "--dim", "16", "--length", "8"]
-    code, printed, _ = run(*argv, "--batch-size", "2", "--directory", str(tmp_path / "run"), "--json")
+    argv += ["--batch-size", "2", "--settling", "0", "--directory", str(tmp_path / "run"), "--json"]
+    code, printed, _ = run(*argv)
     found = record(printed)
     assert code == 0 and found["steps"] == 2 and found["model"] == str(out)
     assert found["masked_nelbo_bits_per_char"] > 0 and found["standard_error"] > 0
@@ -123,6 +124,32 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     assert code == 0 and found["notes"]["steps"] == 2 and "Characters, 5 symbols" in found["tokenizer"]
     parts = found["parameters"]
     assert parts["all"] == sum(size for name, size in parts.items() if name != "all")
+
+
+def test_train_ends_with_a_part_at_late_times(run, tmp_path, monkeypatch):
+    text, parts = tmp_path / "text.txt", []
+    text.write_text("abc cab\n" * 64)
+
+    def fit(model, corpus, objective, **settings):
+        parts.append((objective.carry, objective.gaussian, settings["steps"], settings["directory"]))
+        return model
+
+    monkeypatch.setattr(ed.learn, "fit", fit)
+    argv = [
+        "train",
+        str(text),
+        "--out",
+        str(tmp_path / "m.safetensors"),
+        "--steps",
+        "5",
+        "--dim",
+        "16",
+        "--length",
+        "8",
+    ]
+    code, printed, _ = run(*argv, "--settling", "3", "--directory", str(tmp_path / "run"), "--json")
+    first, second = (False, 0.4, 5, tmp_path / "run"), (True, 0.4, 3, tmp_path / "run" / "settled")
+    assert code == 0 and parts == [first, second] and record(printed)["settling"] == 3
 
 
 def test_tables(run, model, tmp_path):
@@ -172,6 +199,7 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["train", "TEXT", "--out", "FOLDER"], "is a folder"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`steps` is 0"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`dim`=-8"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--settling", "-1"], "`--settling` is -1"),
         (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
         (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
         (["evaluate", "MODEL", "SHORT"], "window"),

@@ -180,11 +180,33 @@ def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 40
 
 
+def test_matrices_move_along_all_directions_alike_and_the_rest_by_adam(getkey):
+    """One update: singular values of a matrix become equal (Newton-Schulz: to 0.7 .. 1.2), batches of matrices each."""
+    shapes = {"matrix": (40, 16), "heads": (3, 16, 20), "table": (4, 129), "bias": (7,)}
+    gradient = {name: jax.random.normal(getkey(), shape) for name, shape in shapes.items()}
+    parameters = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    optimizer = ed.learn.default_optimizer(1e-2, steps=20)  # one step of warm-up
+    _, state = optimizer.update(gradient, optimizer.init(parameters), parameters)
+    leaves = jax.tree.leaves(optimizer.update(gradient, state, parameters)[0])
+    change = dict(zip(sorted(shapes), leaves, strict=True))
+    for name, longest in (("matrix", 40), ("heads", 20)):
+        assert jnp.linalg.cond(gradient[name]).min() > 2
+        size = jnp.linalg.svd(change[name], compute_uv=False) / (0.2 * longest**0.5 * 1e-2)
+        assert ((size > 0.6) & (size < 1.3)).all()
+    for name in ("table", "bias"):
+        size = -change[name] / (jnp.sign(gradient[name]) * 1e-2)
+        assert jnp.allclose(size, size.ravel()[0], rtol=1e-3) and 0.5 < size.ravel()[0] < 2
+
+
 SCRIPT = textwrap.dedent("""
     import sys, jax
     import energy_dllm as ed
     corpus = ed.data.grammar_corpus(characters=3000)
-    model = ed.EnergyDLLM(corpus.tokenizer, dim=16, key=jax.random.key(0))
+    key, tokenizer = jax.random.key(0), corpus.tokenizer
+    memory = ed.energy.ConvolutionalMemory(16, key=key)
+    network = ed.energy.Network(ed.energy.LayerNorm(), {"memory": memory}, jax.numpy.zeros(16))
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(tokenizer.size, 16, key=key), kappa=8.0)
+    model = ed.EnergyDLLM(tokenizer, energy=energy, key=key)
     objective = ed.learn.Denoising(horizon=2, tracked=2)
     sizes = dict(steps=60, length=12, batch_size=4)
     model = ed.fit(model, corpus, objective, **sizes, directory=sys.argv[1], checkpoint_seconds=0)

@@ -71,13 +71,13 @@ def test_laws_of_the_force_hold_for_the_shipped_energy(shipped, getkey):
     b = shipped.field(ed.flow.Given(ids, jax.random.bernoulli(getkey(), 0.6, ids.shape)))
     y, v = jax.random.normal(getkey(), (2, ids.shape[0], shipped.energy.dim))
     _, dg = jax.jvp(shipped.energy.network.activation, (y,), (v,))
-    slope = families.finite_difference(lambda y: shipped.energy(y, b), y, v)
-    assert jnp.allclose(-jnp.vdot(shipped.energy.force(y, b), dg), slope, rtol=1e-5)
+    slope = families.finite_difference(jax.jit(lambda y: shipped.energy(y, b)), y, v)
+    assert jnp.allclose(-jnp.vdot(jax.jit(shipped.energy.force)(y, b), dg), slope, rtol=1e-5)
 
 
 def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, getkey):
     """Law 8: the default Euler steps against Tsit5 at tolerance 1e-6, on masked text, within 3 %."""
-    ids = shipped.encode(TEXT)
+    ids = shipped.encode(TEXT[:44])
 
     @jax.jit
     def both(known):

@@ -56,55 +56,63 @@ class MappingMemory(AbstractSynapse):
 
 
 class ConvolutionalMemory(AbstractSynapse):
-    """A mapping memory whose cue is a neighbourhood: `E = -sum_i <g_i, W_2 gelu(W_1 h_i + w)>`.
+    """A mapping memory whose cue is a neighbourhood: `E = -sum_i <g_i, W_2 gelu(sum_o C_o A g_(i+o) + w)>`.
 
-    `h_i = sum_o s_o * g_(i+o)` for offsets `o = -reach .. reach`, component by component. A stored pair answers to
-    what stands around a token, several neighbours at once, where a pairwise synapse knows them one by one. The force
-    runs both ways: what is recalled speaks to the token, and the token back to the neighbours that recalled it.
+    Offsets `o = -reach .. reach`; `A` shows each neighbour to the memories in `rank` numbers. A stored pair answers to
+    what stands around a token, several neighbours at once and each in its place, where a pairwise synapse knows them
+    one by one. The force runs both ways: what is recalled speaks to the token, and the token back to the neighbours
+    that recalled it.
 
     **Arguments:**
 
     - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored pairs (row of `W_1`, column of `W_2`); default `D`.
+    - `memories`: number `M` of stored pairs (a row of every `C_o`, a column of `W_2`); default `D`.
     - `reach`: neighbours on each side that are part of the cue.
+    - `rank`: numbers `R` a memory sees of each of them; default `D / 8`.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive.
 
-    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), its cue widened by a depthwise convolution.
+    **Source:** the two-matrix energy of NRGPT (arXiv 2512.16762), its cue widened to a window.
 
     **Example:**
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.ConvolutionalMemory(8, memories=16, reach=2, key=jax.random.key(0))
+    memory = ed.energy.ConvolutionalMemory(8, memories=16, reach=2, rank=3, key=jax.random.key(0))
     assert memory(jnp.ones((5, 8))).shape == ()
     ```
     """
 
-    window: Float[Array, "offsets D"]
-    cues: Float[Array, "M D"]
+    view: Float[Array, "R D"]
+    cues: Float[Array, "M offsets*R"]
     threshold: Float[Array, " M"]
     answers: Float[Array, "M D"]
 
-    def __init__(self, dim: int, *, memories: int | None = None, reach: int = 3, key: Key):
+    def __init__(self, dim: int, *, memories: int | None = None, reach: int = 4, rank: int | None = None, key: Key):
         memories = dim if memories is None else memories
-        sizes(dim=dim, memories=memories, reach=reach)
+        rank = max(1, dim // 8) if rank is None else rank
+        sizes(dim=dim, memories=memories, reach=reach, rank=rank)
         k1, k2, k3 = jax.random.split(key, 3)
-        self.window = 0.3 * jax.random.normal(k3, (2 * reach + 1, dim)).at[reach].set(1 / 0.3)
-        self.cues = dim**-0.5 * jax.random.normal(k1, (memories, dim))
+        # near neighbours count for more at first
+        weight = 0.1 + jnp.exp(-(jnp.arange(-reach, reach + 1.0) ** 2) / 8)
+        weight = weight / jnp.linalg.norm(weight)
+        cues = rank**-0.5 * weight[:, None] * jax.random.normal(k1, (memories, 2 * reach + 1, rank))
+        self.view = dim**-0.5 * jax.random.normal(k3, (rank, dim))
+        self.cues = cues.reshape(memories, -1)
         self.threshold = jnp.zeros(memories)
         self.answers = 0.5 * memories**-0.5 * jax.random.normal(k2, (memories, dim))
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-<g_i, W_2 gelu(W_1 h_i + w)>`, `(L,)`."""
+        """`-<g_i, W_2 gelu(sum_o C_o A g_(i+o) + w)>`, `(L,)`."""
         if mask is not None:
             g = jnp.where(mask[:, None], g, 0.0)
-        length, offsets = g.shape[0], self.window.shape[0]
-        around = jnp.pad(g, ((offsets // 2, offsets // 2), (0, 0)))
-        h = sum(self.window[o] * around[o : o + length] for o in range(offsets))
-        hidden = jax.nn.gelu(h @ self.cues.T + self.threshold)
+        length, rank = g.shape[0], self.view.shape[0]
+        offsets = self.cues.shape[1] // rank
+        seen = jnp.pad(g @ self.view.T, ((offsets // 2, offsets // 2), (0, 0)))
+        window = jnp.concatenate([seen[o : o + length] for o in range(offsets)], axis=-1)
+        hidden = jax.nn.gelu(window @ self.cues.T + self.threshold)
         return valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
 
 

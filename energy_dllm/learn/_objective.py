@@ -6,6 +6,7 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 """
 
 import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -37,7 +38,7 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    `loss = -mean log p(token) + stillness mean (dy/dt)^2`
+    `loss = -mean log p(token) + stillness mean log(1 + (dy/dt)^2)`
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
@@ -56,7 +57,8 @@ class Denoising(AbstractObjective):
     - `tracked`: steps the gradient follows.
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
     - `anneal`: fraction of the training over which `shortest` and `horizon` are reached.
-    - `stillness`: weight of the squared speed of the neurons at the end.
+    - `stillness`: weight of the penalty on the speed of the neurons at the end. It grows with the square of a small
+      speed and with the logarithm of a large one, so that one window in motion does not outweigh a batch at rest.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
     - `heavy`, `momentum`: share of the batches that descend with momentum, and how much of it.
     - `carry`: whether the tracked steps keep the momentum. Four steps then see little; twelve are worth their price.
@@ -66,11 +68,11 @@ class Denoising(AbstractObjective):
     **Example:**
 
     ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
+    import equinox as eqx, jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    loss = ed.learn.Denoising(horizon=2)(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
-    assert loss > 0
+    objective = eqx.filter_jit(ed.learn.Denoising(horizon=2))
+    assert objective(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
     ```
     """
 
@@ -100,7 +102,7 @@ class Denoising(AbstractObjective):
         stillness: float = 0.2,
         start: float = 1.0,
         heavy: float = 0.7,
-        momentum: float = 0.9,
+        momentum: float = 0.8,
         carry: bool = False,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
@@ -119,6 +121,15 @@ class Denoising(AbstractObjective):
         self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
         self.heavy, self.momentum, self.carry = heavy, momentum, carry
 
+    def late(self) -> "Denoising":
+        """The same mixture, at late times only: the short second part of a training, after which nothing drifts.
+
+        Every batch descends with momentum, none for less than eight steps, and the gradient follows twelve steps that
+        keep the momentum, so that it sees what is slow.
+        """
+        late = dict(shortest=8, horizon=max(8, self.horizon), heavy=1.0, tracked=12, carry=True, anneal=0.0)
+        return dataclasses.replace(self, **late)
+
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over the tokens that are to be predicted, plus the stillness term."""
         b, asked, free, step, momentum = self.draw(model, ids, key, progress)
@@ -136,7 +147,7 @@ class Denoising(AbstractObjective):
             else:
                 y = relax(energy, y, b, steps=self.tracked, step=step)
             speed = energy.kappa * energy.force(y, b) if self.stillness else jnp.zeros_like(y)
-            return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(speed**2)
+            return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
 
         log_posterior, motion = jax.vmap(settle)(y, b)
         return cross_entropy(log_posterior, ids, asked) + self.stillness * jnp.mean(motion)
