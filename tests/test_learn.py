@@ -195,7 +195,7 @@ def test_matrices_move_along_all_directions_alike_and_the_rest_by_adam(getkey):
         assert ((size > 0.6) & (size < 1.3)).all()
     for name in ("table", "bias"):
         size = -change[name] / (jnp.sign(gradient[name]) * 1e-2)
-        assert jnp.allclose(size, size.ravel()[0], rtol=1e-3) and 0.5 < size.ravel()[0] < 2
+        assert jnp.allclose(size, size.ravel()[0], rtol=0.05) and 0.5 < size.ravel()[0] < 2
 
 
 SCRIPT = textwrap.dedent("""
