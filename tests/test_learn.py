@@ -10,6 +10,7 @@ import textwrap
 import time
 
 import equinox as eqx
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,12 @@ def corpus():
 @pytest.fixture
 def model(corpus, getkey):
     return ed.EnergyDLLM(corpus.tokenizer, dim=16, steps=3, key=getkey())
+
+
+@pytest.fixture(scope="module")
+def small(corpus):
+    """One synapse, where the law is not about the landscape: the compiler has less to do."""
+    return families.small_model(corpus.tokenizer.alphabet)
 
 
 OBJECTIVE = ed.learn.Denoising(horizon=2, tracked=2)
@@ -82,28 +89,28 @@ def test_twin_sizes_are_checked(getkey):
 # ------------------------------------------------------------------------------------------- objectives
 
 
-def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(model, corpus, getkey):
+def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpus, getkey):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20))
     key = getkey()
-    b, asked, free, step, momentum = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(model, ids, key, jnp.array(1.0))
+    b, asked, free, step, momentum = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(small, ids, key, jnp.array(1.0))
     hard = jnp.all((b == 0) | (b == ed.flow.FORBIDDEN), axis=(1, 2))
     assert hard.sum() == 6 and jnp.all(asked[~hard])
-    only, hidden, *_ = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(model, ids, key, jnp.array(1.0))
+    only, hidden, *_ = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(small, ids, key, jnp.array(1.0))
     assert jnp.all((only == 0).all(-1) == hidden)  # nothing is known exactly where tokens are hidden
-    twin = TWINS["masked"](model.size, getkey())
+    twin = TWINS["masked"](small.size, getkey())
     hide = lambda known: jax.vmap(twin.log_posterior)(ids, known)
     ce = -jnp.take_along_axis(hide(~hidden), ids[..., None], -1)[..., 0]
     expected = jnp.sum(jnp.where(hidden, ce, 0)) / hidden.sum()
     assert jnp.allclose(ed.learn.Masking()(twin, ids, key, jnp.array(1.0)), expected)
 
 
-def test_the_horizon_grows_log_uniformly(model, corpus):
+def test_the_horizon_grows_log_uniformly(small, corpus):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
     keys = jax.random.split(jax.random.key(0), 400)
 
     def draw(shortest, at):
         objective = ed.learn.Denoising(shortest=shortest, horizon=60, anneal=0.5)
-        return jax.jit(jax.vmap(lambda key: objective.draw(model, ids, key, jnp.array(at))[2]))(keys)
+        return jax.jit(jax.vmap(lambda key: objective.draw(small, ids, key, jnp.array(at))[2]))(keys)
 
     assert draw(5, 0.0).max() == 0
     late = draw(0, 1.0)
@@ -112,18 +119,18 @@ def test_the_horizon_grows_log_uniformly(model, corpus):
     assert draw(5, 1.0).min() == 5 and draw(5, 1.0).max() <= 60
 
 
-def test_a_share_of_the_batches_is_heavy_and_ends_where_it_says(model, corpus):
+def test_a_share_of_the_batches_is_heavy_and_ends_where_it_says(small, corpus):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
     objective = ed.learn.Denoising(heavy=0.25, momentum=0.8)
     keys = jax.random.split(jax.random.key(0), 400)
-    momentum = jax.jit(jax.vmap(lambda key: objective.draw(model, ids, key, jnp.array(1.0))[4]))(keys)
+    momentum = jax.jit(jax.vmap(lambda key: objective.draw(small, ids, key, jnp.array(1.0))[4]))(keys)
     assert sorted(set(momentum.tolist())) == pytest.approx([0.0, 0.8]) and 0.17 < jnp.mean(momentum > 0) < 0.33
 
 
 @pytest.mark.parametrize("carry", [False, True])
-def test_the_loss_has_a_true_gradient_in_what_it_tracks(model, corpus, getkey, carry):
+def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey, carry):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
-    model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, model)
+    model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, small)
     # no untracked steps: the whole motion is differentiated
     objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5, heavy=1.0, carry=carry)
     key = getkey()
@@ -157,9 +164,9 @@ def test_objective_settings_are_checked(settings):
 # ------------------------------------------------------------------------------------------- fit
 
 
-def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
+def test_training_lowers_the_loss_of_every_model(small, corpus, getkey, tmp_path):
     contenders = {
-        "energy": (ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey()), OBJECTIVE),
+        "energy": (small, OBJECTIVE),
         "masked": (TWINS["masked"](corpus.tokenizer.size, getkey()), ed.learn.Masking()),
         "autoregressive": (TWINS["autoregressive"](corpus.tokenizer.size, getkey()), ed.learn.NextToken()),
     }
@@ -247,14 +254,14 @@ def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
     assert same(arrays(whole), arrays(resumed)) and not same(arrays(half), arrays(whole))
 
 
-def test_a_folder_of_another_training_is_refused(model, corpus, tmp_path):
-    train(model, corpus, directory=tmp_path)
+def test_a_folder_of_another_training_is_refused(small, corpus, tmp_path):
+    train(small, corpus, directory=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(ValueError, match="holds another training: its seed is 0, now 1"):
-        train(model, corpus, directory=tmp_path, seed=1)
+        train(small, corpus, directory=tmp_path, seed=1)
     (tmp_path / "checkpoint.safetensors").write_bytes(before[: len(before) // 2])
     with pytest.raises(ValueError, match="truncated"):
-        train(model, corpus, directory=tmp_path)
+        train(small, corpus, directory=tmp_path)
     assert (tmp_path / "checkpoint.safetensors").stat().st_size == len(before) // 2  # left as it was found
 
 
@@ -307,11 +314,11 @@ def test_the_bound_of_the_exact_model_is_the_entropy():
     assert 0 < score.standard_error < 0.05 and score.characters == 20_000
 
 
-def test_curves_of_an_energy_model(model, corpus):
-    score = ed.evaluate(model, corpus.validation, length=LENGTH, windows=8)
+def test_curves_of_an_energy_model(small, corpus):
+    score = ed.evaluate(small, corpus.validation, length=LENGTH, windows=8)
     times = [time for time, _ in score.relaxation_curve]
-    assert times == sorted(times) and math.isclose(times[-1], 30 * model.steps * model.step)
-    at_default = dict(score.relaxation_curve)[model.steps * model.step]
+    assert times == sorted(times) and math.isclose(times[-1], 30 * small.steps * small.step)
+    at_default = dict(score.relaxation_curve)[small.steps * small.step]
     assert math.isclose(at_default, score.step_curve[0][1], rel_tol=1e-5)  # two roads to one number
     noise = [ce for _, ce in score.noise_curve]
     assert noise[0] > noise[-1] and noise[-1] < 0.1  # almost no noise, almost no doubt
