@@ -4,8 +4,13 @@ Judged bits per character are what the 5-gram model pays for the sample; alone t
 of the sample's own symbols stands beside them.
 """
 
+import lzma
 import math
 from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from train_shakespeare import TEST, VALIDATION, plays
 
 
 class NGram:
@@ -45,3 +50,12 @@ def symbol_entropy(texts: list[str]) -> float:
     counts = Counter("".join(texts))
     total = counts.total()
     return -sum(n / total * math.log2(n / total) for n in counts.values())
+
+
+def judge_of_plays(path: Path, length: int) -> tuple[NGram, dict]:
+    """The judge trained on the training plays, and a row of real text: windows of the test play, judged by it."""
+    texts = plays(lzma.open(path, "rt", encoding="utf-8").read())
+    judge = NGram("\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST)))
+    windows = [texts[TEST][i : i + length] for i in range(0, 64 * 1000, 1000)]
+    judged = float(np.mean([judge.bits_per_char(window) for window in windows]))
+    return judge, dict(motion="real text", judged=judged, entropy=symbol_entropy(windows))

@@ -9,13 +9,11 @@ beside it shows collapse. Real text of the held-out test play is judged by the s
 import argparse
 import functools
 import json
-import lzma
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from judge import NGram, symbol_entropy
-from train_shakespeare import TEST, VALIDATION, plays
+from judge import judge_of_plays, symbol_entropy
 
 import energy_dllm as ed
 
@@ -48,11 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/samples.json"))
     options = parser.parse_args()
     model = ed.load(options.model)
-    texts = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())
-    judge = NGram("\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST)))
-    windows = [texts[TEST][i : i + options.length] for i in range(0, 64 * 1000, 1000)]
-    rows = [dict(motion="real text", judged=float(np.mean([judge.bits_per_char(w) for w in windows])))]
-    rows[0]["entropy"] = symbol_entropy(windows)
+    judge, real = judge_of_plays(options.plays, options.length)
+    rows = [real]
     print(rows[0], flush=True)
     if options.rest:
         plans = [settled(model, plan) for plan in options.rest]

@@ -7,14 +7,13 @@ from where it was. Judged like the Gaussian path in `samples.py`: same model, sa
 """
 
 import argparse
-import lzma
+from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from judge import NGram, symbol_entropy
-from train_shakespeare import TEST, VALIDATION, plays
+from judge import judge_of_plays, symbol_entropy
 
 import energy_dllm as ed
 
@@ -41,19 +40,16 @@ def main() -> None:
     """Write, judge, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("plays", type=str)
+    parser.add_argument("plays", type=Path)
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     model = ed.load(options.model)
-    texts = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())
-    judge = NGram("\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST)))
-    windows = [texts[TEST][i : i + options.length] for i in range(0, 64 * 1000, 1000)]
-    real = np.mean([judge.bits_per_char(w) for w in windows])
+    judge, real = judge_of_plays(options.plays, options.length)
     print("| rounds x relaxation steps | temperature | judged bits/char | +- | symbol entropy, bits | the first |")
     print("|---|---|---|---|---|---|")
-    print(f"| real text | | {real:.2f} | | {symbol_entropy(windows):.2f} | |")
+    print(f"| real text | | {real['judged']:.2f} | | {real['entropy']:.2f} | |")
     keys = jax.random.split(jax.random.key(options.seed), options.samples)
     for rounds, steps in ((16, 24), (24, 24), (64, 8), (64, 24)):
         for temperature in (1.0, 0.7):

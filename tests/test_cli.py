@@ -137,19 +137,9 @@ def test_train_ends_with_a_part_at_late_times(run, tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(ed.learn, "fit", fit)
-    argv = [
-        "train",
-        str(text),
-        "--out",
-        str(tmp_path / "m.safetensors"),
-        "--steps",
-        "5",
-        "--dim",
-        "16",
-        "--length",
-        "8",
-    ]
-    code, printed, _ = run(*argv, "--settling", "3", "--directory", str(tmp_path / "run"), "--json")
+    out, folder = str(tmp_path / "m.safetensors"), str(tmp_path / "run")
+    sizes = ["--steps", "5", "--settling", "3", "--dim", "16", "--length", "8"]
+    code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--json")
     first, second = (False, 0.4, 5, tmp_path / "run"), (True, 0.4, 3, tmp_path / "run" / "settled")
     assert code == 0 and parts == [first, second] and record(printed)["settling"] == 3
 

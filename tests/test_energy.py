@@ -111,6 +111,18 @@ def test_attention_excludes_itself_and_an_empty_row_is_zero(getkey):
     assert jnp.all(attention.pattern(g, alone) == 0)
 
 
+def test_a_convolutional_memory_is_its_sum_over_offsets(getkey):
+    """`-<g_i, W_2 gelu(sum_o C_o A g_(i+o) + w)>`, written out token by token."""
+    memory = ed.energy.ConvolutionalMemory(6, memories=5, reach=2, rank=3, key=getkey())
+    memory = eqx.tree_at(lambda m: m.threshold, memory, jax.random.normal(getkey(), (5,)))
+    g = jax.random.normal(getkey(), (4, 6))
+    cues = memory.cues.reshape(5, 5, 3)  # memories, offsets -2 .. 2, rank
+    for i, energy in enumerate(memory.per_token(g)):
+        near = [o for o in range(-2, 3) if 0 <= i + o < 4]
+        cue = memory.threshold + sum(cues[:, o + 2] @ memory.view @ g[i + o] for o in near)
+        assert jnp.allclose(energy, -g[i] @ (memory.answers.T @ jax.nn.gelu(cue)), atol=1e-12)
+
+
 def test_without_reach_attention_is_blind_to_order(getkey):
     attention = ed.energy.Attention(8, heads=2, head_dim=4, key=getkey())
     attention = eqx.tree_at(lambda a: a.bias, attention, jnp.zeros_like(attention.bias))

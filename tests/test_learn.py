@@ -1,5 +1,6 @@
 """Training, evaluation, files: exact resumption, refusals, twins, and the bound that cannot lie."""
 
+import dataclasses
 import json
 import math
 import os
@@ -142,6 +143,33 @@ def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey, c
     assert jnp.allclose(jnp.vdot(jax.grad(loss)(w), v), slope, rtol=1e-5)
 
 
+def test_stillness_costs_the_logarithm_of_the_speed(small, corpus, getkey):
+    ids, key = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=3)), getkey()
+    # far from rest: squares would cost more
+    objective = ed.learn.Denoising(horizon=0, tracked=2, start=0.0, step=3.0)
+    loss = lambda weight: dataclasses.replace(objective, stillness=weight)(small, ids, key, jnp.array(1.0))
+    b, _, _, step, _ = objective.draw(small, ids, key, jnp.array(1.0))
+    energy = small.energy
+
+    @jax.vmap
+    def speed(b):
+        y = ed.flow.relax(energy, energy.neutral(LENGTH), b, steps=2, step=step)
+        return energy.kappa * energy.force(y, b)
+
+    v = jax.jit(speed)(b)
+    assert jnp.abs(v).max() > 1
+    assert jnp.allclose(loss(0.7) - loss(0.0), 0.7 * jnp.mean(jnp.log1p(v**2)), rtol=1e-5)
+
+
+def test_late_asks_about_late_times_only(small, corpus):
+    late = ed.learn.Denoising(gaussian=0.2, horizon=30, anneal=0.5).late()
+    assert late.carry and late.gaussian == 0.2
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
+    keys = jax.random.split(jax.random.key(0), 200)
+    *_, free, _, momentum = jax.jit(jax.vmap(lambda key: late.draw(small, ids, key, jnp.array(0.0))))(keys)
+    assert free.min() == 8 and free.max() <= 30 and (momentum > 0).all()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -164,9 +192,9 @@ def test_objective_settings_are_checked(settings):
 # ------------------------------------------------------------------------------------------- fit
 
 
-def test_training_lowers_the_loss_of_every_model(small, corpus, getkey, tmp_path):
+def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
     contenders = {
-        "energy": (small, OBJECTIVE),
+        "energy": (ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey()), OBJECTIVE),
         "masked": (TWINS["masked"](corpus.tokenizer.size, getkey()), ed.learn.Masking()),
         "autoregressive": (TWINS["autoregressive"](corpus.tokenizer.size, getkey()), ed.learn.NextToken()),
     }

@@ -161,7 +161,7 @@ class Attention(AbstractSynapse):
         """`-1/beta sum_h log sum_j exp(...)` of each token as query, `(L,)`."""
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1)
-        # the inner `where` keeps the gradient of an empty row 0 instead of NaN
+        # an empty row is -inf throughout; 0 in its place, so that no derivative of it can be NaN
         lse = jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)
         return -jnp.sum(jnp.where(some, lse, 0.0), axis=0) / self._beta
 

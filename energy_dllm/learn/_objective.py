@@ -126,6 +126,14 @@ class Denoising(AbstractObjective):
 
         Every batch descends with momentum, none for less than eight steps, and the gradient follows twelve steps that
         keep the momentum, so that it sees what is slow.
+
+        **Example:**
+
+        ```python
+        import energy_dllm as ed
+
+        assert ed.learn.Denoising(gaussian=0.2).late().gaussian == 0.2
+        ```
         """
         late = dict(shortest=8, horizon=max(8, self.horizon), heavy=1.0, tracked=12, carry=True, anneal=0.0)
         return dataclasses.replace(self, **late)
