@@ -38,16 +38,16 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    `loss = -mean log p(token) + stillness mean log(1 + (dy/dt)^2)`
+    `loss = -sum_i w_i log p(token_i) / sum_i w_i + stillness mean log(1 + (dy/dt)^2)`
 
-    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
+    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`. Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
     log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of the
     batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes
     `1 / (1 - momentum)` times as far, so that few steps see the landscape at rest; with `carry` the tracked steps keep
     that momentum, and the gradient sees what is slow. Both ends of the draw grow geometrically from 0 over the first
-    `anneal` of the training. `stillness` asks that the motion has ended by then;
+    `anneal` of the training. `stillness` asks that the motion has ended by then, with the speed of the last step;
     the log has what each part is worth.
 
     **Arguments:**
@@ -92,8 +92,8 @@ class Denoising(AbstractObjective):
     def __init__(
         self,
         *,
-        gaussian: float = 0.4,
-        typo: float = 0.1,
+        gaussian: float = 0.12,
+        typo: float = 0.05,
         shortest: int = 5,
         horizon: int = 40,
         tracked: int = 4,
@@ -139,7 +139,7 @@ class Denoising(AbstractObjective):
         return dataclasses.replace(self, **late)
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Mean cross-entropy over the tokens that are to be predicted, plus the stillness term."""
+        """Cross-entropy of the tokens that are to be predicted, nats per token, plus the stillness term."""
         b, asked, free, step, momentum = self.draw(model, ids, key, progress)
         energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
 
@@ -149,12 +149,15 @@ class Denoising(AbstractObjective):
 
         def settle(y, b):
             y, v = jax.lax.stop_gradient(_descend(frozen, y, b, free, step, momentum))
-            if self.carry:
-                push = lambda state, _: (_push(energy, state, b, step, momentum), None)
-                (y, _), _ = jax.lax.scan(push, (y, v), None, length=self.tracked)
-            else:
-                y = relax(energy, y, b, steps=self.tracked, step=step)
-            speed = energy.kappa * energy.force(y, b) if self.stillness else jnp.zeros_like(y)
+            kept = momentum if self.carry else 0.0
+
+            def move(state, _):
+                y, v, _ = state
+                speed = energy.kappa * energy.force(y, b)
+                v = kept * v + step * speed
+                return (y + v, v, speed), None
+
+            y, _, speed = jax.lax.scan(move, (y, v, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
 
         log_posterior, motion = jax.vmap(settle)(y, b)
@@ -283,9 +286,14 @@ def _push(energy, state, b, step, momentum):
 
 
 def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:
-    """Mean of `-log p(true token)` over the tokens `asked` for."""
+    """Weighted mean of `-log p(true token)` over the tokens `asked` for; `1/sqrt(n)` for each of `n` in a window.
+
+    Half-way between the mean over tokens, in which windows with few gaps hardly count, and the bound, in which every
+    window counts the same however little it asks.
+    """
     ce = -jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0]
-    return jnp.sum(jnp.where(asked, ce, 0.0)) / jnp.maximum(jnp.sum(asked), 1)
+    weight = asked / jnp.sqrt(jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1))
+    return jnp.sum(jnp.where(asked, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
 
 
 def stratified(key: Key, count: int) -> Float[Array, " N"]:
