@@ -40,15 +40,17 @@ class Denoising(AbstractObjective):
 
     `loss = -sum_i w_i log p(token_i) / sum_i w_i + stillness mean log(1 + (dy/dt)^2)`
 
-    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`. Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
+    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`.
+
+    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
-    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of the
-    batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes
-    `1 / (1 - momentum)` times as far, so that few steps see the landscape at rest; with `carry` the tracked steps keep
+    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of
+    the batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes `1
+    / (1 - momentum)` times as far, so that few steps see the landscape at rest; with `carry` the tracked steps keep
     that momentum, and the gradient sees what is slow. Both ends of the draw grow geometrically from 0 over the first
-    `anneal` of the training. `stillness` asks that the motion has ended by then, with the speed of the last step;
-    the log has what each part is worth.
+    `anneal` of the training. `stillness` asks that the motion has ended by then, with the speed of the last step; the
+    log has what each part is worth.
 
     **Arguments:**
 
