@@ -3,7 +3,7 @@
     python benchmarks/text_memory.py ../shared/data/shakespeare_plays/plays.md.xz --lines 10000 --cues 500
 
 Ground truth: the line the cue was made of; for a fragment, any stored line that contains it (an opening of three
-words may stand in many). One block of 4,096 characters in ten is never stored; unrelated cues are cut from these blocks,
+words may stand in many). One block of 4,096 characters in ten is never stored; unrelated cues are cut from these,
 so they are of the same plays and hands, and for a fragment only those that stand in no stored line are asked. The
 threshold is the library's own; it was chosen on other draws of lines and cues. Needs `rapidfuzz`.
 """

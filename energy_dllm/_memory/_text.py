@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt
@@ -63,11 +64,11 @@ class TextMemory(eqx.Module):
             raise ValueError("`lines` is empty; expected at least one line to store.")
         self.tokenizer = Characters.from_text("".join(lines)) if tokenizer is None else tokenizer
         columns = _columns(lines, self.tokenizer)
-        self.columns = jnp.asarray(columns)
-        self.lengths = jnp.asarray(_lengths(columns, self.tokenizer.size))
-        self.weights = jnp.asarray(_weights(np.ones(len(lines)) if weights is None else weights, len(lines)))
-        self.grams = jnp.asarray(signatures(columns, self.tokenizer.size))
-        self.counts = jnp.asarray(_counts(columns, self.tokenizer.size))
+        self.columns = jax.device_put(columns)
+        self.lengths = jax.device_put(_lengths(columns, self.tokenizer.size))
+        self.weights = jax.device_put(_weights(np.ones(len(lines)) if weights is None else weights, len(lines)))
+        self.grams = jax.device_put(signatures(columns, self.tokenizer.size))
+        self.counts = jax.device_put(_counts(columns, self.tokenizer.size))
 
     def __len__(self) -> int:
         """Number of stored lines `M`."""
@@ -106,8 +107,8 @@ class TextMemory(eqx.Module):
         old, new = (np.pad(c, ((0, width - len(c)), (0, 0)), constant_values=end) for c in (old, new))
         return self._with(
             np.concatenate([old, new], axis=1),
-            np.concatenate([self.weights, _weights(np.full(len(lines), weight), len(lines))]),
-            np.concatenate([self.grams, signatures(new, end)], axis=1),
+            np.concatenate([np.asarray(self.weights), _weights(np.full(len(lines), weight), len(lines))]),
+            np.concatenate([np.asarray(self.grams), signatures(new, end)], axis=1),
             np.asarray(self.counts) + _counts(new, end),
         )
 
@@ -299,7 +300,8 @@ class TextMemory(eqx.Module):
     def _with(self, columns, weights, grams, counts) -> "TextMemory":
         leaves = (columns, _lengths(columns, self.tokenizer.size), weights, grams, counts)
         places = lambda m: (m.columns, m.lengths, m.weights, m.grams, m.counts)
-        return eqx.tree_at(places, self, tuple(map(jnp.asarray, leaves)))
+        # unlike `jnp.asarray`, this compiles nothing for a new number of lines
+        return eqx.tree_at(places, self, tuple(map(jax.device_put, leaves)))
 
 
 @eqx.filter_jit

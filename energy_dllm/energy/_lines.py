@@ -99,7 +99,7 @@ class Chain(eqx.Module):
 
         def step(alpha, row):
             top = jnp.max(row)
-            alpha = jnp.einsum("a...,a...c->...c", alpha, table) * jnp.exp(row - top)
+            alpha = jnp.sum(alpha[..., None] * table, axis=0) * jnp.exp(row - top)
             total = jnp.sum(alpha)
             return alpha / total, (jnp.log(total) + top, alpha / total)
 
