@@ -69,7 +69,8 @@ class Chain(eqx.Module):
 
     def __call__(self, b: Float[Array, "N V"]) -> Scalar:
         """`-log sum_s P(s) exp(sum_i b_i(s_i))` in nats."""
-        return -self._forward(b)[0]
+        alpha, step = self._begin(b.dtype)
+        return -jnp.sum(jax.lax.scan(step, alpha, b)[1])
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(s_i = w | b) = -dE/db_iw`, `(N, V)`."""
@@ -77,7 +78,9 @@ class Chain(eqx.Module):
 
     def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
         """A string drawn from `P(s) exp(sum_i b_i(s_i))`, exactly: forward sums, drawn backwards."""
-        weights, table = self._forward(b)[1], self.tables()[1]
+        alpha, step = self._begin(b.dtype)
+        weights = jax.lax.scan(lambda *now: (step(*now)[0],) * 2, alpha, b)[1]
+        weights, table = jnp.moveaxis(weights, -1, 1), self.tables()[1]
         key, *keys = jax.random.split(key, b.shape[0])
         last = jax.random.categorical(key, jnp.log(weights[-1]).ravel())
         state = jnp.unravel_index(last, weights.shape[1:])  # the last tokens, oldest first
@@ -93,18 +96,19 @@ class Chain(eqx.Module):
         tokens = jax.lax.scan(back, state, (weights[:-1], jnp.stack(keys)), reverse=True)[1]
         return jnp.append(tokens, state[-1])
 
-    def _forward(self, b):
-        """Log of the sum, and after every token the share of each context in it."""
-        context, table = (t.astype(b.dtype) for t in self.tables())
+    def _begin(self, dtype):
+        """The share of each context, its oldest token last, and the step to the next: laid out for a product of
+        matrices."""
+        context, table = (t.astype(dtype) for t in self.tables())
+        table = jnp.moveaxis(table, 0, -2)
 
         def step(alpha, row):
             top = jnp.max(row)
-            alpha = jnp.sum(alpha[..., None] * table, axis=0) * jnp.exp(row - top)
+            alpha = jnp.einsum("...a,...ac->...c", alpha, table) * jnp.exp(row - top)
             total = jnp.sum(alpha)
-            return alpha / total, (jnp.log(total) + top, alpha / total)
+            return jnp.moveaxis(alpha / total, 0, -1), jnp.log(total) + top
 
-        logs, weights = jax.lax.scan(step, context, b)[1]
-        return jnp.sum(logs), weights
+        return jnp.moveaxis(context, 0, -1), step
 
 
 class Lines(eqx.Module):
