@@ -76,7 +76,7 @@ def exact(memory, cue):
     terms = []
     for q, typo in enumerate(_recall.TYPOS):
         for g, gap in enumerate(_recall.GAPS):
-            prior = _recall._prior(len(_recall.TYPOS))[q] + _recall._prior(len(_recall.GAPS))[g]
+            prior = _recall.log_prior(len(_recall.TYPOS), len(_recall.GAPS), _recall.CLEAN)[q, g]
             terms.append(prior + log_masses(memory.energy, typed(jnp.asarray(ids), typo, mask), gap, mask))
     terms = np.logaddexp.reduce(terms, axis=0)
     total = np.logaddexp.reduce(terms)
@@ -119,7 +119,7 @@ def test_evidence_is_recalled_by_the_same_energy(memory, lines, getkey):
 def test_a_known_rate_is_one_term_of_the_sum(memory, lines):
     found = memory.recall(lines[0][:10], typo=0.2)
     b = typed(jnp.asarray(memory.tokenizer.encode(lines[0][:10])), 0.2, jnp.ones(10, bool))
-    prior = _recall._prior(len(_recall.GAPS))
+    (prior,) = _recall.log_prior(1, len(_recall.GAPS), _recall.CLEAN)
     parts = [p + log_masses(memory.energy, b, gap, None) for p, gap in zip(prior, _recall.GAPS, strict=True)]
     assert found.typo == 0.2 and np.isclose(found.free_energy, -np.logaddexp.reduce(parts, axis=None), atol=1e-6)
 

@@ -18,9 +18,9 @@ TYPOS = (1e-4, 0.04, 0.15, 0.35, 0.6)
 GAPS = (1e-6, 0.06)
 """Rates of mistyped and of inserted or left-out characters, over which a cue's own are unknown."""
 
-CLEAN = 0.999
-"""Share of cues expected to be without mistyped characters, and without inserted or left-out ones: an error has to be
-shown by the cue, so that a short one is not talked into a line it merely resembles."""
+CLEAN = 0.998
+"""Share of cues expected to be without errors. Near one: an error has to be shown by the rest of the cue, so that a
+short cue is not talked into one of many lines that it merely resembles."""
 
 SIEVE = 64
 """Lines for which the sum over alignments is taken, where more are stored."""
@@ -61,13 +61,15 @@ def judged(
     numbers: Integer[np.ndarray, " K"],
     read: Callable[[int], str],
     threshold: float,
+    clean: float = CLEAN,
     typos: Sequence[float] | Float[np.ndarray, " Q"] = (),
     gaps: Sequence[float] = (),
 ) -> Recall:
     """The answer that log masses at each pair of rates give: of no line, of `numbers`, and `rest` of all others."""
-    prior = _prior(masses.shape[0])[:, None] + _prior(masses.shape[1])
+    prior = log_prior(masses.shape[0], masses.shape[1], clean)
     joint = prior[:, :, None] + masses.astype(np.float64)
-    total = np.logaddexp(np.logaddexp.reduce(joint, axis=None), np.logaddexp.reduce(rest + _prior(len(rest))))
+    others = rest + np.logaddexp.reduce(prior, axis=1)
+    total = np.logaddexp(np.logaddexp.reduce(joint, axis=None), np.logaddexp.reduce(others))
     terms = np.logaddexp.reduce(joint, axis=(0, 1))
     p = np.exp(terms - total)
     order = np.argsort(-terms[1:], kind="stable")
@@ -89,9 +91,13 @@ def judged(
     )
 
 
-def _prior(rates: int) -> Float[np.ndarray, " rates"]:
-    """Log probability of each rate, the smallest being that of a cue without errors of this kind."""
-    return np.log([CLEAN, *[(1.0 - CLEAN) / (rates - 1)] * (rates - 1)]) if rates > 1 else np.zeros(1)
+def log_prior(typos: int, gaps: int, clean: float) -> Float[np.ndarray, "Q G"]:
+    """Log probability of each pair of rates, the smallest pair being that of a cue without errors."""
+    if typos * gaps == 1:
+        return np.zeros((1, 1))
+    prior = np.full((typos, gaps), np.log((1.0 - clean) / (typos * gaps - 1)))
+    prior[0, 0] = np.log(clean)
+    return prior
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

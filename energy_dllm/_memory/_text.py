@@ -12,7 +12,7 @@ from ..data import AbstractTokenizer, Characters
 from ..energy import Chain, Lines
 from ..flow import FORBIDDEN, AbstractEvidence, Likelihood
 from ._grams import signatures
-from ._recall import GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
+from ._recall import CLEAN, GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
 
 
 class TextMemory(eqx.Module):
@@ -147,6 +147,7 @@ class TextMemory(eqx.Module):
         *,
         unknown: str | None = None,
         typo: float | None = None,
+        clean: float = CLEAN,
         threshold: float = THRESHOLD,
         sieve: int = SIEVE,
     ) -> Recall:
@@ -165,6 +166,8 @@ class TextMemory(eqx.Module):
         - `cue`: text, or evidence about at most as many tokens as the memory's longest line.
         - `unknown`: the character that stands for one that cannot be read, `"_"` say.
         - `typo`: the share of mistyped characters, if it is known.
+        - `clean`: the share of cues expected to be without errors; less where few lines are stored and all who ask
+            mistype, one half say.
         - `threshold`: posterior mass from which on the answer is a line and not `None`.
         - `sieve`: for how many lines alignments are summed; at least 2.
 
@@ -183,7 +186,7 @@ class TextMemory(eqx.Module):
         assert found.text == "All that glisters is not gold"
         ```
         """
-        for name, value in (("typo", typo), ("threshold", threshold)):
+        for name, value in (("typo", typo), ("clean", clean), ("threshold", threshold)):
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"`{name}` is {value}; expected a number between 0 and 1.")
         if sieve < 2:
@@ -211,7 +214,9 @@ class TextMemory(eqx.Module):
         found = masses(
             self._energy(numbers, room), *map(jnp.asarray, typed.padded()), jnp.asarray(typos), jnp.asarray(GAPS)
         )
-        return judged(np.asarray(found)[..., : len(numbers) + 1], rest, numbers, self._read, threshold, typos, GAPS)
+        return judged(
+            np.asarray(found)[..., : len(numbers) + 1], rest, numbers, self._read, threshold, clean, typos, GAPS
+        )
 
     def marginals(self, evidence: AbstractEvidence) -> Float[Array, "N V"]:
         """`P(token_i = w | evidence) = -dF/db_iw (N, V)`: what the lines, and text like them, say about each token."""
@@ -334,11 +339,16 @@ def _lengths(columns: Integer[np.ndarray, "L M"], size: int) -> Int[np.ndarray, 
 
 
 def _counts(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarray, "*context V"]:
-    """How often each three tokens stand together (each two, for vocabularies whose cubes are large)."""
+    """How often each three tokens stand together (each two, for vocabularies whose cubes are large).
+
+    A line follows upon itself, so that its first tokens are counted behind others as well.
+    """
     order = 3 if size <= 128 else 2
-    windows = np.stack([columns[n : len(columns) - order + 1 + n].ravel() for n in range(order)]).astype(np.int64)
-    windows = windows[:, windows[-1] < size]
-    flat = np.ravel_multi_index(tuple(windows), (size,) * order)
+    lengths = _lengths(columns, size)
+    place = np.arange(len(columns))[:, None]
+    inside = place < lengths
+    earlier = [np.take_along_axis(columns, (place - n) % lengths, axis=0)[inside] for n in reversed(range(order))]
+    flat = np.ravel_multi_index(tuple(tokens.astype(np.int64) for tokens in earlier), (size,) * order)
     return np.bincount(flat, minlength=size**order).astype(np.float32).reshape((size,) * order)
 
 
