@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("plays", type=Path)
     parser.add_argument("--lines", type=int, default=10_000)
     parser.add_argument("--cues", type=int, default=500, help="of each setting, stored and unrelated")
+    parser.add_argument("--setting", default="", help="only settings whose name contains this, such as place")
     parser.add_argument("--scans", type=int, default=100, help="of these, cues for rapidfuzz")
     parser.add_argument("--exact", type=int, default=0, help="cues recalled once more without the sieve")
     parser.add_argument("--seed", type=int, default=0)
@@ -141,6 +142,8 @@ def main() -> None:
     print("| setting | recalled | answered | false rejection | false acceptance | ms | scorer | recalled | ms |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name, spoil in settings(alphabet, rng).items():
+        if options.setting not in name:
+            continue
         whole = [lines[i] for i in rng.choice(len(lines), options.cues, replace=len(lines) < options.cues)]
         cues = [spoil(line) for line in whole]
         if "place" in name:

@@ -12,9 +12,19 @@ import energy_dllm as ed
 
 
 V = 3
-# compiled once for each shape: eager steps are what costs time here
-log_masses = eqx.filter_jit(lambda lines, b, gap, mask=None: lines.log_masses(b, gap=gap, mask=mask))
-marginals_of = eqx.filter_jit(lambda lines, b, gap: lines.marginals(b, gap=gap))
+
+
+@eqx.filter_jit
+def read(lines, b, gap=None, mask=None):
+    """All that is read off, compiled once for each shape: eager steps are what costs time here."""
+    slope = jax.grad(lambda w: ed.energy.Lines(lines.ids, w, lines.chain)(b, gap=gap, mask=mask))(lines.log_weights)
+    return (
+        lines.log_masses(b, gap=gap, mask=mask),
+        lines(b, gap=gap),
+        lines.posterior(b, gap=gap),
+        -slope,
+        lines.marginals(b, gap=gap),
+    )
 
 
 def chain_of(order, seed=0):
@@ -67,9 +77,10 @@ def test_the_chain_is_the_sum_over_all_strings(order, getkey):
     p = np.array([probability(chain, s) for s in strings])
     assert np.isclose(p.sum(), 1.0, rtol=1e-12)
     joint = p * np.exp([sum(b[i, w] for i, w in enumerate(s)) for s in strings])
-    assert np.isclose(chain(b), -np.log(joint.sum()), rtol=1e-12)
+    free_energy, posterior = jax.jit(lambda b: (chain(b), chain.posterior(b)))(b)
+    assert np.isclose(free_energy, -np.log(joint.sum()), rtol=1e-12)
     marginals = [[joint[[s[i] == w for s in strings]].sum() / joint.sum() for w in range(V)] for i in range(3)]
-    assert np.allclose(chain.posterior(b), marginals, rtol=1e-10)
+    assert np.allclose(posterior, marginals, rtol=1e-10)
     draws = jax.jit(jax.vmap(lambda key: chain.sample(b, key=key)))(jax.random.split(getkey(), 4000))
     share = np.bincount(np.asarray(draws) @ [9, 3, 1], minlength=27) / 4000
     assert np.abs(share - joint / joint.sum()).max() < 0.03 and np.corrcoef(share, joint)[0, 1] > 0.98
@@ -85,35 +96,35 @@ def test_counts_smooth_and_many_counts_decide():
 
 @pytest.mark.parametrize("gap", [None, 0.2])
 def test_the_energy_is_the_sum_over_lines_and_alignments(gap, getkey):
-    chain = chain_of(1)
+    chain = chain_of(2)
     lines = lines_of(np.random.default_rng(1), chain)
     token = np.asarray(chain.tokens)
-    for length in (1, 6):
-        b = np.asarray(jax.random.normal(getkey(), (length, V)))
-        terms = [0.4 * np.exp(-chain(jnp.asarray(b)))]
-        for weight, row in zip(np.exp(lines.log_weights[1:]), np.asarray(lines.ids), strict=True):
-            line = row[row < V]
-            placed = np.exp([b[i, line[i]] if i < len(line) else np.log(token @ np.exp(b[i])) for i in range(length)])
-            likelihood = placed.prod() if gap is None else (placed.prod() + walks(line, b, token, gap)) / 2
-            terms.append(weight * likelihood)
-        assert np.allclose(np.exp(log_masses(lines, jnp.asarray(b), gap)), terms, rtol=1e-10)
-    assert np.isclose(lines(jnp.asarray(b), gap=gap), -np.log(np.sum(terms)), rtol=1e-11)
-    assert np.allclose(lines.posterior(jnp.asarray(b), gap=gap), terms / np.sum(terms), rtol=1e-10)
+    b = np.asarray(jax.random.normal(getkey(), (4, V)))
+    masses, free_energy, p, _, _ = read(lines, jnp.asarray(b), gap and jnp.asarray(gap))
+    terms = [
+        0.4 * sum(probability(chain, s) * np.exp(b[range(4), s].sum()) for s in itertools.product(range(V), repeat=4))
+    ]
+    for weight, row in zip(np.exp(lines.log_weights[1:]), np.asarray(lines.ids), strict=True):
+        line = row[row < V]
+        placed = np.exp([b[i, line[i]] if i < len(line) else np.log(token @ np.exp(b[i])) for i in range(4)]).prod()
+        terms.append(weight * (placed if gap is None else (placed + walks(line, b, token, gap)) / 2))
+    assert np.allclose(np.exp(masses), terms, rtol=1e-10)
+    assert np.isclose(free_energy, -np.log(np.sum(terms)), rtol=1e-11)
+    assert np.allclose(p, terms / np.sum(terms), rtol=1e-10)
 
 
 @pytest.mark.parametrize("gap", [None, 0.1])
 def test_posteriors_are_gradients_of_the_energy(gap, getkey):
     lines = lines_of(np.random.default_rng(2), chain_of(2))
     b = jax.random.normal(getkey(), (4, V))
-    slope = jax.jit(jax.grad(lambda w: ed.energy.Lines(lines.ids, w, lines.chain)(b, gap=gap)))(lines.log_weights)
-    assert np.allclose(-slope, jax.nn.softmax(log_masses(lines, b, gap)), rtol=1e-12)
-    marginals = marginals_of(lines, b, gap)
+    gap = gap and jnp.asarray(gap)
+    masses, _, p, slope, marginals = (np.asarray(array) for array in read(lines, b, gap))
+    assert np.allclose(slope, p, rtol=1e-12) and np.allclose(p, jax.nn.softmax(masses), rtol=1e-12)
     assert np.allclose(marginals.sum(-1), 1.0, rtol=1e-12) and (marginals > 0).all()
     for i, w in ((0, 1), (3, 2)):
-        ahead, behind = (np.logaddexp.reduce(log_masses(lines, b.at[i, w].add(h), gap)) for h in (1e-5, -1e-5))
-        assert np.isclose((ahead - behind) / 2e-5, marginals[i, w], rtol=1e-6)
+        ahead, behind = (read(lines, b.at[i, w].add(h), gap)[1] for h in (1e-5, -1e-5))
+        assert np.isclose(-(ahead - behind) / 2e-5, marginals[i, w], rtol=1e-6)
     if gap is None:  # by hand: each line votes for its own token, the background for its own guess
-        p = np.asarray(jax.nn.softmax(log_masses(lines, b, gap)))
         expected = p[0] * np.asarray(lines.chain.posterior(b))
         token = np.asarray(lines.chain.tokens)
         for share, row in zip(p[1:], np.asarray(lines.ids), strict=True):
@@ -125,7 +136,7 @@ def test_posteriors_are_gradients_of_the_energy(gap, getkey):
 
 def test_the_score_of_noisy_codes_is_the_gradient_of_the_energy(getkey):
     """`-d(F + spring)/dx = (x_hat - x) / sigma^2`: the memory is a diffusion model without training."""
-    lines = lines_of(np.random.default_rng(3), chain_of(1))
+    lines = lines_of(np.random.default_rng(3), chain_of(2))
     codes, sigma = jnp.eye(V), jnp.array([0.6, 0.9, 0.4, 0.7])
     x = jax.random.normal(getkey(), (4, V))
 
@@ -133,17 +144,17 @@ def test_the_score_of_noisy_codes_is_the_gradient_of_the_energy(getkey):
         seen = ed.flow.Gaussian(x, sigma)
         return lines(seen.field(codes)) + jnp.sum(seen.spring())
 
-    x_hat = marginals_of(lines, ed.flow.Gaussian(x, sigma).field(codes), None) @ codes
+    x_hat = read(lines, ed.flow.Gaussian(x, sigma).field(codes))[4] @ codes
     assert np.allclose(-jax.jit(jax.grad(energy))(x), (x_hat - x) / sigma[:, None] ** 2, rtol=1e-10)
 
 
 def test_what_is_beyond_the_mask_was_never_there(getkey):
-    lines = lines_of(np.random.default_rng(4), chain_of(1))
-    b = jax.random.normal(getkey(), (3, V))
-    longer, mask = jnp.pad(b, ((0, 4), (0, 0))), jnp.arange(7) < 3
-    short = log_masses(lines, b, 0.1)
-    assert np.allclose(short, log_masses(lines, longer, 0.1, mask), rtol=1e-12)
-    assert not np.allclose(short, log_masses(lines, longer, 0.1, jnp.ones(7, bool)), rtol=1e-3)
+    lines = lines_of(np.random.default_rng(4), chain_of(2))
+    b, gap = jax.random.normal(getkey(), (4, V)), jnp.asarray(0.1)
+    longer, mask = jnp.pad(b, ((0, 3), (0, 0))), jnp.arange(7) < 4
+    short = read(lines, b, gap)[0]
+    assert np.allclose(short, read(lines, longer, gap, mask)[0], rtol=1e-12)
+    assert not np.allclose(short, read(lines, longer, gap, mask | True)[0], rtol=1e-3)
 
 
 def test_alignment_is_safe_for_long_lines_in_single_precision():
@@ -153,9 +164,8 @@ def test_alignment_is_safe_for_long_lines_in_single_precision():
     lines = ed.energy.Lines(ids, jnp.log(jnp.full(4, 0.25)).astype(jnp.float32), chain_of(1))
     b = ed.flow.Given(ids[1, 20:180]).field(jnp.eye(V, dtype=jnp.float32)).astype(jnp.float32)
     for gap in jnp.array([1e-6, 1e-3, 0.05, 0.3], jnp.float32):
-        masses = log_masses(lines, b, gap)
-        assert jnp.isfinite(masses).all() and jax.nn.softmax(masses)[2] > 0.999
-        assert jnp.isfinite(marginals_of(lines, b, gap)).all()
+        masses, _, p, _, marginals = read(lines, b, gap)
+        assert jnp.isfinite(masses).all() and p[2] > 0.999 and jnp.isfinite(marginals).all()
 
 
 @pytest.mark.parametrize(

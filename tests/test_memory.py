@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
-from energy_dllm._memory import _recall, _text
+from energy_dllm._memory import _recall
 from energy_dllm._memory._grams import shared, signatures
+from energy_dllm._memory._store import columns_of
 
 
 ALPHABET = "abcdefgh "
@@ -56,13 +57,12 @@ SPOIL = {
 @pytest.mark.parametrize("name", SPOIL)
 def test_a_spoilt_line_is_recalled_and_a_strange_one_is_not(name, memory, lines):
     rng = np.random.default_rng(1)
-    asked = [memory.recall(SPOIL[name](rng, line), unknown="_") for line in lines[:40]]
+    asked = [memory.recall(SPOIL[name](rng, line), unknown="_") for line in lines[:14]]
     right = np.mean([found.text == line for found, line in zip(asked, lines, strict=False)])
-    assert right >= 0.95
+    assert right == 1.0
     assert all(lines[found.index] == found.best for found in asked)
-    strange = [memory.recall(SPOIL[name](rng, line), unknown="_") for line in made_up(rng, 40)]
-    assert np.mean([found.text is not None for found in strange]) <= 0.05
-    assert max(found.stored for found in strange if found.text is None) < min(f.stored for f in asked if f.text)
+    strange = [memory.recall(SPOIL[name](rng, line), unknown="_") for line in made_up(rng, 14)]
+    assert all(found.text is None for found in strange)
 
 
 log_masses = eqx.filter_jit(lambda lines, b, gap, mask: lines.log_masses(b, gap=gap, mask=mask))
@@ -77,7 +77,7 @@ def exact(memory, cue):
     for q, typo in enumerate(_recall.TYPOS):
         for g, gap in enumerate(_recall.GAPS):
             prior = _recall.log_prior(len(_recall.TYPOS), len(_recall.GAPS), _recall.CLEAN)[q, g]
-            terms.append(prior + log_masses(memory.energy, typed(jnp.asarray(ids), typo, mask), gap, mask))
+            terms.append(prior + log_masses(memory.energy, typed(jnp.asarray(ids), typo, mask), jnp.asarray(gap), mask))
     terms = np.logaddexp.reduce(terms, axis=0)
     total = np.logaddexp.reduce(terms)
     return -total, np.exp(terms - total)
@@ -112,15 +112,17 @@ def test_evidence_is_recalled_by_the_same_energy(memory, lines, getkey):
         assert found.text == lines[3] and found.typo is None
         terms = log_masses(memory.energy, evidence.field(codes), None, None)
         assert np.isclose(found.free_energy, -np.logaddexp.reduce(terms), rtol=1e-9)
-        assert np.isclose(found.mass, jax.nn.softmax(terms)[4], rtol=1e-9)
-    assert memory.marginals(both).argmax(-1).tolist() == ids.tolist()
+        assert np.isclose(found.mass, np.exp(terms[4] - np.logaddexp.reduce(terms)), rtol=1e-9)
 
 
 def test_a_known_rate_is_one_term_of_the_sum(memory, lines):
     found = memory.recall(lines[0][:10], typo=0.2)
-    b = typed(jnp.asarray(memory.tokenizer.encode(lines[0][:10])), 0.2, jnp.ones(10, bool))
+    mask = jnp.arange(LENGTH + 3) < 10
+    b = typed(jnp.asarray(np.pad(memory.tokenizer.encode(lines[0][:10]), (0, LENGTH - 7))), 0.2, mask)
     (prior,) = _recall.log_prior(1, len(_recall.GAPS), _recall.CLEAN)
-    parts = [p + log_masses(memory.energy, b, gap, None) for p, gap in zip(prior, _recall.GAPS, strict=True)]
+    parts = [
+        p + log_masses(memory.energy, b, jnp.asarray(gap), mask) for p, gap in zip(prior, _recall.GAPS, strict=True)
+    ]
     assert found.typo == 0.2 and np.isclose(found.free_energy, -np.logaddexp.reduce(parts, axis=None), atol=1e-6)
 
 
@@ -162,10 +164,8 @@ def test_one_line_more_is_recalled_and_disturbs_no_other(memory, lines):
 
 
 def test_weights_are_odds():
-    pair = ["abcabc", "abcabd"]
-    memory = ed.TextMemory(pair, weights=[1.0, 3.0])
-    masses = dict(memory.recall(ed.flow.Given(jnp.asarray(memory.tokenizer.encode("abcab")))).nearest)
-    assert np.isclose(masses["abcabd"] / masses["abcabc"], 3.0, rtol=1e-9)
+    memory = ed.TextMemory(["abcabc", "abcab"], weights=[1.0, 3.0]).add("cba", weight=4.0)
+    assert np.allclose(np.exp(memory.energy.log_weights), [1 / 2, 1 / 16, 3 / 16, 4 / 16])
 
 
 def test_a_memory_is_saved_and_loaded_bitwise(memory, lines, tmp_path):
@@ -213,7 +213,7 @@ def test_the_voice_of_a_memory_is_bayes(memory, lines):
 
 def test_marks_are_those_of_pieces_of_three(lines):
     tokenizer = ed.data.Characters(ALPHABET)
-    columns = _text._columns(["abcabc", "hg", "bcd"], tokenizer)
+    columns = columns_of(["abcabc", "hg", "bcd"], tokenizer)
     marks = signatures(columns, tokenizer.size)
     assert np.bitwise_count(marks).sum(axis=0).tolist() == [3, 0, 1]  # abc bca cab (abc again), none, bcd
     assert shared(marks, marks[:, 0]).tolist() == [3, 0, 0]

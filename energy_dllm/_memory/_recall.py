@@ -18,7 +18,7 @@ TYPOS = (1e-4, 0.04, 0.15, 0.35, 0.6)
 GAPS = (1e-6, 0.06)
 """Rates of mistyped and of inserted or left-out characters, over which a cue's own are unknown."""
 
-CLEAN = 0.998
+CLEAN = 0.999
 """Share of cues expected to be without errors. Near one: an error has to be shown by the rest of the cue, so that a
 short cue is not talked into one of many lines that it merely resembles."""
 

@@ -13,6 +13,7 @@ from ..energy import Chain, Lines
 from ..flow import FORBIDDEN, AbstractEvidence, Likelihood
 from ._grams import signatures
 from ._recall import CLEAN, GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
+from ._store import columns_of, counts_of, lengths_of, weights_of
 
 
 class TextMemory(eqx.Module):
@@ -63,12 +64,12 @@ class TextMemory(eqx.Module):
         if not lines:
             raise ValueError("`lines` is empty; expected at least one line to store.")
         self.tokenizer = Characters.from_text("".join(lines)) if tokenizer is None else tokenizer
-        columns = _columns(lines, self.tokenizer)
+        columns = columns_of(lines, self.tokenizer)
         self.columns = jax.device_put(columns)
-        self.lengths = jax.device_put(_lengths(columns, self.tokenizer.size))
-        self.weights = jax.device_put(_weights(np.ones(len(lines)) if weights is None else weights, len(lines)))
+        self.lengths = jax.device_put(lengths_of(columns, self.tokenizer.size))
+        self.weights = jax.device_put(weights_of(np.ones(len(lines)) if weights is None else weights, len(lines)))
         self.grams = jax.device_put(signatures(columns, self.tokenizer.size))
-        self.counts = jax.device_put(_counts(columns, self.tokenizer.size))
+        self.counts = jax.device_put(counts_of(columns, self.tokenizer.size))
 
     def __len__(self) -> int:
         """Number of stored lines `M`."""
@@ -102,14 +103,14 @@ class TextMemory(eqx.Module):
         lines = [lines] if isinstance(lines, str) else list(lines)
         if not lines:
             raise ValueError("`lines` is empty; expected at least one line to add.")
-        old, new = np.asarray(self.columns), _columns(lines, self.tokenizer)
+        old, new = np.asarray(self.columns), columns_of(lines, self.tokenizer)
         width, end = max(len(old), len(new)), self.tokenizer.size
         old, new = (np.pad(c, ((0, width - len(c)), (0, 0)), constant_values=end) for c in (old, new))
         return self._with(
             np.concatenate([old, new], axis=1),
-            np.concatenate([np.asarray(self.weights), _weights(np.full(len(lines), weight), len(lines))]),
+            np.concatenate([np.asarray(self.weights), weights_of(np.full(len(lines), weight), len(lines))]),
             np.concatenate([np.asarray(self.grams), signatures(new, end)], axis=1),
-            np.asarray(self.counts) + _counts(new, end),
+            np.asarray(self.counts) + counts_of(new, end),
         )
 
     def remove(self, line: str) -> "TextMemory":
@@ -138,7 +139,7 @@ class TextMemory(eqx.Module):
             columns[:, ~same],
             np.asarray(self.weights)[~same],
             np.asarray(self.grams)[:, ~same],
-            np.asarray(self.counts) - _counts(columns[:, same], size),
+            np.asarray(self.counts) - counts_of(columns[:, same], size),
         )
 
     def recall(
@@ -303,7 +304,7 @@ class TextMemory(eqx.Module):
         return self.tokenizer.decode(ids[ids < self.tokenizer.size])
 
     def _with(self, columns, weights, grams, counts) -> "TextMemory":
-        leaves = (columns, _lengths(columns, self.tokenizer.size), weights, grams, counts)
+        leaves = (columns, lengths_of(columns, self.tokenizer.size), weights, grams, counts)
         places = lambda m: (m.columns, m.lengths, m.weights, m.grams, m.counts)
         # unlike `jnp.asarray`, this compiles nothing for a new number of lines
         return eqx.tree_at(places, self, tuple(map(jax.device_put, leaves)))
@@ -318,42 +319,3 @@ def _masses(lines: Lines, b: Float[Array, "N V"]) -> Float[Array, " terms"]:
 def _marginals(lines: Lines, b: Float[Array, "N V"]) -> tuple[Float[Array, "N V"], Float[Array, "N V"]]:
     """Of the whole energy, and of its background alone."""
     return lines.marginals(b), lines.chain.posterior(b)
-
-
-def _columns(lines: Sequence[str], tokenizer: AbstractTokenizer) -> UInt[np.ndarray, "L M"]:
-    """Tokens with one column a line, so that a cue is laid beside all lines place by place; its end is `V`."""
-    encoded = []
-    for number, line in enumerate(lines):
-        if not line:
-            raise ValueError(f"`lines` number {number} is empty; expected at least one character a line.")
-        encoded.append(np.asarray(tokenizer.encode(line)))
-    width = -(-max(map(len, encoded)) // 16) * 16  # a line a little longer does not change the shape
-    columns = np.full((width, len(lines)), tokenizer.size, np.min_scalar_type(tokenizer.size))
-    for number, ids in enumerate(encoded):
-        columns[: len(ids), number] = ids
-    return columns
-
-
-def _lengths(columns: Integer[np.ndarray, "L M"], size: int) -> Int[np.ndarray, " M"]:
-    return np.sum(columns < size, axis=0, dtype=np.int32)
-
-
-def _counts(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarray, "*context V"]:
-    """How often each three tokens stand together (each two, for vocabularies whose cubes are large).
-
-    A line follows upon itself, so that its first tokens are counted behind others as well.
-    """
-    order = 3 if size <= 128 else 2
-    lengths = _lengths(columns, size)
-    place = np.arange(len(columns))[:, None]
-    inside = place < lengths
-    earlier = [np.take_along_axis(columns, (place - n) % lengths, axis=0)[inside] for n in reversed(range(order))]
-    flat = np.ravel_multi_index(tuple(tokens.astype(np.int64) for tokens in earlier), (size,) * order)
-    return np.bincount(flat, minlength=size**order).astype(np.float32).reshape((size,) * order)
-
-
-def _weights(weights, lines: int) -> Float[np.ndarray, " M"]:
-    weights = np.asarray(weights, np.float32)
-    if weights.shape != (lines,) or not (np.isfinite(weights) & (weights > 0)).all():
-        raise ValueError(f"`weights` has shape {weights.shape}; expected {lines} positive numbers, one a line.")
-    return weights
