@@ -126,6 +126,15 @@ def test_a_known_rate_is_one_term_of_the_sum(memory, lines):
     assert found.typo == 0.2 and np.isclose(found.free_energy, -np.logaddexp.reduce(parts, axis=None), atol=1e-6)
 
 
+def test_bytes_are_remembered_as_well():
+    """A vocabulary whose triples are too many to count: a chain of first order, tokens of two bytes."""
+    names = ["Zoë Müller", "Jürgen Groß", "Łukasz Żak", "José Núñez"]
+    memory = ed.TextMemory(names, tokenizer=ed.data.Bytes())
+    assert memory.lines == names and memory.counts.shape == (256, 256)
+    assert memory.recall("Jurgen Groß", clean=0.5).text == names[1]
+    assert memory.recall("Łukasz").text == names[2] and memory.recall("Bob Smith").text is None
+
+
 # ------------------------------------------------------------------------------------ told while running
 
 

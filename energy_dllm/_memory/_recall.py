@@ -74,7 +74,7 @@ def judged(
     p = np.exp(terms - total)
     order = np.argsort(-terms[1:], kind="stable")
     best = order[0] + 1
-    q, g = np.unravel_index(np.argmax(joint[:, :, best]), prior.shape)
+    q, g = divmod(int(np.argmax(joint[:, :, best])), prior.shape[1])
     nearest = [(read(int(numbers[k])), float(p[k + 1])) for k in order[:5]]
     stored = float(1.0 - p[0])
     return Recall(

@@ -23,7 +23,7 @@ def columns_of(lines: Sequence[str], tokenizer: AbstractTokenizer) -> UInt[np.nd
 
 
 def lengths_of(columns: Integer[np.ndarray, "L M"], size: int) -> Int[np.ndarray, " M"]:
-    return np.sum(columns < size, axis=0, dtype=np.int32)
+    return np.asarray(np.sum(columns < size, axis=0, dtype=np.int32))
 
 
 def counts_of(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarray, "*context V"]:

@@ -155,10 +155,10 @@ class TextMemory(eqx.Module):
         """The line that a cue comes from, how sure that is, or that it is not stored.
 
         A text may be misspelt, cut at both ends, and have characters inserted or left out: half of `Z_m` is the
-        sum over all alignments. The rates of errors, which are the temperature of this memory, are summed over as
-        well: a cue without errors is the rule, and which errors it has is read off itself. Where more than `sieve`
-        lines are stored, alignments are summed for those that agree best in place or share most pieces of three
-        characters; the others take part at their own place.
+        sum over all alignments. The rates of errors `r`, which are the temperature of this memory, are summed over as
+        well, `F = -log sum_r p(r) exp(-F_r)`: a cue without errors is the rule, and which errors it has is read off
+        itself. Where more than `sieve` lines are stored, alignments are summed for those that agree best in place or
+        share most pieces of three tokens; the others take part at their own place.
 
         Evidence (`flow.Gaussian`, `flow.Given`, sums, ...) begins where the line begins, and brings its own rates.
 
@@ -212,9 +212,8 @@ class TextMemory(eqx.Module):
             with np.errstate(divide="ignore"):
                 rest = np.logaddexp.reduce(scores.reshape(len(typos), -1) + np.log(share / 4.0), axis=1)
         room = 1 << (len(numbers) - 1).bit_length()
-        found = masses(
-            self._energy(numbers, room), *map(jnp.asarray, typed.padded()), jnp.asarray(typos), jnp.asarray(GAPS)
-        )
+        ids, seen, mask = map(jnp.asarray, typed.padded())
+        found = masses(self._energy(numbers, room), ids, seen, mask, jnp.asarray(typos), jnp.asarray(GAPS))
         return judged(
             np.asarray(found)[..., : len(numbers) + 1], rest, numbers, self._read, threshold, clean, typos, GAPS
         )

@@ -79,8 +79,13 @@ class Chain(eqx.Module):
     def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
         """A string drawn from `P(s) exp(sum_i b_i(s_i))`, exactly: forward sums, drawn backwards."""
         alpha, step = self._begin(b.dtype)
-        weights = jax.lax.scan(lambda *now: (step(*now)[0],) * 2, alpha, b)[1]
-        weights, table = jnp.moveaxis(weights, -1, 1), self.tables()[1]
+
+        def ahead(alpha, row):
+            alpha, _ = step(alpha, row)
+            return alpha, alpha
+
+        weights = jnp.moveaxis(jax.lax.scan(ahead, alpha, b)[1], -1, 1)
+        table = self.tables()[1]
         key, *keys = jax.random.split(key, b.shape[0])
         last = jax.random.categorical(key, jnp.log(weights[-1]).ravel())
         state = jnp.unravel_index(last, weights.shape[1:])  # the last tokens, oldest first
