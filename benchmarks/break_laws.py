@@ -171,6 +171,48 @@ FAULTS = (
         "for n in range(first, min(end + 1, steps)):",
         "tests/test_learn.py -k pause",
     ),
+    (
+        "lines: the chain sums over all strings (contexts out of step)",
+        "energy/_lines.py",
+        "return jnp.moveaxis(alpha / total, 0, -1), jnp.log(total) + top",
+        "return alpha / total, jnp.log(total) + top",
+        "tests/test_lines.py -k sum_over_all_strings",
+    ),
+    (
+        "lines: all alignments are summed (gaps of one token only)",
+        "energy/_lines.py",
+        "jnp.where(ahead >= 0,",
+        "jnp.where((ahead >= 0) & (ahead < 2),",
+        "tests/test_lines.py -k over_lines_and_alignments",
+    ),
+    (
+        "lines: marginals are gradients (a background that does not answer)",
+        "energy/_lines.py",
+        "jnp.concatenate([-self.chain(b)[None], likelihood])",
+        "jnp.concatenate([-self.chain(jax.lax.stop_gradient(b))[None], likelihood])",
+        "tests/test_lines.py -k posteriors_are_gradients",
+    ),
+    (
+        "memory: lines outside of the sieve keep their place in the sum",
+        "_memory/_text.py",
+        "np.log(share / 4.0)",
+        "np.log(share / 400.0)",
+        "tests/test_memory.py -k outside_of_the_sieve",
+    ),
+    (
+        "memory: removing a line is never having stored it",
+        "_memory/_text.py",
+        "np.asarray(self.counts) - counts_of(columns[:, same], size),",
+        "np.asarray(self.counts),",
+        "tests/test_memory.py -k building_anew",
+    ),
+    (
+        "memory: what it tells a model is posterior over background",
+        "_memory/_text.py",
+        "jnp.log(p + tiny) - jnp.log(p_0 + tiny)",
+        "jnp.log(p + tiny)",
+        "tests/test_memory.py -k voice_of_a_memory",
+    ),
 )
 
 

@@ -4,6 +4,7 @@
 |---|---|
 | `EnergyDLLM` | the model: vocabulary, hidden energy and noise schedule |
 | `generate`, `infill`, `repair` | evidence in, text out |
+| `TextMemory` | lines that are told, not learned, and recalled from what is left of them |
 | `solve` | integrate any field, record any probe |
 | `fit`, `evaluate`, `save`, `load` | from data to parameters and back |
 | `data` | strings and ids |
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import data as data, energy as energy, flow as flow, learn as learn, probe as probe
     from ._generate import generate as generate, infill as infill, repair as repair
+    from ._memory import TextMemory as TextMemory
     from ._model import EnergyDLLM as EnergyDLLM
     from .flow import solve as solve
     from .learn import evaluate as evaluate, fit as fit, load as load, save as save
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EnergyDLLM",
+    "TextMemory",
     "__version__",
     "data",
     "energy",
@@ -53,6 +56,7 @@ _HOMES = {
     "generate": "._generate",
     "infill": "._generate",
     "repair": "._generate",
+    "TextMemory": "._memory",
     "solve": ".flow",
     "fit": ".learn",
     "evaluate": ".learn",

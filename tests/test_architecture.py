@@ -25,7 +25,7 @@ LAYERS = (
     ("_cli",),
     ("probe", "circuit"),
     ("learn",),
-    ("_generate",),
+    ("_generate", "_memory"),
     ("_model",),
     ("flow",),
     ("energy", "data"),
@@ -43,7 +43,7 @@ DIETS = {
     "__main__": set[str](),
 }
 # The page of docs/api where a name of the package itself is described.
-PAGES = {"_model": "model", "_generate": "generate", "flow": "flow", "learn": "learn"}
+PAGES = {"_model": "model", "_generate": "generate", "_memory": "memory", "flow": "flow", "learn": "learn"}
 BANNED = {"utils", "util", "core", "config", "common", "helpers", "misc"}
 MAX_LINES = 350
 

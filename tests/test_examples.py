@@ -27,5 +27,22 @@ def test_one_word_lowers_f_and_reads_every_term(capsys):
     assert "force evaluations" in capsys.readouterr().out
 
 
+def test_faq_answers_what_was_meant_and_nothing_else(capsys):
+    faq = load("faq")
+    understood = faq.main(faq.QUESTIONS[:1] + faq.QUESTIONS[5:])
+    assert understood["how do i rest my pasword"] == "How do I reset my password?"
+    assert [understood[question] for question in faq.QUESTIONS[5:]] == [None, None]
+    out = capsys.readouterr().out
+    assert "Forgot password" in out and "10 lines before, 11 after" in out
+
+
+def test_names_between_two_are_new_and_of_their_letters(capsys):
+    names = load("names")
+    invented = names.main(pairs=2, draws=6)
+    assert len(invented) >= 3 and not set(invented) & set(names.NAMES)
+    assert all(name.isalpha() and name == name.capitalize() for name in invented)
+    assert "67 names" in capsys.readouterr().out
+
+
 def test_every_example_is_tested():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {"one_word"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {"one_word", "faq", "names"}

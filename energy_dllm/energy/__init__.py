@@ -1,5 +1,6 @@
 """The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
 
+from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
     MappingMemory as MappingMemory,

@@ -1,0 +1,47 @@
+"""Lines as arrays: tokens with one column a line, and what is counted on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Integer, UInt
+
+from ..data import AbstractTokenizer
+
+
+def columns_of(lines: Sequence[str], tokenizer: AbstractTokenizer) -> UInt[np.ndarray, "L M"]:
+    """Tokens with one column a line, so that a cue is laid beside all lines place by place; its end is `V`."""
+    encoded = []
+    for number, line in enumerate(lines):
+        if not line:
+            raise ValueError(f"`lines` number {number} is empty; expected at least one character a line.")
+        encoded.append(np.asarray(tokenizer.encode(line)))
+    width = -(-max(map(len, encoded)) // 16) * 16  # a line a little longer does not change the shape
+    columns = np.full((width, len(lines)), tokenizer.size, np.min_scalar_type(tokenizer.size))
+    for number, ids in enumerate(encoded):
+        columns[: len(ids), number] = ids
+    return columns
+
+
+def lengths_of(columns: Integer[np.ndarray, "L M"], size: int) -> Int[np.ndarray, " M"]:
+    return np.asarray(np.sum(columns < size, axis=0, dtype=np.int32))
+
+
+def counts_of(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarray, "*context V"]:
+    """How often each three tokens stand together (each two, for vocabularies whose cubes are large).
+
+    A line follows upon itself, so that its first tokens are counted behind others as well.
+    """
+    order = 3 if size <= 128 else 2
+    lengths = lengths_of(columns, size)
+    place = np.arange(len(columns))[:, None]
+    inside = place < lengths
+    earlier = [np.take_along_axis(columns, (place - n) % lengths, axis=0)[inside] for n in reversed(range(order))]
+    flat = np.ravel_multi_index(tuple(tokens.astype(np.int64) for tokens in earlier), (size,) * order)
+    return np.bincount(flat, minlength=size**order).astype(np.float32).reshape((size,) * order)
+
+
+def weights_of(weights, lines: int) -> Float[np.ndarray, " M"]:
+    weights = np.asarray(weights, np.float32)
+    if weights.shape != (lines,) or not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(f"`weights` has shape {weights.shape}; expected {lines} positive numbers, one a line.")
+    return weights
