@@ -46,7 +46,7 @@ class SteadyState(eqx.Module):
 
     def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
         """Whether the speed `d state / d time` counts as rest."""
-        largest = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(speed)])
+        largest = jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(speed)])
         return jnp.max(largest) < self.tolerance
 
 
