@@ -9,7 +9,16 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ._types import Key
 from .data import AbstractTokenizer
-from .energy import AbstractFreeEnergy, Attention, ConvolutionalMemory, FreeEnergy, LayerNorm, Network, Pairwise, Vocabulary
+from .energy import (
+    AbstractFreeEnergy,
+    Attention,
+    ConvolutionalMemory,
+    FreeEnergy,
+    LayerNorm,
+    Network,
+    Pairwise,
+    Vocabulary,
+)
 from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
 
 

@@ -31,7 +31,8 @@ def test_it_is_bayes_over_the_items(name, exact):
     b, spring = evidence.field(exact.vocabulary.codes), evidence.spring()
     y = exact.neutral(4)
     terms = exact.terms(y, b, spring=spring)
-    joint = np.array([w * np.exp(sum(b[i, t] for i, t in enumerate(row))) for row, w in zip(ITEMS, PRIOR, strict=True)])
+    fits = lambda row: np.exp(sum(b[i, token] for i, token in enumerate(row)))
+    joint = PRIOR * np.array([fits(row) for row in ITEMS])
     assert np.allclose(sum(np.sum(term) for term in terms.values()), -np.log(joint.sum()) + np.sum(spring), atol=1e-11)
     shares = joint / joint.sum()
     assert np.allclose(np.exp(exact.log_shares(b)), shares, atol=1e-12)
@@ -205,7 +206,10 @@ def test_cold_flips_never_climb(getkey):
         (lambda: ed.energy.Empirical(np.array([[0, 5]]), size=4), "token outside the vocabulary of 4"),
         (lambda: ed.energy.Empirical(ITEMS, codes=jnp.eye(5), size=4), "`size` is 4 but `codes` has 5"),
         (lambda: ed.energy.Empirical.of_vectors(jnp.zeros(3)), r"`patterns` has shape \(3,\)"),
-        (lambda: ed.energy.Empirical(ITEMS).log_shares(jnp.zeros((3, 5))), r"`b` has shape \(3, 5\); expected \(4, 5\)"),
+        (
+            lambda: ed.energy.Empirical(ITEMS).log_shares(jnp.zeros((3, 5))),
+            r"`b` has shape \(3, 5\); expected \(4, 5\)",
+        ),
         (lambda: ed.flow.Langevin(jnp.sum, temperature=0.0), "`temperature` is 0.0"),
         (lambda: ed.flow.glauber(jnp.sum, jnp.ones(3), sweeps=-1, key=jax.random.key(0)), "`sweeps`=-1"),
     ],

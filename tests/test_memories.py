@@ -126,7 +126,8 @@ def test_a_gaussian_memory_is_diffusion(getkey):
     """Identities 1 to 6: density, Tweedie, second order, heat equation, probability flow, dot products."""
     xi, _, x = some(getkey, 7, 4)
     sigma = 0.8
-    exact = ed.flow.ProbabilityFlow(ed.energy.Empirical.of_vectors(xi), steps=1)
+    data = ed.energy.Empirical.of_vectors(xi)
+    exact = ed.flow.ProbabilityFlow(data, steps=1)
 
     @jax.jit
     def measured(xi, x, sigma):
@@ -142,7 +143,7 @@ def test_a_gaussian_memory_is_diffusion(getkey):
             "heat": heat,
             "laplacian": jnp.trace(jax.hessian(lambda x: log_density(xi, x, sigma))(x)),
             "flow": exact(-jnp.log(sigma), x[None])[0],
-            "log p of Empirical": exact.energy.log_density(x[None], sigma),
+            "log p of Empirical": data.log_density(x[None], sigma),
         }
 
     m = {name: np.asarray(value) for name, value in measured(xi, x, sigma).items()}
@@ -168,7 +169,7 @@ def test_a_gaussian_memory_is_diffusion(getkey):
 
 
 def test_a_symmetric_pair_divides_at_its_own_norm(getkey):
-    """Identity 7: the origin is stable above `sigma = |xi|`; below, minima at `m xi`, `m = tanh(m |xi|^2 / sigma^2)`."""
+    """Identity 7: the origin is stable above `sigma = |xi|`; below, `m xi` is, `m = tanh(m |xi|^2 / sigma^2)`."""
     xi = np.random.default_rng(getkey.seed).normal(size=5)
     pair = lambda ratio: ed.energy.GaussianMemory(np.stack([xi, -xi]), beta=float((ratio**2 * xi @ xi) ** -1))
     curvature = eqx.filter_jit(lambda memory: jax.hessian(memory)(jnp.zeros(5)))
@@ -356,7 +357,10 @@ def test_what_does_not_fit_is_named(make, message, unchecked):
     ("make", "message"),
     [
         (lambda: ed.energy.HopfieldMemory(jnp.array([[1.0, jnp.nan]])), "`patterns` must be finite"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3), weights=jnp.array([1.0, 0.0, 1.0])), "`weights` must be positive"),
+        (
+            lambda: ed.energy.GaussianMemory(jnp.eye(3), weights=jnp.array([1.0, 0.0, 1.0])),
+            "`weights` must be positive",
+        ),
         (lambda: ed.energy.GaussianMemory(jnp.eye(3), beta=jnp.array(-1.0)), "`beta` must be positive"),
         (lambda: ed.energy.PositiveFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
         (lambda: ed.energy.TrigonometricFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),

@@ -72,7 +72,9 @@ class Empirical(AbstractFreeEnergy):
         if size not in (None, codes.shape[0]):
             raise ValueError(f"`size` is {size} but `codes` has {codes.shape[0]} rows; leave one of them out.")
         if ids.min() < 0 or ids.max() >= codes.shape[0]:
-            raise ValueError(f"`items` has a token outside the vocabulary of {codes.shape[0]}; encode with its tokenizer.")
+            raise ValueError(
+                f"`items` has a token outside the vocabulary of {codes.shape[0]}; encode with its tokenizer."
+            )
         # `stored` looks at codes and weights as it does for every memory
         self.vocabulary = Codes(stored(codes, None)[0])
         weights = jnp.ones(len(ids), codes.dtype) if weights is None else weights
@@ -134,6 +136,12 @@ class Empirical(AbstractFreeEnergy):
     ) -> Float[Array, "L D"]:
         """Nothing on no neurons, `(L, 0)`."""
         return jnp.zeros_like(y)
+
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """None at all: no term pulls on no neurons."""
+        return {}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`log p_iw`, `p_iw = sum_mu p(mu | b) [w_mu_i = w]`; finite, the smallest number there is for a token in no

@@ -17,11 +17,11 @@ _Self = TypeVar("_Self", bound="AbstractFeatureMemory")
 
 
 class AbstractFeatureMemory(AbstractMemory):
-    """A `GaussianMemory` whose kernel is a product of features: `E = -1/beta log <Phi(x), T>`, `T = sum_mu w_mu Phi(xi_mu)`.
+    """A `GaussianMemory` of random features: `E = -1/beta log <Phi(x), T>`, `T = sum_mu w_mu Phi(xi_mu)`.
 
-    `T` has one size however much it holds: patterns are added to it and taken from it one by one, in chunks, and are not
-    kept themselves. The error of the kernel falls as `1 / sqrt(features)`. `beta` is part of `T` and therefore
-    fixed. To add a kind, write `features` and `__call__`.
+    `T` has one size however much it holds: patterns are added to it and taken from it in chunks, and are not kept
+    themselves. The error of the kernel falls as `1 / sqrt(features)`. `beta` is part of `T` and therefore fixed. To
+    add a kind, write `features` and `__call__`.
 
     **Source:** Hoover et al. 2024, Dense associative memory through the lens of random features (arXiv 2410.24153).
     """
@@ -45,7 +45,9 @@ class AbstractFeatureMemory(AbstractMemory):
         change, count = self._sum(patterns, weights, chunk)
         return self._with(self.total + change, self.count + count)
 
-    def remove(self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None, chunk: int = 256) -> _Self:
+    def remove(
+        self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None, chunk: int = 256
+    ) -> _Self:
         """A memory without these patterns, given with the weights they were added with.
 
         `T` cannot say which patterns it holds: one that was never added is an error where that can be told, that is

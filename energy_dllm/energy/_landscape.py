@@ -57,6 +57,12 @@ class AbstractFreeEnergy(eqx.Module):
         """`-dF/dg (L, D)`: how every term pulls on every neuron."""
 
     @abc.abstractmethod
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """The force of every term by name, each `(L, D)`; their sum is `force`."""
+
+    @abc.abstractmethod
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The log posterior over tokens `(L, V)`, up to a constant per token."""
 

@@ -39,9 +39,7 @@ class LogSumExpMemory(AbstractSoftMinimum):
     log_weights: Float[Array, " M"]
     log_beta: Scalar
 
-    def __init__(
-        self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None
-    ):
+    def __init__(self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None):
         self.patterns, self.log_weights = stored(patterns, weights)
         self.log_beta = positive("beta", beta, self.patterns.dtype)
 
@@ -84,9 +82,7 @@ class GaussianMemory(AbstractSoftMinimum):
     log_weights: Float[Array, " M"]
     log_beta: Scalar
 
-    def __init__(
-        self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None
-    ):
+    def __init__(self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None):
         self.patterns, self.log_weights = stored(patterns, weights)
         self.log_beta = positive("beta", beta, self.patterns.dtype)
 
@@ -149,7 +145,9 @@ class KernelMemory(AbstractSoftMinimum):
         weights: Float[Array, " M"] | None = None,
     ):
         if not power >= 1 or not power < float("inf"):
-            raise ValueError(f"`power` is {power}; expected a number of at least 1 (and `GaussianMemory` for infinity).")
+            raise ValueError(
+                f"`power` is {power}; expected a number of at least 1 (and `GaussianMemory` for infinity)."
+            )
         if not floor >= 0:
             raise ValueError(f"`floor` is {floor}; expected 0 (no far field) or a small positive number, say 1e-6.")
         self.patterns, self.log_weights = stored(patterns, weights)

@@ -122,9 +122,7 @@ class ExponentialMemory(AbstractSum):
     log_weights: Float[Array, " M"]
     log_beta: Scalar
 
-    def __init__(
-        self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None
-    ):
+    def __init__(self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None):
         self.patterns, self.log_weights = stored(patterns, weights)
         self.log_beta = positive("beta", beta, self.patterns.dtype)
 

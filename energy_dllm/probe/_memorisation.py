@@ -35,7 +35,7 @@ def effective_memories(time: Scalar, state: PyTree[Array], field: AbstractField)
     if not isinstance(energy, Empirical):
         raise ValueError(f"the field moves over a {type(energy).__name__}; only an `Empirical` has items to count.")
     logs = energy.log_shares(field.evidence(time, state).field(energy.vocabulary.codes))
-    return _effective(logs)
+    return jnp.exp(-jnp.sum(jnp.exp(logs) * logs))
 
 
 class CriticalNoise(eqx.Module):
@@ -45,7 +45,7 @@ class CriticalNoise(eqx.Module):
     - `condensation`: below this noise each datum is its own well: `sum_j log(1 + lambda_j / sigma^2) / 2 = log M`.
     - `sigma (S,)`: noise levels at which the following was measured.
     - `mass (S,)`: mean posterior mass on the datum the noise was added to.
-    - `effective (S,)`: mean of the effective number of memories there.
+    - `effective (S,)`: the effective number of memories there, `exp` of the mean entropy of the posterior.
     """
 
     speciation: float
@@ -120,9 +120,10 @@ def _measure(memory: AbstractPatternMemory, sigma, key, draws):
             n, z = pair
             x = memory.patterns[n] + level * z
             logs = jax.nn.log_softmax(-jnp.sum((x - memory.patterns) ** 2, axis=-1) / (2 * level**2))
-            return jnp.exp(logs[n]), _effective(logs)
+            return jnp.exp(logs[n]), -jnp.sum(jnp.exp(logs) * logs)
 
-        return jax.tree.map(jnp.mean, jax.lax.map(one, (true, noise), batch_size=64))
+        mass, entropy = jax.tree.map(jnp.mean, jax.lax.map(one, (true, noise), batch_size=64))
+        return mass, jnp.exp(entropy)
 
     return jax.lax.map(at, sigma)
 
@@ -182,7 +183,9 @@ def memorisation(
     """
     made, stored = np.asarray(samples, float), np.asarray(training, float)
     if made.ndim != 2 or stored.ndim != 2 or made.shape[1] != stored.shape[1] or len(made) < 2 or len(stored) < 2:
-        raise ValueError(f"`samples` {made.shape} and `training` {stored.shape}; expected two rows or more, equally wide.")
+        raise ValueError(
+            f"`samples` {made.shape} and `training` {stored.shape}; expected two rows or more, equally wide."
+        )
     if near is None:
         near = 0.5 * float(np.median(_nearest(stored, stored, itself=True)[1]))
     if not near > 0:
@@ -191,8 +194,9 @@ def memorisation(
     _, between = _nearest(made, made, itself=True)
     memorised = distance <= near
     spurious = ~memorised & (between <= near)
-    shares = [float(np.mean(part)) for part in (memorised, spurious, ~memorised & ~spurious)]
-    return Memorisation(*shares, nearest, distance, between, near)
+    share = lambda part: float(np.mean(part))
+    new = ~memorised & ~spurious
+    return Memorisation(share(memorised), share(spurious), share(new), nearest, distance, between, near)
 
 
 def _nearest(these: np.ndarray, those: np.ndarray, *, itself: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +209,3 @@ def _nearest(these: np.ndarray, those: np.ndarray, *, itself: bool = False) -> t
         found.append((squared.argmin(), np.sqrt(squared.min())))
     index, distance = zip(*found, strict=True)
     return np.array(index), np.array(distance)
-
-
-def _effective(logs):
-    return jnp.exp(-jnp.sum(jnp.exp(logs) * logs))
