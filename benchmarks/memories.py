@@ -56,7 +56,7 @@ def classical(size: int, trials: int, seed: int = 0) -> tuple[float, float]:
 def stable_load(degree: int, size: int, seed: int = 0) -> float:
     """The load at which 99 % of the neurons of stored patterns stay where they are."""
     draw = np.random.default_rng(seed)
-    guess = {2: 0.1 * size, 3: 0.11 * size**2, 4: 0.05 * size**3}[degree]
+    guess = {2: 0.25 * size, 3: 0.11 * size**2, 4: 0.05 * size**3}[degree]
     loads = np.unique(np.round(guess * np.geomspace(0.25, 3.0, 12)).astype(int))
     loads = loads[loads >= 2]
     most = int(loads[-1])
@@ -82,7 +82,7 @@ def stable_load(degree: int, size: int, seed: int = 0) -> float:
 
 
 def exact_zeros() -> tuple[float, float, float]:
-    """Share of memories at which the gradient is exactly 0: log-sum-ReLU, log-sum-exp; and the latter's largest pull."""
+    """Share of memories where the gradient is exactly 0: log-sum-ReLU, log-sum-exp; the latter's largest pull."""
     draw = np.random.default_rng(0)
     xi = draw.normal(size=(200, 8))
     gaps = np.linalg.norm(xi[:, None] - xi, axis=-1) + 1e9 * np.eye(200)

@@ -59,7 +59,7 @@ def test_padding_is_not_looked_at(exact):
 
 
 def test_the_score_is_a_gradient_and_the_second_order_holds(getkey):
-    """Law 3 without any rest: `-dF/dx = (x_hat - x)/sigma^2`, sequences of tokens with codes and levels of their own."""
+    """Law 3 without any rest: `-dF/dx = (x_hat - x)/sigma^2`, each token with a code and a level of its own."""
     k1, k2 = jax.random.split(getkey())
     data = ed.energy.Empirical(ITEMS, codes=jax.random.normal(k1, (5, 3)))
     sigma = jnp.array([0.7, 1.0, 0.4, 1.5])
