@@ -9,7 +9,16 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ._types import Key
 from .data import AbstractTokenizer
-from .energy import Attention, ConvolutionalMemory, FreeEnergy, LayerNorm, Network, Pairwise, Vocabulary
+from .energy import (
+    AbstractFreeEnergy,
+    Attention,
+    ConvolutionalMemory,
+    FreeEnergy,
+    LayerNorm,
+    Network,
+    Pairwise,
+    Vocabulary,
+)
 from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
 
 
@@ -42,7 +51,7 @@ class EnergyDLLM(eqx.Module):
     """
 
     tokenizer: AbstractTokenizer = eqx.field(static=True)
-    energy: FreeEnergy
+    energy: AbstractFreeEnergy
     schedule: AbstractSchedule
     steps: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
@@ -61,7 +70,7 @@ class EnergyDLLM(eqx.Module):
         steps: int = 24,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
-        energy: FreeEnergy | None = None,
+        energy: AbstractFreeEnergy | None = None,
         key: Key,
     ):
         if dim < 1 or steps < 1 or not step > 0:

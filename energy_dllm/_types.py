@@ -10,6 +10,7 @@ Axes, used in every `jaxtyping` annotation of the package:
 | `D` | width of a hidden token state `y` |
 | `H`, `K` | heads of an attention synapse, width of a head |
 | `M` | stored patterns of a memory |
+| `N` | width of one state of a memory (elsewhere: recorded times) |
 | `O`, `R` | offsets and rank of a pairwise synapse |
 
 Variables: `x (L, C)` noisy observation, `y (L, D)` hidden state, `g (L, D)` activation, `b (L, V)` evidence,

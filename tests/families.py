@@ -23,6 +23,30 @@ SYNAPSES = {
     "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
     "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
     "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
+    "token memory": lambda dim, key: ed.energy.TokenMemory(
+        ed.energy.LogSumExpMemory(jax.random.normal(key, (9, dim)), beta=1.5)
+    ),
+    "sequence memory": lambda dim, key: ed.energy.SequenceMemory(
+        ed.energy.GaussianMemory(jax.random.normal(key, (9, 7 * dim)), beta=0.1)
+    ),
+}
+
+# Of patterns (M, N), with whatever else they have away from its default.
+MEMORIES = {
+    "hopfield": lambda xi, **w: ed.energy.HopfieldMemory(xi, **w),
+    "polynomial": lambda xi, **w: ed.energy.PolynomialMemory(xi, degree=4, **w),
+    "exponential": lambda xi, **w: ed.energy.ExponentialMemory(xi, beta=0.3, **w),
+    "simplicial": lambda xi, **w: ed.energy.SimplicialMemory(xi, **w),
+    "some triples": lambda xi, **w: ed.energy.SimplicialMemory(xi, triples=jnp.array([[0, 1, 2], [4, 3, 1]]), **w),
+    "log-sum-exp": lambda xi, **w: ed.energy.LogSumExpMemory(xi, beta=0.7, **w),
+    "gaussian": lambda xi, **w: ed.energy.GaussianMemory(xi, beta=0.7, **w),
+    "log-sum-relu": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.1, **w),
+    "log-sum-relu, floor": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.7, floor=1e-3, **w),
+    "kernel": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.2, power=2.5, **w),
+}
+FEATURES = {
+    "positive": lambda dim, **w: ed.energy.PositiveFeatureMemory(dim, beta=0.7, **w),
+    "trigonometric": lambda dim, **w: ed.energy.TrigonometricFeatureMemory(dim, beta=0.7, **w),
 }
 
 

@@ -44,5 +44,25 @@ def test_names_between_two_are_new_and_of_their_letters(capsys):
     assert "67 names" in capsys.readouterr().out
 
 
+def test_digits_come_back_from_noise(capsys):
+    assert load("denoise_digits").main(tries=4) > 0.7
+    energies = [float(part.split()[0]) for part in capsys.readouterr().out.split("E = ")[1:]]
+    assert len(energies) == 6 and energies == sorted(energies, reverse=True)
+
+
+def test_two_memories_become_one_at_their_own_norm(capsys):
+    assert abs(load("two_memories").main() - 1) < 0.01
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:5]]
+    assert all(row[1] == "2" and abs(float(row[2]) - float(row[3])) < 1e-3 for row in rows)
+
+
+def test_a_circle_is_memorised_mixed_up_and_understood():
+    two, nine, thousand = load("circle").main()
+    assert two.memorised == 1.0
+    assert nine.spurious > nine.memorised and nine.spurious > nine.generalised
+    assert thousand.generalised > 0.5 and thousand.memorised < 0.1
+
+
 def test_every_example_is_tested():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {"one_word", "faq", "names"}
+    shown = {"circle", "denoise_digits", "faq", "names", "one_word", "two_memories"}
+    assert {path.stem for path in FOLDER.glob("*.py")} == shown

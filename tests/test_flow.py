@@ -272,7 +272,7 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
     sigma_0, sigma_1 = 0.25, 60.0
 
     class WithTrace(ed.flow.AbstractField):
-        energy: ed.energy.FreeEnergy
+        energy: ed.energy.AbstractFreeEnergy
 
         @property
         def force_evaluations(self):
@@ -366,7 +366,7 @@ def test_force_evaluations_are_counted(landscape):
     """Against a count made by the field itself, solver by solver."""
 
     class Counted(ed.flow.AbstractField):
-        energy: ed.energy.FreeEnergy
+        energy: ed.energy.AbstractFreeEnergy
 
         @property
         def force_evaluations(self):

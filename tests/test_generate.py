@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import Array
 
 import energy_dllm as ed
-from energy_dllm.energy import FreeEnergy
+from energy_dllm.energy import AbstractFreeEnergy
 from energy_dllm.flow import AbstractEvidence, AbstractField
 
 
@@ -111,7 +111,7 @@ def test_looking_on_changes_nothing(write):
 class Counting(AbstractField):
     """Independent tokens, and a list that grows whenever the field is traced."""
 
-    energy: FreeEnergy
+    energy: AbstractFreeEnergy
     given: AbstractEvidence
     traces: list[int] = eqx.field(static=True)
 

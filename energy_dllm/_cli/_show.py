@@ -116,6 +116,7 @@ def anatomy(model: Any) -> dict[str, Any]:
     import numpy as np
 
     from .._model import EnergyDLLM
+    from ..energy import FreeEnergy
 
     def count(part: Any) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(part) if eqx.is_inexact_array(leaf))
@@ -124,6 +125,8 @@ def anatomy(model: Any) -> dict[str, Any]:
     facts |= {"tokenizer": f"{type(model.tokenizer).__name__}, {model.tokenizer.size} symbols"}
     if not isinstance(model, EnergyDLLM):
         return {**facts, "parameters": {"all": count(model)}}
+    if not isinstance(model.energy, FreeEnergy):
+        return {**facts, "parameters": {"all": 0}}
     network, vocabulary = model.energy.network, model.energy.vocabulary
     parts = {name: count(synapse) for name, synapse in network.synapses.items()}
     parts |= {"neurons": count(network.neurons), "bias": count(network.bias), "kappa": 1}

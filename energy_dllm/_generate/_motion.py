@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
 from .._types import Scalar
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 from ..flow import (
     AbstractField,
     Given,
@@ -24,7 +24,7 @@ from ..flow import (
 )
 
 
-FIELD: Callable[[FreeEnergy, Given], AbstractField] = ProbabilityFlow
+FIELD: Callable[[AbstractFreeEnergy, Given], AbstractField] = ProbabilityFlow
 STEPS = 24
 CHURN = 0.0
 FRAMES = 32

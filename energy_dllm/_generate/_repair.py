@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from .._model import EnergyDLLM
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 from ..flow import Relaxation, SteadyState, Trajectory, Typo, solve
 from ._motion import FRAMES, finite, positive, read
 
@@ -116,7 +116,7 @@ def repair(
 
 
 @eqx.filter_jit
-def _relax(energy: FreeEnergy, seen: Typo, end: float, frames: int, stop: SteadyState) -> Trajectory:
+def _relax(energy: AbstractFreeEnergy, seen: Typo, end: float, frames: int, stop: SteadyState) -> Trajectory:
     """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
     times = end * (jnp.arange(frames) / frames) ** 2
     probes = {"moment": lambda time, state, field: read(time, state, field, None)}

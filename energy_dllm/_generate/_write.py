@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._model import EnergyDLLM
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 from ..flow import AbstractField, Given
 from ._motion import FRAMES, STEPS, Generation, positive, write
 
@@ -21,7 +21,7 @@ def generate(
     samples: int = 1,
     steps: int = STEPS,
     churn: float | None = None,
-    field: Callable[[FreeEnergy, Given], AbstractField] | None = None,
+    field: Callable[[AbstractFreeEnergy, Given], AbstractField] | None = None,
     solver: Any = None,
     controller: Any = None,
     frames: int = FRAMES,
@@ -87,7 +87,7 @@ def infill(
     samples: int = 1,
     steps: int = STEPS,
     churn: float | None = None,
-    field: Callable[[FreeEnergy, Given], AbstractField] | None = None,
+    field: Callable[[AbstractFreeEnergy, Given], AbstractField] | None = None,
     solver: Any = None,
     controller: Any = None,
     frames: int = FRAMES,

@@ -1,11 +1,24 @@
 """The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
 
+from ._bridges import SequenceMemory as SequenceMemory, TokenMemory as TokenMemory
+from ._empirical import Codes as Codes, Empirical as Empirical
+from ._features import (
+    AbstractFeatureMemory as AbstractFeatureMemory,
+    PositiveFeatureMemory as PositiveFeatureMemory,
+    TrigonometricFeatureMemory as TrigonometricFeatureMemory,
+)
+from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
 from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
     MappingMemory as MappingMemory,
     RectifiedMemory as RectifiedMemory,
     SoftmaxMemory as SoftmaxMemory,
+)
+from ._minima import (
+    GaussianMemory as GaussianMemory,
+    KernelMemory as KernelMemory,
+    LogSumExpMemory as LogSumExpMemory,
 )
 from ._network import FreeEnergy as FreeEnergy, Network as Network
 from ._neurons import (
@@ -16,6 +29,18 @@ from ._neurons import (
     Softplus as Softplus,
     Spherical as Spherical,
     Tanh as Tanh,
+)
+from ._states import (
+    AbstractMemory as AbstractMemory,
+    AbstractPatternMemory as AbstractPatternMemory,
+    AbstractSoftMinimum as AbstractSoftMinimum,
+    AbstractSum as AbstractSum,
+)
+from ._sums import (
+    ExponentialMemory as ExponentialMemory,
+    HopfieldMemory as HopfieldMemory,
+    PolynomialMemory as PolynomialMemory,
+    SimplicialMemory as SimplicialMemory,
 )
 from ._synapses import (
     AbstractSynapse as AbstractSynapse,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._types import Scalar
+from ._landscape import AbstractFreeEnergy, total
 from ._neurons import AbstractNeurons
 from ._synapses import AbstractSynapse
 from ._vocabulary import Vocabulary
@@ -65,7 +66,7 @@ class Network(eqx.Module):
         return terms
 
 
-class FreeEnergy(eqx.Module):
+class FreeEnergy(AbstractFreeEnergy):
     """The free energy `F` of a passage: hidden network plus vocabulary.
 
     `F = spring + 1/kappa E(y) - sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`
@@ -152,24 +153,13 @@ class FreeEnergy(eqx.Module):
         self._check(y, b)
         return self._terms(y, self.network.activation(y), b, spring, mask)
 
-    def __call__(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        spring: Float[Array, " L"] | None = None,
-        mask: Bool[Array, " L"] | None = None,
-    ) -> Scalar:
-        """`F`, the sum of `terms`; same arguments."""
-        return _total(self.terms(y, b, spring=spring, mask=mask))
-
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
         self._check(y, b)
         g = self.network.activation(y)
-        return -jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)
+        return -jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)
 
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
@@ -183,14 +173,6 @@ class FreeEnergy(eqx.Module):
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`<g, U> + c + b (L, V)`."""
         return self.vocabulary.logits(self.network.activation(y), b)
-
-    def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`p = softmax(<g, U> + c + b) (L, V)`."""
-        return jax.nn.softmax(self.logits(y, b), axis=-1)
-
-    def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
-        """`x_hat = sum_w p_w e_w (L, C)`."""
-        return self.posterior(y, b) @ self.vocabulary.codes
 
     def _terms(self, y, g, b, spring, mask):
         hidden = self.network._terms(y, g, mask)
@@ -206,7 +188,3 @@ class FreeEnergy(eqx.Module):
             raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
         if b.shape != (y.shape[0], self.size):
             raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
-
-
-def _total(terms: dict[str, Float[Array, " L"]]) -> Scalar:
-    return jnp.sum(jnp.stack([jnp.sum(term) for term in terms.values()]))

@@ -9,6 +9,7 @@ from ._evidence import (
 )
 from ._field import (
     AbstractField as AbstractField,
+    AbstractMotion as AbstractMotion,
     AbstractStochasticField as AbstractStochasticField,
     JointFlow as JointFlow,
     ProbabilityFlow as ProbabilityFlow,
@@ -22,4 +23,5 @@ from ._schedule import (
     LogLinear as LogLinear,
 )
 from ._solve import SteadyState as SteadyState, Trajectory as Trajectory, solve as solve
+from ._states import Descent as Descent, Langevin as Langevin, glauber as glauber
 from ._tokens import Allowed as Allowed, Given as Given, Likelihood as Likelihood, Typo as Typo

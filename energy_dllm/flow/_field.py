@@ -15,24 +15,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 from ._evidence import AbstractEvidence, Gaussian
 from ._relax import relax
 
 
-class AbstractField(eqx.Module):
-    """A vector field `d state / d time` over an explicit energy, with everything a probe may want to read."""
-
-    energy: eqx.AbstractVar[FreeEnergy]
+class AbstractMotion(eqx.Module):
+    """A vector field `d state / d time`, all that `solve` needs."""
 
     @property
     @abc.abstractmethod
     def force_evaluations(self) -> int:
-        """Evaluations of the force `-dF/dg` per call."""
+        """Evaluations of the force per call."""
 
     @abc.abstractmethod
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """`d state / d time`, the structure of `state`."""
+
+
+class AbstractField(AbstractMotion):
+    """The motion of a passage over an explicit free energy, with everything a probe may want to read."""
+
+    energy: eqx.AbstractVar[AbstractFreeEnergy]
 
     @abc.abstractmethod
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
@@ -71,7 +75,7 @@ class Relaxation(AbstractField):
     ```
     """
 
-    energy: FreeEnergy
+    energy: AbstractFreeEnergy
     given: AbstractEvidence
 
     @property
@@ -120,14 +124,14 @@ class ProbabilityFlow(AbstractField):
     ```
     """
 
-    energy: FreeEnergy
+    energy: AbstractFreeEnergy
     given: AbstractEvidence | None
     steps: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
 
     def __init__(
         self,
-        energy: FreeEnergy,
+        energy: AbstractFreeEnergy,
         given: AbstractEvidence | None = None,
         *,
         steps: int = 24,
@@ -187,11 +191,11 @@ class JointFlow(AbstractField):
     ```
     """
 
-    energy: FreeEnergy
+    energy: AbstractFreeEnergy
     given: AbstractEvidence | None
     rate: float = eqx.field(static=True)
 
-    def __init__(self, energy: FreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
+    def __init__(self, energy: AbstractFreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
         if not rate > 0:
             raise ValueError(f"`rate` is {rate}; expected a positive number, say 10.")
         self.energy, self.given, self.rate = energy, given, rate
@@ -224,7 +228,7 @@ class JointFlow(AbstractField):
         return state[1]
 
 
-class AbstractStochasticField(AbstractField):
+class AbstractStochasticField(AbstractMotion):
     """A field whose state is also shaken: `d state = field d time + amplitude dW`."""
 
     @abc.abstractmethod
@@ -232,7 +236,7 @@ class AbstractStochasticField(AbstractField):
         """The amplitude of the noise on every component, the structure of `state`."""
 
 
-class ReverseDiffusion(AbstractStochasticField):
+class ReverseDiffusion(AbstractField, AbstractStochasticField):
     """A flow of `x` with churn: noise and the pull that undoes it, so that all marginals are kept.
 
     `dx = (1 + churn) (x_hat - x) ds + sqrt(2 churn) sigma dW`; `churn = 0` is the flow itself, `churn = 1` the
@@ -270,7 +274,7 @@ class ReverseDiffusion(AbstractStochasticField):
         self.flow, self.churn = flow, churn
 
     @property
-    def energy(self) -> FreeEnergy:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def energy(self) -> AbstractFreeEnergy:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The landscape of the flow it wraps."""
         return self.flow.energy
 

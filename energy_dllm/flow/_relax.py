@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._types import Scalar
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 
 
 def relax(
-    energy: FreeEnergy,
+    energy: AbstractFreeEnergy,
     y: Float[Array, "L D"],
     b: Float[Array, "L V"],
     *,

@@ -11,7 +11,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
-from ._field import AbstractField, AbstractStochasticField
+from ._field import AbstractMotion, AbstractStochasticField
 
 
 class SteadyState(eqx.Module):
@@ -46,7 +46,7 @@ class SteadyState(eqx.Module):
 
     def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
         """Whether the speed `d state / d time` counts as rest."""
-        largest = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(speed)])
+        largest = jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(speed)])
         return jnp.max(largest) < self.tolerance
 
 
@@ -86,7 +86,7 @@ class Trajectory(eqx.Module):
 
 
 def solve(
-    field: AbstractField,
+    field: AbstractMotion,
     state: PyTree[Array],
     *,
     t0: Scalar | float,

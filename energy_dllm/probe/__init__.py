@@ -3,6 +3,13 @@
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
 from ._inspect import inspect as inspect
 from ._landscape import Landscape as Landscape, Plane as Plane, landscape as landscape
+from ._memorisation import (
+    CriticalNoise as CriticalNoise,
+    Memorisation as Memorisation,
+    critical_noise as critical_noise,
+    effective_memories as effective_memories,
+    memorisation as memorisation,
+)
 from ._passage import plot_passage as plot_passage
 from ._plot import (
     plot_energy as plot_energy,
@@ -21,4 +28,11 @@ from ._probes import (
     free_energy as free_energy,
     posterior_entropy as posterior_entropy,
     tokens as tokens,
+)
+from ._recall import (
+    Minima as Minima,
+    basin as basin,
+    capacity as capacity,
+    minima as minima,
+    retrieval_rate as retrieval_rate,
 )

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..energy import FreeEnergy
+from ..energy import AbstractFreeEnergy
 from ..flow import AbstractEvidence
 
 
@@ -109,7 +109,7 @@ class Landscape(eqx.Module):
 
 
 def landscape(
-    energy: FreeEnergy,
+    energy: AbstractFreeEnergy,
     evidence: AbstractEvidence,
     paths: Float[Array, "P N L D"],
     *,
