@@ -1,0 +1,16 @@
+"""The same motion as an electronic circuit: a netlist, its simulation, the comparison, the energy it takes."""
+
+from ._circuit import Circuit as Circuit
+from ._compare import Comparison as Comparison, compare as compare
+from ._graph import FUNCTIONS as FUNCTIONS, Function as Function, Graph as Graph
+from ._lower import lower as lower
+from ._netlist import GROUND as GROUND, Netlist as Netlist, escape as escape
+from ._rules import RULES as RULES
+from ._simulate import (
+    OLDEST as OLDEST,
+    SimulationError as SimulationError,
+    Waveforms as Waveforms,
+    find_ngspice as find_ngspice,
+    read_raw as read_raw,
+    simulate as simulate,
+)
