@@ -1,15 +1,12 @@
 """A circuit's waveforms beside the same motion by diffrax."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..flow import solve
+from ..flow import AbstractMotion, solve
 from ._simulate import Waveforms
 
 
@@ -36,7 +33,7 @@ class Comparison(eqx.Module):
 
 
 def compare(
-    field: Any, state: PyTree[Array], waveforms: Waveforms, *, t0: float = 0.0, step: float = 0.02
+    field: AbstractMotion, state: PyTree[Array], waveforms: Waveforms, *, t0: float = 0.0, step: float = 0.02
 ) -> Comparison:
     """The reference at the simulator's own time points, by `flow.solve` in equal steps of order 5, and the distance.
 
@@ -84,7 +81,7 @@ def compare(
 
 @eqx.filter_jit
 def _reference(
-    field: Callable[..., Any],
+    field: AbstractMotion,
     state: PyTree[Array],
     t0: Float[Array, ""],
     times: Float[Array, " N"],

@@ -9,6 +9,7 @@ from ._evidence import (
 )
 from ._field import (
     AbstractField as AbstractField,
+    AbstractMotion as AbstractMotion,
     AbstractStochasticField as AbstractStochasticField,
     JointFlow as JointFlow,
     ProbabilityFlow as ProbabilityFlow,

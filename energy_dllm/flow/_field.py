@@ -20,10 +20,8 @@ from ._evidence import AbstractEvidence, Gaussian
 from ._relax import relax
 
 
-class AbstractField(eqx.Module):
-    """A vector field `d state / d time` over an explicit energy, with everything a probe may want to read."""
-
-    energy: eqx.AbstractVar[FreeEnergy]
+class AbstractMotion(eqx.Module):
+    """A vector field `d state / d time`, all that `solve` needs: a circuit whose parts are not exact has no energy."""
 
     @property
     @abc.abstractmethod
@@ -33,6 +31,12 @@ class AbstractField(eqx.Module):
     @abc.abstractmethod
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """`d state / d time`, the structure of `state`."""
+
+
+class AbstractField(AbstractMotion):
+    """A motion on an explicit energy, with everything a probe may want to read."""
+
+    energy: eqx.AbstractVar[FreeEnergy]
 
     @abc.abstractmethod
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:

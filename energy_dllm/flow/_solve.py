@@ -11,7 +11,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
-from ._field import AbstractField, AbstractStochasticField
+from ._field import AbstractMotion, AbstractStochasticField
 
 
 class SteadyState(eqx.Module):
@@ -86,7 +86,7 @@ class Trajectory(eqx.Module):
 
 
 def solve(
-    field: AbstractField,
+    field: AbstractMotion,
     state: PyTree[Array],
     *,
     t0: Scalar | float,
