@@ -50,13 +50,12 @@ class Circuit:
         """Number of elements."""
         return self.netlist.elements
 
-    @property
-    def expected_seconds(self) -> float:
-        """A rough guess of the simulator's time for ten units of time at a hundred steps, on one core of 2024.
+    def expected_seconds(self, *, t1: float, max_step: float = 0.05) -> float:
+        """A rough guess of the simulator's time, 1e-4 s for each element and hundred steps, on one core.
 
-        From `benchmarks/circuit.py`; within a factor of three of what was measured there.
+        From `benchmarks/circuit.py`: within a factor of four there, and more where products are many.
         """
-        return 0.02 + 0.1 * (self.elements / 5e3) ** 1.9
+        return 0.02 + 1e-6 * self.elements * max(20.0, t1 / max_step)
 
     def deck(self, *, t1: float, max_step: float = 0.05, tolerance: float = 1e-5) -> str:
         """The whole text for a simulator: elements, start, and a transient analysis to `t1`.

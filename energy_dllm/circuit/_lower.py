@@ -129,10 +129,11 @@ def _moves(x: Any) -> bool:
 
 
 def _bind(eqn: Any, operands: list) -> list:
-    typed = [
-        np.asarray(x.astype(float), v.aval.dtype) if isinstance(x, np.ndarray) and x.dtype == object else x
-        for x, v in zip(operands, eqn.invars, strict=True)
-    ]
+    with np.errstate(invalid="ignore"):  # an integer that was never made may be NaN here
+        typed = [
+            np.asarray(x.astype(float), v.aval.dtype) if isinstance(x, np.ndarray) and x.dtype == object else x
+            for x, v in zip(operands, eqn.invars, strict=True)
+        ]
     out = eqn.primitive.bind(*typed, **eqn.primitive.get_bind_params(eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]
 
