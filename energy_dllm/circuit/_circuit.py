@@ -24,6 +24,8 @@ class Circuit:
     - `state`: where the state starts.
     - `volts`: volts per unit of the state.
     - `seconds`: seconds per unit of time.
+    - `farads`: capacitor of a component.
+    - `celsius`: temperature of the parts.
     - `supplies`: voltage sources whose current is recorded: name of the element, its volts.
     - `assumptions`: what the numbers of this circuit rest on, sentence by sentence.
 
@@ -39,9 +41,11 @@ class Circuit:
 
     netlist: Netlist
     nodes: tuple[str, ...]
-    state: PyTree[Array]
+    state: PyTree[Array | np.ndarray]
     volts: float = 1.0
     seconds: float = 1.0
+    farads: float = 1.0
+    celsius: float = 27.0
     supplies: tuple[tuple[str, float], ...] = ()
     assumptions: tuple[str, ...] = ()
 
@@ -80,7 +84,7 @@ class Circuit:
         seen = [f"v({escape(node)})" for node in self.nodes] + [f"i({name})" for name, _ in self.supplies]
         # saved in lines of moderate length; some readers stop at a few thousand letters
         saved = [f".save {' '.join(seen[n : n + 16])}" for n in range(0, len(seen), 16)]
-        options = f".options reltol={number(tolerance)} method=trap"
+        options = f".options reltol={number(tolerance)} method=trap temp={number(self.celsius)}"
         return self.netlist.text(options, f".tran {step} {end} 0 {step} uic", *saved)
 
     def save(self, path: str | Path, *, t1: float, max_step: float = 0.05, tolerance: float = 1e-5) -> Path:
