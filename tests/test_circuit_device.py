@@ -72,7 +72,8 @@ def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
         energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(3, 8, key=getkey()), kappa=2.0)
         field, y = ed.flow.Relaxation(energy, ed.flow.Masked(2)), jax.random.normal(getkey(), (2, 8))
         crossbar = circuit.Crossbar.of(field, length=2)
-        one, other = jax.jit(lambda y: (crossbar(0.0, y.reshape(-1)), field(0.0, y).reshape(-1)))(y)
+        both = eqx.filter_jit(lambda crossbar, field, y: (crossbar(0.0, y.reshape(-1)), field(0.0, y).reshape(-1)))
+        one, other = both(crossbar, field, y)
         assert jnp.allclose(one, other, rtol=1e-10, atol=1e-12)
     network = eqx.tree_at(lambda n: n.synapses, network, {})
     with pytest.raises(ValueError, match=r"synapses \[\]; expected one SoftmaxMemory or RectifiedMemory"):
