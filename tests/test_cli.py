@@ -247,7 +247,10 @@ def test_export(run, model, tmp_path):
     assert code == 0 and out.startswith(f"{file}: ") and "ngspice -b" in err and file.read_text() == deck
 
 
-@pytest.mark.skipif(shutil.which("ngspice") is None, reason="ngspice is not installed (apt install ngspice)")
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("ENERGY_DLLM_NGSPICE") or "ngspice") is None,
+    reason="ngspice is not installed (apt install ngspice)",
+)
 def test_export_runs(run, model, tmp_path):
     argv = ["export", model, "-o", str(tmp_path / "m.cir"), "--prompt", "ab", "--length", "3", "--run"]
     found = record(run(*argv, "--json")[1])

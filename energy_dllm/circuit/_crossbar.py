@@ -61,17 +61,19 @@ class Competition(AbstractCell):
 
     def __call__(self, signal: Float[Array, " M"]) -> Float[Array, " M"]:
         """`softmax(beta h)` in every group."""
-        groups, count = jnp.asarray(self.groups), len(self.sizes)
         logits = self.beta * signal
-        top = jax.ops.segment_max(jax.lax.stop_gradient(logits), groups, count)
-        raised = jnp.exp(logits - top[groups])
-        return raised / jax.ops.segment_sum(raised, groups, count)[groups]
+        if len(set(self.sizes)) == 1:
+            return jax.nn.softmax(logits.reshape(len(self.sizes), -1), axis=-1).reshape(-1)
+        return jnp.concatenate([jax.nn.softmax(part) for part in jnp.split(logits, self._ends)])
 
     def centred(self, weights: Float[Array, "M N"]) -> tuple[Float[Array, "M N"], Float[Array, " N"]]:
         """Weights less their mean over each group, and the sum of these means: what competes is differences."""
-        groups, count = jnp.asarray(self.groups), len(self.sizes)
-        mean = jax.ops.segment_sum(weights, groups, count) / jnp.asarray(self.sizes, weights.dtype)[:, None]
-        return weights - mean[groups], jnp.sum(mean, axis=0)
+        means = jnp.stack([part.mean(axis=0) for part in jnp.split(weights, self._ends)])
+        return weights - means[self.groups], means.sum(axis=0)
+
+    @property
+    def _ends(self) -> list[int]:
+        return np.cumsum(self.sizes)[:-1].tolist()
 
 
 class Rectification(AbstractCell):

@@ -115,8 +115,11 @@ class Netlist:
 
     def waveform(self, a: str, b: str, times: list[float], amperes: list[float]) -> str:
         """A current source from `a` to `b`, given point by point: the portable way to noise."""
-        points = " ".join(f"{number(t)} {number(i)}" for t, i in zip(times, amperes, strict=True))
-        return self._add("i", a, b, f"pwl({points})")
+        points = [f"{number(t)} {number(i)}" for t, i in zip(times, amperes, strict=True)]
+        # lines of moderate length; `+` goes on with the one before
+        lines = [" ".join(points[n : n + 16]) for n in range(0, len(points), 16)]
+        joined = "\n+ ".join(lines)
+        return self._add("i", a, b, f"pwl({joined})")
 
     def follows(self, a: str, b: str, plus: str, minus: str, siemens: float) -> str:
         """A current `siemens * (V(plus) - V(minus))` from `a` to `b`: one weight of a crossbar."""
