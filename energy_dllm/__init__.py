@@ -12,6 +12,7 @@
 | `flow` | how the state moves |
 | `learn` | how the scalar is found |
 | `probe` | looking at all of it |
+| `circuit` | the same motion as an electronic circuit |
 
 Names are resolved when first used, so that importing the package costs nothing and
 `energy-dllm --help` answers at once.
@@ -22,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from . import data as data, energy as energy, flow as flow, learn as learn, probe as probe
+    from . import (
+        circuit as circuit,
+        data as data,
+        energy as energy,
+        flow as flow,
+        learn as learn,
+        probe as probe,
+    )
     from ._generate import generate as generate, infill as infill, repair as repair
     from ._memory import TextMemory as TextMemory
     from ._model import EnergyDLLM as EnergyDLLM
@@ -35,6 +43,7 @@ __all__ = [
     "EnergyDLLM",
     "TextMemory",
     "__version__",
+    "circuit",
     "data",
     "energy",
     "evaluate",
@@ -50,7 +59,7 @@ __all__ = [
     "solve",
 ]
 
-_ROOMS = ("data", "energy", "flow", "learn", "probe")
+_ROOMS = ("data", "energy", "flow", "learn", "probe", "circuit")
 _HOMES = {
     "EnergyDLLM": "._model",
     "generate": "._generate",

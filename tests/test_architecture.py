@@ -32,7 +32,7 @@ LAYERS = (
     ("_types",),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
-ROOMS = ("data", "energy", "flow", "learn", "probe")
+ROOMS = ("data", "energy", "flow", "learn", "probe", "circuit")
 # Foreign packages that one room alone may know.
 HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe"}
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).

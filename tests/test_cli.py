@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,46 @@ def test_interruption(run, monkeypatch):
     monkeypatch.setattr("energy_dllm._cli._load", wait)
     code, out, err = run("generate")
     assert (code, out, err) == (130, "", "energy-dllm: interrupted\n")
+
+
+def test_export(run, model, tmp_path):
+    file = tmp_path / "memory.cir"
+    code, out, err = run("export", model, "-o", str(file), "--prompt", "ab", "--length", "3", "--json")
+    found = record(out)
+    assert (code, err) == (0, "") and found["file"] == str(file)
+    assert found["states"] == 3 * 16 and found["elements"] > 500 and found["expected_seconds"] >= 0
+    deck = file.read_text()
+    assert deck.endswith(".end\n") and deck.count("\nc") == found["states"]
+    code, out, err = run("export", model, "-o", str(file), "--prompt", "ab", "--length", "3")
+    assert code == 0 and out.startswith(f"{file}: ") and "ngspice -b" in err and file.read_text() == deck
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("ENERGY_DLLM_NGSPICE") or "ngspice") is None,
+    reason="ngspice is not installed (apt install ngspice)",
+)
+def test_export_runs(run, model, tmp_path):
+    argv = ["export", model, "-o", str(tmp_path / "m.cir"), "--prompt", "ab", "--length", "3", "--run"]
+    found = record(run(*argv, "--json")[1])
+    assert found["relative_error"] < 1e-3 and found["text"] == found["diffrax"] and found["text"].startswith("ab")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--length", "0"], "`--length` is 0"),
+        (["--prompt", "abc"], "`--prompt` has 3 tokens but `--length` is 1"),
+        (["--limit", "20"], "elements, about"),
+        (["--duration", "-1"], "`t1` is -1"),
+        (["--run"], "apt install ngspice"),
+    ],
+)
+def test_export_bad_input_is_one_sentence(run, model, tmp_path, monkeypatch, argv, words):
+    monkeypatch.setenv("ENERGY_DLLM_NGSPICE", str(tmp_path / "none"))
+    code, out, err = run("export", model, "-o", str(tmp_path / "m.cir"), *argv)
+    assert (code, out) == (2, "") and err.startswith("energy-dllm: ") and words in err and err.count("\n") == 1
+    assert not (tmp_path / "m.cir").exists()
+    assert run("export", model, "-o", str(tmp_path))[0] == 2
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

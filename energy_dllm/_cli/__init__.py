@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from ._compiled import remember
+from ._export import export
 from ._show import anatomy, emit, note, repaired, scores, summary, table, version, written
 
 
@@ -268,6 +269,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "inspect": inspect,
+    "export": export,
     "info": info,
 }
 

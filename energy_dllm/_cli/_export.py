@@ -1,0 +1,104 @@
+"""`energy-dllm export`: the relaxation of a model as a netlist, and its run in a simulator."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from ._show import emit, note
+
+
+_arg = tyro.conf.arg
+
+
+def export(
+    model: Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")],
+    /,
+    *,
+    out: Annotated[Path, _arg(aliases=["-o"], metavar="FILE", help="Where the netlist goes, such as memory.cir.")],
+    prompt: Annotated[str, _arg(help="Tokens that are known, at the beginning.")] = "",
+    length: Annotated[int, _arg(help="Tokens of the passage; every one adds a copy of the hidden neurons.")] = 1,
+    duration: Annotated[
+        float | None,
+        _arg(
+            metavar="FLOAT",
+            help="Time constants to simulate.",
+            help_behavior_hint="(default: the model's own relaxation time)",
+        ),
+    ] = None,
+    max_step: Annotated[float, _arg(help="Largest step of the simulator in time constants; sets the accuracy.")] = 0.1,
+    limit: Annotated[int, _arg(help="Refuse to write more elements than this.")] = 150_000,
+    run: Annotated[bool, _arg(help="Simulate it in ngspice, and compare with diffrax.")] = False,
+    seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
+    json: Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")] = False,
+) -> None:
+    """Write the model as an electronic circuit.
+
+    energy-dllm export shakespeare -o memory.cir
+
+    energy-dllm export toy.safetensors -o toy.cir --prompt "the c" --length 6 --run
+    """
+    from . import _load
+
+    if out.is_dir():
+        raise ValueError(f"`--out` {out} is a folder; expected a file name, such as memory.cir.")
+    if length < 1:
+        raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
+    loaded = _load(model)
+    ids = loaded.tokenizer.encode(prompt)
+    if len(ids) > length:
+        raise ValueError(f"`--prompt` has {len(ids)} tokens but `--length` is {length}; make `--length` larger.")
+    from .. import circuit
+
+    if run:  # asked now, not after minutes of tracing
+        circuit.find_ngspice()
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    from ..flow import Given, Relaxation
+
+    t1 = loaded.steps * loaded.step if duration is None else duration
+    with jax.enable_x64(True):  # the simulator computes in double precision
+        double = lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf
+        loaded = jax.tree.map(double, loaded)
+        known = jnp.arange(length) < len(ids)
+        field = Relaxation(
+            loaded.energy, Given(jnp.zeros(length, int).at[: len(ids)].set(jnp.asarray(ids, int)), known)
+        )
+        start = loaded.energy.neutral(length)
+        title = f"energy-dllm export {model} --prompt {prompt!r} --length {length}"
+        made = circuit.lower(field, start, title=title)
+        expected = made.expected_seconds(t1=t1, max_step=max_step)
+        if made.elements > limit:
+            raise ValueError(
+                f"`model` {model} with {length} tokens has {made.elements:,} elements, about {expected:.0f} s in "
+                f"ngspice, and `--limit` is {limit:,}; lower `--length`, or raise `--limit`."
+            )
+        made.save(out, t1=t1, max_step=max_step)
+        record: dict[str, Any] = {"file": str(out), "elements": made.elements, "states": len(made.nodes)}
+        record |= {"length": length, "prompt": prompt, "duration": t1, "max_step": max_step, "seed": seed}
+        record |= {"expected_seconds": round(expected, 1)}
+        said = f"{out}: {made.elements:,} elements, {len(made.nodes)} states"
+        if not run:
+            hint = f"ngspice needs about {expected:.0f} s: ngspice -b {out}, or energy-dllm export ... --run"
+        else:
+            began = time.monotonic()
+            path = circuit.simulate(made, t1=t1, max_step=max_step, patience=max(60.0, 20 * expected))
+            apart = circuit.compare(field, start, path)
+            b = loaded.field(field.given)
+            read = lambda y: loaded.decode(loaded.energy.logits(jnp.asarray(y), b).argmax(-1))
+            texts = {"text": read(path.states[-1]), "diffrax": read(apart.states[-1])}
+            errors = {"error": apart.largest, "relative_error": apart.relative, "end_error": apart.end}
+            record |= {**texts, **errors, "points": len(path.times), "ngspice_seconds": round(path.seconds, 3)}
+            record |= {"seconds": round(time.monotonic() - began, 3)}
+            said += f"\nngspice {texts['text']!r}, diffrax {texts['diffrax']!r}"
+            hint = f"apart by {apart.relative:.1e} of the largest voltage, {apart.end:.1e} at the end"
+            hint += f" · {len(path.times)} points · {path.seconds:.1f} s"
+    if json:
+        emit(record, model)
+        return
+    print(said)
+    note(hint)

@@ -1,0 +1,34 @@
+"""The same motion as an electronic circuit: a netlist, its simulation, the comparison, the energy it takes."""
+
+from ._chip import Chip as Chip, fabricate as fabricate, headroom as headroom
+from ._circuit import Circuit as Circuit
+from ._compare import Comparison as Comparison, compare as compare
+from ._crossbar import (
+    AbstractCell as AbstractCell,
+    Competition as Competition,
+    Crossbar as Crossbar,
+    Follower as Follower,
+    Rectification as Rectification,
+    TanhPair as TanhPair,
+    attend as attend,
+)
+from ._energy import EnergyReport as EnergyReport, energy_report as energy_report
+from ._graph import FUNCTIONS as FUNCTIONS, Function as Function, Graph as Graph
+from ._lower import lower as lower
+from ._netlist import GROUND as GROUND, Netlist as Netlist, escape as escape
+from ._noise import shake as shake
+from ._rules import RULES as RULES
+from ._simulate import (
+    OLDEST as OLDEST,
+    SimulationError as SimulationError,
+    Waveforms as Waveforms,
+    find_ngspice as find_ngspice,
+    read_raw as read_raw,
+    simulate as simulate,
+)
+from ._technology import (
+    BIPOLAR as BIPOLAR,
+    BUILT as BUILT,
+    IDEAL as IDEAL,
+    Technology as Technology,
+)
