@@ -21,8 +21,6 @@ from ._relax import relax
 
 
 class AbstractMotion(eqx.Module):
-    """A vector field `d state / d time`, all that `solve` needs."""
-
     """A vector field `d state / d time`, all that `solve` needs: a circuit whose parts are not exact has no energy."""
 
     @property
@@ -39,9 +37,6 @@ class AbstractField(AbstractMotion):
     """The motion of a passage over an explicit free energy, with everything a probe may want to read."""
 
     energy: eqx.AbstractVar[AbstractFreeEnergy]
-    """A motion on an explicit energy, with everything a probe may want to read."""
-
-    energy: eqx.AbstractVar[FreeEnergy]
 
     @abc.abstractmethod
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
