@@ -257,7 +257,20 @@ def test_kernels_lie_between_log_sum_relu_and_log_sum_exp(getkey):
     powers = (8.0, 80.0, 800.0)
     errors = [float(jnp.abs(ed.energy.KernelMemory(xi, beta=0.3, power=m)(x) - end)) for m in powers]
     slope = np.polyfit(np.log(powers), np.log(errors), 1)[0]
+    near_the_rim = jnp.asarray(np.array(xi[0]) + 0.999 * np.sqrt(1600 / 0.3) * np.eye(6)[0])
+    alone = ed.energy.KernelMemory(xi[:1], beta=0.3, power=800.0)
+    assert np.isfinite(energy(alone, near_the_rim))  # where the kernel itself has long rounded to 0
     assert -1.15 < slope < -0.9  # m log(1 - u/m) = -u - u^2 / (2 m) ...
+
+
+def test_what_is_not_there_counts_on_neither_side(getkey):
+    """A short or padded sequence meets only the part of the patterns that it can be compared with."""
+    xi, _, _ = some(getkey, 5, 12)
+    synapse = ed.energy.SequenceMemory(ed.energy.GaussianMemory(xi, beta=0.4))
+    g = jnp.asarray(np.random.default_rng(1).normal(size=(6, 2)))
+    short = energy(ed.energy.GaussianMemory(xi[:, :8], beta=0.4), g[:4].reshape(-1))
+    assert np.allclose(synapse(g[:4]), short, atol=1e-12)
+    assert np.allclose(synapse(g, jnp.arange(6) < 4), short, atol=1e-12)
 
 
 def test_outside_every_support_is_said(getkey):
