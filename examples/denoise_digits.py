@@ -48,7 +48,7 @@ def main(digit: int = 2, noise: float = 0.5, seed: int = 0, frames: int = 5, tri
     print("   ".join(f"E = {float(energy):<12.2f}" for energy in path.probes["energy"]))
 
     rate = float(ed.probe.retrieval_rate(lambda x: recall(x).final, patterns, cues, tolerance=0.1))
-    # the glyphs are alike, some of them but for three pixels: no reader does better than the nearest
+    # the glyphs are alike, some of them but for three pixels: what any reader can do, but for ties
     nearest = np.mean(np.argmax(np.asarray(cues @ digits().T), axis=1) == np.arange(10).repeat(tries))
     print(f"{noise:.0%} of the pixels replaced by random ones: {rate:.0%} of {10 * tries} cues come back")
     print(f"the stored digit with the largest overlap is the right one for {nearest:.0%}")

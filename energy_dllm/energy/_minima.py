@@ -104,7 +104,7 @@ class KernelMemory(AbstractSoftMinimum):
 
     Outside every support the bracket has no gradient. With `floor = 0` a query there is an error, never a silent
     0; `covers` asks first. With `floor > 0` there is a far field, a spring to the nearest pattern,
-    `+ 1/2 relu(min_mu |x - xi_mu|^2 - 2 m / beta)`: continuous at the rim, and every query finds home.
+    `+ 1/2 relu(min_mu |x - xi_mu|^2 - 2 m / beta)`: continuous at the rim, so that every query finds home.
 
     **Arguments:**
 
@@ -172,12 +172,13 @@ class KernelMemory(AbstractSoftMinimum):
         """`-1/beta log[floor + sum_mu w_mu relu(1 - ...)^m]` and the far field."""
         distances = squared(self.patterns, x)
         inside, logs = self._kernels(distances)
-        nearest = jnp.min(distances)
-        total = jnp.sum(jnp.where(inside, jnp.exp(logs), 0.0)) + self.floor
         if self.floor == 0:
+            # as logarithms, so that a high power near the rim does not round to nothing
+            total = jax.nn.logsumexp(jnp.where(inside, logs, -jnp.inf))
             message = "`x` lies outside every support, where there is no gradient; give a `floor`, or lower `beta`."
-            return -jnp.log(eqx.error_if(total, ~jnp.any(inside), message)) / self.beta
-        return -jnp.log(total) / self.beta + 0.5 * jax.nn.relu(nearest - self.radius**2)
+            return -eqx.error_if(total, ~jnp.any(inside), message) / self.beta
+        total = jnp.sum(jnp.where(inside, jnp.exp(logs), 0.0)) + self.floor
+        return -jnp.log(total) / self.beta + 0.5 * jax.nn.relu(jnp.min(distances) - self.radius**2)
 
     def _kernels(self, distances):
         left = 1.0 - self.beta * distances / (2 * self.power)

@@ -52,8 +52,9 @@ class AbstractMemory(eqx.Module):
 class AbstractPatternMemory(AbstractMemory):
     """A memory whose stored patterns are leaves `(M, N)`, each with a weight; both can be learned.
 
-    To add one, derive from `AbstractSum` or `AbstractSoftMinimum` and write `per_memory`, the energy of every pattern
-    alone. Adding, removing and reweighting return a new memory and leave the old one as it was.
+    To add one, derive from `AbstractSum` and write `per_memory`, the energy of every pattern alone, or from
+    `AbstractSoftMinimum` and write `__call__` too. Adding, removing and reweighting return a new memory and leave the
+    old one as it was.
     """
 
     patterns: eqx.AbstractVar[Float[Array, "M N"]]
