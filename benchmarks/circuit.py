@@ -281,6 +281,7 @@ def main() -> None:
         "errors": errors,
         "scaling": scaling,
         "chips": chips,
+        "spread": spread,
         "energy": energy,
         "langevin": langevin,
         "text": text,
