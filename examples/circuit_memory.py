@@ -38,7 +38,8 @@ def memory(beta: float = 1.0) -> ed.circuit.Crossbar:
 def cue(digit: int, key: jax.Array, flipped: float = 0.2) -> jax.Array:
     """A digit with every pixel turned with probability `flipped`."""
     pattern = jnp.asarray(digits())[digit]
-    return jnp.where(jax.random.uniform(key, pattern.shape) < flipped, -pattern, pattern)
+    # the same pixels in single and in double precision
+    return jnp.where(jax.random.uniform(key, pattern.shape, jnp.float32) < flipped, -pattern, pattern)
 
 
 def show(*pictures: np.ndarray) -> str:

@@ -83,7 +83,7 @@ def energy_report(
     states = np.concatenate([np.reshape(leaf, (count, -1)) for leaf in jax.tree.leaves(waveforms.states)], axis=1)
     moving = np.flatnonzero(np.max(np.abs(states - states[-1]), axis=1) > within)
     last = min(int(moving[-1]) + 1, count - 1) if moving.size else 0
-    power = sum(volts * waveforms.currents[name] for name, volts in circuit.supplies)
+    power = np.sum([volts * waveforms.currents[name] for name, volts in circuit.supplies], axis=0)
     # the first point is after the first step: the power up to it is taken to be what it is there
     times = np.concatenate([[0.0], waveforms.times[: last + 1]])
     power = np.concatenate([power[:1], power[: last + 1]])

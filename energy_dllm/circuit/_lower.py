@@ -96,8 +96,8 @@ def _trace(graph: Graph, rules: Mapping[str, Rule], jaxpr: Any, consts: Any, inp
             results = _trace(graph, rules, body, held, operands)
         elif name in ("gather", "dynamic_slice") and not fixed and not any(map(_moves, operands[1:])):
             results = [_picked(eqn, operands)]
-        elif fixed and name not in rules:
-            results = _computed(eqn, operands)
+        elif fixed and (name not in rules or any(v.aval.dtype.kind in "iub" for v in eqn.invars)):
+            results = _computed(eqn, operands)  # whole numbers have arithmetic of their own
         elif name in rules:
             results = rules[name](graph, eqn.params, *operands)
             results = results if isinstance(results, list) else [results]

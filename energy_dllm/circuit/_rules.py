@@ -213,6 +213,21 @@ def _not(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
     return graph.each(lambda e: graph.total([(-1.0, e)], 1.0), x)
 
 
+def _convert(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
+    if np.issubdtype(params["new_dtype"], np.floating):
+        return x
+    if not all(isinstance(e, float) or _is_truth(e) for e in x.reshape(-1)):
+        raise ValueError(f"`field` turns a signal into {params['new_dtype']}; expected fields without rounding.")
+    return graph.each(lambda e: float(int(e)) if isinstance(e, float) else e, x)
+
+
+def _is_truth(entry: Any) -> bool:
+    """Whether an entry is made of answers, 0 or 1, alone."""
+    if isinstance(entry, float):
+        return True
+    return entry.op == "above" or (entry.op in ("sum", "wire", "min", "max") and all(map(_is_truth, entry.args)))
+
+
 def _same(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
     return x
 
@@ -275,9 +290,8 @@ RULES: Mapping[str, Rule] = {
     "pad": _pad,
     "rev": lambda graph, params, x: np.flip(x, params["dimensions"]),
     "copy": _same,
-    "copy_p": _same,
     "stop_gradient": _same,
-    "convert_element_type": _same,
+    "convert_element_type": _convert,
     "reduce_precision": _same,
 }
 """What `lower` knows, by the name of the primitive; hand `lower` a larger dict to teach it more."""
