@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._types import Scalar
-from ..energy import Attention, Identity, RectifiedMemory, SoftmaxMemory, Tanh
+from ..energy import Attention, FreeEnergy, Identity, RectifiedMemory, SoftmaxMemory, Tanh
 from ..flow import AbstractMotion, Relaxation
 
 
@@ -203,9 +203,12 @@ class Crossbar(AbstractMotion):
     def of(field: Relaxation, *, length: int = 1) -> "Crossbar":
         """The crossbar of a relaxation with one memory, `length` tokens flattened and the vocabulary silent.
 
-        **Raises:** `ValueError` if the network is not `Identity` or `Tanh` neurons with a `SoftmaxMemory` or
-        `RectifiedMemory`.
+        **Raises:** `ValueError` if the energy has no network, or that is not `Identity` or `Tanh` neurons with a
+        `SoftmaxMemory` or `RectifiedMemory`.
         """
+        if not isinstance(field.energy, FreeEnergy):
+            kind = type(field.energy).__name__
+            raise ValueError(f"`field` moves on a {kind}, which has no network; expected one on a FreeEnergy.")
         network = field.energy.network
         memories = list(network.synapses.values())
         memory, neurons = (memories or [None])[0], network.neurons
