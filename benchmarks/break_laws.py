@@ -47,9 +47,9 @@ FAULTS = (
     ),
     (
         "2: terms sum to F (a term forgotten)",
-        "energy/_network.py",
-        "return _total(self.terms(y, b, spring=spring, mask=mask))",
-        "return _total({k: v for k, v in self.terms(y, b, spring=spring, mask=mask).items() if k != 'bias'})",
+        "energy/_landscape.py",
+        "return total(self.terms(y, b, spring=spring, mask=mask))",
+        "return total({k: v for k, v in self.terms(y, b, spring=spring, mask=mask).items() if k != 'bias'})",
         "tests/test_energy.py -k terms_sum_to_f",
     ),
     (
@@ -83,8 +83,8 @@ FAULTS = (
     (
         "3: at rest the denoiser is a gradient (a force that is none)",
         "energy/_network.py",
-        "return -jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)",
-        "return jnp.roll(0.05 * g, 1, 1) - jax.grad(lambda g: _total(self._terms(y, g, b, None, mask)))(g)",
+        "return -jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)",
+        "return jnp.roll(0.05 * g, 1, 1) - jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)",
         "tests/test_flow.py -k envelope_theorem",
     ),
     (
@@ -117,7 +117,7 @@ FAULTS = (
     ),
     (
         "5: the likelihood of the flow equals enumeration",
-        "energy/_network.py",
+        "energy/_landscape.py",
         "return self.posterior(y, b) @ self.vocabulary.codes",
         "return self.posterior(y, 0.9 * b) @ self.vocabulary.codes",
         "tests/test_flow.py -k likelihood_of_the_flow",
@@ -160,8 +160,8 @@ FAULTS = (
     (
         "the gradient follows the tracked steps (one of them detached)",
         "learn/_objective.py",
-        "    y, v = state\n",
-        "    y, v = jax.lax.stop_gradient(state)\n",
+        "                y, v, _ = state\n",
+        "                y, v, _ = jax.lax.stop_gradient(state)\n",
         "tests/test_learn.py -k true_gradient_in",
     ),
     (
@@ -212,6 +212,34 @@ FAULTS = (
         "jnp.log(p + tiny) - jnp.log(p_0 + tiny)",
         "jnp.log(p + tiny)",
         "tests/test_memory.py -k voice_of_a_memory",
+    ),
+    (
+        "the netlist computes the field (constants of the other sign)",
+        "circuit/_write.py",
+        "self.netlist.current(GROUND, wire, weight * node.constant)",
+        "self.netlist.current(GROUND, wire, -weight * node.constant)",
+        "tests/test_circuit.py -k the_text_computes",
+    ),
+    (
+        "equal signals are made once, and only equal ones (weights forgotten)",
+        "circuit/_write.py",
+        "self.netlist.follows(GROUND, wire, self.place[node.index], GROUND, weight)",
+        "self.netlist.follows(GROUND, wire, self.place[node.index], GROUND, 1.0)",
+        "tests/test_circuit.py -k the_text_computes",
+    ),
+    (
+        "6: Langevin samples exp(-E/T) (half of its heat)",
+        "flow/_states.py",
+        "return jnp.full_like(state, (2 * self.temperature) ** 0.5)",
+        "return jnp.full_like(state, self.temperature**0.5)",
+        "tests/test_exact.py -k langevin_has_the_law",
+    ),
+    (
+        "7: a Gaussian memory is diffusion (the soft minimum forgets beta)",
+        "energy/_states.py",
+        "return least - jnp.log(jnp.sum(jnp.exp(-beta * gaps))) / beta",
+        "return least - jnp.log(jnp.sum(jnp.exp(-beta * gaps)))",
+        "tests/test_memories.py -k a_gaussian_memory_is_diffusion",
     ),
 )
 
