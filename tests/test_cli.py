@@ -141,7 +141,7 @@ def test_train_ends_with_a_part_at_late_times(run, tmp_path, monkeypatch):
     out, folder = str(tmp_path / "m.safetensors"), str(tmp_path / "run")
     sizes = ["--steps", "5", "--settling", "3", "--dim", "16", "--length", "8"]
     code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--json")
-    first, second = (False, 0.4, 5, tmp_path / "run"), (True, 0.4, 3, tmp_path / "run" / "settled")
+    first, second = (False, 0.12, 5, tmp_path / "run"), (True, 0.12, 3, tmp_path / "run" / "settled")
     assert code == 0 and parts == [first, second] and record(printed)["settling"] == 3
 
 
