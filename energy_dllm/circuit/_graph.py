@@ -30,32 +30,84 @@ def positive(entry: Any) -> bool:
 
 
 class Function(NamedTuple):
-    """A scalar function: how the simulator writes it, and how it is computed here."""
+    """A scalar function: how the simulator writes it, how it is computed here, and what needs no part of its own.
+
+    `simpler(graph, *entries)` is a signal that says the same with less, or `None`.
+    """
 
     text: str
     value: Callable[..., Any]
+    simpler: Callable[..., Any] | None = None
 
 
 def _power(x, y):
     return float(x) ** float(y)
 
 
+def _product(graph, x, y):
+    for one, other in ((x, y), (y, x)):
+        if not isinstance(one, Node):
+            return 0.0 if one == 0 else graph.total([(one, other)])
+    (a, x), (b, y) = _scaled(x), _scaled(y)
+    return graph.total([(a * b, graph.node("mul", (x, y) if x.index <= y.index else (y, x)))])
+
+
+def _quotient(graph, x, y):
+    if not isinstance(y, Node):
+        return graph.total([(1 / y, x)]) if math.isfinite(y) else 0.0
+    b, y = _scaled(y)
+    if not isinstance(x, Node):
+        return 0.0 if x == 0 else graph.total([(x / b, graph.node("div", (1.0, y)))])
+    a, x = _scaled(x)
+    return graph.total([(a / b, graph.node("div", (x, y)))])
+
+
+def _extreme(limit):
+    def simpler(graph, x, y):
+        for one, other in ((x, y), (y, x)):
+            if not isinstance(one, Node) and one == limit:
+                return other
+        return x if x is y else None
+
+    return simpler
+
+
+def _above(graph, x, y):
+    for answer, (low, high) in ((0.0, (x, y)), (1.0, (y, x))):
+        if not isinstance(low, Node) and low <= 0 and positive(high):
+            return answer
+    return None
+
+
+def _choice(graph, p, x, y):
+    if not isinstance(p, Node):
+        return x if p > 0.5 else y
+    return x if x is y else None
+
+
+def _scaled(node: Node) -> tuple[float, Node]:
+    """A signal without its factor, and the factor."""
+    if node.op == "sum" and len(node.args) == 1 and node.constant == 0:
+        return node.weights[0], node.args[0]
+    return 1.0, node
+
+
 FUNCTIONS: Mapping[str, Function] = {
-    "mul": Function("{}*{}", lambda x, y: x * y),
-    "div": Function("{}/{}", lambda x, y: x / y),
+    "mul": Function("{}*{}", lambda x, y: x * y, _product),
+    "div": Function("{}/{}", lambda x, y: x / y, _quotient),
     "exp": Function("exp({})", lambda x: math.exp(x) if x < 700 else math.inf),
     "log": Function("ln({})", lambda x: math.log(x) if x > 0 else -math.inf),
     "sqrt": Function("sqrt({})", lambda x: math.sqrt(x)),
     "tanh": Function("tanh({})", math.tanh),
     "sin": Function("sin({})", math.sin),
     "cos": Function("cos({})", math.cos),
-    "abs": Function("abs({})", abs),
-    "max": Function("max({},{})", max),
-    "min": Function("min({},{})", min),
+    "abs": Function("abs({})", abs, lambda graph, x: x if positive(x) else None),
+    "max": Function("max({},{})", max, _extreme(-math.inf)),
+    "min": Function("min({},{})", min, _extreme(math.inf)),
     "pow": Function("pow({},{})", _power),
     # 1 or 0; the simulator's step is 1/2 where its argument is 0, this one is not
-    "above": Function("({}>{}?1:0)", lambda x, y: float(x > y)),
-    "choose": Function("({}>0.5?{}:{})", lambda p, x, y: x if p > 0.5 else y),
+    "above": Function("({}>{}?1:0)", lambda x, y: float(x > y), _above),
+    "choose": Function("({}>0.5?{}:{})", lambda p, x, y: x if p > 0.5 else y, _choice),
     # a sum that is not to be merged into other sums: it has a wire of its own
     "wire": Function("{}", lambda x: x),
 }
@@ -77,11 +129,11 @@ class Graph:
 
     def state(self, place: int) -> Node:
         """The component of the state at `place` of the flattened state."""
-        return self._node("state", (place,))
+        return self.node("state", (place,))
 
     def time(self) -> Node:
         """The time."""
-        return self._node("time", ())
+        return self.node("time", ())
 
     def total(self, parts: Iterable[tuple[float, Entry]], constant: float = 0.0) -> Entry:
         """`constant + sum weight * entry`; sums inside are merged, a sum without signals is a float."""
@@ -105,35 +157,15 @@ class Graph:
         if constant == 0 and len(terms) == 1 and terms[0][1] == 1:
             return self.nodes[terms[0][0]]
         args = tuple(self.nodes[index] for index, _ in terms)
-        return self._node("sum", args, tuple(float(weight) for _, weight in terms), constant)
+        return self.node("sum", args, tuple(float(weight) for _, weight in terms), constant)
 
     def apply(self, name: str, *entries: Entry) -> Entry:
         """A function of `FUNCTIONS`; of floats alone, its value."""
+        function = FUNCTIONS[name]
         if not any(isinstance(entry, Node) for entry in entries):
-            return FUNCTIONS[name].value(*entries)
-        if name == "mul":
-            return self._product(*entries)
-        if name == "div":
-            return self._quotient(*entries)
-        if name in ("max", "min"):
-            limit = -math.inf if name == "max" else math.inf
-            for one, other in (entries, entries[::-1]):
-                if not isinstance(one, Node) and one == limit:
-                    return other
-            if entries[0] is entries[1]:
-                return entries[0]
-        if name == "abs" and positive(entries[0]):
-            return entries[0]
-        if name == "above":
-            for answer, (low, high) in ((0.0, entries), (1.0, entries[::-1])):
-                if not isinstance(low, Node) and low <= 0 and positive(high):
-                    return answer
-        if name == "choose":
-            if not isinstance(entries[0], Node):
-                return entries[1] if entries[0] > 0.5 else entries[2]
-            if entries[1] is entries[2]:
-                return entries[1]
-        return self._node(name, entries)
+            return function.value(*entries)
+        simpler = function.simpler(self, *entries) if function.simpler else None
+        return self.node(name, entries) if simpler is None else simpler
 
     def each(self, function: Callable[..., Entry], *operands: Any) -> np.ndarray:
         """`function(*entries)` entry by entry, over arrays of one shape, or single entries."""
@@ -147,7 +179,7 @@ class Graph:
     def wire(self, entry: Entry) -> Entry:
         """`entry` itself, kept from being merged into other sums where it is a sum of several signals."""
         if isinstance(entry, Node) and entry.op == "sum" and len(entry.args) > 1:
-            return self._node("wire", (entry,))
+            return self.node("wire", (entry,))
         return entry
 
     def values(self, state: np.ndarray, time: float = 0.0) -> list[float]:
@@ -167,33 +199,11 @@ class Graph:
             values.append(float(value))
         return values
 
-    def _product(self, x: Entry, y: Entry) -> Entry:
-        for one, other in ((x, y), (y, x)):
-            if not isinstance(one, Node):
-                return 0.0 if one == 0 else self.total([(one, other)])
-        (a, x), (b, y) = _scaled(x), _scaled(y)
-        return self.total([(a * b, self._node("mul", (x, y) if x.index <= y.index else (y, x)))])
-
-    def _quotient(self, x: Entry, y: Entry) -> Entry:
-        if not isinstance(y, Node):
-            return self.total([(1 / y, x)]) if math.isfinite(y) else 0.0
-        b, y = _scaled(y)
-        if not isinstance(x, Node):
-            return 0.0 if x == 0 else self.total([(x / b, self._node("div", (1.0, y)))])
-        a, x = _scaled(x)
-        return self.total([(a / b, self._node("div", (x, y)))])
-
-    def _node(self, op, args, weights=(), constant=0.0) -> Node:
+    def node(self, op: str, args: tuple, weights: tuple[float, ...] = (), constant: float = 0.0) -> Node:
+        """The signal `op` of `args`, as it is; made once."""
         key = (op, tuple(a.index if isinstance(a, Node) else ("is", a) for a in args), weights, constant)
         node = self._known.get(key)
         if node is None:
             node = self._known[key] = Node(len(self.nodes), op, tuple(args), weights, constant)
             self.nodes.append(node)
         return node
-
-
-def _scaled(node: Node) -> tuple[float, Node]:
-    """A signal without its factor, and the factor."""
-    if node.op == "sum" and len(node.args) == 1 and node.constant == 0:
-        return node.weights[0], node.args[0]
-    return 1.0, node

@@ -88,31 +88,29 @@ def _select(graph: Graph, params: Any, which: np.ndarray, *cases: np.ndarray) ->
 
 def _reduce(combine: Callable[[Graph, Any, Any], Any]) -> Rule:
     def rule(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
-        axes = params["axes"]
-        kept = [n for n in range(x.ndim) if n not in axes]
-        shape = [x.shape[n] for n in kept]
-        rows = x.transpose([*kept, *axes]).reshape(int(np.prod(shape)), -1)
-        out = np.empty(len(rows), object)
-        for n, row in enumerate(rows):
-            # in pairs, so that no expression gets deep
-            left = list(row)
-            while len(left) > 1:
-                paired = [combine(graph, a, b) for a, b in zip(left[::2], left[1::2], strict=False)]
-                left = paired + left[len(left) - len(left) % 2 :]
-            out[n] = left[0]
-        return out.reshape(shape)
+        return _along(params["axes"], x, lambda row: in_pairs(graph, list(row)))
+
+    def in_pairs(graph, left):  # so that no expression gets deep
+        while len(left) > 1:
+            paired = [combine(graph, a, b) for a, b in zip(left[::2], left[1::2], strict=False)]
+            left = paired + left[len(left) - len(left) % 2 :]
+        return left[0]
 
     return rule
 
 
 def _reduce_sum(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
-    axes = params["axes"]
+    return _along(params["axes"], x, lambda row: graph.total((1.0, entry) for entry in row))
+
+
+def _along(axes: tuple, x: np.ndarray, reduce: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """One entry for all that differ along `axes` only."""
     kept = [n for n in range(x.ndim) if n not in axes]
     shape = [x.shape[n] for n in kept]
     rows = x.transpose([*kept, *axes]).reshape(int(np.prod(shape)), -1)
     out = np.empty(len(rows), object)
     for n, row in enumerate(rows):
-        out[n] = graph.total((1.0, entry) for entry in row)
+        out[n] = reduce(row)
     return out.reshape(shape)
 
 
