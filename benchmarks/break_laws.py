@@ -241,6 +241,62 @@ FAULTS = (
         "return least - jnp.log(jnp.sum(jnp.exp(-beta * gaps)))",
         "tests/test_memories.py -k a_gaussian_memory_is_diffusion",
     ),
+    (
+        "a chip is what its netlist is (an offset of the other sign)",
+        "circuit/_chip.py",
+        "signal = self.reach * (mean + self.offset / self.technology.volts)",
+        "signal = self.reach * (mean - self.offset / self.technology.volts)",
+        "tests/test_circuit_device.py -k chip_with_all_its_faults",
+    ),
+    (
+        "noise moves circuit and equation alike (half of its heat)",
+        "circuit/_noise.py",
+        "currents = (2 * temperature / step) ** 0.5",
+        "currents = (temperature / step) ** 0.5",
+        "tests/test_circuit_device.py -k noise_moves",
+    ),
+    (
+        "the bill is the integral of the power (counted twice)",
+        "circuit/_energy.py",
+        "joules = float(np.trapezoid(power, times) * circuit.seconds)",
+        "joules = float(2 * np.trapezoid(power, times) * circuit.seconds)",
+        "tests/test_circuit_device.py -k supplies",
+    ),
+    (
+        "7: memories leave one by one (entropy with the other sign)",
+        "probe/_memorisation.py",
+        "return jnp.exp(-jnp.sum(jnp.exp(logs) * logs))",
+        "return jnp.exp(jnp.sum(jnp.exp(logs) * logs))",
+        "tests/test_meters.py -k memories_leave",
+    ),
+    (
+        "7: a basin ends half-way (a wider step)",
+        "probe/_recall.py",
+        "home, pattern + r * way",
+        "home, pattern + 1.2 * r * way",
+        "tests/test_meters.py -k basin_ends",
+    ),
+    (
+        "a window asks with the square root of its gaps (with their number)",
+        "learn/_objective.py",
+        "jnp.sqrt(jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1))",
+        "jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1)",
+        "tests/test_learn.py -k mixture_has",
+    ),
+    (
+        "stillness costs a logarithm (a square)",
+        "learn/_objective.py",
+        "jnp.mean(jnp.log1p(speed**2))",
+        "jnp.mean(speed**2)",
+        "tests/test_learn.py -k stillness_costs",
+    ),
+    (
+        "the late part is late (one step early)",
+        "learn/_objective.py",
+        "late = dict(shortest=8,",
+        "late = dict(shortest=7,",
+        "tests/test_learn.py -k late_asks",
+    ),
 )
 
 
