@@ -132,16 +132,16 @@ def spread(figure: str | None = None) -> None:
     starts, which = cues(100, 0.25)
     keys = jax.random.split(jax.random.key(11), 10)
     sweeps = {
-        "conductance (relative)": ("conductance", (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)),
-        "levels": ("levels", (2, 3, 4, 8, 32)),
-        "offset (mV)": ("offset", (0.0, 3e-4, 1e-3, 3e-3, 1e-2)),
-        "base (mV)": ("base", (0.0, 3e-3, 1e-2)),
+        "conductance (relative)": ("conductance", 1.0, (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)),
+        "levels": ("levels", 1, (2, 3, 4, 8, 32)),
+        "offset (mV)": ("offset", 1e-3, (0.0, 0.3, 1.0, 3.0, 10.0)),
+        "base (mV)": ("base", 1e-3, (0.0, 3.0, 10.0)),
     }
     found = {}
-    for name, (field, values) in sweeps.items():
+    for name, (field, unit, values) in sweeps.items():
         shares = []
         for value in values:
-            read = _answers(memory, circuit.Technology(**{field: value}), keys, starts)
+            read = _answers(memory, circuit.Technology(**{field: unit * value}), keys, starts)
             per_chip = np.mean(np.asarray(read) == np.asarray(which), axis=1)
             shares.append((value, per_chip.mean(), per_chip.std()))
         found[name] = shares
@@ -179,7 +179,6 @@ def _draw(found: dict, file: str) -> None:
     figure = Figure(figsize=(11.0, 2.5), layout="constrained", facecolor="white")
     for axes, (name, shares) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
         value, mean, std = np.array(shares).T
-        value = value * 1e3 if "mV" in name else value
         places = np.arange(len(value))
         axes.fill_between(places, mean - std, mean + std, color="#0072b2", alpha=0.18, linewidth=0)
         axes.plot(places, mean, color="#0072b2", marker="o", markersize=3.5, linewidth=1.4)
