@@ -83,8 +83,8 @@ class EnergyDLLM(eqx.Module):
                 "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
                 "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
             }
-            network = Network(LayerNorm(epsilon=1.0), synapses, jnp.zeros(dim))
-            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 2)
+            network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
+            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 8)
         if energy.size != tokenizer.size:
             raise ValueError(
                 f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."

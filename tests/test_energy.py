@@ -165,7 +165,7 @@ def test_terms_sum_to_f_and_force_is_minus_its_derivative(name, masked, getkey):
     assert jnp.allclose(total(y), sum(term.sum() for term in terms.values()), atol=1e-12)
     # dF/dy = (dg/dy) dF/dg: the force is the gradient in g, seen through the mobility
     v = jax.random.normal(getkey(), y.shape)
-    _, dg = jax.jvp(energy.network.activation, (y,), (v,))
+    _, dg = jax.jvp(lambda y: energy.activation(y, b), (y,), (v,))
     slope = families.finite_difference(total, y, v)
     assert jnp.allclose(-jnp.vdot(energy.force(y, b, mask=mask), dg), slope, rtol=1e-5, atol=1e-7)
 
@@ -192,15 +192,38 @@ def test_parameters_of_f_have_true_gradients(getkey):
 
 def test_the_vocabulary_is_bayes(getkey):
     vocabulary = ed.energy.Vocabulary(5, 8, key=getkey())
-    g = jax.random.normal(getkey(), (6, 8))
+    y = jax.random.normal(getkey(), (6, 8))
     b = jax.random.normal(getkey(), (6, 5))
-    prior = vocabulary.posterior(g, jnp.zeros_like(b))
+    prior = vocabulary.posterior(y, jnp.zeros_like(b))
     joint = prior * jnp.exp(b)
-    assert jnp.allclose(vocabulary.per_token(g, b), -jnp.log(joint.sum(-1)))
-    assert jnp.allclose(vocabulary.posterior(g, b), joint / joint.sum(-1, keepdims=True))
-    # nothing known: no pull; and p = -dE/db, whatever g
-    assert jnp.allclose(jax.grad(lambda g: vocabulary.per_token(g, 0 * b).sum())(g), 0, atol=1e-12)
-    assert jnp.allclose(-jax.grad(lambda b: vocabulary.per_token(g, b).sum())(b), vocabulary.posterior(g, b))
+    posterior = vocabulary.posterior(y, b)
+    assert jnp.allclose(posterior, joint / joint.sum(-1, keepdims=True))
+    # p = -dE/db, and what is told is the mean pattern
+    assert jnp.allclose(-jax.grad(lambda b: vocabulary.per_token(y, b).sum())(b), posterior)
+    assert jnp.allclose(-jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y), posterior @ vocabulary.patterns)
+
+
+@pytest.mark.parametrize("name", families.NEURONS)
+def test_what_a_token_says_is_the_gradient_of_one_convex_lagrangian(name, getkey):
+    """Law 1 with evidence: `g = grad Λ_b`, `Λ_b = Λ + kappa log sum exp(<y, U> + c + b)`, convex."""
+    energy, y = families.make_energy(getkey(), neurons=name)
+    b = jax.random.normal(getkey(), (6, 5))
+    lagrangian = lambda y: (
+        jax.vmap(energy.network.neurons.lagrangian)(y).sum() - energy.kappa * energy.vocabulary.per_token(y, b).sum()
+    )
+    assert jnp.allclose(energy.activation(y, b), jax.grad(lagrangian)(y), atol=1e-12)
+    hessian = jax.jacfwd(lambda y: energy.activation(y, b))(y).reshape(48, 48)
+    assert jnp.allclose(hessian, hessian.T, atol=1e-12)
+    assert jnp.linalg.eigvalsh(hessian).min() >= -1e-10
+
+
+def test_a_token_does_not_hear_its_own_evidence_from_itself(getkey):
+    """What is told to a token by pairs and attention while the others hold still does not depend on its own `b`."""
+    energy, y = families.make_energy(getkey(), synapses=("pairwise",))
+    b = jax.random.normal(getkey(), (6, 5))
+    told = jax.jacobian(lambda b: energy.force(y, b))(b)  # (L, D, L, V)
+    own = jnp.stack([told[i, :, i] for i in range(6)])
+    assert jnp.abs(own).max() < 1e-12 < 1e-3 < jnp.abs(told).max()
 
 
 # ------------------------------------------------------------------------------------------- bad input

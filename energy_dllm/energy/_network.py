@@ -69,17 +69,21 @@ class Network(eqx.Module):
 class FreeEnergy(AbstractFreeEnergy):
     """The free energy `F` of a passage: hidden network plus vocabulary.
 
-    `F = spring + 1/kappa E(y) - sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`
+    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`
 
-    The spring and the last term are what the observation costs given the neurons, `-log p(x | y)`; `E / kappa` is what
-    the neurons cost themselves. The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise
-    level: one landscape, on which only the evidence `b` changes.
+    What a token hears is `y`, what it says is `g = grad Λ(y) + kappa sum_w p_w U_w`: its neurons, and the tokens it may
+    be. Both are one gradient, that of the Lagrangian `Λ_b(y) = Λ(y) + kappa log sum_w exp(<y, U_w> + c_w + b_w)`: the
+    vocabulary is a layer of neurons, and evidence is their threshold. It is said to the others and not to itself, so
+    that a token's prior, `softmax(<y, U> + c)`, does not count its own evidence.
+
+    The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape, on which
+    only the evidence `b` changes.
 
     **Arguments:**
 
     - `network`: neurons and synapses.
     - `vocabulary`: the token memory.
-    - `kappa`: strength of the vocabulary's drive on the neurons, positive; a learnable leaf.
+    - `kappa`: strength of the tokens' voice beside that of the neurons, positive; a learnable leaf.
 
     **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
 
@@ -112,7 +116,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def kappa(self) -> Scalar:
-        """Strength of the vocabulary's drive on the neurons."""
+        """Strength of the tokens' voice beside that of the neurons."""
         return jnp.exp(self.log_kappa)
 
     @property
@@ -129,6 +133,11 @@ class FreeEnergy(AbstractFreeEnergy):
         """The neutral hidden state `y = 0 (L, D)` every relaxation starts from."""
         return jnp.zeros((length, self.dim), self.network.bias.dtype)
 
+    def activation(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L D"]:
+        """`g = grad Λ(y) + kappa sum_w p_w U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
+        self._check(y, b)
+        return self.network.activation(y) + self.kappa * self.posterior(y, b) @ self.vocabulary.patterns
+
     def terms(
         self,
         y: Float[Array, "L D"],
@@ -136,6 +145,7 @@ class FreeEnergy(AbstractFreeEnergy):
         *,
         spring: Float[Array, " L"] | None = None,
         mask: Bool[Array, " L"] | None = None,
+        g: Float[Array, "L D"] | None = None,
     ) -> dict[str, Float[Array, " L"]]:
         """Every term of `F` by name, token by token.
 
@@ -145,43 +155,48 @@ class FreeEnergy(AbstractFreeEnergy):
         - `b`: evidence `(L, V)`, log-likelihoods in nats.
         - `spring`: the evidence's own energy `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
         - `mask`: which tokens are valid `(L,)`; all of them by default.
+        - `g`: what the tokens say `(L, D)`, to hold it while `y` or `b` vary; by default `activation(y, b)`. With `g`
+          held `dF/db = -p` exactly, and `dF/dg` is what `force` follows.
 
         **Returns:** a dict of arrays `(L,)` in nats, whose sum over everything is `F`.
 
         **Raises:** `ValueError` if `y` or `b` has the wrong shape.
         """
         self._check(y, b)
-        return self._terms(y, self.network.activation(y), b, spring, mask)
+        g = self.activation(y, b) if g is None else g
+        terms = self._spoken(y, g, mask)
+        vocabulary = self.vocabulary.per_token(y, b)
+        terms["vocabulary"] = vocabulary if mask is None else jnp.where(mask, vocabulary, 0.0)
+        if spring is not None:
+            terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
+        return terms
 
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
-        self._check(y, b)
-        g = self.network.activation(y)
-        return -jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)
+        return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b))
 
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> dict[str, Float[Array, "L D"]]:
-        """The force of every term by name, each `(L, D)`; their sum is `force`."""
-        self._check(y, b)
-        g = self.network.activation(y)
-        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._terms(y, g, b, None, mask).items()})(g)
+        """The force of every term by name, each `(L, D)`; their sum is `force`.
+
+        `kappa` times that of a synapse is what it tells each token; `neurons` is the leak, `-y / kappa`. At rest `y` is
+        the sum of all that is told, and the logits `<y, U>` are a sum over terms too. The vocabulary pulls on nobody
+        directly: it speaks through `g`.
+        """
+        g = self.activation(y, b)
+        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._spoken(y, g, mask).items()})(g)
         return {name: -value for name, value in jacobian.items()}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`<g, U> + c + b (L, V)`."""
-        return self.vocabulary.logits(self.network.activation(y), b)
+        """`<y, U> + c + b (L, V)`."""
+        return self.vocabulary.logits(y, b)
 
-    def _terms(self, y, g, b, spring, mask):
-        hidden = self.network._terms(y, g, mask)
-        terms = {name: value / self.kappa for name, value in hidden.items()}
-        vocabulary = self.vocabulary.per_token(g, b)
-        terms["vocabulary"] = vocabulary if mask is None else jnp.where(mask, vocabulary, 0.0)
-        if spring is not None:
-            terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
-        return terms
+    def _spoken(self, y, g, mask):
+        """The terms that depend on `g`."""
+        return {name: value / self.kappa for name, value in self.network._terms(y, g, mask).items()}
 
     def _check(self, y, b):
         if y.ndim != 2 or y.shape[1] != self.dim:

@@ -12,13 +12,11 @@ from .._types import Key
 class Vocabulary(eqx.Module):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
-    `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<g_i, U> + c)`: minus the log-likelihood of the evidence
-    under the prior `pi` the neurons hold. Prior and evidence add up as Bayes says, `p = softmax(<g, U> + c + b)`, and
-    the pull on a neuron is posterior minus prior, `-dE/dg_i = sum_w (p_iw - pi_iw) U_w`: what the evidence says beyond
-    what was expected. A token about which nothing is known does not pull on its own neurons.
+    `E = -sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`. Prior and evidence add up as Bayes says: `p = softmax(<y, U> +
+    c + b)`, and `-dE/dy_i = sum_w p_iw U_w` is what token `i` may be, told to all others.
 
     `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
-    `U_w` the neurons see.
+    `U_w` the neurons hear and say.
 
     **Arguments:**
 
@@ -51,19 +49,18 @@ class Vocabulary(eqx.Module):
         self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
 
-    def logits(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`<g_i, U_w> + c_w + b_iw`, the log posterior `(L, V)` up to a constant per token."""
-        return einsum(g, self.patterns, "l d, v d -> l v") + self.prior + b
+    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`<y_i, U_w> + c_w + b_iw`, the log posterior `(L, V)` up to a constant per token."""
+        return einsum(y, self.patterns, "l d, v d -> l v") + self.prior + b
 
-    def per_token(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, " L"]:
-        """`-log sum_w pi_iw exp(b_iw)`, nats `(L,)`."""
-        prior = self.logits(g, jnp.zeros_like(b))
-        return jax.nn.logsumexp(prior, axis=-1) - jax.nn.logsumexp(prior + b, axis=-1)
+    def per_token(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, " L"]:
+        """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`."""
+        return -jax.nn.logsumexp(self.logits(y, b), axis=-1)
 
-    def posterior(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`p = softmax(<g, U> + c + b)`, the posterior over tokens `(L, V)`."""
-        return jax.nn.softmax(self.logits(g, b), axis=-1)
+    def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`p = softmax(<y, U> + c + b)`, the posterior over tokens `(L, V)`."""
+        return jax.nn.softmax(self.logits(y, b), axis=-1)
 
-    def denoised(self, g: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
+    def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
         """`x_hat_i = sum_w p_iw e_w`, the posterior mean of the token codes `(L, C)`."""
-        return self.posterior(g, b) @ self.codes
+        return self.posterior(y, b) @ self.codes

@@ -21,7 +21,7 @@ import safetensors
 import safetensors.numpy
 
 
-FORMAT = "energy_dllm 1"
+FORMAT = "energy_dllm 2"
 _PACKAGE = __name__.split(".")[0]
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import Attention, FreeEnergy, Network
+from ..energy import Attention, FreeEnergy
 from ..flow import AbstractField
 
 
@@ -186,9 +186,10 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     assert ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8, 8)
     ```
     """
-    network = _network(field)
-    g = network.activation(field.hidden(time, state))
-    synapses = network.synapses.items()
+    y, b = _seen(time, state, field)
+    energy = _learned(field)
+    g = energy.activation(y, b)
+    synapses = energy.network.synapses.items()
     return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, Attention)}
 
 
@@ -214,8 +215,9 @@ def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
     """
     y, b = _seen(time, state, field)
     force = field.energy.force(y, b)
-    # the Hessian of Λ, the mobility, is never formed: one forward derivative of the activation
-    _, moved = jax.jvp(_network(field).activation, (y,), (force,))
+    # the Hessian of Λ_b, the mobility, is never formed: one forward derivative of the activation
+    energy = _learned(field)
+    _, moved = jax.jvp(lambda y: energy.activation(y, b), (y,), (force,))
     return field.energy.kappa * jnp.sum(force * moved)
 
 
@@ -242,11 +244,11 @@ def distance_to_rest(time: Scalar, state: PyTree[Array], field: AbstractField) -
     return field.energy.kappa * jnp.max(jnp.abs(field.energy.force(y, b)))
 
 
-def _network(field: AbstractField) -> Network:
-    """The network of a field's energy, which an exact energy has not."""
+def _learned(field: AbstractField) -> FreeEnergy:
+    """The energy of a field that has a network, which an exact energy has not."""
     if not isinstance(field.energy, FreeEnergy):
         raise ValueError(f"`field` moves over a {type(field.energy).__name__}, which has no network to look into.")
-    return field.energy.network
+    return field.energy
 
 
 def _seen(time: Scalar, state: PyTree[Array], field: AbstractField):
