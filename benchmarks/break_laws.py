@@ -83,9 +83,31 @@ FAULTS = (
     (
         "3: at rest the denoiser is a gradient (a force that is none)",
         "energy/_network.py",
-        "return -jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)",
-        "return jnp.roll(0.05 * g, 1, 1) - jax.grad(lambda g: total(self._terms(y, g, b, None, mask)))(g)",
+        "return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b))",
+        "return 0.05 * jnp.roll(y, 1, 1) - jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b))",
         "tests/test_flow.py -k envelope_theorem",
+    ),
+    (
+        "1: what a token says is the gradient of one Lagrangian (a voice too loud)",
+        "energy/_network.py",
+        "self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b)",
+        "self.network.activation(y) + 1.1 * self.kappa * self.vocabulary.voice(y, b)",
+        "tests/test_energy.py -k what_a_token_says",
+    ),
+    (
+        "1: a token does not hear its own evidence (an echo)",
+        "energy/_network.py",
+        "return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b))",
+        "return 0.1 * self.vocabulary.voice(y, b) - jax.grad(lambda g: total(self._spoken(y, g, mask)))("
+        "self.activation(y, b))",
+        "tests/test_energy.py -k does_not_hear",
+    ),
+    (
+        "1: a known token says its pattern (noise taken for knowledge)",
+        "energy/_vocabulary.py",
+        "CERTAIN = 500.0",
+        "CERTAIN = 5.0",
+        "tests/test_energy.py -k known_token",
     ),
     (
         "4: relaxation never raises F (uphill)",
