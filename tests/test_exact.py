@@ -196,6 +196,19 @@ def test_cold_flips_never_climb(getkey):
         assert (np.diff(energies) <= 1e-9).all() and energies[-1] < energies[0]
 
 
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_a_data_set_is_saved_and_loaded_bitwise(exact, tmp_path):
+    """Alone, of vectors, and inside the model that speaks for it."""
+    inside = ed.EnergyDLLM(ed.data.Characters("abcde"), energy=exact, steps=1, key=jax.random.key(0))
+    vectors = ed.energy.Empirical.of_vectors(WEIGHTS[:, None] * np.eye(6, 3), weights=jnp.asarray(WEIGHTS))
+    for model in (exact, vectors, inside):
+        ed.save(tmp_path / "exact.safetensors", model)
+        loaded = ed.load(tmp_path / "exact.safetensors")
+        assert bool(eqx.tree_equal(loaded, model)) and loaded.size == model.size
+
+
 # ------------------------------------------------------------------------------------------- bad input
 
 

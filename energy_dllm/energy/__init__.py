@@ -7,6 +7,13 @@ from ._features import (
     PositiveFeatureMemory as PositiveFeatureMemory,
     TrigonometricFeatureMemory as TrigonometricFeatureMemory,
 )
+from ._hypergraph import (
+    ConvolutionalSynapse as ConvolutionalSynapse,
+    DenseSynapse as DenseSynapse,
+    Hyperedge as Hyperedge,
+    Hypergraph as Hypergraph,
+    Layer as Layer,
+)
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
 from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (

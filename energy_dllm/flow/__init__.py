@@ -16,6 +16,7 @@ from ._field import (
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._layers import LayerRelaxation as LayerRelaxation
 from ._relax import relax as relax
 from ._schedule import (
     AbstractSchedule as AbstractSchedule,
