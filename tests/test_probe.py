@@ -130,24 +130,23 @@ def test_distance_to_rest_is_the_speed(model, noisy, relaxed):
 
 
 def test_force_norms_are_slopes_of_the_terms(model, noisy):
-    # with these neurons y = g, so the slope in y is the slope in g
-    network = eqx.tree_at(lambda n: n.neurons, model.energy.network, ed.energy.Identity())
-    energy = eqx.tree_at(lambda e: e.network, model.energy, network)
-    field = ed.flow.Relaxation(energy, noisy)
+    """In what is said, `g`, with what is heard, `y`, held."""
+    energy, b = model.energy, model.field(noisy)
     y = jax.random.normal(jax.random.key(6), (L, D))
-    step = 1e-5
+    g, step = energy.activation(y, b), 1e-5
 
     @jax.jit
     def differences(directions):
         def difference(d):
-            up, down = (ed.probe.energy_terms(NOW, y + sign * step * d, field) for sign in (1, -1))
-            return jax.tree.map(lambda u, w: (u - w) / (2 * step), up, down)
+            up, down = (energy.terms(y, b, g=g + sign * step * d) for sign in (1, -1))
+            return jax.tree.map(lambda u, w: jnp.sum(u - w) / (2 * step), up, down)
 
         return jax.lax.map(difference, directions)
 
     slopes = differences(jnp.eye(L * D).reshape(-1, L, D))
-    norms = read("force_norm", y, field)
-    assert set(norms) == (set(slopes) - {"spring"}) | {"total"}
+    norms = read("force_norm", y, ed.flow.Relaxation(energy, noisy))
+    assert not slopes.pop("vocabulary").any()  # it speaks through g
+    assert set(norms) == set(slopes) | {"total"}
     slopes["total"] = sum(slopes.values())
     for name, norm in norms.items():
         measured = jnp.linalg.norm(slopes[name].reshape(L, D), axis=-1)
@@ -199,7 +198,7 @@ def test_every_probe_reads_every_field(name, model, noisy):
     assert jnp.issubdtype(seen["tokens"].dtype, jnp.integer)
     assert shapes["energy_terms"] == dict.fromkeys(terms | {"spring"}, ())
     assert shapes["energy_by_token"] == dict.fromkeys(terms | {"spring"}, (L,))
-    assert shapes["force_norm"] == dict.fromkeys(terms | {"total"}, (L,))
+    assert shapes["force_norm"] == dict.fromkeys((terms - {"vocabulary"}) | {"total"}, (L,))
     assert shapes["attention_pattern"] == {"attention": (1, L, L)}
 
 

@@ -1,5 +1,6 @@
 """Looking: probes along a motion, slices of the landscape, figures, and `inspect`, which does it all."""
 
+from ._attribution import Attribution as Attribution, attribution as attribution
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
 from ._inspect import inspect as inspect
 from ._landscape import Landscape as Landscape, Plane as Plane, landscape as landscape
