@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
@@ -19,8 +20,8 @@ class Attribution(eqx.Module):
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
       and `unrest`, what the neurons have not yet lost or gained on the way to rest.
     - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is what token `j` told token `i`; the sum of a
-      row is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, the diagonal
-      what was recalled at `i` itself.
+      row is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
+      the diagonal what was recalled at `i` itself.
     - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is what pattern `m` told token `i`; the sum
       of a row is that synapse's part.
     """
@@ -111,11 +112,11 @@ def pair(logits, token, rival):
 
 
 def _ids(name, ids, length, size):
-    ids = jnp.asarray(ids)
+    ids = ids if isinstance(ids, jax.core.Tracer) else np.asarray(ids)
     if ids.shape not in ((), (length,)):
         raise ValueError(f"`{name}` has shape {ids.shape}; expected one id, or ({length},), one for each token.")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"`{name}` is of type {ids.dtype}; expected ids, integers such as `model.encode(text)`.")
-    if not isinstance(ids, jax.core.Tracer) and bool(jnp.any((ids < 0) | (ids >= size))):
+    if not isinstance(ids, jax.core.Tracer) and np.any((ids < 0) | (ids >= size)):
         raise ValueError(f"`{name}` has the ids {ids.min()} to {ids.max()}; expected 0 to {size - 1}, the vocabulary.")
-    return jnp.broadcast_to(ids, (length,))
+    return jnp.broadcast_to(jnp.asarray(ids), (length,))

@@ -254,4 +254,10 @@ def learned(field: AbstractField) -> FreeEnergy:
 def seen(time: Scalar, state: PyTree[Array], field: AbstractField):
     """The hidden state and the evidence field at this moment."""
     b = field.evidence(time, state).field(field.energy.vocabulary.codes)
-    return field.hidden(time, state), b
+    y = field.hidden(time, state)
+    if y.shape != (b.shape[0], field.energy.dim):
+        raise ValueError(
+            f"`state` has the hidden shape {y.shape}; expected ({b.shape[0]}, {field.energy.dim}), the length of the "
+            "evidence and the width of the energy: it belongs to another passage or another model."
+        )
+    return y, b
