@@ -1,6 +1,7 @@
 """Looking: probes along a motion, slices of the landscape, figures, and `inspect`, which does it all."""
 
 from ._attribution import Attribution as Attribution, attribution as attribution
+from ._check import Finding as Finding, Health as Health, check as check
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
 from ._counterfactual import Counterfactual as Counterfactual, counterfactual as counterfactual
 from ._inspect import inspect as inspect

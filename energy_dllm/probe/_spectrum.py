@@ -110,6 +110,19 @@ def _rates(energy, y, b, start, count):
     return _lanczos(product, mobility, start, count)
 
 
+def largest_gain(
+    energy: FreeEnergy, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key
+) -> tuple[float, float]:
+    """The largest and the least slope of what is said against what is heard, `dg/dy`."""
+    values = _spectrum(*_gains(energy, y, b, jax.random.normal(key, y.shape, y.dtype)), y).values
+    return float(values[-1]), float(values[0])
+
+
+@eqx.filter_jit
+def _gains(energy, y, b, start):
+    return _lanczos(lambda v: jax.jvp(lambda y: energy.activation(y, b), (y,), (v,))[1], lambda v: v, start, 24)
+
+
 def _lanczos(product, metric, start, count):
     """A basis that is orthonormal in the metric, and the tridiagonal matrix of the product in it."""
     count = min(count, start.size)
