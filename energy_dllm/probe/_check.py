@@ -121,7 +121,7 @@ def check(
     if text is None:
         ids = jax.random.randint(k1, (length,), 0, model.size)
     else:
-        ids = jnp.asarray(model.encode(text) if isinstance(text, str) else text)[:length]
+        ids = jnp.asarray(model.encode(text) if isinstance(text, str) else text, int)[:length]
         if len(ids) < length:
             raise ValueError(f"`text` has {len(ids)} tokens; expected at least `length` {length}.")
     known = jax.random.permutation(k2, jnp.arange(length) % 2 == 0)
