@@ -148,7 +148,9 @@ def test_the_score_is_the_gradient_of_f(landscape, getkey):
     def free_energy(x):
         evidence = ed.flow.Gaussian(x, sigma)
         # what is said is held: the score is the derivative through the evidence alone
-        return sum(term.sum() for term in landscape.terms(y, evidence.field(codes), spring=evidence.spring(), g=g).values())
+        return sum(
+            term.sum() for term in landscape.terms(y, evidence.field(codes), spring=evidence.spring(), g=g).values()
+        )
 
     b = ed.flow.Gaussian(x, sigma).field(codes)
     g, x_hat = landscape.activation(y, b), landscape.denoised(y, b)

@@ -1,5 +1,6 @@
 """Laws of what is read on the way: sums, rates, slices, and that every probe reads every field."""
 
+import functools
 import math
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ PROBES = {
     "attention_pattern": ed.probe.attention_pattern,
     "dissipation": ed.probe.dissipation,
     "distance_to_rest": ed.probe.distance_to_rest,
+    "energy_by_head": ed.probe.energy_by_head,
+    "energy_by_memory": ed.probe.energy_by_memory,
+    "force_share": ed.probe.force_share,
+    "strongest_memories": ed.probe.strongest_memories,
+    "nearest_tokens": ed.probe.nearest_tokens,
+    "attribution": ed.probe.attribution,
+    "step_error": functools.partial(ed.flow.step_error, step=0.5),
 }
 
 
@@ -130,24 +138,23 @@ def test_distance_to_rest_is_the_speed(model, noisy, relaxed):
 
 
 def test_force_norms_are_slopes_of_the_terms(model, noisy):
-    # with these neurons y = g, so the slope in y is the slope in g
-    network = eqx.tree_at(lambda n: n.neurons, model.energy.network, ed.energy.Identity())
-    energy = eqx.tree_at(lambda e: e.network, model.energy, network)
-    field = ed.flow.Relaxation(energy, noisy)
+    """In what is said, `g`, with what is heard, `y`, held."""
+    energy, b = model.energy, model.field(noisy)
     y = jax.random.normal(jax.random.key(6), (L, D))
-    step = 1e-5
+    g, step = energy.activation(y, b), 1e-5
 
     @jax.jit
     def differences(directions):
         def difference(d):
-            up, down = (ed.probe.energy_terms(NOW, y + sign * step * d, field) for sign in (1, -1))
-            return jax.tree.map(lambda u, w: (u - w) / (2 * step), up, down)
+            up, down = (energy.terms(y, b, g=g + sign * step * d) for sign in (1, -1))
+            return jax.tree.map(lambda u, w: jnp.sum(u - w) / (2 * step), up, down)
 
         return jax.lax.map(difference, directions)
 
     slopes = differences(jnp.eye(L * D).reshape(-1, L, D))
-    norms = read("force_norm", y, field)
-    assert set(norms) == (set(slopes) - {"spring"}) | {"total"}
+    norms = read("force_norm", y, ed.flow.Relaxation(energy, noisy))
+    assert not slopes.pop("vocabulary").any()  # it speaks through g
+    assert set(norms) == set(slopes) | {"total"}
     slopes["total"] = sum(slopes.values())
     for name, norm in norms.items():
         measured = jnp.linalg.norm(slopes[name].reshape(L, D), axis=-1)
@@ -199,8 +206,66 @@ def test_every_probe_reads_every_field(name, model, noisy):
     assert jnp.issubdtype(seen["tokens"].dtype, jnp.integer)
     assert shapes["energy_terms"] == dict.fromkeys(terms | {"spring"}, ())
     assert shapes["energy_by_token"] == dict.fromkeys(terms | {"spring"}, (L,))
-    assert shapes["force_norm"] == dict.fromkeys(terms | {"total"}, (L,))
+    assert shapes["force_norm"] == dict.fromkeys((terms - {"vocabulary"}) | {"total"}, (L,))
     assert shapes["attention_pattern"] == {"attention": (1, L, L)}
+    assert shapes["energy_by_head"] == {"attention": (1, L)} and shapes["energy_by_memory"] == {"memory": (L, 2 * D)}
+    assert shapes["force_share"] == dict.fromkeys(terms - {"vocabulary"}, (L,))
+    assert shapes["strongest_memories"] == {
+        "memory": {"memory": (L, 3), "strength": (L, 3), "tokens": (L, 3, 3)},
+    }
+    assert shapes["nearest_tokens"] == {"tokens": (L, 3), "posterior": (L, 3)}
+    assert seen["attribution"].log_odds.shape == (L,)
+    assert shapes["step_error"] == jax.tree.map(lambda a: a.shape, state)
+
+
+def test_heads_and_memories_are_their_terms(model, noisy):
+    field = ed.flow.Relaxation(model.energy, noisy)
+    y = jax.random.normal(jax.random.key(13), (L, D))
+
+    @jax.jit
+    def look(y):
+        names = ("energy_by_head", "energy_by_memory", "energy_by_token", "force_share", "strongest_memories")
+        return [PROBES[name](NOW, y, field) for name in names]
+
+    heads, memories, terms, shares, strongest = look(y)
+    assert np.allclose(heads["attention"].sum(0), terms["attention"], rtol=1e-12)
+    assert np.allclose(memories["memory"].sum(-1), terms["memory"], rtol=1e-12)
+    assert np.allclose(sum(shares.values()), 1.0) and min(share.min() for share in shares.values()) >= 0
+    found = strongest["memory"]
+    assert (np.diff(found["strength"], axis=-1) <= 0).all() and (found["strength"] > 0).all()
+
+
+def test_a_path_with_a_clock_knows_its_steps(model, noisy):
+    field = ed.flow.Relaxation(model.energy, noisy)
+
+    @eqx.filter_jit
+    def path(y):
+        made = ed.solve(field, y, t0=0.0, t1=2.0, times=jnp.array([0.5]), clock=True, max_steps=32)
+        return made, ed.flow.step_error(0.0, y, field, step=0.4), ed.flow.step_error(0.0, y, field, step=0.2)
+
+    made, coarse, fine = path(jnp.ones((L, D)))
+    assert np.allclose(made.step_sizes.sum(), 2.0) and (made.step_sizes > 0).sum() == made.accepted
+    # the embedded pair of Tsit5 differs in its fifth power of the step
+    assert 16 < np.abs(coarse).max() / np.abs(fine).max() < 64
+    with pytest.raises(ValueError, match=r"no `clock`; record one"):
+        _ = eqx.tree_at(lambda p: p.clock, made, None).step_sizes
+
+
+def test_probes_name_what_is_wrong(model, unchecked):
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(L))
+    read = lambda probe, width=D, **settings: jax.eval_shape(
+        lambda y: probe(NOW, y, field, **settings), jnp.ones((L, width))
+    )
+    with pytest.raises(ValueError, match=r"hidden shape \(6, 17\); expected \(6, 16\).*another model"):
+        read(ed.probe.free_energy, D + 1)
+    with pytest.raises(ValueError, match=r"`token` has the ids 9 to 9; expected 0 to 3"):
+        read(ed.probe.attribution, token=9)
+    with pytest.raises(ValueError, match=r"`rival` has shape \(2,\); expected one id, or \(6,\)"):
+        read(ed.probe.attribution, rival=np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"`count` is 0; expected a positive integer"):
+        read(ed.probe.nearest_tokens, count=0)
+    with pytest.raises(ValueError, match=r"`solver` is a Euler, which estimates no error"):
+        read(ed.flow.step_error, step=0.1, solver=diffrax.Euler())
 
 
 def test_probes_ride_along_with_a_noisy_motion(model):

@@ -1,5 +1,6 @@
 """The motion: evidence, noise schedules, vector fields, and `solve`."""
 
+from ._error import step_error as step_error
 from ._evidence import (
     FORBIDDEN as FORBIDDEN,
     AbstractEvidence as AbstractEvidence,

@@ -59,6 +59,8 @@ class Trajectory(eqx.Module):
     - `force_evaluations`: evaluations of `-dF/dg`, those of rejected steps included, those of probes not. Exact
       for explicit methods; for implicit ones those of their inner iterations are not counted.
     - `accepted`, `rejected`: steps of the solver.
+    - `clock (max_steps + 1,)`: when it began and the end of every accepted step, infinite after the last; `None`
+      unless `solve(..., clock=True)`.
     - `result`: how it ended, an item of `diffrax.RESULTS`; `reason` says it in words.
     """
 
@@ -68,12 +70,20 @@ class Trajectory(eqx.Module):
     force_evaluations: Int[Array, ""]
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
+    clock: Float[Array, " S"] | None
     result: diffrax.RESULTS
 
     @property
     def final(self) -> PyTree[Array]:
         """The state where the motion stopped."""
         return jax.tree.map(lambda leaf: leaf[-1], self.states)
+
+    @property
+    def step_sizes(self) -> Float[Array, " S"]:
+        """The size of every accepted step `(max_steps,)`, 0 after the last; `ValueError` without a clock."""
+        if self.clock is None:
+            raise ValueError("the path has no `clock`; record one: solve(..., clock=True).")
+        return jnp.where(jnp.isfinite(self.clock[1:]), jnp.diff(self.clock), 0.0)
 
     @property
     def reason(self) -> str:
@@ -99,6 +109,7 @@ def solve(
     probes: Mapping[str, Callable[[Scalar, PyTree[Array], Any], PyTree[Array]]] | None = None,
     stop: SteadyState | None = None,
     key: Key | None = None,
+    clock: bool = False,
     max_steps: int = 4096,
 ) -> Trajectory:
     """Integrate a vector field with any diffrax solver, reading probes along the path.
@@ -121,6 +132,7 @@ def solve(
       at its levels meets the same noise, but no gradient can be taken through it.
     - `stop`: stop early, at rest.
     - `key`: random key of the noise, for fields that have some.
+    - `clock`: keep the time of every step, for `Trajectory.step_sizes`.
     - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
 
     **Returns:** a `Trajectory`.
@@ -189,6 +201,8 @@ def solve(
             "`times` must increase: noise time and relaxation time both run forwards.",
         )
         subs.append(diffrax.SubSaveAt(ts=times, fn=record))
+    if clock:
+        subs.append(diffrax.SubSaveAt(t0=True, steps=True, fn=lambda t, y, args: t))
     event = None
     if stop is not None:
         event = diffrax.Event(lambda t, y, args, **_: stop(field(t, y)))
@@ -218,6 +232,7 @@ def solve(
         force_evaluations=field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
+        clock=solution.ys[-1] if clock else None,  # pyright: ignore
         result=solution.result,
     )
 

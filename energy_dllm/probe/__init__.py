@@ -1,8 +1,18 @@
 """Looking: probes along a motion, slices of the landscape, figures, and `inspect`, which does it all."""
 
+from ._attribution import Attribution as Attribution, attribution as attribution
+from ._check import Finding as Finding, Health as Health, check as check
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
+from ._counterfactual import Counterfactual as Counterfactual, counterfactual as counterfactual
 from ._inspect import inspect as inspect
 from ._landscape import Landscape as Landscape, Plane as Plane, landscape as landscape
+from ._members import (
+    energy_by_head as energy_by_head,
+    energy_by_memory as energy_by_memory,
+    force_share as force_share,
+    nearest_tokens as nearest_tokens,
+    strongest_memories as strongest_memories,
+)
 from ._memorisation import (
     CriticalNoise as CriticalNoise,
     Memorisation as Memorisation,
@@ -35,4 +45,13 @@ from ._recall import (
     capacity as capacity,
     minima as minima,
     retrieval_rate as retrieval_rate,
+)
+from ._rest import Barrier as Barrier, RestPoint as RestPoint, barrier as barrier, rest_point as rest_point
+from ._score import Score as Score, score as score
+from ._slices import Profile as Profile, Projection as Projection, profile as profile, project as project
+from ._spectrum import (
+    Spectrum as Spectrum,
+    hessian_spectrum as hessian_spectrum,
+    lyapunov as lyapunov,
+    relaxation_rates as relaxation_rates,
 )

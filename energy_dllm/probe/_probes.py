@@ -30,7 +30,7 @@ def free_energy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=1.0, probes={"F": ed.probe.free_energy})
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     return field.energy(y, b, spring=field.evidence(time, state).spring())
 
 
@@ -71,7 +71,7 @@ def energy_by_token(time: Scalar, state: PyTree[Array], field: AbstractField) ->
     assert ed.probe.energy_by_token(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (8,)
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     return field.energy.terms(y, b, spring=field.evidence(time, state).spring())
 
 
@@ -92,7 +92,7 @@ def posterior_entropy(time: Scalar, state: PyTree[Array], field: AbstractField) 
     assert jnp.allclose(ed.probe.posterior_entropy(jnp.zeros(()), jnp.zeros((8, 16)), field), jnp.log(3.0))
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     log_p = jax.nn.log_softmax(field.energy.logits(y, b), axis=-1)
     # rounding must not make a decided token's entropy negative
     return jnp.maximum(-jnp.sum(jnp.exp(log_p) * log_p, axis=-1), 0.0)
@@ -135,7 +135,7 @@ def tokens(time: Scalar, state: PyTree[Array], field: AbstractField) -> Int[Arra
     assert model.decode(ed.probe.tokens(jnp.zeros(()), jnp.zeros((8, 16)), field)) == "a bb aba"
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     return jnp.argmax(field.energy.logits(y, b), axis=-1)
 
 
@@ -160,7 +160,7 @@ def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict
     assert ed.probe.force_norm(jnp.zeros(()), jnp.ones((8, 16)), field)["total"].shape == (8,)
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     forces = field.energy.forces(y, b)
     if "total" in forces:
         raise ValueError("`field` has a synapse named 'total', which here means their sum; rename it.")
@@ -186,8 +186,8 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     assert ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8, 8)
     ```
     """
-    y, b = _seen(time, state, field)
-    energy = _learned(field)
+    y, b = seen(time, state, field)
+    energy = learned(field)
     g = energy.activation(y, b)
     synapses = energy.network.synapses.items()
     return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, Attention)}
@@ -213,10 +213,10 @@ def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
     assert ed.probe.dissipation(jnp.zeros(()), jnp.eye(8, 16), field) > 0
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     force = field.energy.force(y, b)
     # the Hessian of Λ_b, the mobility, is never formed: one forward derivative of the activation
-    energy = _learned(field)
+    energy = learned(field)
     _, moved = jax.jvp(lambda y: energy.activation(y, b), (y,), (force,))
     return field.energy.kappa * jnp.sum(force * moved)
 
@@ -240,18 +240,24 @@ def distance_to_rest(time: Scalar, state: PyTree[Array], field: AbstractField) -
     assert ed.probe.distance_to_rest(jnp.zeros(()), jnp.ones((8, 16)), field) > 0
     ```
     """
-    y, b = _seen(time, state, field)
+    y, b = seen(time, state, field)
     return field.energy.kappa * jnp.max(jnp.abs(field.energy.force(y, b)))
 
 
-def _learned(field: AbstractField) -> FreeEnergy:
+def learned(field: AbstractField) -> FreeEnergy:
     """The energy of a field that has a network, which an exact energy has not."""
     if not isinstance(field.energy, FreeEnergy):
         raise ValueError(f"`field` moves over a {type(field.energy).__name__}, which has no network to look into.")
     return field.energy
 
 
-def _seen(time: Scalar, state: PyTree[Array], field: AbstractField):
+def seen(time: Scalar, state: PyTree[Array], field: AbstractField):
     """The hidden state and the evidence field at this moment."""
     b = field.evidence(time, state).field(field.energy.vocabulary.codes)
-    return field.hidden(time, state), b
+    y = field.hidden(time, state)
+    if y.shape != (b.shape[0], field.energy.dim):
+        raise ValueError(
+            f"`state` has the hidden shape {y.shape}; expected ({b.shape[0]}, {field.energy.dim}), the length of the "
+            "evidence and the width of the energy: it belongs to another passage or another model."
+        )
+    return y, b

@@ -1,0 +1,66 @@
+"""What looking costs: a solve with the standard probes beside one without.
+
+    python benchmarks/probing.py [shakespeare]
+
+One passage relaxes from neutral to ten times the default time at equal steps of the default size; with the probes it is
+also read at `--records` moments. Alternating runs after compilation; the ratio of the medians.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import energy_dllm as ed
+
+
+STANDARD = {
+    "free_energy": ed.probe.free_energy,
+    "energy_terms": ed.probe.energy_terms,
+    "posterior_entropy": ed.probe.posterior_entropy,
+    "confidence": ed.probe.confidence,
+    "tokens": ed.probe.tokens,
+    "dissipation": ed.probe.dissipation,
+    "distance_to_rest": ed.probe.distance_to_rest,
+}
+
+
+def main() -> None:
+    """Time and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="shakespeare")
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--records", type=int, default=24)
+    parser.add_argument("--runs", type=int, default=21)
+    options = parser.parse_args()
+    model = ed.load(options.model)
+    ids = jax.random.randint(jax.random.key(0), (options.length,), 0, model.size)
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(ids, jnp.arange(options.length) % 2 == 0))
+    end = 10 * model.steps * model.step
+    times = jnp.linspace(0.0, end, options.records)[:-1]
+
+    @eqx.filter_jit
+    def path(field, y, probes):
+        settings = {"solver": diffrax.Euler(), "step": model.step, "times": times, "probes": probes}
+        return ed.solve(field, y, t0=0.0, t1=end, **settings)
+
+    y = model.energy.neutral(options.length)
+    seconds = {"without": [], "with": [], "with attribution": []}
+    for _ in range(options.runs + 1):
+        attributed = STANDARD | {"attribution": ed.probe.attribution}
+        for name, probes in zip(seconds, ({}, STANDARD, attributed), strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(path(field, y, probes))
+            seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}  # the first one compiles
+    ratios = {f"ratio {name}": round(value / medians["without"], 3) for name, value in medians.items()}
+    print(json.dumps({"records": options.records, "seconds": medians, **ratios}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

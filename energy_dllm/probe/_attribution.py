@@ -1,0 +1,122 @@
+"""Why this token and not that one: the log-odds as a sum over everything that spoke."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._types import Scalar
+from ..flow import AbstractField
+from ._parts import by_memory, by_neighbour
+from ._probes import learned, seen
+
+
+class Attribution(eqx.Module):
+    """What `attribution` returns: arrays only, one row for each token `i` of the passage.
+
+    - `token (L,)`, `rival (L,)`: the two ids that are compared.
+    - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
+    - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
+      and `unrest`, what the neurons have not yet lost or gained on the way to rest.
+    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is what token `j` told token `i`; the sum of a
+      row is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
+      the diagonal what was recalled at `i` itself.
+    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is what pattern `m` told token `i`; the sum
+      of a row is that synapse's part.
+    """
+
+    token: Int[Array, " L"]
+    rival: Int[Array, " L"]
+    log_odds: Float[Array, " L"]
+    parts: dict[str, Float[Array, " L"]]
+    neighbours: dict[str, Float[Array, "L L"]]
+    memories: dict[str, Float[Array, "L M"]]
+
+    @property
+    def total(self) -> Float[Array, " L"]:
+        """The sum of the parts `(L,)`: `log_odds`, up to rounding."""
+        return jnp.sum(jnp.stack(list(self.parts.values())), axis=0)
+
+
+def attribution(
+    time: Scalar | float,
+    state: PyTree[Array],
+    field: AbstractField,
+    *,
+    token: Int[Array, " L"] | int | None = None,
+    rival: Int[Array, " L"] | int | None = None,
+) -> Attribution:
+    """The log-odds of one token against another, split exactly into everything that spoke for either.
+
+    The read-out is linear in what a token hears, and at rest it hears the sum of what every synapse tells it, so
+
+    `log p_w / p_r = (c_w - c_r) + (b_w - b_r) + sum_n <told_n, U_w - U_r> + <y - sum_n told_n, U_w - U_r>`
+
+    with `told_n = kappa` times the force of term `n` (the bias `a` is one of them). The last part is `unrest`: 0 at
+    rest, and off rest what makes the sum exact everywhere. Attention and pairwise coupling are split by neighbour, the
+    memories by stored pattern.
+
+    Main arguments: `time`, `state`, `field` as `solve` passes them.
+
+    Other arguments:
+
+    - `token`: ids `(L,)` or one id for all places; by default the likeliest token of each place.
+    - `rival`: what it is compared with; by default the likeliest other token.
+
+    To record a fixed pair along a motion, bind it: `functools.partial(attribution, token=3, rival=5)`.
+
+    **Returns:** an `Attribution`.
+
+    **Raises:** `ValueError` if `token` or `rival` is no id of the vocabulary or has another length than the passage, or
+    if the field moves over an energy without a network.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    why = ed.probe.attribution(0.0, jnp.ones((8, 16)), field, token=1)
+    assert jnp.allclose(why.total, why.log_odds, atol=1e-4) and why.neighbours["attention"].shape == (8, 8)
+    ```
+    """
+    y, b = seen(time, state, field)
+    energy = learned(field)
+    logits = energy.logits(y, b)
+    w, r = pair(logits, token, rival)
+    here = jnp.arange(y.shape[0])
+    u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
+    told = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
+    parts = {"prior": energy.vocabulary.prior[w] - energy.vocabulary.prior[r], "evidence": b[here, w] - b[here, r]}
+    parts |= {name: jnp.sum(force * u, axis=-1) for name, force in told.items()}
+    parts["unrest"] = jnp.sum((y - jnp.sum(jnp.stack(list(told.values())), axis=0)) * u, axis=-1)
+    g = energy.activation(y, b)
+    neighbours, memories = {}, {}
+    for name, synapse in energy.network.synapses.items():
+        if (split := by_neighbour(synapse, g, u)) is not None:
+            neighbours[name] = split
+        if (split := by_memory(synapse, g, u)) is not None:
+            memories[name] = split
+    return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, memories)
+
+
+def pair(logits, token, rival):
+    """Both ids at every place: what was asked for, else the likeliest and the likeliest other."""
+    length, size = logits.shape
+    w = jnp.argmax(logits, axis=-1) if token is None else _ids("token", token, length, size)
+    others = jnp.where(jax.nn.one_hot(w, size, dtype=bool), -jnp.inf, logits)
+    r = jnp.argmax(others, axis=-1) if rival is None else _ids("rival", rival, length, size)
+    return w, r
+
+
+def _ids(name, ids, length, size):
+    ids = ids if isinstance(ids, jax.core.Tracer) else np.asarray(ids)
+    if ids.shape not in ((), (length,)):
+        raise ValueError(f"`{name}` has shape {ids.shape}; expected one id, or ({length},), one for each token.")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"`{name}` is of type {ids.dtype}; expected ids, integers such as `model.encode(text)`.")
+    if not isinstance(ids, jax.core.Tracer) and np.any((ids < 0) | (ids >= size)):
+        raise ValueError(f"`{name}` has the ids {ids.min()} to {ids.max()}; expected 0 to {size - 1}, the vocabulary.")
+    return jnp.broadcast_to(jnp.asarray(ids), (length,))

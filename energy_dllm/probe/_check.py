@@ -1,0 +1,269 @@
+"""`check`: a health report, numbers with their limits, and what to do."""
+
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from .._model import EnergyDLLM
+from ..energy import FreeEnergy
+from ..flow import Gaussian, Given, Relaxation, relax, solve
+from ._members import force_share
+from ._probes import dissipation, free_energy
+from ._spectrum import largest_gain, relaxation_rates
+
+
+MULTIPLES = (1, 2, 5, 10)
+"""The relaxation is followed to so many times its default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One number of a health report: what it is, its limit, whether it keeps it, and what to do where it does not."""
+
+    name: str
+    value: float
+    relation: str
+    limit: float
+    passed: bool
+    advice: str
+
+    def __str__(self) -> str:
+        mark = "ok  " if self.passed else "FAIL"
+        line = f"{mark}  {self.name}: {self.value:.3g} ({self.relation} {self.limit:g})"
+        return line if self.passed else f"{line}. {self.advice}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Health:
+    """What `check` returns.
+
+    - `findings`: in the order of reading.
+    - `curve`: pairs of relaxation time (time constants) and what is watched there: the cross-entropy of hidden tokens
+      in nats where a text was given, the spread of the hidden states where not.
+    - `largest_step`: the largest Euler step that is stable at rest, in time constants.
+    """
+
+    findings: list[Finding]
+    curve: list[tuple[float, float]]
+    largest_step: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every finding keeps its limit."""
+        return all(finding.passed for finding in self.findings)
+
+    @property
+    def failed(self) -> list[Finding]:
+        """The findings that do not."""
+        return [finding for finding in self.findings if not finding.passed]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, with `passed`."""
+        return {"passed": self.passed, **dataclasses.asdict(self)}
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.findings))
+
+
+def check(
+    model: EnergyDLLM, text: str | Int[np.ndarray, " L"] | None = None, *, length: int = 48, seed: int = 0
+) -> Health:
+    """Whether a landscape is sound: the force its slope, the motion paid for by `F`, near rest, and all of it in use.
+
+    | finding | what it says |
+    |---|---|
+    | force of a term | the force against finite differences of the energy, relative |
+    | dissipation balance | the drop of `F` against the integrated dissipation, relative |
+    | rise of F | the largest rise of `F` on the way down, relative to its fall |
+    | asymmetry of the denoiser | of its Jacobian at the default relaxation; 0 at rest, where it is a gradient |
+    | spread | how different the hidden states of a passage still are at ten times the default; 0 is collapse |
+    | drift of the cross-entropy | its rise from the default to ten times the default, nats; with a text only |
+    | step against the largest stable step | below 1 an Euler step does not overshoot |
+    | slowest rate | below 0 the default relaxation stops where something still leaves |
+    | share of a term | of all the pulling at rest; near 0 it is dead |
+    | gradient of a term | its share in the gradient of the loss; near 0 it does not learn |
+    | gain | the largest slope of what is said against what is heard |
+    | convexity | the least such slope over the largest; below 0 `F` need not fall |
+
+    **Arguments:**
+
+    - `model`: the model.
+    - `text`: held-out text, of which the first `length` tokens are used; random tokens by default.
+    - `length`: tokens of the passage.
+    - `seed`: of the random tokens, of which of them are hidden, and of all directions.
+
+    **Returns:** a `Health`.
+
+    **Raises:** `ValueError` if the model has no network, `length` is below 4, or the text is shorter than `length` or
+    holds what the model does not know.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, steps=12, key=jax.random.key(0))
+    health = ed.probe.check(model, length=6)
+    assert not [finding for finding in health.failed if finding.name.startswith("force")]
+    ```
+    """
+    if not isinstance(model.energy, FreeEnergy):
+        raise ValueError(f"`model` has an energy of type {type(model.energy).__name__}, without a network to check.")
+    if length < 4:
+        raise ValueError(f"`length` is {length}; expected at least 4 tokens, such as 48.")
+    k1, k2, k3, k4, k5 = jax.random.split(jax.random.key(seed), 5)
+    if text is None:
+        ids = jax.random.randint(k1, (length,), 0, model.size)
+    else:
+        ids = jnp.asarray(model.encode(text) if isinstance(text, str) else text, int)[:length]
+        if len(ids) < length:
+            raise ValueError(f"`text` has {len(ids)} tokens; expected at least `length` {length}.")
+    known = jax.random.permutation(k2, jnp.arange(length) % 2 == 0)
+    seen = jax.tree.map(np.asarray, _measure(model, ids, known, k3))
+    rest, b = seen["rest"], seen["b"]
+    rates = relaxation_rates(model.energy, jnp.asarray(rest), jnp.asarray(b), key=k4, count=48)
+    gain, least = largest_gain(model.energy, jnp.asarray(rest), jnp.asarray(b), key=k5)
+    largest = 2.0 / float(rates.values[-1]) if rates.values[-1] > 0 else math.inf
+    watched = seen["spread"] if text is None else seen["loss"]
+    curve = [(n * model.steps * model.step, float(value)) for n, value in zip(MULTIPLES, watched, strict=True)]
+    return Health(_findings(model, seen, rates, gain, least, largest, text is not None), curve, largest)
+
+
+def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
+    made = []
+
+    def most(name, value, limit, advice):
+        made.append(Finding(name, float(value), "at most", limit, bool(value <= limit), advice))
+
+    def not_below(name, value, limit, advice):
+        made.append(Finding(name, float(value), "at least", limit, bool(value >= limit), advice))
+
+    for name, wrong in seen["wrong"].items():
+        most(
+            f"force of {name}",
+            wrong,
+            0.03,
+            f"The force of `{name}` is not the slope of its energy; let autodiff make it.",
+        )
+    most("dissipation balance", seen["balance"], 0.02, "F is not what the motion descends; see the forces above.")
+    most("rise of F", seen["rise"], 0.01, "F rises on the way; are the neurons convex?")
+    most(
+        "asymmetry of the denoiser",
+        seen["asymmetry"],
+        0.2,
+        "The default relaxation stops far from rest; raise `steps`, or train at later times (Denoising().late()).",
+    )
+    advice = "All tokens fall into one hidden state; train at random, late times, and look for a term that dominates."
+    not_below("spread", seen["spread"][-1], 0.02, advice)
+    if read:
+        drift = seen["loss"][-1] - seen["loss"][0]
+        most("drift of the cross-entropy", drift, 0.25, "The answer gets worse at rest; train with Denoising().late().")
+    most(
+        "step against the largest stable step",
+        model.step / largest,
+        1.0,
+        f"Take a `step` below {largest:.2g} time constants.",
+    )
+    not_below("slowest rate", rates.values[0], -0.1, "The relaxation stops on a pass, not in a valley; raise `steps`.")
+    for name in model.energy.network.synapses:
+        not_below(
+            f"share of {name}", seen["share"][name], 0.005, f"`{name}` hardly pulls; remove it, or start it larger."
+        )
+    for name in model.energy.network.synapses:
+        advice = f"`{name}` hardly learns; look at its scale and at `Denoising().diagnose`."
+        not_below(f"gradient of {name}", seen["slope"][name], 1e-4, advice)
+    most("gain", gain, 1e3, "Small differences are blown up; raise the neurons' epsilon or lower kappa.")
+    not_below("convexity", least / gain, -1e-3, "The Lagrangian is not convex; F need not fall.")
+    return made
+
+
+@eqx.filter_jit
+def _measure(model, ids, known, key):
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    energy, evidence = model.energy, Given(ids, known)
+    b = model.field(evidence)
+    horizon = model.steps * model.step
+
+    def stage(y, steps):
+        y = relax(energy, y, b, steps=steps, step=model.step)
+        loss = -jnp.take_along_axis(jax.nn.log_softmax(energy.logits(y, b), axis=-1), ids[:, None], axis=-1)[:, 0]
+        mean = jnp.mean(y, axis=0)
+        spread = jnp.sum((y - mean) ** 2) / jnp.maximum(jnp.sum(y**2), jnp.finfo(y.dtype).tiny)
+        return y, (y, jnp.sum(jnp.where(known, 0.0, loss)) / jnp.sum(~known), spread)
+
+    marks = jnp.diff(jnp.asarray([0, *MULTIPLES])) * model.steps
+    _, (states, loss, spread) = jax.lax.scan(stage, energy.neutral(ids.shape[0]), marks)
+    rest = states[0]
+    start = rest + jnp.sqrt(jnp.mean(rest**2)) * jax.random.normal(k1, rest.shape, rest.dtype)
+    field = Relaxation(energy, evidence)
+    share = force_share(jnp.zeros(()), rest, field)
+    balance, rise = _balance(field, start)
+
+    def entropy(network):
+        changed = eqx.tree_at(lambda m: m.energy.network, model, network)
+        log_p = jax.nn.log_softmax(changed.energy.logits(changed.settle(evidence), b), axis=-1)
+        loss = -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+        return jnp.sum(jnp.where(known, 0.0, loss)) / jnp.sum(~known)
+
+    slopes = eqx.filter_grad(entropy)(energy.network)
+    norm = lambda tree: jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+    whole = norm(slopes)
+    return {
+        "b": b,
+        "rest": states[-1],
+        "loss": loss,
+        "spread": spread,
+        "share": {name: jnp.mean(value) for name, value in share.items()},
+        "slope": {name: norm(slope) / whole for name, slope in slopes.synapses.items()},
+        "wrong": _wrong(energy, start, b),
+        "balance": balance,
+        "rise": rise,
+        "asymmetry": _asymmetry(model, ids, k2, k3),
+        "horizon": jnp.asarray(horizon),
+    }
+
+
+def _wrong(energy, y, b) -> dict[str, Array]:
+    """Every force along its own direction against a central difference of its energy, relative to its length."""
+    g = energy.activation(y, b)
+    step = jnp.finfo(g.dtype).eps ** (1 / 3) * jnp.sqrt(jnp.sum(g**2))
+
+    def along(name, force):
+        size = jnp.sqrt(jnp.sum(force**2))
+        way = force / jnp.where(size > 0, size, 1.0)
+        up, down = (energy.terms(y, b, g=g + sign * step * way)[name] for sign in (1, -1))
+        # token by token first: the differences are small beside the values
+        slope = jnp.sum(up - down) / (2 * step)
+        return jnp.where(size > 0, jnp.abs(slope + size) / jnp.where(size > 0, size, 1.0), 0.0)
+
+    return {name: along(name, force) for name, force in energy.forces(y, b).items()}
+
+
+def _balance(field, start):
+    """The drop of `F` against its dissipation by Simpson's rule, and its largest rise, over the first two times."""
+    times = jnp.linspace(0.0, 2.0, 65)
+    probes = {"F": free_energy, "burnt": dissipation}
+    path = solve(field, start, t0=0.0, t1=2.0, times=times[:-1], probes=probes)
+    weights = jnp.ones(65).at[1:-1:2].set(4.0).at[2:-1:2].set(2.0) / 96
+    drop = path.probes["F"][0] - path.probes["F"][-1]
+    scale = jnp.maximum(jnp.abs(drop), jnp.finfo(drop.dtype).tiny)
+    return jnp.abs(weights @ path.probes["burnt"] - drop) / scale, jnp.max(jnp.diff(path.probes["F"])) / scale
+
+
+def _asymmetry(model, ids, k1, k2):
+    """`|J v - J^T v| / |J v|` of `x_hat(x)` at the noise where tokens are half known, in a random direction."""
+    codes = model.energy.vocabulary.codes
+    sigma = jnp.asarray(0.5, codes.dtype)
+    x = codes[ids] + sigma * jax.random.normal(k1, (ids.shape[0], codes.shape[1]), codes.dtype)
+    denoised = lambda x: model.denoised(Gaussian(x, sigma))
+    v = jax.random.normal(k2, x.shape, x.dtype)
+    _, ahead = jax.jvp(denoised, (x,), (v,))
+    (back,) = jax.vjp(denoised, x)[1](v)
+    norm = lambda z: jnp.sqrt(jnp.sum(z**2))
+    return norm(ahead - back) / jnp.maximum(norm(ahead), jnp.finfo(x.dtype).tiny)

@@ -1,0 +1,174 @@
+"""Probes that look inside the terms: which head, which memory, which tokens."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._types import Scalar
+from ..energy import Attention, FreeEnergy
+from ..flow import AbstractField
+from ._parts import activity, pattern_energy
+from ._probes import force_norm, learned, seen
+
+
+def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L"]]:
+    """The energy of every attention synapse, head by head: `-1/(beta kappa) log sum_j exp(...)` of each query.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** for each `Attention` synapse by name `(H, L)` in nats; the sum over heads is its term of `F`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.energy_by_head(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8)
+    ```
+    """
+    energy, g = _said(time, state, field)
+
+    def heads(synapse):
+        score = synapse.logits(g)
+        alone = ~jnp.any(jnp.isfinite(score), axis=-1)
+        lse = jax.nn.logsumexp(jnp.where(alone[..., None], 0.0, score), axis=-1)
+        return -jnp.where(alone, 0.0, lse) * synapse.query.shape[1] ** 0.5 / energy.kappa
+
+    return {name: heads(synapse) for name, synapse in energy.network.synapses.items() if isinstance(synapse, Attention)}
+
+
+def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
+    """The energy of every memory, stored pattern by stored pattern at each token.
+
+    Where patterns compete in a soft minimum each has its share of the one energy, `p_m E`.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** for each synapse that stores patterns by name `(L, M)` in nats; all of it is its term of `F`.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert ed.probe.energy_by_memory(jnp.zeros(()), jnp.ones((8, 16)), field)["memory"].shape == (8, 32)
+    ```
+    """
+    energy, g = _said(time, state, field)
+    found = {name: pattern_energy(synapse, g) for name, synapse in energy.network.synapses.items()}
+    return {name: value / energy.kappa for name, value in found.items() if value is not None}
+
+
+def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
+    """The share of every term in all the pulling at a token, `|f_n| / sum_m |f_m|`: near 0, a dead term.
+
+    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+
+    **Returns:** a dict of arrays `(L,)` that add up to 1; 0 where nothing pulls.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    assert jnp.allclose(sum(ed.probe.force_share(jnp.zeros(()), jnp.ones((8, 16)), field).values()), 1.0)
+    ```
+    """
+    norms = force_norm(time, state, field)
+    del norms["total"]
+    whole = jnp.sum(jnp.stack(list(norms.values())), axis=0)
+    return {name: jnp.where(whole > 0, norm / jnp.where(whole > 0, whole, 1.0), 0.0) for name, norm in norms.items()}
+
+
+def strongest_memories(
+    time: Scalar, state: PyTree[Array], field: AbstractField, *, count: int = 3
+) -> dict[str, dict[str, Array]]:
+    """What is recalled most at each token, and what tokens it speaks for.
+
+    A pattern's strength is its activity there times the length of what it says (its answer, or the pattern itself).
+    It speaks for the tokens whose patterns its answer overlaps with most, against the mean token.
+
+    **Arguments:**
+
+    - `time`, `state`, `field` as `solve` passes them.
+    - `count`: memories of each token, and tokens of each memory, at most.
+
+    **Returns:** for each synapse that stores patterns by name a dict: `memory (L, count)`, which patterns, strongest
+    first; `strength (L, count)`; `tokens (L, count, count)`, the ids each of them speaks for, most first.
+
+    **Raises:** `ValueError` if `count` is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
+    found = ed.probe.strongest_memories(jnp.zeros(()), jnp.ones((8, 16)), field, count=2)
+    assert found["memory"]["tokens"].shape == (8, 2, 2)
+    ```
+    """
+    _positive("count", count)
+    energy, g = _said(time, state, field)
+    found = {}
+    for name, synapse in energy.network.synapses.items():
+        if (recalled := activity(synapse, g)) is None:
+            continue
+        active, says = recalled
+        strength, memory = jax.lax.top_k(jnp.abs(active) * jnp.linalg.norm(says, axis=-1), min(count, active.shape[1]))
+        # a pattern that is recalled with a minus sign speaks against what it says
+        sign = jnp.sign(jnp.take_along_axis(active, memory, axis=1))
+        spoken = sign[..., None] * (says @ energy.vocabulary.patterns.T)[memory]
+        tokens = jax.lax.top_k(spoken, min(count, energy.size))[1]
+        found[name] = {"memory": memory, "strength": strength, "tokens": tokens}
+    return found
+
+
+def nearest_tokens(
+    time: Scalar, state: PyTree[Array], field: AbstractField, *, count: int = 3
+) -> dict[str, Int[Array, "L n"] | Float[Array, "L n"]]:
+    """The tokens each place is nearest to: the likeliest under its posterior.
+
+    **Arguments:**
+
+    - `time`, `state`, `field` as `solve` passes them.
+    - `count`: how many, at most `V`.
+
+    **Returns:** `tokens (L, count)`, ids, likeliest first, and their `posterior (L, count)`.
+
+    **Raises:** `ValueError` if `count` is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(model.encode("a bb aba")))
+    near = ed.probe.nearest_tokens(jnp.zeros(()), jnp.zeros((8, 16)), field, count=2)
+    assert model.decode(near["tokens"][:, 0]) == "a bb aba"
+    ```
+    """
+    _positive("count", count)
+    p = field.posterior(time, state)
+    values, tokens = jax.lax.top_k(p, min(count, p.shape[-1]))
+    return {"tokens": tokens, "posterior": values}
+
+
+def _said(time, state, field) -> tuple[FreeEnergy, Float[Array, "L D"]]:
+    """The energy, and what every token says at this moment."""
+    y, b = seen(time, state, field)
+    energy = learned(field)
+    return energy, energy.activation(y, b)
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"`{name}` is {value}; expected a positive integer, such as 3.")

@@ -1,0 +1,87 @@
+"""Whole sentences by their free energy: which is likelier, and which token is out of place."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .._model import EnergyDLLM
+from .._types import Scalar
+from ..flow import Given
+
+
+class Score(eqx.Module):
+    """What `score` returns, one row a token.
+
+    - `ids (L,)`: the text.
+    - `surprise (L,)`: `-log p(token_i | all other tokens)`, nats; large where a token is out of place.
+    - `likelier (L,)`: the token the others would rather have there.
+    - `energy (L,)`: each token's share of the free energy with all tokens given, nats; a bond is shared by its ends.
+    """
+
+    ids: Int[Array, " L"]
+    surprise: Float[Array, " L"]
+    likelier: Int[Array, " L"]
+    energy: Float[Array, " L"]
+
+    @property
+    def free_energy(self) -> Scalar:
+        """`F` of the whole text, nats: the lower, the more at home it is in the landscape."""
+        return jnp.sum(self.energy)
+
+    @property
+    def pseudo_likelihood(self) -> Scalar:
+        """`sum_i log p(token_i | all other tokens)`, nats: for ranking texts; divide by `L` if their lengths differ."""
+        return -jnp.sum(self.surprise)
+
+
+def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 16) -> Score:
+    """The free energy of a text and of each token, and how much the others are surprised by each.
+
+    `surprise` leaves out one token after the other and lets the neurons settle under the rest: `L` relaxations.
+    `energy` takes one, with everything given.
+
+    **Arguments:**
+
+    - `model`: the model.
+    - `text`: a text, or its ids `(L,)`.
+    - `batch_size`: relaxations at once.
+
+    **Returns:** a `Score`.
+
+    **Raises:** `ValueError` if the text is empty, holds what the model does not know, or `batch_size` is not positive.
+
+    **Source:** pseudo-likelihood, Besag 1975.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    score = ed.probe.score(model, "ab ba")
+    assert score.surprise.shape == (5,) and (score.surprise > 0).all()
+    ```
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is {batch_size}; expected a positive integer.")
+    if len(text) == 0:
+        raise ValueError("`text` is empty; expected at least one token.")
+    ids = model.encode(text) if isinstance(text, str) else jnp.asarray(text)
+    if ids.ndim != 1 or (not isinstance(ids, jax.core.Tracer) and bool(jnp.any((ids < 0) | (ids >= model.size)))):
+        raise ValueError(f"`text` has ids of shape {ids.shape}; expected (L,), each of 0 to {model.size - 1}.")
+    return scored(model, ids, batch_size)
+
+
+@eqx.filter_jit
+def scored(model: EnergyDLLM, ids: Int[Array, " L"], batch_size: int) -> Score:
+    here = jnp.arange(ids.shape[0])
+
+    def without(i):
+        log_p = model.log_posterior(ids, here != i)[i]
+        return -log_p[ids[i]], jnp.argmax(log_p)
+
+    surprise, likelier = jax.lax.map(without, here, batch_size=min(batch_size, ids.shape[0]))
+    given = Given(ids)
+    terms = model.terms(given, model.settle(given))
+    return Score(ids, surprise, likelier, sum(terms.values(), jnp.zeros_like(surprise)))

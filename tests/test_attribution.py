@@ -1,0 +1,84 @@
+"""The log-odds are a sum, whatever is summed over; and what is taken away is missed."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import SYNAPSES, make_energy
+
+import energy_dllm as ed
+from energy_dllm.probe._parts import by_memory, by_neighbour, pattern_energy
+
+
+L, D, V = 6, 8, 5
+NOW = jnp.zeros(())
+
+
+@pytest.fixture(scope="module")
+def energy():
+    names = ("pairwise", "rotary attention", "convolutional")
+    return eqx.filter_jit(make_energy)(jax.random.key(0), dim=D, size=V, synapses=names)[0]
+
+
+@pytest.fixture(scope="module")
+def given():
+    x = jax.random.normal(jax.random.key(1), (L, V))
+    return ed.flow.Gaussian(x, jnp.linspace(0.5, 1.5, L))
+
+
+@eqx.filter_jit
+def why(energy, given, y, **pair):
+    return ed.probe.attribution(NOW, y, ed.flow.Relaxation(energy, given), **pair)
+
+
+def test_the_parts_are_the_log_odds(energy, given):
+    y = jax.random.normal(jax.random.key(2), (L, D))
+    found = why(energy, given, y)
+    logits = energy.logits(y, given.field(energy.vocabulary.codes))
+    best, second = np.sort(logits, axis=-1)[:, :-3:-1].T
+    assert np.allclose(found.log_odds, best - second, atol=1e-12) and (found.token == logits.argmax(-1)).all()
+    assert np.allclose(found.total, found.log_odds, atol=1e-10) and np.abs(found.parts["unrest"]).max() > 0.01
+    assert set(found.parts) == {"prior", "evidence", *energy.network.synapses, "bias", "unrest"}
+    assert set(found.neighbours) == set(energy.network.synapses) and set(found.memories) == {"convolutional"}
+    for name, split in [*found.neighbours.items(), *found.memories.items()]:
+        assert np.allclose(split.sum(-1), found.parts[name], atol=1e-10), name
+    # nobody tells himself anything through a bond, and nobody out of reach is heard
+    assert not np.diagonal(found.neighbours["pairwise"]).any() and found.neighbours["pairwise"][0, 4] == 0
+    assert not np.diagonal(found.neighbours["rotary attention"]).any()
+    assert found.neighbours["convolutional"][0, 3] == 0 != found.neighbours["convolutional"][0, 2]
+
+
+@pytest.mark.parametrize("name", ["mapping", "rectified", "softmax memory", "token memory"])
+def test_every_synapse_splits_exactly(name):
+    """The force by pattern against the force, the energy by pattern against the energy; other synapses: see above."""
+    synapse = SYNAPSES[name](D, jax.random.key(3))
+    g, u = jax.random.normal(jax.random.key(4), (2, L, D))
+
+    @jax.jit
+    def parts(g, u):
+        whole = -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
+        each = pattern_energy(synapse, g)
+        left = None if each is None else each.sum(-1) - synapse.per_token(g)
+        return whole, by_neighbour(synapse, g, u), by_memory(synapse, g, u), left
+
+    whole, *splits, left = parts(g, u)
+    for split in splits:
+        assert split is None or np.allclose(split.sum(-1), whole, atol=1e-12)
+    assert left is None or np.allclose(left, 0.0, atol=1e-12)
+    assert any(split is not None for split in splits)
+
+
+def test_a_neighbour_is_heard_as_its_derivative():
+    """A pairwise bond is linear: what `j` tells vanishes with its voice."""
+    synapse = SYNAPSES["pairwise"](D, jax.random.key(5))
+    g, u = jax.random.normal(jax.random.key(6), (2, L, D))
+    whole = lambda g: -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
+
+    @jax.jit
+    def heard(g, u):
+        without = lambda j: whole(g) - whole(g.at[j].set(0.0))
+        return by_neighbour(synapse, g, u), jax.lax.map(without, jnp.arange(L))
+
+    parts, missed = heard(g, u)
+    assert np.allclose(missed.T, parts, atol=1e-12)

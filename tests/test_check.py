@@ -1,0 +1,77 @@
+"""The health report finds what was broken on purpose, and nothing in what was not."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+import energy_dllm as ed
+
+
+class Turned(ed.energy.AbstractSynapse):
+    """A pairwise synapse whose derivative is multiplied by `sign`, as a slip of the pen would have it."""
+
+    pairwise: ed.energy.Pairwise
+    sign: jax.Array
+
+    def per_token(self, g, mask=None):
+        energy = self.pairwise.per_token(g, mask)
+        return self.sign * energy + (1 - self.sign) * jax.lax.stop_gradient(energy)
+
+
+@pytest.fixture(scope="module")
+def sound() -> ed.EnergyDLLM:
+    @eqx.filter_jit
+    def build(key):
+        k1, k2, k3 = jax.random.split(key, 3)
+        turned = Turned(ed.energy.Pairwise(16, offsets=2, rank=4, key=k1), jnp.ones(()))
+        synapses = {"pairwise": turned, "memory": ed.energy.RectifiedMemory(16, memories=8, key=k2)}
+        network = ed.energy.Network(ed.energy.LayerNorm(), synapses, jnp.zeros(16))
+        energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(4, 16, key=k3), kappa=2.0)
+        return ed.EnergyDLLM(ed.data.Characters("ab \n"), energy=energy, steps=8, key=key)
+
+    return build(jax.random.key(0))
+
+
+def failed(model) -> set[str]:
+    health = ed.probe.check(model, length=8)
+    assert health.passed == (not health.failed) and len(str(health).splitlines()) == len(health.findings)
+    return {finding.name for finding in health.failed}
+
+
+def test_a_sound_model_passes(sound):
+    health = ed.probe.check(sound, "abba \nab", length=8)
+    assert health.passed, str(health)
+    named = {finding.name: finding for finding in health.findings}
+    assert 0 <= named["force of memory"].value < 1e-6 and named["force of memory"].limit == 0.03
+    assert [time for time, _ in health.curve] == pytest.approx([4.8, 9.6, 24.0, 48.0])
+    assert health.largest_step > sound.step and health.as_dict()["passed"]
+
+
+def test_a_wrong_sign_is_seen(sound):
+    broken = eqx.tree_at(lambda m: m.energy.network.synapses["pairwise"].sign, sound, -jnp.ones(()))
+    found = failed(broken)
+    assert "force of pairwise" in found and "dissipation balance" in found and "force of memory" not in found
+
+
+def test_a_collapsed_landscape_is_seen(sound):
+    """One field on every token, so strong that nothing else is heard."""
+    broken = eqx.tree_at(lambda m: m.energy.network.bias, sound, jnp.tile(jnp.array([200.0, -200.0]), 8))
+    found = failed(broken)
+    assert "spread" in found and not any(name.startswith("force") for name in found)
+
+
+def test_a_dead_memory_is_seen(sound):
+    patterns = lambda m: m.energy.network.synapses["memory"].patterns
+    found = failed(eqx.tree_at(patterns, sound, 1e-4 * patterns(sound)))
+    assert {"share of memory"} <= found <= {"share of memory", "gradient of memory"}
+
+
+def test_check_names_what_is_wrong(sound, unchecked):
+    with pytest.raises(ValueError, match=r"`text` has 2 tokens; expected at least `length` 8"):
+        ed.probe.check(sound, "ab", length=8)
+    with pytest.raises(ValueError, match=r"`length` is 3; expected at least 4"):
+        ed.probe.check(sound, length=3)
+    exact = ed.energy.Empirical.of_vectors(jnp.eye(4))
+    with pytest.raises(ValueError, match=r"an energy of type Empirical, without a network"):
+        ed.probe.check(eqx.tree_at(lambda m: m.energy, sound, exact))
