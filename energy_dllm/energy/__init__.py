@@ -8,6 +8,7 @@ from ._features import (
     TrigonometricFeatureMemory as TrigonometricFeatureMemory,
 )
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
+from ._language import Language as Language
 from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
@@ -36,6 +37,7 @@ from ._states import (
     AbstractSoftMinimum as AbstractSoftMinimum,
     AbstractSum as AbstractSum,
 )
+from ._steered import Steered as Steered, Wish as Wish
 from ._sums import (
     ExponentialMemory as ExponentialMemory,
     HopfieldMemory as HopfieldMemory,
