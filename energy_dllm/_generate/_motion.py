@@ -17,11 +17,12 @@ from ..energy import AbstractFreeEnergy, Language
 from ..flow import AbstractEvidence, AbstractPath, Page, Trajectory, Unmasking, allowed
 
 
+ENDED = "reached the end of the time interval"
 PATH = Unmasking()
 FRAMES = 32
 WINDOW = 64
-"""What `generate` and `infill` do where nothing is said, decided here and nowhere else: the path, how many moments are
-recorded, how many tokens are written at once."""
+"""How `solve` says that it got there; and what `generate` and `infill` do where nothing is said, decided here and
+nowhere else: the path, how many moments are recorded, how many tokens are written at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,9 +105,10 @@ def follow(
             *[first, *(part.probes["moment"] for part in parts)],
         )
         there = marks[: read["ids"].shape[1]]
-        last = jax.tree.map(np.asarray, parts[-1])
-        every = [jax.tree.map(lambda leaf, n=n: leaf[n], last).reason for n in range(len(ids))]
-        reasons = ["" if reason == ENDED else reason for reason in every]
+        results = jax.tree.map(np.asarray, parts[-1])
+        # every way it ended, once
+        _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
+        reasons = [jax.tree.map(lambda leaf, n=n: leaf[n], results).reason for n in sorted(firsts.tolist())]
         return Moments(
             clock=np.asarray(clock)[there],
             sigma=sigma[there],
@@ -114,7 +116,7 @@ def follow(
             forces=np.asarray(forces) + np.sum([part.force_evaluations for part in parts], axis=0),
             accepted=np.sum([part.accepted for part in parts], axis=0),
             rejected=np.sum([part.rejected for part in parts], axis=0),
-            reasons=tuple(dict.fromkeys(reason or path.ending for reason in reasons)),
+            reasons=tuple(path.ending if reason == ENDED else reason for reason in reasons),
         )
 
     for piece in pieces:
@@ -126,9 +128,6 @@ def follow(
         if watch is not None:
             watch(gather())
     return gather()
-
-
-ENDED = "reached the end of the time interval"
 
 
 @eqx.filter_jit

@@ -80,7 +80,7 @@ def generate(
         )
     place = jnp.arange(length)
     given = Given(
-        jnp.concatenate([ids, jnp.zeros(length - fixed, ids.dtype), end]),
+        jnp.concatenate([ids, jnp.zeros(length - fixed, int), end]).astype(jnp.int32),
         (place < ids.shape[0]) | (place >= length - end.shape[0]),
     )
     return write(
@@ -154,7 +154,7 @@ def of_template(model: EnergyDLLM, template: str) -> Given:
         tokens = np.zeros(piece, int) if isinstance(piece, int) else np.asarray(model.encode(piece))
         ids.append(tokens)
         known.append(np.full(tokens.shape, isinstance(piece, str)))
-    return Given(jnp.asarray(np.concatenate(ids)), jnp.asarray(np.concatenate(known)))
+    return Given(jnp.asarray(np.concatenate(ids), jnp.int32), jnp.asarray(np.concatenate(known)))
 
 
 def _pieces(template: str) -> list[str | int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from ._pattern import Machine, parse
+from ._pattern import Machine, Tokens, parse
 from ._tokenizer import AbstractTokenizer
 
 
@@ -57,7 +57,7 @@ class Acceptor:
         if not words or not all(words) or isinstance(words, str):
             raise ValueError(f"`words` is {words!r}; expected a list of words of at least one character.")
         ids = [tokenizer.encode(word).tolist() for word in words]
-        arrows = [[(None, 0)]]  # a loop on anything, and a chain for each word
+        arrows: list[list[tuple[Tokens, int]]] = [[(None, 0)]]  # a loop on anything, and a chain for each word
         final = []
         for word in ids:
             state = 0
@@ -66,10 +66,7 @@ class Acceptor:
                 arrows[state].append((frozenset([token]), len(arrows) - 1))
                 state = len(arrows) - 1
             final.append(state)
-        inside = ~_subsets(Machine(arrows, [[] for _ in arrows], final), tokenizer.size, absorbing=True)
-        if not inside.accept.any():
-            raise ValueError(f"`words` {list(words)!r} leave nothing that may be written.")
-        return inside
+        return ~_subsets(Machine(arrows, [[] for _ in arrows], final), tokenizer.size, absorbing=True)
 
     def __call__(self, ids: Integer[np.ndarray, " L"]) -> bool:
         """Whether a string is accepted."""
@@ -114,7 +111,6 @@ class Acceptor:
                 found.append(n)
             here = {int(state) for row in here for state in set(self.next[row].tolist())} - {len(self.accept)}
         return found
-
 
 
 def _few(states):

@@ -125,7 +125,11 @@ class _Reader:
         while self.peek() not in ("", "}"):
             words += self.take()
         numbers = words.split(",")
-        if self.take() != "}" or len(numbers) > 2 or not all(n.isdecimal() or (i and not n) for i, n in enumerate(numbers)):
+        if (
+            self.take() != "}"
+            or len(numbers) > 2
+            or not all(n.isdecimal() or (i and not n) for i, n in enumerate(numbers))
+        ):
             self.fail("a malformed count, such as {2} or {2,5} would be,")
         least = int(numbers[0])
         most = least if len(numbers) == 1 else int(numbers[1]) if numbers[1] else None

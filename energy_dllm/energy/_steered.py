@@ -83,6 +83,9 @@ class Steered(AbstractFreeEnergy):
     base: AbstractFreeEnergy
     wish: Wish
 
+    def __init__(self, base: AbstractFreeEnergy, wish: Wish):
+        self.base, self.wish = base, wish
+
     @property
     def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of the landscape."""

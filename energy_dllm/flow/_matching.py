@@ -101,7 +101,10 @@ def joined(automata: Sequence[Matching]) -> Language | None:
     both = automata[0].acceptor
     for n, other in enumerate(automata[1:], 1):
         both = both & other.acceptor
-        fitting(both, " and ".join(a.wanted for a in automata[: n + 1]) + " together", other.length)
+        names = " and ".join(a.wanted for a in automata[: n + 1])
+        if not both.accept.any():
+            raise ValueError(f"{names} contradict each other: no text matches both; leave out one of them.")
+        fitting(both, f"the two of {names}" if n == 1 else f"the whole of {names}", other.length)
     return Language.of(both)
 
 

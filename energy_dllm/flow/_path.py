@@ -121,10 +121,10 @@ class Diffusion(AbstractPath):
         if churn and controller is not None:
             raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
         least = float(jnp.finfo(jnp.result_type(float)).eps)
-        tolerances = [getattr(controller, name, None) for name in ("rtol", "atol")]
-        if all(isinstance(size, (int, float)) and size < least for size in tolerances):
+        tolerance = max(getattr(controller, "rtol", 1.0), getattr(controller, "atol", 1.0))
+        if tolerance < least:
             raise ValueError(
-                f"`controller` has a tolerance of {max(tolerances)}; numbers here have a precision of {least:.0e}, so "
+                f"`controller` has a tolerance of {tolerance}; numbers here have a precision of {least:.0e}, so "
                 "no step is ever small enough. Expected 1e-6 or more."
             )
         self.steps, self.churn, self.field = steps, churn, field
@@ -163,7 +163,7 @@ class Diffusion(AbstractPath):
         key: Key,
     ) -> Trajectory:
         """One `solve`, through exactly these levels or as the controller says."""
-        steps = {"levels": clock} if self.controller is None else {"controller": self.controller}
+        steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
         return solve(
             self._field(energy, page),
             state,

@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
@@ -142,7 +142,7 @@ class Unmasking(AbstractPath):
 
     def begin(
         self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
-    ) -> tuple[Draft, Array, Int[Array, ""]]:
+    ) -> tuple[Draft, PyTree[Array], Int[Array, ""]]:
         """The page as given, the neurons at rest under it."""
         given = page.given
         draft = Draft(given.ids, given.known, energy.neutral(page.length))
