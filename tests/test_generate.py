@@ -100,13 +100,12 @@ def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
     """The whole of it written out: in this order nothing of the draw is left open at temperature 0."""
     path = draws(temperature=0.0, order=ed.flow.left_to_right)
     made = ed.generate(model, length=LENGTH, path=path)
-    ids, y = jnp.zeros(LENGTH, int), model.energy.neutral(LENGTH)
+    ids, y, place = jnp.zeros(LENGTH, int), model.energy.neutral(LENGTH), jnp.arange(LENGTH)
+    known, b = place < 0, jnp.zeros((LENGTH, model.size))
     for n in range(STEPS + 1):
-        known = jnp.arange(LENGTH) < LENGTH * n // STEPS
         if n:
-            ids = jnp.where(
-                jnp.arange(LENGTH) < LENGTH * (n - 1) // STEPS, ids, jnp.argmax(model.energy.logits(y, b), -1)
-            )
+            ids = jnp.where(known, ids, jnp.argmax(model.energy.logits(y, b), axis=-1))
+        known = place < LENGTH * n // STEPS
         b = model.field(ed.flow.Given(ids, known))
         y = ed.flow.relax(model.energy, y, b, steps=2, step=0.6)
     assert (made.ids[0] == ids).all()

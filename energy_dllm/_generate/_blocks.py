@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Integer
 
 from .._model import EnergyDLLM
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
-from ..flow import AbstractEvidence, AbstractPath, Given, Likelihood, Page, agreeing, joined, possible, sorted_out
+from ..flow import AbstractEvidence, AbstractPath, Given, Likelihood, Page
+from ._asked import page_of
 from ._motion import WINDOW, Generation, Moments, finite, follow, positive
 
 
@@ -31,33 +32,13 @@ def write(
         raise ValueError(f"`seed` is {seed}; expected an integer of at least 0 and below 2**32.")
     if window is not None and window < 2:
         raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
-    page = _page(model, given, evidence)
+    page, behind = page_of(model, given, evidence)
     energy = model.energy if wish is None else Steered(model.energy, wish)
     # a window in which everything is given has nothing to write
     spans = _spans(page.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
-    blocks = _Blocks(model, path, energy, page, spans, samples, max(1, frames // len(spans)), seed, watch)
+    blocks = _Blocks(model, path, energy, page, behind, spans, samples, max(1, frames // len(spans)), seed, watch)
     return blocks.all()
-
-
-def _page(model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None) -> Page:
-    """What is given and what is asked for on one page, if they can be had together."""
-    others, automata = sorted_out(evidence)
-    for source in automata:
-        if source.length != given.length:
-            raise ValueError(
-                f"`evidence` speaks of {source.length} tokens; the passage has {given.length}, so give evidence of "
-                "that length."
-            )
-    page = Page(given, others, joined(automata))
-    sources = [("the given text", given)] if bool(np.any(given.known)) else []
-    if others is not None:
-        sources += [(type(source).__name__, source) for source in getattr(others, "sources", (others,))]
-    codes = model.energy.vocabulary.codes
-    agreeing(sources, codes)
-    if page.language is not None:
-        possible(page.language, " and ".join(a.wanted for a in automata), Page(given, others).field(codes))
-    return page
 
 
 def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
@@ -73,13 +54,18 @@ def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
 class _Blocks:
     """All windows of all samples, and what was seen of them so far."""
 
-    def __init__(self, model, path, energy: AbstractFreeEnergy, page: Page, spans, samples, frames, seed, watch):
+    def __init__(
+        self, model, path, energy: AbstractFreeEnergy, page: Page, behind, spans, samples, frames, seed, watch
+    ):
         self.model, self.path, self.energy, self.page = model, path, energy, page
         self.spans, self.frames, self.seed, self.watch = spans, frames, seed, watch
+        self.done = 0
         self.known = np.array(page.given.known)
         self.ids = np.tile(np.asarray(page.given.ids), (samples, 1))
         self.b = None if page.others is None else np.asarray(page.others.field(energy.vocabulary.codes))
         self.confidence = np.full(self.ids.shape, np.nan)
+        # where the automaton stands before every token that is written, and from where it can still accept
+        self.behind, self.states = behind, np.zeros((samples, page.length + 1), np.int32)
         # a window that is all of the passage needs nothing of an empty one
         self.blank = (0, 0.0) if len(spans) == 1 else _blank(model, spans[0][1] - spans[0][0])
         self.past: list[tuple[tuple[int, int], Integer[np.ndarray, "N L"], Bool[np.ndarray, " L"], Moments]] = []
@@ -92,21 +78,32 @@ class _Blocks:
             seeds = jax.random.fold_in(jax.random.fold_in(seeds, 2**31 - 1), number) if number else seeds
             fold = lambda n, seeds=seeds: jax.random.split(jax.random.fold_in(seeds, n))
             keys = jax.vmap(fold)(jnp.arange(samples))
-            starts, language = self._language(begin, end)
+            # what a window before has passed over was all given
+            self._advance(self.done, begin)
             given = Given(jnp.asarray(self.ids[0, here]), jnp.asarray(self.known[here]))
-            page = Page(given, self._others(begin, end), language)
+            page = Page(given, self._others(begin, end), self._language(end))
             # the state of every sample before this window
             before = self.ids.copy(), self.known.copy()
             look = None
             if self.watch is not None:
                 look = lambda so_far, s=(begin, end), b=before: self.watch(self._sum([*self.past, (s, *b, so_far)]))
             moments = follow(
-                self.path, self.model, self.energy, page, self.ids[:, here], starts, keys, self.frames, look
+                self.path,
+                self.model,
+                self.energy,
+                page,
+                self.ids[:, here],
+                self.states[:, begin],
+                keys,
+                self.frames,
+                look,
             )
             self.past.append(((begin, end), *before, moments))
             self.ids[:, here] = moments.read["ids"][:, -1].astype(self.ids.dtype)
             self.confidence = self._confidence(here, moments)
             self.known[here] = True
+            self._advance(begin, end)
+            self.done = end
         return self._sum(self.past)
 
     def _confidence(self, here: slice, moments: Moments) -> Float[np.ndarray, "N L"]:
@@ -121,17 +118,19 @@ class _Blocks:
             return self.page.others
         return None if self.b is None else Likelihood(jnp.asarray(self.b[begin:end]))
 
-    def _language(self, begin: int, end: int) -> tuple[Integer[np.ndarray, " N"], Language | None]:
-        """Where the automaton stands before the window, and what may come in it so that the rest can follow."""
+    def _language(self, end: int) -> Language | None:
+        """What may come in a window so that the rest can follow."""
         language = self.page.language
-        if language is None:
-            return np.zeros(len(self.ids), int), None
-        # what may stand behind the window
-        rest = Page(Given(jnp.asarray(self.ids[0]), jnp.asarray(self.known)), self.page.others)
-        b = np.asarray(rest.field(self.energy.vocabulary.codes))[end:]
-        open = b > b.max(axis=-1, keepdims=True, initial=-np.inf) - 30.0 if len(b) else np.zeros(b.shape, bool)
-        starts = np.asarray(jax.vmap(language.after)(jnp.asarray(self.ids[:, :begin])))
-        return starts, language.before(jnp.asarray(open)) if len(b) else language
+        if language is None or self.behind is None:
+            return None
+        return Language(language.next, jnp.asarray(self.behind[end]), 0)
+
+    def _advance(self, begin: int, end: int) -> None:
+        """The automaton goes over a window that is written."""
+        if self.page.language is not None:
+            table = np.asarray(self.page.language.next)
+            for i in range(begin, end):
+                self.states[:, i + 1] = table[self.states[:, i], self.ids[:, i]]
 
     def _sum(self, past) -> Generation:
         """The passages as they stand, with every moment of every window."""
@@ -155,7 +154,7 @@ class _Blocks:
         confidence = self._confidence(slice(*past[-1][0]), past[-1][3])
         ids = frames[:, -1]
         return Generation(
-            texts=[self.model.decode(row) for row in ids],
+            texts=[self.model.tokenizer.decode(row) for row in ids],
             ids=ids,
             # of what was given, and what no window has looked at, there is no doubt
             confidence=np.nan_to_num(confidence, nan=1.0),

@@ -11,18 +11,8 @@ from jaxtyping import Float, Integer
 
 from .._model import EnergyDLLM
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
-from ..flow import (
-    AbstractEvidence,
-    Relaxation,
-    SteadyState,
-    Trajectory,
-    Typo,
-    agreeing,
-    joined,
-    possible,
-    solve,
-    sorted_out,
-)
+from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
+from ._asked import agree, behind, sorted_out
 from ._motion import FRAMES, finite, positive, read
 
 
@@ -106,13 +96,13 @@ def repair(
     if not end > 0:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
-    others, automata = sorted_out(evidence)
+    others, matching = sorted_out(evidence, seen.shape[0])
     known = Typo(seen, rate) if others is None else Typo(seen, rate) + others
-    language = joined(automata)
-    codes = model.energy.vocabulary.codes
-    agreeing([(type(source).__name__, source) for source in getattr(known, "sources", (known,))], codes)
-    if language is not None:
-        possible(language, " and ".join(a.wanted for a in automata), known.field(codes))
+    agree(model, [("", known)])
+    language = None
+    if matching is not None:
+        behind(matching, np.asarray(model.field(known)))
+        language = Language.of(matching.acceptor)
     energy = model.energy if wish is None else Steered(model.energy, wish)
     path = _relax(energy, known, language, end, frames, stop)
     # moments after it came to rest were never reached

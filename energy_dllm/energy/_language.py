@@ -87,16 +87,6 @@ class Language(eqx.Module):
         here = jnp.arange(self.accept.shape[0]) == self.start
         return jax.lax.scan(step, here, (allowed, behind[1:]))[1]
 
-    def after(self, ids: Int[Array, " n"]) -> Int[Array, ""]:
-        """The state after a string; `S` if nothing accepted begins with it."""
-        table = jnp.concatenate([self.next, jnp.full((1, self.next.shape[1]), self.next.shape[0], self.next.dtype)])
-        return jax.lax.scan(lambda state, token: (table[state, token], None), self.start, ids)[0]
-
-    def before(self, allowed: Bool[Array, "n V"]) -> "Language":
-        """The language of what may stand before so many allowed tokens."""
-        behind = self._behind(jnp.where(allowed, 0.0, NEVER), jnp.max) > NEVER / 2
-        return Language(self.next, behind[0], self.start)
-
     def _behind(self, b, gather):
         """`beta (N + 1, S)`: what lies behind each state at each place, sums or maxima of the evidence."""
         if b.ndim != 2 or b.shape[1] != self.next.shape[1]:

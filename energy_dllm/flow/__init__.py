@@ -16,13 +16,7 @@ from ._field import (
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
 )
-from ._matching import (
-    Matching as Matching,
-    agreeing as agreeing,
-    joined as joined,
-    possible as possible,
-    sorted_out as sorted_out,
-)
+from ._matching import Matching as Matching
 from ._page import Page as Page, allowed as allowed
 from ._path import AbstractPath as AbstractPath, Diffusion as Diffusion
 from ._relax import relax as relax

@@ -7,6 +7,7 @@
 """
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,7 @@ class Diffusion(AbstractPath):
 
     steps: int = eqx.field(static=True)
     churn: float = eqx.field(static=True)
-    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = eqx.field(static=True)
+    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
     solver: Any
     controller: Any
     schedule: AbstractSchedule | None
@@ -127,6 +128,8 @@ class Diffusion(AbstractPath):
                 f"`controller` has a tolerance of {tolerance}; numbers here have a precision of {least:.0e}, so "
                 "no step is ever small enough. Expected 1e-6 or more."
             )
+        if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
+            field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
         self.steps, self.churn, self.field = steps, churn, field
         self.solver, self.controller, self.schedule = solver, controller, schedule
 
