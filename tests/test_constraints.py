@@ -147,9 +147,9 @@ def test_tokens_drawn_at_once_are_drawn_apart(write, law):
 def test_a_regular_expression_restricts_the_law(write, law):
     """At every moment it is matched; corrections that forget at random lead to the exact restricted law."""
     matching = ed.flow.Matching("[ab]*c?[ab]*", ed.data.Characters("abc"), length=4)
-    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=32, forget=1e-6, forgetting=ed.flow.at_random)
+    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=16, forget=1e-6, forgetting=ed.flow.at_random)
     restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
-    likely(write("[4]", path=path, evidence=matching).ids, restricted / restricted.sum())
+    likely(write("[4]", path=path, evidence=matching, samples=5000).ids, restricted / restricted.sum())
 
 
 # ------------------------------------------------------------------------------------------- a landscape with neurons

@@ -49,7 +49,7 @@ class Language(eqx.Module):
         shapes = jnp.shape(next), jnp.shape(accept)
         if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
             raise ValueError(f"`next` and `accept` have shapes {shapes}; expected (S, V) and (S,).")
-        self.next, self.accept = jnp.asarray(next), jnp.asarray(accept)
+        self.next, self.accept = jnp.asarray(next, jnp.int32), jnp.asarray(accept)
         self.start = jnp.asarray(start, self.next.dtype)
 
     @classmethod

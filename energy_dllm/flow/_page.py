@@ -68,7 +68,7 @@ class Page(AbstractEvidence):
         page = eqx.tree_at(lambda page: page.given.ids, self, ids)
         if self.language is None:
             return page
-        return eqx.tree_at(lambda page: page.language.start, page, start)
+        return eqx.tree_at(lambda page: page.language.start, page, start.astype(self.language.start.dtype))
 
 
 def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
