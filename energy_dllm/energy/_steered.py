@@ -31,14 +31,20 @@ class Wish(eqx.Module):
     """
 
     function: Callable[[Float[Array, "L V"]], Scalar]
-    weight: float = 1.0
-    name: str = eqx.field(static=True, default="wish")
+    weight: Scalar
+    name: str = eqx.field(static=True)
+
+    def __init__(
+        self, function: Callable[[Float[Array, "L V"]], Scalar], weight: Scalar | float = 1.0, name: str = "wish"
+    ):
+        # an array, so that another strength is not another program
+        self.function, self.weight, self.name = function, jnp.asarray(weight, jnp.result_type(float)), name
 
     def __call__(self, p: Float[Array, "L V"]) -> Scalar:
         """`weight * E(p)` in nats."""
         return self.weight * self.function(p)
 
-    def __rmul__(self, strength: float) -> "Wish":
+    def __rmul__(self, strength: Scalar | float) -> "Wish":
         return Wish(self.function, strength * self.weight, self.name)
 
     def __add__(self, other: "Wish") -> "Wish":
