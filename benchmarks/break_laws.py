@@ -319,6 +319,34 @@ FAULTS = (
         "late = dict(shortest=7,",
         "tests/test_learn.py -k late_asks",
     ),
+    (
+        "9: tokens drawn one by one have the exact law (all are drawn at once)",
+        "flow/_unmask.py",
+        "due = before + (page.length - before) * number // self.rounds - jnp.sum(draft.known)",
+        "due = page.length - jnp.sum(draft.known)",
+        "tests/test_constraints.py -k any_order",
+    ),
+    (
+        "9: what is drawn is accepted (the automaton is not asked)",
+        "flow/_unmask.py",
+        "drawn = language.sample(scores, key=key)",
+        "drawn = jax.random.categorical(key, scores, axis=-1)",
+        "tests/test_constraints.py -k restricts",
+    ),
+    (
+        "9: a constraint holds across blocks (what must follow is forgotten)",
+        "_generate/_blocks.py",
+        "jnp.asarray(self.behind[end])",
+        "jnp.ones_like(jnp.asarray(self.behind[end]))",
+        "tests/test_constraints.py -k across",
+    ),
+    (
+        "9: a token's confidence is that of the others (its own evidence counts)",
+        "_generate/_motion.py",
+        "log_q = jax.nn.log_softmax(logits - plain, axis=-1)",
+        "log_q = log_p",
+        "tests/test_generate.py -k loop_of_draws",
+    ),
 )
 
 

@@ -110,9 +110,10 @@ def test_a_trained_model_is_not_needed_to_write(exact):
     tokenizer = ed.data.Characters("abcde")
     model = ed.EnergyDLLM(tokenizer, energy=exact, steps=1, key=jax.random.key(0))
     words = {tokenizer.decode(row) for row in ITEMS}
-    made = ed.generate(model, length=4, samples=6, steps=12, seed=1)  # compiled once: the hole below is as long
+    path = ed.flow.Diffusion(steps=12)
+    made = ed.generate(model, length=4, samples=6, path=path, seed=1)  # compiled once: the hole below is as long
     assert set(made.texts) <= words and len(set(made.texts)) > 1
-    assert ed.infill(model, "a[1]c[1]", samples=6, steps=12).texts[0] in {"aecb", "abcb", "aecd"}
+    assert ed.infill(model, "a[1]c[1]", samples=6, path=path).texts[0] in {"aecb", "abcb", "aecd"}
 
 
 def test_vectors_are_sequences_of_one_token(getkey):

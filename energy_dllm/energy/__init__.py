@@ -15,6 +15,7 @@ from ._hypergraph import (
     Layer as Layer,
 )
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
+from ._language import Language as Language
 from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
@@ -43,6 +44,7 @@ from ._states import (
     AbstractSoftMinimum as AbstractSoftMinimum,
     AbstractSum as AbstractSum,
 )
+from ._steered import Steered as Steered, Wish as Wish
 from ._sums import (
     ExponentialMemory as ExponentialMemory,
     HopfieldMemory as HopfieldMemory,
