@@ -187,6 +187,7 @@ class Unmasking(AbstractPath):
             force_evaluations=self.steps * (clock.shape[0] - 1 + extra),
             accepted=none + clock.shape[0] - 1,
             rejected=none,
+            clock=None,
             result=diffrax.RESULTS.successful,
         )
 
