@@ -163,7 +163,7 @@ def draw_capacity(path: Path, curves: dict, breaks: dict) -> None:
     right.plot(axis, 0.138 * axis, color="#1a1a1a", linewidth=1.0)
     right.annotate("classical, 0.138 N", (36, 0.138 * 36), xytext=(0, -14), textcoords="offset points", fontsize=8)
     right.set(yscale="log", xlabel="neurons, N", ylim=(1, 1e5), xlim=(12, 62))
-    right.set_title("patterns at the break: measured (dots), theory (lines)", loc="left")
+    right.set_title("patterns at the break: measured, theory", loc="left")
     figure.savefig(path, dpi=130)
 
 

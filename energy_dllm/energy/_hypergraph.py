@@ -315,8 +315,9 @@ class ConvolutionalSynapse(eqx.Module):
                 f"{offsets} places a window, stride {self.stride}, padding {self.padding}."
             )
         padded = jnp.pad(g, ((self.padding, self.padding), (0, 0)))
-        places = self.stride * jnp.arange(count)[:, None] + jnp.arange(offsets)
-        return -jnp.einsum("jod,ode,je->", padded[places], self.weights, h)
+        last = self.stride * (count - 1) + 1
+        windows = jnp.stack([padded[o : o + last : self.stride] for o in range(offsets)])
+        return -jnp.sum(jnp.einsum("ojd,ode->je", windows, self.weights) * h)
 
 
 def sum_of(terms: Mapping[str, Any]) -> Scalar:
