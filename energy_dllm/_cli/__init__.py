@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from ._check import health
 from ._compiled import remember
+from ._corpus import corpus_of
 from ._export import export
 from ._show import anatomy, emit, note, repaired, scores, summary, table, version, written
 
@@ -146,7 +148,7 @@ def train(
         raise ValueError(f"`--out` {out} is a folder; expected a file name, such as model.safetensors.")
     if settling < 0:
         raise ValueError(f"`--settling` is {settling}; expected a number of batches, or 0 for none.")
-    corpus = _corpus(source)
+    corpus = corpus_of(source)
     # asked now, not after hours of training
     if len(corpus.validation) < 2 * length:
         raise ValueError(
@@ -195,7 +197,7 @@ def evaluate(
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
     loaded = _load(model, twins=True)
-    corpus = _corpus(file, loaded.tokenizer)
+    corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate
 
     # of a named corpus the part that is held out; a file is taken to be held out as a whole
@@ -211,18 +213,23 @@ def inspect(
     model: Model,
     /,
     *,
-    out: Annotated[Path, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")],
+    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")] = None,
+    check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
     length: Length = 64,
     steps: Annotated[int, _arg(help="Steps through the noise schedule.")] = 64,
     seed: Seed = 0,
     json: Json = False,
-) -> None:
-    """Look at everything that moves while a model writes.
+) -> int | None:
+    """Look at everything that moves while a model writes, or (--check) whether its landscape is sound.
 
     energy-dllm inspect shakespeare -o report
     """
+    if out is None and not check:
+        raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
     loaded = _load(model)
+    if check:
+        return health(loaded, model, length, seed, json)
     from .. import probe
 
     paths = probe.inspect(  # pyright: ignore[reportAttributeAccessIssue]
@@ -262,7 +269,7 @@ def info(
         table({"energy_dllm": version(), "model": model, **facts})
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "generate": generate,
     "infill": infill,
     "repair": repair,
@@ -281,7 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     - `argv`: words of the command line, those of this process by default.
 
-    **Returns:** the exit code: 0, 2 for bad input (one sentence on stderr says what), 130 when interrupted.
+    **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 when
+    interrupted.
     """
     try:
         chosen = tyro.extras.subcommand_cli_from_dict(
@@ -292,7 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         remember()
-        chosen()
+        code = chosen()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -303,14 +311,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
-def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """Parse now, run afterwards: an error of the command is not one of its arguments."""
 
     @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         return functools.partial(command, *args, **kwargs)
 
     return bind
@@ -324,21 +332,6 @@ def _load(model: str, *, twins: bool = False) -> Any:
     if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
         raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
     return loaded
-
-
-def _corpus(source: str, tokenizer: Any = None) -> Any:
-    """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer."""
-    from ..data import Corpus, docs_corpus, grammar_corpus, read_text
-
-    if source == "docs":
-        return docs_corpus(tokenizer=tokenizer)
-    if source != "grammar":
-        return read_text(source, tokenizer=tokenizer, validation=0.1 if tokenizer is None else 0.0)
-    corpus = grammar_corpus()
-    if tokenizer in (None, corpus.tokenizer):
-        return corpus
-    ids = tokenizer.encode(corpus.tokenizer.decode(corpus.validation))
-    return Corpus("grammar", tokenizer, ids[:0], ids, ids[:0], corpus.entropy)
 
 
 def _options(samples: int, steps: int | None, churn: float | None, field: str | None, seed: int) -> dict[str, Any]:
