@@ -90,7 +90,7 @@ def test_what_is_taken_away_is_missed(energy, given):
     found = why(energy, given, y)
     missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
     assert (missed.token, missed.rival) == (found.token[2], found.rival[2])
-    told = sum(found.neighbours.values())[2]
+    told = np.sum([split[2] for split in found.neighbours.values()], axis=0)
     assert np.allclose(missed.neighbours, 0.1 * told, atol=1e-10)
     for name, fall in missed.terms.items():
         assert np.allclose(fall, 0.1 * found.parts[name][2], atol=1e-10), name

@@ -398,8 +398,9 @@ def test_plots_of_why_are_labelled(model, noisy):
     ]
     for picture in pictures:
         assert_labelled(picture)
-    bars = pictures[0].axes[0].patches
-    assert np.allclose(sum(bar.get_width() for bar in bars), why.log_odds[-1])
+    (bars,) = pictures[0].axes[0].containers
+    values = bars.datavalues  # pyright: ignore
+    assert np.allclose(sum(values), why.log_odds[-1])
     with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens"):
         ed.probe.plot_attribution(why, 6, model.tokenizer)
     with pytest.raises(ValueError, match=r"`pattern` has shape \(1, 6, 6\); expected \(H, 2, 2\)"):

@@ -225,11 +225,11 @@ def inspect(
 
     energy-dllm inspect shakespeare -o report
     """
-    if out is None and not check:
+    if check:
+        return health(_load(model), model, length, seed, json)
+    if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
     loaded = _load(model)
-    if check:
-        return health(loaded, model, length, seed, json)
     from .. import probe
 
     paths = probe.inspect(  # pyright: ignore[reportAttributeAccessIssue]
@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     - `argv`: words of the command line, those of this process by default.
 
-    **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 when
+    **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 if
     interrupted.
     """
     try:

@@ -32,7 +32,7 @@ def counterfactual(
     energy: FreeEnergy,
     evidence: AbstractEvidence,
     y: Float[Array, "L D"],
-    place: int,
+    place: int | Int[Array, ""],
     *,
     token: int | None = None,
     rival: int | None = None,
@@ -83,8 +83,8 @@ def counterfactual(
     if isinstance(place, int) and not -length <= place < length:
         raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
     w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, rival)
-    place = jnp.asarray(place) % length
-    return _counterfactual(energy, evidence, y, place, w[place], r[place], steps, step)
+    i = jnp.asarray(place) % length
+    return _counterfactual(energy, evidence, y, i, w[i], r[i], steps, step)
 
 
 @eqx.filter_jit

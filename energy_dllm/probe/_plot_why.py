@@ -117,7 +117,7 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
             if n >= heads:
                 axes.set_axis_off()
                 continue
-            image = axes.imshow(pattern[n], cmap="cividis", vmin=0.0, vmax=float(pattern.max()))
+            axes.imshow(pattern[n], cmap="cividis", vmin=0.0, vmax=float(pattern.max()))
             axes.set_title(f"head {n}")
             if length <= 48:
                 glyphs = [_glyph(tokenizer.symbols[int(w)]) for w in ids]
@@ -126,7 +126,7 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
             axes.set_xlabel("is looked at")
             if n % across == 0:
                 axes.set_ylabel("looks")
-        bar = made.colorbar(image, ax=grid, fraction=0.03, pad=0.02)
+        bar = made.colorbar(grid[0, 0].images[0], ax=grid, fraction=0.03, pad=0.02)
         bar.set_label("share of attention")
         bar.outline.set_visible(False)
     return made
