@@ -47,7 +47,7 @@ def main() -> None:
     model = ed.load(options.model)
     texts = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())
     tokenizer = model.tokenizer
-    encode = lambda text: tokenizer.encode("".join(c for c in text if c in tokenizer.symbols or c == "\n"))
+    encode = lambda text: tokenizer.encode("".join(c for c in text if c in tokenizer.alphabet))
     written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
     corpus = ed.data.Corpus("plays", tokenizer, encode(written), encode(texts[VALIDATION]), encode(texts[TEST]))
     twin = train(

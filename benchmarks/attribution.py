@@ -4,9 +4,10 @@
 
 1. The sum of the parts against the log-odds, in float32, on random hidden states: `|sum - log-odds| / |log-odds|` of
    each state, norms over its tokens, and the largest error of a single token relative to the largest of its parts.
-2. At rest under half of each window, at every hidden place: what each neighbour told (`attribution`, over all synapses
-   between tokens) against what the log-odds lose when it is silenced and the passage settles anew (`counterfactual`),
-   correlated over all pairs within reach; the same for whole terms. With `--plays` held-out text, else random tokens.
+2. At rest under half of each window, at hidden places: what each neighbour told (`attribution`, over all synapses
+   between tokens) against what the log-odds lose when the place no longer listens to it and the passage settles anew
+   (`counterfactual`), correlated over all neighbours; the same for whole terms. With `--plays` held-out text, else
+   random tokens.
 """
 
 import argparse
@@ -20,6 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import energy_dllm as ed
+
+
+REACH = 8
+"""Neighbours so near are compared."""
 
 
 def identity(model, states: int, length: int, key) -> dict:
@@ -54,31 +59,27 @@ def counterfactuals(model, windows, key, steps: int) -> dict:
 
     @eqx.filter_jit
     def both(model, ids, key):
-        known = jax.random.bernoulli(key, 0.5, (length,))
+        k1, k2 = jax.random.split(key)
+        known = jax.random.bernoulli(k1, 0.5, (length,))
         given = ed.flow.Given(ids, known)
         y = model.settle(given, steps=10 * model.steps)
+        place = jax.random.choice(k2, length, p=jnp.where(known, 0.0, 1.0) / jnp.sum(~known))
         why = ed.probe.attribution(0.0, y, ed.flow.Relaxation(model.energy, given))
-        pair = {"token": why.token, "rival": why.rival}
-        lost = ed.probe.counterfactual(model.energy, given, y, **pair, steps=steps, step=model.step)
-        told = sum(why.neighbours.values())
-        terms = [(why.parts[name], lost.terms[name]) for name in why.neighbours]
-        return known, told, lost.neighbours, terms
+        lost = ed.probe.counterfactual(model.energy, given, y, place, steps=steps, step=model.step)
+        told = sum(why.neighbours.values())[place]
+        near = (jnp.abs(jnp.arange(length) - place) <= REACH) & (jnp.arange(length) != place)
+        return near, told, lost.neighbours, {name: (why.parts[name][place], fall) for name, fall in lost.terms.items()}
 
-    near, terms = [[], []], {}
-    for ids, k in zip(windows, jax.random.split(key, len(windows)), strict=True):
-        known, told, missed, parts = jax.tree.map(np.asarray, both(model, ids, k))
-        here = np.arange(length)
-        pairs = ~known[:, None] & (np.abs(here[:, None] - here) <= 8) & (here[:, None] != here)
-        near[0].append(told[pairs])
-        near[1].append(missed[pairs])
-        for n, (part, lost) in enumerate(parts):
-            terms.setdefault(n, [[], []])[0].append(part[~known])
-            terms[n][1].append(lost[~known])
-    correlate = lambda rows: float(np.corrcoef(np.concatenate(rows[0]), np.concatenate(rows[1]))[0, 1])
+    seen = [both(model, ids, k) for ids in windows for k in jax.random.split(jax.random.fold_in(key, int(ids[0])), 4)]
+    near, told, lost = (np.stack([np.asarray(row[n]) for row in seen]) for n in range(3))
+    terms = {name: np.array([[float(v) for v in row[3][name]] for row in seen]) for name in seen[0][3]}
+    correlate = lambda one, other: round(float(np.corrcoef(one, other)[0, 1]), 4)
+    every = np.concatenate(list(terms.values()))
     return {
-        "correlation, neighbours": correlate(near),
-        "pairs": sum(map(len, near[0])),
-        "correlation, terms": [round(correlate(rows), 4) for rows in terms.values()],
+        "correlation, neighbours": correlate(told[near], lost[near]),
+        "pairs": int(near.sum()),
+        "correlation, terms": correlate(*every.T),
+        "correlation, term by term": {name: correlate(*rows.T) for name, rows in terms.items() if rows.std() > 0},
     }
 
 

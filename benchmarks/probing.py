@@ -2,8 +2,9 @@
 
     python benchmarks/probing.py [shakespeare]
 
-One passage relaxes from neutral to ten times the default time at equal steps of the default size; with the probes it is
-also read at `--records` moments. Alternating runs after compilation; the ratio of the medians.
+One passage relaxes from neutral to ten times the default time, by the default solver of `solve` and by Euler steps of
+the default size; with the probes it is also read at `--records` moments. Alternating runs after compilation; the ratio
+of the medians.
 """
 
 import argparse
@@ -44,22 +45,25 @@ def main() -> None:
     end = 10 * model.steps * model.step
     times = jnp.linspace(0.0, end, options.records)[:-1]
 
-    @eqx.filter_jit
-    def path(field, y, probes):
-        settings = {"solver": diffrax.Euler(), "step": model.step, "times": times, "probes": probes}
-        return ed.solve(field, y, t0=0.0, t1=end, **settings)
-
     y = model.energy.neutral(options.length)
-    seconds = {"without": [], "with": [], "with attribution": []}
-    for _ in range(options.runs + 1):
-        attributed = STANDARD | {"attribution": ed.probe.attribution}
-        for name, probes in zip(seconds, ({}, STANDARD, attributed), strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(path(field, y, probes))
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}  # the first one compiles
-    ratios = {f"ratio {name}": round(value / medians["without"], 3) for name, value in medians.items()}
-    print(json.dumps({"records": options.records, "seconds": medians, **ratios}, indent=1))
+    looks = {"nothing": {}, "standard": STANDARD, "and attribution": STANDARD | {"attribution": ed.probe.attribution}}
+    record = {"records": options.records}
+    for solver, settings in {"default": {}, "Euler": {"solver": diffrax.Euler(), "step": model.step}}.items():
+
+        @eqx.filter_jit
+        def path(field, y, probes, settings=settings):
+            return ed.solve(field, y, t0=0.0, t1=end, times=times, probes=probes, **settings)
+
+        seconds = {name: [] for name in looks}
+        for _ in range(options.runs + 1):
+            for name, probes in looks.items():
+                start = time.perf_counter()
+                made = jax.block_until_ready(path(field, y, probes))
+                seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}  # the first one compiles
+        record[solver] = {"force evaluations": int(made.force_evaluations), "seconds": medians}
+        record[solver] |= {"ratio": {name: round(value / medians["nothing"], 3) for name, value in medians.items()}}
+    print(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

@@ -82,3 +82,23 @@ def test_a_neighbour_is_heard_as_its_derivative():
 
     parts, missed = heard(g, u)
     assert np.allclose(missed.T, parts, atol=1e-12)
+
+
+def test_what_is_taken_away_is_missed(energy, given):
+    """For one step the fall is the step times what was told; later what comes back is added."""
+    y = jax.random.normal(jax.random.key(7), (L, D))
+    found = why(energy, given, y)
+    missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
+    assert (missed.token, missed.rival) == (found.token[2], found.rival[2])
+    told = np.sum([split[2] for split in found.neighbours.values()], axis=0)
+    assert np.allclose(missed.neighbours, 0.1 * told, atol=1e-10)
+    for name, fall in missed.terms.items():
+        assert np.allclose(fall, 0.1 * found.parts[name][2], atol=1e-10), name
+
+
+def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
+    y = jnp.zeros((L, D))
+    with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens, 0 to 5"):
+        ed.probe.counterfactual(energy, given, y, 6)
+    with pytest.raises(ValueError, match=r"`y` has shape \(5, 8\); expected \(6, 8\)"):
+        ed.probe.counterfactual(energy, given, y[1:], 0)

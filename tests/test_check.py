@@ -1,11 +1,14 @@
 """The health report finds what was broken on purpose, and nothing in what was not."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
 import energy_dllm as ed
+from energy_dllm._cli._check import health
 
 
 class Turned(ed.energy.AbstractSynapse):
@@ -34,18 +37,18 @@ def sound() -> ed.EnergyDLLM:
 
 
 def failed(model) -> set[str]:
-    health = ed.probe.check(model, length=8)
-    assert health.passed == (not health.failed) and len(str(health).splitlines()) == len(health.findings)
-    return {finding.name for finding in health.failed}
+    report = ed.probe.check(model, length=8)
+    assert report.passed == (not report.failed) and len(str(report).splitlines()) == len(report.findings)
+    return {finding.name for finding in report.failed}
 
 
 def test_a_sound_model_passes(sound):
-    health = ed.probe.check(sound, "abba \nab", length=8)
-    assert health.passed, str(health)
-    named = {finding.name: finding for finding in health.findings}
+    report = ed.probe.check(sound, "abba \nab", length=8)
+    assert report.passed, str(report)
+    named = {finding.name: finding for finding in report.findings}
     assert 0 <= named["force of memory"].value < 1e-6 and named["force of memory"].limit == 0.03
-    assert [time for time, _ in health.curve] == pytest.approx([4.8, 9.6, 24.0, 48.0])
-    assert health.largest_step > sound.step and health.as_dict()["passed"]
+    assert [time for time, _ in report.curve] == pytest.approx([4.8, 9.6, 24.0, 48.0])
+    assert report.largest_step > sound.step and report.as_dict()["passed"]
 
 
 def test_a_wrong_sign_is_seen(sound):
@@ -65,6 +68,15 @@ def test_a_dead_memory_is_seen(sound):
     patterns = lambda m: m.energy.network.synapses["memory"].patterns
     found = failed(eqx.tree_at(patterns, sound, 1e-4 * patterns(sound)))
     assert {"share of memory"} <= found <= {"share of memory", "gradient of memory"}
+
+
+def test_the_command_prints_the_report(sound, capsys):
+    assert health(sound, "mine", length=8, seed=0, json=False) == 0
+    assert "ok    spread" in capsys.readouterr().out
+    patterns = lambda m: m.energy.network.synapses["memory"].patterns
+    assert health(eqx.tree_at(patterns, sound, 1e-4 * patterns(sound)), "mine", length=8, seed=0, json=True) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert not said["passed"] and said["model"] == "mine" and said["findings"][0]["name"].startswith("force of")
 
 
 def test_check_names_what_is_wrong(sound, unchecked):

@@ -55,7 +55,7 @@ def test_rest_points_and_curvatures(pair, well):
     assert np.allclose(saddle.point, 0.0, atol=1e-8) and np.allclose(minimum.point, well[0], atol=1e-8)
     spectrum = ed.probe.hessian_spectrum(pair, saddle.point, key=jax.random.key(0))
     # two directions are alike, and Lanczos sees a pair of equal eigenvalues as one
-    assert np.allclose(spectrum.values, [1 - BETA * A @ A, 1.0]) and (spectrum.residuals < 1e-9).all()
+    assert np.allclose(spectrum.values, np.array([1 - BETA * A @ A, 1.0])) and (spectrum.residuals < 1e-9).all()
     assert np.allclose(np.abs(spectrum.vectors[0] @ A), np.linalg.norm(A)) and np.allclose(spectrum.weights.sum(), 1.0)
 
 

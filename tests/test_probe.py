@@ -380,6 +380,42 @@ def test_plots_are_labelled(relaxed, model, noisy):
     assert shown == model.decode(relaxed.probes["tokens"][-1])
 
 
+def test_plots_of_why_are_labelled(model, noisy):
+    @eqx.filter_jit
+    def look(y):
+        field = ed.flow.Relaxation(model.energy, noisy)
+        return ed.probe.attribution(NOW, y, field), ed.probe.attention_pattern(NOW, y, field)["attention"]
+
+    why, pattern = look(jax.random.normal(jax.random.key(14), (L, D)))
+    values, shape = np.array([-1.0, 2.0]), np.zeros((3, 2))
+    spectrum = ed.probe.Spectrum(values, np.eye(2), values**2 / 5, np.zeros(2))
+    over = ed.probe.Barrier(jnp.asarray(shape), jnp.array([0.0, 1.0, 0.5]), jnp.zeros(2), *jnp.arange(5.0))
+    pictures = [
+        ed.probe.plot_attribution(why, -1, model.tokenizer),
+        ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(L, int)),
+        ed.probe.plot_barrier(over),
+        ed.probe.plot_spectrum(spectrum),
+    ]
+    for picture in pictures:
+        assert_labelled(picture)
+    (bars,) = pictures[0].axes[0].containers
+    values = bars.datavalues  # pyright: ignore
+    assert np.allclose(sum(values), why.log_odds[-1])
+    with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens"):
+        ed.probe.plot_attribution(why, 6, model.tokenizer)
+    with pytest.raises(ValueError, match=r"`pattern` has shape \(1, 6, 6\); expected \(H, 2, 2\)"):
+        ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(2, int))
+
+
+def test_a_passage_moves(relaxed, model, tmp_path: Path):
+    few = jax.tree.map(lambda leaf: leaf[:3], (relaxed.times, relaxed.probes))
+    path = eqx.tree_at(lambda path: (path.times, path.probes), relaxed, few)
+    file = ed.probe.animate(path, model.tokenizer, tmp_path / "a.gif", width=4)
+    assert file.read_bytes().startswith(b"GIF89a") and [*tmp_path.iterdir()] == [file]
+    with pytest.raises(ValueError, match=r"ends with .gif or .mp4"):
+        ed.probe.animate(path, model.tokenizer, tmp_path / "a.png")
+
+
 def test_plots_need_no_glyph_a_font_lacks(relaxed):
     strange = ed.data.Characters("a\u4e00$\\")  # an ideograph, and what mathtext would read
     figure = ed.probe.plot_passage(relaxed, strange, rows=2)

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
+from ._check import health
 from ._compiled import remember
+from ._corpus import corpus_of
 from ._export import export
 from ._show import anatomy, emit, note, scores, table, version
 from ._write import Json, Model, Seed, generate, infill, repair
@@ -50,7 +52,7 @@ def train(
         raise ValueError(f"`--out` {out} is a folder; expected a file name, such as model.safetensors.")
     if settling < 0:
         raise ValueError(f"`--settling` is {settling}; expected a number of batches, or 0 for none.")
-    corpus = _corpus(source)
+    corpus = corpus_of(source)
     # asked now, not after hours of training
     if len(corpus.validation) < 2 * length:
         raise ValueError(
@@ -99,7 +101,7 @@ def evaluate(
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
     loaded = _load(model, twins=True)
-    corpus = _corpus(file, loaded.tokenizer)
+    corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate
 
     # of a named corpus the part that is held out; a file is taken to be held out as a whole
@@ -115,17 +117,22 @@ def inspect(
     model: Model,
     /,
     *,
-    out: Annotated[Path, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")],
+    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")] = None,
+    check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
     length: Length = 64,
     steps: Annotated[int, _arg(help="Steps through the noise schedule.")] = 64,
     seed: Seed = 0,
     json: Json = False,
-) -> None:
-    """Look at everything that moves while a model writes.
+) -> int | None:
+    """Look at everything that moves while a model writes, or (--check) whether its landscape is sound.
 
     energy-dllm inspect shakespeare -o report
     """
+    if check:
+        return health(_load(model), model, length, seed, json)
+    if out is None:
+        raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
     loaded = _load(model)
     from .. import probe
 
@@ -166,7 +173,7 @@ def info(
         table({"energy_dllm": version(), "model": model, **facts})
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "generate": generate,
     "infill": infill,
     "repair": repair,
@@ -185,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     - `argv`: words of the command line, those of this process by default.
 
-    **Returns:** the exit code: 0, 2 for bad input (one sentence on stderr says what), 130 when interrupted.
+    **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 if
+    interrupted.
     """
     try:
         chosen = tyro.extras.subcommand_cli_from_dict(
@@ -196,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         remember()
-        chosen()
+        code = chosen()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -207,14 +215,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
-def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """Parse now, run afterwards: an error of the command is not one of its arguments."""
 
     @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         return functools.partial(command, *args, **kwargs)
 
     return bind
@@ -243,3 +251,10 @@ def _corpus(source: str, tokenizer: Any = None) -> Any:
         return corpus
     ids = tokenizer.encode(corpus.tokenizer.decode(corpus.validation))
     return Corpus("grammar", tokenizer, ids[:0], ids, ids[:0], corpus.entropy)
+def _options(samples: int, steps: int | None, churn: float | None, field: str | None, seed: int) -> dict[str, Any]:
+    """What was asked for; what was not is left to the library's own defaults."""
+    from ..flow import JointFlow, ProbabilityFlow
+
+    made = {"joint": JointFlow, "rest": ProbabilityFlow, None: None}[field]
+    options = {"samples": samples, "steps": steps, "churn": churn, "field": made, "seed": seed}
+    return {name: value for name, value in options.items() if value is not None}

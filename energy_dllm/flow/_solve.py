@@ -14,6 +14,10 @@ from .._types import Key, Scalar
 from ._field import AbstractMotion, AbstractStochasticField
 
 
+BATCH = 8
+"""Records that the probes read at once."""
+
+
 class SteadyState(eqx.Module):
     """Stop when the motion has stopped: `max |d state / d time| < tolerance`.
 
@@ -246,7 +250,12 @@ def _read(probes, records, field):
     # the last record always exists: it stands in where there is nothing to read
     safe = jax.tree.map(lambda leaf: mark(leaf, leaf[-1]), records)
     read = lambda record: {name: probe(*record, field) for name, probe in probes.items()}
-    return jax.tree.map(lambda leaf: mark(leaf, _never(leaf.dtype)), jax.lax.map(read, safe))
+    # several records at once keep the processor busy; filled up, so that no smaller batch is compiled as well
+    number = reached.shape[0]
+    batch = min(number, BATCH)
+    fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
+    found = jax.lax.map(read, jax.tree.map(fill, safe), batch_size=batch)
+    return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)
 
 
 def _never(dtype: Any) -> Any:

@@ -1,5 +1,6 @@
 """Looking: probes along a motion, slices of the landscape, figures, and `inspect`, which does it all."""
 
+from ._animate import animate as animate
 from ._attribution import Attribution as Attribution, attribution as attribution
 from ._check import Finding as Finding, Health as Health, check as check
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
@@ -26,6 +27,12 @@ from ._plot import (
     plot_landscape as plot_landscape,
     plot_relaxation as plot_relaxation,
     plot_relaxation_curve as plot_relaxation_curve,
+)
+from ._plot_why import (
+    plot_attention as plot_attention,
+    plot_attribution as plot_attribution,
+    plot_barrier as plot_barrier,
+    plot_spectrum as plot_spectrum,
 )
 from ._probes import (
     attention_pattern as attention_pattern,

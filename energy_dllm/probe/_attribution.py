@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
@@ -82,7 +83,7 @@ def attribution(
     assert jnp.allclose(why.total, why.log_odds, atol=1e-4) and why.neighbours["attention"].shape == (8, 8)
     ```
     """
-    y, b = seen(time, state, field)
+    y, b = seen(jnp.asarray(time), state, field)
     energy = learned(field)
     logits = energy.logits(y, b)
     w, r = pair(logits, token, rival)
@@ -112,11 +113,11 @@ def pair(logits, token, rival):
 
 
 def _ids(name, ids, length, size):
-    ids = ids if isinstance(ids, jax.core.Tracer) else np.asarray(ids)
+    ids = ids if isinstance(ids, Tracer) else np.asarray(ids)
     if ids.shape not in ((), (length,)):
         raise ValueError(f"`{name}` has shape {ids.shape}; expected one id, or ({length},), one for each token.")
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"`{name}` is of type {ids.dtype}; expected ids, integers such as `model.encode(text)`.")
-    if not isinstance(ids, jax.core.Tracer) and np.any((ids < 0) | (ids >= size)):
+    if not isinstance(ids, Tracer) and np.any((ids < 0) | (ids >= size)):
         raise ValueError(f"`{name}` has the ids {ids.min()} to {ids.max()}; expected 0 to {size - 1}, the vocabulary.")
     return jnp.broadcast_to(jnp.asarray(ids), (length,))

@@ -1,58 +1,63 @@
-"""What would be lost: a part is silenced, the passage settles anew, and the log-odds are read again."""
+"""What would be missed: a token is made deaf to a part, the passage settles anew, its log-odds are read again."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractEvidence
 from ._attribution import pair
+from ._parts import by_neighbour
 
 
 class Counterfactual(eqx.Module):
-    """What `counterfactual` returns: by how much the log-odds of `token` against `rival` fall without a part, nats.
+    """What `counterfactual` returns: by how much the log-odds of one place fall without a part, nats.
 
-    - `token (L,)`, `rival (L,)`: the two ids that are compared.
-    - `log_odds (L,)`: with everything in place, settled as long as without.
-    - `terms`: by name `(L,)`, the fall when that synapse, or the bias, is silent everywhere.
-    - `neighbours (L, L)`: column `j` is the fall at every `i` when token `j` neither speaks nor listens; 0 on the
-      diagonal.
+    - `token`, `rival`: the two ids that are compared.
+    - `log_odds ()`: with everything in place, settled as long as without.
+    - `terms`: by name, the fall when the place no longer listens to that synapse, or has no bias.
+    - `neighbours (L,)`: the fall when it no longer listens to token `j`, in any synapse that couples them.
     """
 
-    token: Int[Array, " L"]
-    rival: Int[Array, " L"]
-    log_odds: Float[Array, " L"]
-    terms: dict[str, Float[Array, " L"]]
-    neighbours: Float[Array, "L L"]
+    token: Int[Array, ""]
+    rival: Int[Array, ""]
+    log_odds: Scalar
+    terms: dict[str, Scalar]
+    neighbours: Float[Array, " L"]
 
 
 def counterfactual(
     energy: FreeEnergy,
     evidence: AbstractEvidence,
     y: Float[Array, "L D"],
+    place: int | Int[Array, ""],
     *,
-    token: Int[Array, " L"] | int | None = None,
-    rival: Int[Array, " L"] | int | None = None,
+    token: int | None = None,
+    rival: int | None = None,
     steps: int = 24,
     step: float = 0.6,
 ) -> Counterfactual:
-    """Remove one part after the other, let the passage settle anew from `y`, and see what the log-odds lose.
+    """Take one part after the other away from a token, let the passage settle anew, and see what the log-odds lose.
 
-    `attribution` says what each part told; this says what would be missed. They differ where others answer: a removed
-    neighbour is also no longer heard by the other neighbours. It costs `L` + synapses + 2 relaxations.
+    `attribution` says what each part told; this says what would be missed. The token becomes deaf to the part; then
+    everything settles from `y`. The two differ by what comes back: a token that has changed its mind tells its
+    neighbours, and they answer. It costs `L` + synapses + 2 relaxations.
 
     **Arguments:**
 
     - `energy`: the landscape, with its network.
     - `evidence`: what is known of the passage.
     - `y`: the hidden state to settle from `(L, D)`, such as `model.settle(evidence)`.
-    - `token`, `rival`: as in `attribution`, by default the two likeliest at `y`.
+    - `place`: which token.
+    - `token`, `rival`: the ids that are compared, by default the two likeliest at `y`.
     - `steps`, `step`: the relaxation after each removal.
 
     **Returns:** a `Counterfactual`.
 
-    **Raises:** `ValueError` if shapes do not match, `steps` or `step` is not positive, or an id is none.
+    **Raises:** `ValueError` if shapes do not match, `place` is outside of the passage, `steps` or `step` is not
+    positive, or an id is none.
 
     **Example:**
 
@@ -61,8 +66,8 @@ def counterfactual(
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     given = ed.flow.Given(model.encode("a bb"), jax.numpy.array([True, False, True, True]))
-    missed = ed.probe.counterfactual(model.energy, given, model.settle(given))
-    assert missed.neighbours.shape == (4, 4) and set(missed.terms) == {"pairwise", "attention", "memory", "bias"}
+    missed = ed.probe.counterfactual(model.energy, given, model.settle(given), 1, steps=8)
+    assert missed.neighbours.shape == (4,) and set(missed.terms) == {"pairwise", "attention", "memory", "bias"}
     ```
     """
     if not isinstance(energy, FreeEnergy):
@@ -74,30 +79,43 @@ def counterfactual(
         )
     if steps < 1 or not step > 0:
         raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
+    length = y.shape[0]
+    if isinstance(place, int) and not -length <= place < length:
+        raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
     w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, rival)
-    return _counterfactual(energy, evidence, y, w, r, steps, step)
+    i = jnp.asarray(place) % length
+    return _counterfactual(energy, evidence, y, i, w[i], r[i], steps, step)
 
 
 @eqx.filter_jit
-def _counterfactual(energy, evidence, y, w, r, steps, step):
+def _counterfactual(energy, evidence, y, place, w, r, steps, step):
     b = evidence.field(energy.vocabulary.codes)
-    length = y.shape[0]
-    here = jnp.arange(length)
+    length, synapses = y.shape[0], energy.network.synapses
+    names = (*synapses, "bias")
 
-    def read(energy, mask=None):
-        move = lambda y, _: (y + step * energy.kappa * energy.force(y, b, mask=mask), None)
-        logits = energy.logits(jax.lax.scan(move, y, None, length=steps)[0], b)
-        return logits[here, w] - logits[here, r]
+    def told(synapse, g, heed):
+        """What every token hears of a synapse, its neighbours weighed by `heed (L, L)`: linear in the direction."""
+        if by_neighbour(synapse, g, g) is None:
+            return -jax.grad(synapse)(g)
+        return jax.grad(lambda u: jnp.sum(heed * by_neighbour(synapse, g, u)))(jnp.zeros_like(g))
 
-    whole = read(energy)
-    synapses = energy.network.synapses
-    without = {name: eqx.tree_at(lambda e: e.network.synapses, energy, _less(synapses, name)) for name in synapses}
-    without["bias"] = eqx.tree_at(lambda e: e.network.bias, energy, jnp.zeros_like(energy.network.bias))
-    terms = {name: whole - read(part) for name, part in without.items()}
-    silent = jax.lax.map(lambda j: whole - read(energy, here != j), here)
-    silent = jnp.where(jnp.eye(length, dtype=bool), 0.0, silent.T)
-    return Counterfactual(w, r, whole, terms, silent)
+    def read(case):
+        neighbours, terms = case
+        heed = jnp.ones((length, length), y.dtype).at[place].set(neighbours)
 
+        def move(y, _):
+            g = energy.activation(y, b)
+            heard = [told(synapse, g, heed) for synapse in synapses.values()]
+            heard.append(jnp.broadcast_to(energy.network.bias, y.shape))
+            heard = [each.at[place].multiply(weight) for each, weight in zip(heard, terms, strict=True)]
+            return y + step * (sum(heard) - y), None
 
-def _less(synapses, name):
-    return {other: synapse for other, synapse in synapses.items() if other != name}
+        logits = energy.logits(jax.lax.scan(move, y, None, length=steps)[0], b)[place]
+        return logits[w] - logits[r]
+
+    # the first case has everything; then one neighbour less, then one term less
+    deaf = jnp.ones((1 + length + len(names), length), y.dtype).at[1 : 1 + length].add(-jnp.eye(length, dtype=y.dtype))
+    off = jnp.ones((deaf.shape[0], len(names)), y.dtype).at[1 + length :].add(-jnp.eye(len(names), dtype=y.dtype))
+    whole, *left = jnp.split(jax.lax.map(read, (deaf, off), batch_size=16), [1, 1 + length])
+    neighbours, terms = (whole - part for part in left)
+    return Counterfactual(w, r, whole[0], dict(zip(names, terms, strict=True)), neighbours)

@@ -45,8 +45,9 @@ def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, 
         return _shares(synapse, g) * (u @ synapse.patterns.T)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractPatternMemory):
         pull = -jax.jvp(jax.vmap(synapse.memory.per_memory), (g,), (u,))[1]
-        competes = isinstance(synapse.memory, AbstractSoftMinimum)
-        return pull * jax.vmap(synapse.memory.shares)(g) if competes else pull
+        if isinstance(synapse.memory, AbstractSoftMinimum):
+            return pull * jax.vmap(synapse.memory.shares)(g)
+        return pull
     if not isinstance(synapse, MappingMemory | RectifiedMemory):
         return None
     # each token's patterns depend on that token alone: one forward derivative for all

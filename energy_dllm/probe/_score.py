@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._model import EnergyDLLM
@@ -68,7 +69,7 @@ def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 
     if len(text) == 0:
         raise ValueError("`text` is empty; expected at least one token.")
     ids = model.encode(text) if isinstance(text, str) else jnp.asarray(text)
-    if ids.ndim != 1 or (not isinstance(ids, jax.core.Tracer) and bool(jnp.any((ids < 0) | (ids >= model.size)))):
+    if ids.ndim != 1 or (not isinstance(ids, Tracer) and bool(jnp.any((ids < 0) | (ids >= model.size)))):
         raise ValueError(f"`text` has ids of shape {ids.shape}; expected (L,), each of 0 to {model.size - 1}.")
     return scored(model, ids, batch_size)
 
