@@ -259,8 +259,8 @@ def constraints(bench: Bench) -> None:
     there = (jnp.arange(length) >= 8) & (jnp.arange(length) < 8 + len(word))
     common = [w for w in bench.options.avoid if all(c in model.tokenizer.symbols or c == " " for c in w)]
     space = int(model.encode(" ")[0])
-    spaces = ed.energy.Wish(lambda p: (jnp.sum(p[:, space]) - length / 4) ** 2, name="spaces")
-    count = lambda text: abs(text.count(" ") - length / 4) <= 0.05 * length
+    spaces = ed.energy.Wish(lambda p: (jnp.sum(p[:, space]) - length / 3) ** 2, name="spaces")
+    count = lambda text: abs(text.count(" ") - length / 3) <= 0.05 * length
     kinds = {
         "none": ({}, lambda text: True),
         f"{word!r} at place 8": ({"evidence": ed.flow.Given(spot, there)}, lambda text: text[8:].startswith(word)),
@@ -273,8 +273,8 @@ def constraints(bench: Bench) -> None:
             {"evidence": matching(r"\S{2,4}(\s\S{2,4})*")},
             lambda text: re.fullmatch(r"\S{2,4}(\s\S{2,4})*", text) is not None,
         ),
-        "a quarter of spaces, within 5 % (a wish, 0.5)": ({"wish": 0.5 * spaces}, count),
-        "a quarter of spaces, within 5 % (a wish, 2)": ({"wish": 2.0 * spaces}, count),
+        "a third of spaces, within 5 % (a wish, 0.5)": ({"wish": 0.5 * spaces}, count),
+        "a third of spaces, within 5 % (a wish, 2)": ({"wish": 2.0 * spaces}, count),
     }
     bench.head("constraint", "satisfied", "judged bits/char", "+-", "entropy", "the first")
     path = ed.flow.Unmasking(rounds=24, step=model.step, temperature=bench.options.temperatures[-1])

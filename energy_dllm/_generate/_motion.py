@@ -109,7 +109,7 @@ def follow(
         results = jax.tree.map(np.asarray, parts[-1])
         # every way it ended, once
         _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
-        reasons = [jax.tree.map(lambda leaf, n=n: leaf[n], results).reason for n in sorted(firsts.tolist())]
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
         return Moments(
             clock=np.asarray(clock)[there],
             sigma=sigma[there],
