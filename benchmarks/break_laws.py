@@ -331,7 +331,7 @@ FAULTS = (
         "flow/_unmask.py",
         "drawn = language.sample(scores, key=key)",
         "drawn = jax.random.categorical(key, scores, axis=-1)",
-        "tests/test_constraints.py -k restricts",
+        "tests/test_constraints.py -k every_sample",
     ),
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",

@@ -104,11 +104,12 @@ def follow(
             lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1),
             *[first, *(part.probes["moment"] for part in parts)],
         )
+        read = _reached(read)
         there = marks[: read["ids"].shape[1]]
         results = jax.tree.map(np.asarray, parts[-1])
         # every way it ended, once
         _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
-        reasons = [jax.tree.map(lambda leaf, n=n: leaf[n], results).reason for n in sorted(firsts.tolist())]
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
         return Moments(
             clock=np.asarray(clock)[there],
             sigma=sigma[there],
@@ -128,6 +129,17 @@ def follow(
         if watch is not None:
             watch(gather())
     return gather()
+
+
+def _reached(read: dict[str, Any]) -> dict[str, Any]:
+    """Moments that were never reached, as the solver gave up before, read as the last one that was."""
+    there = np.isfinite(read["ids"][..., 0])
+    if there.all():
+        return read
+    # the last record is where the motion stopped, and always there
+    samples, moments = there.shape
+    index = np.where(there, np.arange(moments), moments - 1)
+    return jax.tree.map(lambda leaf: leaf[np.arange(samples)[:, None], index], read)
 
 
 @eqx.filter_jit
