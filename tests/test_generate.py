@@ -333,7 +333,7 @@ def test_bad_texts_are_named(model):
 
 
 def test_divergence_is_said(model):
-    broken = eqx.tree_at(lambda m: m.energy.log_kappa, model, model.energy.log_kappa * jnp.nan)
+    broken = eqx.tree_at(lambda m: m.energy.network.bias, model, model.energy.network.bias * jnp.nan)
     with pytest.raises(FloatingPointError, match="the motion diverged"):
         ed.generate(broken, length=LENGTH, path=noise(), samples=3)
 

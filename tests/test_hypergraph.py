@@ -151,35 +151,52 @@ def test_a_held_layer_stays_and_time_constants_do_not_move_the_rest():
 # ------------------------------------------------------------------------------------------- one instance
 
 
+class Expected(ed.energy.AbstractNeurons):
+    """Tokens that take back what was expected: the only neurons here that are concave."""
+
+    neurons: ed.energy.AbstractNeurons
+
+    def lagrangian(self, y):
+        return -self.neurons.lagrangian(y)
+
+
 class Told(eqx.Module):
-    """What tokens say to each other, of two layers: `E(g + <U, p> kappa)`."""
+    """What tokens say to each other, of three layers: `E(g + kappa <U, p - pi>)`."""
 
     network: ed.energy.Network
     patterns: jax.Array
     kappa: jax.Array
 
-    def __call__(self, hidden, p):
-        g = hidden + self.kappa * p @ self.patterns
+    def __call__(self, hidden, p, expected):
+        g = hidden + self.kappa * (p + expected) @ self.patterns
         return sum(synapse(g) for synapse in self.network.synapses.values()) - jnp.sum(g @ self.network.bias)
 
 
-def test_the_language_model_is_a_hypergraph_of_two_layers(getkey):
-    """Hidden neurons `y`, and tokens `v = kappa <y, U>`: `Λ = kappa log sum exp(v / kappa + c + b)`, `g = p`.
+def test_the_language_model_is_a_hypergraph_of_three_layers(getkey):
+    """Hidden neurons `y`, and tokens `v = kappa <y, U>` twice: with the evidence, and what is expected without it.
 
-    Prior and evidence are the threshold of the tokens. The energy is `kappa F`, and the tokens, started in step with
-    `y`, stay so: the paths of `y` are one.
+    `Λ = kappa log sum exp(v / kappa)`, prior and evidence are thresholds. The energy is `kappa F`, and the tokens,
+    started in step with `y`, stay so: the paths of `y` are one.
     """
     energy, y = families.make_energy(getkey(), neurons="tanh", synapses=("attention",))
     b = 2.0 * jax.random.normal(getkey(), (6, 5))
     kappa, vocabulary = energy.kappa, energy.vocabulary
     vocabulary = eqx.tree_at(lambda v: v.prior, vocabulary, jax.random.normal(getkey(), (5,)))
     energy = eqx.tree_at(lambda e: e.vocabulary, energy, vocabulary)
-    tokens = ed.energy.Layer(ed.energy.Softmax(beta=1 / float(kappa)), (6, 5), threshold=kappa * (vocabulary.prior + b))
-    graph = ed.energy.Hypergraph(
-        {"hidden": ed.energy.Layer(energy.network.neurons, (6, 8)), "tokens": tokens},
-        {"told": ed.energy.Hyperedge(Told(energy.network, vocabulary.patterns, kappa), "hidden", "tokens")},
-    )
-    start = lambda y: {"hidden": y, "tokens": kappa * y @ vocabulary.patterns.T}
+    softmax = ed.energy.Softmax(beta=1 / float(kappa))
+    prior = jnp.broadcast_to(vocabulary.prior, (6, 5))
+    layers = {
+        "hidden": ed.energy.Layer(energy.network.neurons, (6, 8)),
+        "tokens": ed.energy.Layer(softmax, (6, 5), threshold=kappa * (prior + b)),
+        "expected": ed.energy.Layer(Expected(softmax), (6, 5), threshold=kappa * prior),
+    }
+    told = Told(energy.network, vocabulary.patterns, kappa)
+    graph = ed.energy.Hypergraph(layers, {"told": ed.energy.Hyperedge(told, *layers)})
+
+    def start(y):
+        v = kappa * y @ vocabulary.patterns.T
+        return {"hidden": y, "tokens": v, "expected": v}
+
     options: dict[str, Any] = dict(t0=0.0, t1=8.0, solver=diffrax.Euler(), step=0.1)
 
     @eqx.filter_jit

@@ -236,25 +236,3 @@ def _load(model: str, *, twins: bool = False) -> Any:
     if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
         raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
     return loaded
-
-
-def _corpus(source: str, tokenizer: Any = None) -> Any:
-    """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer."""
-    from ..data import Corpus, docs_corpus, grammar_corpus, read_text
-
-    if source == "docs":
-        return docs_corpus(tokenizer=tokenizer)
-    if source != "grammar":
-        return read_text(source, tokenizer=tokenizer, validation=0.1 if tokenizer is None else 0.0)
-    corpus = grammar_corpus()
-    if tokenizer in (None, corpus.tokenizer):
-        return corpus
-    ids = tokenizer.encode(corpus.tokenizer.decode(corpus.validation))
-    return Corpus("grammar", tokenizer, ids[:0], ids, ids[:0], corpus.entropy)
-def _options(samples: int, steps: int | None, churn: float | None, field: str | None, seed: int) -> dict[str, Any]:
-    """What was asked for; what was not is left to the library's own defaults."""
-    from ..flow import JointFlow, ProbabilityFlow
-
-    made = {"joint": JointFlow, "rest": ProbabilityFlow, None: None}[field]
-    options = {"samples": samples, "steps": steps, "churn": churn, "field": made, "seed": seed}
-    return {name: value for name, value in options.items() if value is not None}

@@ -110,8 +110,8 @@ class Hypergraph(eqx.Module):
     `dE/dt = -sum_l 1/tau_l (dE/dg_l)^T (d^2 Λ_l/dy_l^2) (dE/dg_l) <= 0`. At rest the state of a layer is what its
     synapses tell it. A state is a dict of arrays, one for each layer by name.
 
-    The energy of the language model is one of these, of two layers: hidden neurons, and tokens whose threshold is prior
-    and evidence (`FreeEnergy`; shown in `tests/test_hypergraph.py`).
+    The energy of the language model is one of these, of three layers: hidden neurons, tokens whose threshold is prior
+    and evidence, and tokens whose threshold is the prior alone, which take back what was expected.
 
     **Arguments:**
 

@@ -86,7 +86,8 @@ class FreeEnergy(AbstractFreeEnergy):
 
     - `network`: neurons and synapses.
     - `vocabulary`: the token memory.
-    - `kappa`: strength of the tokens' voice beside that of the neurons, positive; a learnable leaf.
+    - `kappa`: strength of the tokens' voice beside that of the neurons, positive. A constant: learned, it drifts to where
+      voices are so faint that every synapse is linear.
 
     **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
 
@@ -105,7 +106,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     network: Network
     vocabulary: Vocabulary
-    log_kappa: Scalar
+    voice: float = eqx.field(static=True)
 
     def __init__(self, network: Network, vocabulary: Vocabulary, *, kappa: float):
         if not kappa > 0:
@@ -115,12 +116,12 @@ class FreeEnergy(AbstractFreeEnergy):
             raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
         self.network = network
         self.vocabulary = vocabulary
-        self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
+        self.voice = float(kappa)
 
     @property
     def kappa(self) -> Scalar:
         """Strength of the tokens' voice beside that of the neurons."""
-        return jnp.exp(self.log_kappa)
+        return jnp.asarray(self.voice, self.network.bias.dtype)
 
     @property
     def dim(self) -> int:

@@ -114,12 +114,12 @@ class LayerNorm(AbstractNeurons):
         self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
-        """`D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`, 0 at rest, written so that a small state keeps its digits."""
+        """`D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`, 0 at 0, with all digits of a small state."""
         return y.size * jnp.exp(self.log_gamma) * _risen(jnp.var(y), self.log_epsilon)
 
 
 class Spherical(AbstractNeurons):
-    """Neurons inside a ball: `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`, `g = gamma y / sqrt(|y|^2 + epsilon)`.
+    """Neurons inside a ball: `g = gamma y / sqrt(|y|^2 + epsilon)`, `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`.
 
     **Arguments:**
 

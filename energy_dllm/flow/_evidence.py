@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 
 FORBIDDEN = -1000.0
-"""The log-likelihood of a token that is ruled out, finite; what leaves one token makes it known (`Vocabulary.known`)."""
+"""The log-likelihood of a token that is ruled out; finite. Evidence that leaves one token makes it known."""
 
 
 class AbstractEvidence(eqx.Module):

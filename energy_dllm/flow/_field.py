@@ -55,8 +55,8 @@ class AbstractField(AbstractMotion):
 class Relaxation(AbstractField):
     """Descent of the free energy at frozen evidence: `dy/dt = -kappa dF/dg`.
 
-    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ_b`, as it is where every token is known or unknown. State `y (L, D)`, relaxation time `t`, whose
-    unit is the time constant of a free neuron.
+    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ_b`, as it is where every token is known or unknown.
+    State `y (L, D)`, relaxation time `t`, whose unit is the time constant of a free neuron.
 
     **Arguments:**
 
