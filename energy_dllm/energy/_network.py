@@ -86,8 +86,8 @@ class FreeEnergy(AbstractFreeEnergy):
 
     - `network`: neurons and synapses.
     - `vocabulary`: the token memory.
-    - `kappa`: strength of the tokens' voice beside that of the neurons, positive. A constant: learned, it drifts to where
-      voices are so faint that every synapse is linear.
+    - `kappa`: strength of the tokens' voice beside that of the neurons, positive. A constant: learned, it drifts
+      to where voices are so faint that every synapse is linear.
 
     **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
 

@@ -82,7 +82,9 @@ class Softmax(AbstractNeurons):
 
 
 class LayerNorm(AbstractNeurons):
-    """Layer norm: `Λ = D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`, `g = gamma (y - mean(y)) / sqrt(var(y) + epsilon)`.
+    """Layer norm: `g = gamma (y - mean(y)) / sqrt(var(y) + epsilon)`.
+
+    `Λ = D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`.
 
     `gamma` is one scalar: a vector of gains has no Lagrangian. `epsilon` is real and learnable: of order 1 it
     bounds the gain `dg/dy <= gamma / sqrt(epsilon)`, so that weak states are not amplified to full strength.
@@ -119,7 +121,9 @@ class LayerNorm(AbstractNeurons):
 
 
 class Spherical(AbstractNeurons):
-    """Neurons inside a ball: `g = gamma y / sqrt(|y|^2 + epsilon)`, `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`.
+    """Neurons inside a ball: `g = gamma y / sqrt(|y|^2 + epsilon)`.
+
+    `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`.
 
     **Arguments:**
 
