@@ -166,6 +166,11 @@ def test_tables(run, model, tmp_path):
     assert "shipped" in run("info")[1]
 
 
+def test_inspect_wants_to_know_what(run, model):
+    code, out, err = run("inspect", model)
+    assert (code, out) == (2, "") and "`--out` is missing; expected a folder for the figures, or --check" in err
+
+
 def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
     asked = {}
 
