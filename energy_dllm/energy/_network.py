@@ -86,8 +86,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     - `network`: neurons and synapses.
     - `vocabulary`: the token memory.
-    - `kappa`: strength of the tokens' voice beside that of the neurons, positive. A constant: learned, it drifts
-      to where voices are so faint that every synapse is linear.
+    - `kappa`: strength of the tokens' voice beside that of the neurons, positive; a learnable leaf.
 
     **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
 
@@ -106,7 +105,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     network: Network
     vocabulary: Vocabulary
-    voice: float = eqx.field(static=True)
+    log_kappa: Scalar
 
     def __init__(self, network: Network, vocabulary: Vocabulary, *, kappa: float):
         if not kappa > 0:
@@ -116,12 +115,12 @@ class FreeEnergy(AbstractFreeEnergy):
             raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
         self.network = network
         self.vocabulary = vocabulary
-        self.voice = float(kappa)
+        self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
 
     @property
     def kappa(self) -> Scalar:
         """Strength of the tokens' voice beside that of the neurons."""
-        return jnp.asarray(self.voice, self.network.bias.dtype)
+        return jnp.exp(self.log_kappa)
 
     @property
     def dim(self) -> int:
