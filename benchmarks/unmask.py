@@ -23,18 +23,20 @@ def main() -> None:
     options = parser.parse_args()
     model = ed.load(options.model)
     judge, real = judge_of_plays(options.plays, options.length)
-    print("| rounds x relaxation steps | temperature | judged bits/char | +- | symbol entropy, bits | the first |")
+    print("| rounds x steps, corrections | temperature | judged bits/char | +- | symbol entropy, bits | the first |")
     print("|---|---|---|---|---|---|")
     print(f"| real text | | {real['judged']:.2f} | | {real['entropy']:.2f} | |")
-    for rounds, steps in ((16, 24), (24, 24), (64, 8), (64, 24)):
+    for rounds, steps, corrections in ((16, 24, 0), (24, 24, 0), (64, 8, 0), (64, 24, 0), (12, 24, 6), (24, 8, 25)):
         for temperature in (1.0, 0.7):
-            path = ed.flow.Unmasking(rounds=rounds, steps=steps, step=model.step, temperature=temperature)
+            path = ed.flow.Unmasking(
+                rounds=rounds, steps=steps, step=model.step, temperature=temperature, corrections=corrections
+            )
             sizes = {"length": options.length, "samples": options.samples, "frames": 1}
             made = ed.generate(model, path=path, seed=options.seed, **sizes).texts
             bits = np.array([judge.bits_per_char(text) for text in made])
             error = bits.std(ddof=1) / len(bits) ** 0.5
             print(
-                f"| {rounds} x {steps} | {temperature} | {bits.mean():.2f} | {error:.2f} | "
+                f"| {rounds} x {steps}, {corrections} | {temperature} | {bits.mean():.2f} | {error:.2f} | "
                 f"{symbol_entropy(made):.2f} | {made[0]!r} |",
                 flush=True,
             )

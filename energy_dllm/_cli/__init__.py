@@ -117,7 +117,7 @@ def inspect(
     model: Model,
     /,
     *,
-    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers.")] = None,
+    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers, or FILE.html.")] = None,
     check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
     length: Length = 64,
@@ -136,9 +136,9 @@ def inspect(
     loaded = _load(model)
     from .. import probe
 
-    paths = probe.inspect(  # pyright: ignore[reportAttributeAccessIssue]
-        loaded, out, prompt=prompt, length=length, steps=steps, seed=seed
-    )
+    look = probe.page if out.suffix == ".html" else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
+    paths = look(loaded, out, prompt=prompt, length=length, steps=steps, seed=seed)
+    paths = paths if isinstance(paths, list) else [paths]
     if json:
         emit({"files": [str(path) for path in paths], "seed": seed}, model)
     else:

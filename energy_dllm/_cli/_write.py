@@ -1,5 +1,6 @@
 """`energy-dllm generate | infill | repair`: words of the command line to paths and evidence, and their results."""
 
+import dataclasses
 import functools
 import time
 from typing import Annotated, Any, Literal
@@ -24,7 +25,10 @@ Order = Annotated[
     Literal["random", "certain", "left"] | None,
     _best(metavar="{random,certain,left}", help="Which drawn tokens stay first: any, the most certain, the leftmost."),
 ]
-Corrections = Annotated[int, _arg(help="Rounds at the end that forget the least likely tokens and draw them anew.")]
+Corrections = Annotated[
+    int | None,
+    _best(metavar="INT", help="Rounds at the end that forget the least likely tokens and draw them anew."),
+]
 Noise = Annotated[bool, _arg(help="Write out of Gaussian noise, in place of drawing tokens round by round.")]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
 Churn = Annotated[float | None, _best(metavar="FLOAT", help="With --noise: noise on the way down, 0 for none.")]
@@ -63,7 +67,7 @@ def generate(
     rounds: Rounds = None,
     temperature: Temperature = None,
     order: Order = None,
-    corrections: Corrections = 0,
+    corrections: Corrections = None,
     noise: Noise = False,
     steps: Steps = None,
     churn: Churn = None,
@@ -104,7 +108,7 @@ def infill(
     rounds: Rounds = None,
     temperature: Temperature = None,
     order: Order = None,
-    corrections: Corrections = 0,
+    corrections: Corrections = None,
     noise: Noise = False,
     steps: Steps = None,
     churn: Churn = None,
@@ -173,19 +177,20 @@ def _path(
     rounds: int | None,
     temperature: float | None,
     order: str | None,
-    corrections: int,
+    corrections: int | None,
     noise: bool,
     steps: int | None,
     churn: float | None,
     field: str | None,
 ) -> dict[str, Any]:
     """The path that was asked for; what was not is left to the library's own defaults."""
-    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "corrections": corrections or None}
+    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "corrections": corrections}
     falling = {"steps": steps, "churn": churn, "field": field}
     for name, value in (drawn if noise else falling).items():
         if value is not None:
             fix = "it draws no tokens, so leave out one of them" if noise else "add it"
             raise ValueError(f"`--{name}` does not go {'with' if noise else 'without'} `--noise`; {fix}.")
+    from .._generate import PATH
     from ..flow import Diffusion, JointFlow, ProbabilityFlow, Unmasking, at_random, left_to_right, most_certain
 
     chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
@@ -195,7 +200,8 @@ def _path(
         chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
     if noise:
         return {"path": Diffusion(**chosen)}
-    return {"path": Unmasking(**chosen)} if chosen else {}
+    best = {field.name: getattr(PATH, field.name) for field in dataclasses.fields(PATH)}
+    return {"path": Unmasking(**best | chosen)} if chosen else {}
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:

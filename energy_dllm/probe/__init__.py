@@ -21,6 +21,7 @@ from ._memorisation import (
     effective_memories as effective_memories,
     memorisation as memorisation,
 )
+from ._page import page as page
 from ._passage import plot_passage as plot_passage
 from ._plot import (
     plot_energy as plot_energy,
