@@ -85,8 +85,8 @@ class Attention(AbstractSynapse):
 
     `E = -1/beta sum_h sum_i log sum_(j != i) a_hij exp(beta <q_hi, k_hj>)`, `a_hij = softmax_j(r_h(j - i))`,
     `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
-    `q` and `k`. Where nothing is said it is 0. The force has two parts, one as query and one as key, both from autodiff.
-    A token with nobody to attend to contributes 0.
+    `q` and `k`. Where nothing is said it is 0. The force has two parts, one as query and one as key, both from
+    autodiff. A token with nobody to attend to contributes 0.
 
     **Arguments:**
 
