@@ -155,13 +155,17 @@ class Attention(AbstractSynapse):
         return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/beta sum_h log sum_j exp(...)` of each token as query, `(L,)`."""
+        """`-1/beta sum_h log sum_j a_hij exp(...)` of each token as query, `(L,)`."""
+        return jnp.sum(self.per_head(g, mask), axis=0)
+
+    def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
+        """The same for every head alone, `(H, L)`."""
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1)
         # an empty row is -inf throughout; 0 in its place, so that no derivative of it can be NaN
         lse = lambda score: jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)
         lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
-        return -jnp.sum(jnp.where(some, lower, 0.0), axis=0) / self._beta
+        return -jnp.where(some, lower, 0.0) / self._beta
 
     def _offsets(self, length: int) -> Float[Array, "H L L"]:
         """`r_h(j - i)`."""

@@ -12,7 +12,7 @@ from ._probes import force_norm, learned, seen
 
 
 def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L"]]:
-    """The energy of every attention synapse, head by head: `-1/(beta kappa) log sum_j exp(...)` of each query.
+    """The energy of every attention synapse, head by head: `-1/(beta kappa) log sum_j a_hij exp(...)` of each query.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
@@ -30,13 +30,8 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
     """
     energy, g = _said(time, state, field)
 
-    def heads(synapse):
-        score = synapse.logits(g)
-        alone = ~jnp.any(jnp.isfinite(score), axis=-1)
-        lse = jax.nn.logsumexp(jnp.where(alone[..., None], 0.0, score), axis=-1)
-        return -jnp.where(alone, 0.0, lse) * synapse.query.shape[1] ** 0.5 / energy.kappa
-
-    return {name: heads(synapse) for name, synapse in energy.network.synapses.items() if isinstance(synapse, Attention)}
+    synapses = energy.network.synapses.items()
+    return {name: synapse.per_head(g) / energy.kappa for name, synapse in synapses if isinstance(synapse, Attention)}
 
 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
