@@ -118,7 +118,7 @@ def page(
 
 @eqx.filter_jit
 def _energies(field, times, states):
-    return jax.lax.map(lambda at: energy_by_token(*at, field), (times, states))
+    return jax.lax.map(lambda at: sum(energy_by_token(*at, field).values()), (times, states))
 
 
 @eqx.filter_jit
