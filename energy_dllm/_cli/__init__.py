@@ -213,7 +213,9 @@ def inspect(
     model: Model,
     /,
     *,
-    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers, or FILE.html.")] = None,
+    out: Annotated[
+        Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures and numbers, or FILE.html.")
+    ] = None,
     check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
     length: Length = 64,
