@@ -21,6 +21,7 @@ class NGram:
 
     def __init__(self, text: str, order: int = 5):
         self.order = order
+        self.test = ""  # held-out text to go with it
         self.alphabet = sorted(set(text))
         self.counts: dict[str, Counter] = defaultdict(Counter)
         for n in range(order):
@@ -56,6 +57,7 @@ def judge_of_plays(path: Path, length: int) -> tuple[NGram, dict]:
     """The judge trained on the training plays, and a row of real text: windows of the test play, judged by it."""
     texts = plays(lzma.open(path, "rt", encoding="utf-8").read())
     judge = NGram("\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST)))
+    judge.test = texts[TEST]
     windows = [texts[TEST][i : i + length] for i in range(0, 64 * 1000, 1000)]
     judged = float(np.mean([judge.bits_per_char(window) for window in windows]))
     return judge, dict(motion="real text", judged=judged, entropy=symbol_entropy(windows))

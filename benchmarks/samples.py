@@ -61,9 +61,7 @@ def main() -> None:
                     model,
                     length=options.length,
                     samples=options.samples,
-                    steps=steps,
-                    field=field,
-                    churn=churn,
+                    path=ed.flow.Diffusion(steps=steps, field=field, churn=churn),
                     frames=1,
                     seed=options.seed,
                 )

@@ -84,7 +84,7 @@ class EnergyDLLM(eqx.Module):
                 "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
             }
             network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
-            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 8)
+            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 16)
         if energy.size != tokenizer.size:
             raise ValueError(
                 f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."

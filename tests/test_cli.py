@@ -15,11 +15,13 @@ from energy_dllm._cli import COMMANDS, main
 
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--length", "8", "--steps", "2"]
+SMALL = ["--length", "8", "--rounds", "2"]
 WRITTEN = {
     "text",
     "seed",
+    "time",
     "sigma",
+    "known",
     "free_energy",
     "force_evaluations",
     "seconds",
@@ -65,14 +67,21 @@ def test_generate_json(run, model):
     assert code == 0 and set(found) >= WRITTEN
     assert found["seed"] == 3 and found["model"] == model and found["energy_dllm"] == ed.__version__
     assert len(found["text"]) == 2 and all(len(t) == 8 and t.startswith("cab") for t in found["text"])
-    assert len(found["sigma"]) == 3 and [len(path) for path in found["free_energy"]] == [3, 3]
-    assert found["force_evaluations"] > 0 and found["result"] == "reached the end of the time interval"
+    assert found["sigma"] == [None, None, 0.0] and [len(path) for path in found["free_energy"]] == [3, 3]
+    assert found["known"] == [[3 / 8, 5 / 8, 1.0]] * 2 and len(found["time"]) == 3
+    assert found["force_evaluations"] == 72 and found["result"] == "every token is written"
     again = record(run(*argv)[1])
     assert found | {"seconds": 0} == again | {"seconds": 0}
+    # every moment a line, the result the last of them
+    *moments, last = run(*argv[:-1], "--stream")[1].splitlines()
+    assert json.loads(last)["text"] == found["text"] and len(moments) == 2
+    assert [json.loads(line)["sigma"] for line in moments] == [None, 0.0]
+    assert json.loads(moments[-1])["text"] == found["text"]
 
 
 def test_generate_in_a_pipe_is_the_text_alone(run, model):
-    code, out, err = run("generate", model, *SMALL, "--field", "joint", "--churn", "0")
+    noise = ["--noise", "--steps", "2", "--field", "joint", "--churn", "0"]
+    code, out, err = run("generate", model, "--length", "8", *noise)
     assert code == 0 and len(out) == 9
     assert "2 force evaluations" in err and "reached the end" in err
 
@@ -81,7 +90,7 @@ def test_generate_on_a_terminal(run, model, monkeypatch):
     piped = run("generate", model, *SMALL, "--samples", "2")[1]
     monkeypatch.setenv("FORCE_COLOR", "1")
     code, out, _ = run("generate", model, *SMALL, "--samples", "2")
-    assert code == 0 and "sigma" in out and "evaluations" in out
+    assert code == 0 and "known" in out and "evaluations" in out
     # rich writes style by style; without its escapes the passage is the one of the pipe
     import re
 
@@ -90,9 +99,11 @@ def test_generate_on_a_terminal(run, model, monkeypatch):
 
 
 def test_infill_and_repair(run, model):
-    code, out, _ = run("infill", "ab[3]c", model, "--steps", "2", "--json")
+    asked = ["--match", ".*ca.*", "--avoid", "cc", "aa", "--temperature", "0.5", "--order", "certain"]
+    code, out, _ = run("infill", "ab[3]c", model, "--rounds", "2", *asked, "--json")
     (text,) = record(out)["text"]
     assert code == 0 and text[:2] == "ab" and text[5:] == "c" and set(record(out)) >= WRITTEN
+    assert "ca" in text and "cc" not in text and "aa" not in text
     code, out, _ = run("repair", "abc", model, "--rate", "1e-6", "--json")
     found = record(out)
     assert code == 0 and found["text"] == "abc" and found["edits"] == []
@@ -180,9 +191,18 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "BROKEN"], "truncated or not a safetensors file"),
         (["generate", "FOLDER"], "is not a file"),
         (["generate", "MODEL", "--length", "0"], "`length` is 0"),
-        (["generate", "MODEL", "--steps", "-5"], "`steps` is -5"),
+        (["generate", "MODEL", "--noise", "--steps", "-5"], "`steps` is -5"),
+        (["generate", "MODEL", "--steps", "5"], "`--steps` does not go without `--noise`"),
+        (["generate", "MODEL", "--noise", "--rounds", "5"], "`--rounds` does not go with `--noise`"),
+        (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
+        (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
+        (["generate", "MODEL", "--window", "1"], "`window` is 1"),
+        (["generate", "MODEL", "--match", "a{3}"], "matches nothing of 64 tokens; it can have 3"),
+        (["generate", "MODEL", "--match", "("], "not closed"),
+        (["generate", "MODEL", "--match", "xyz"], "not in the alphabet"),
+        (["generate", "MODEL", "--prompt", "ab", "--avoid", "ab"], "cannot be matched with what is given"),
         (["generate", "MODEL", "--samples", "0"], "`samples` is 0"),
-        (["generate", "MODEL", "--churn", "-1"], "`churn` is -1"),
+        (["generate", "MODEL", "--noise", "--churn", "-1"], "`churn` is -1"),
         (["generate", "MODEL", "--seed", "-1"], "`seed` is -1"),
         (["generate", "MODEL", "--prompt", "xyz"], "outside the alphabet"),
         (["generate", "MODEL", "--prompt", "abcabcabc", "--length", "8"], "at least one token"),

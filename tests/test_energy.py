@@ -196,25 +196,46 @@ def test_the_vocabulary_is_bayes(getkey):
     b = jax.random.normal(getkey(), (6, 5))
     prior = vocabulary.posterior(y, jnp.zeros_like(b))
     joint = prior * jnp.exp(b)
-    posterior = vocabulary.posterior(y, b)
-    assert jnp.allclose(posterior, joint / joint.sum(-1, keepdims=True))
-    # p = -dE/db, and what is told is the mean pattern
-    assert jnp.allclose(-jax.grad(lambda b: vocabulary.per_token(y, b).sum())(b), posterior)
-    assert jnp.allclose(-jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y), posterior @ vocabulary.patterns)
+    assert jnp.allclose(vocabulary.per_token(y, b), -jnp.log(joint.sum(-1)))
+    assert jnp.allclose(vocabulary.posterior(y, b), joint / joint.sum(-1, keepdims=True))
+    # p = -dE/db whatever y, and the voice is the force on y: nothing where nothing is known
+    assert jnp.allclose(-jax.grad(lambda b: vocabulary.per_token(y, b).sum())(b), vocabulary.posterior(y, b))
+    assert jnp.allclose(-jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y), vocabulary.voice(y, b))
+    assert jnp.allclose(vocabulary.voice(y, 0 * b), 0, atol=1e-12)
+
+
+def test_a_known_token_says_its_pattern(getkey):
+    vocabulary = ed.energy.Vocabulary(5, 8, key=getkey())
+    y = jax.random.normal(getkey(), (4, 8))
+    ids = jnp.array([0, 4, 2, 1])
+    b = ed.flow.Given(ids, jnp.array([True, True, False, True])).field(vocabulary.codes)
+    assert vocabulary.known(b).tolist() == [True, True, False, True]
+    assert not vocabulary.known(ed.flow.Gaussian(vocabulary.codes[ids], 0.05).field(vocabulary.codes)).any()
+    voice = jnp.where(jnp.array([True, True, False, True])[:, None], vocabulary.patterns[ids], 0.0)
+    assert jnp.allclose(vocabulary.voice(y, b), voice, atol=1e-12)
+    assert jnp.allclose(-jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y), voice, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", families.NEURONS)
-def test_what_a_token_says_is_the_gradient_of_one_convex_lagrangian(name, getkey):
-    """Law 1 with evidence: `g = grad Λ_b`, `Λ_b = Λ + kappa log sum exp(<y, U> + c + b)`, convex."""
+def test_what_a_token_says_is_the_gradient_of_one_lagrangian(name, getkey):
+    """Law 1 with evidence: `g = grad Λ_b`, `Λ_b = Λ + kappa log sum pi exp(b)`; convex for known and unknown tokens."""
     energy, y = families.make_energy(getkey(), neurons=name)
-    b = jax.random.normal(getkey(), (6, 5))
-    lagrangian = lambda y: (
-        jax.vmap(energy.network.neurons.lagrangian)(y).sum() - energy.kappa * energy.vocabulary.per_token(y, b).sum()
-    )
-    assert jnp.allclose(energy.activation(y, b), jax.grad(lagrangian)(y), atol=1e-12)
-    hessian = jax.jacfwd(lambda y: energy.activation(y, b))(y).reshape(48, 48)
-    assert jnp.allclose(hessian, hessian.T, atol=1e-12)
-    assert jnp.linalg.eigvalsh(hessian).min() >= -1e-10
+    hard = ed.flow.Given(jnp.arange(6) % 5, jnp.arange(6) % 2 == 0).field(energy.vocabulary.codes)
+
+    @jax.jit
+    def read(b):
+        def lagrangian(y):
+            own = jax.vmap(energy.network.neurons.lagrangian)(y)
+            return jnp.sum(own - energy.kappa * energy.vocabulary.per_token(y, b))
+
+        hessian = jax.jacfwd(lambda y: energy.activation(y, b))(y).reshape(48, 48)
+        return energy.activation(y, b), jax.grad(lagrangian)(y), hessian
+
+    for b in (hard, jax.random.normal(getkey(), (6, 5))):
+        g, slope, hessian = read(b)
+        assert jnp.allclose(g, slope, atol=1e-12)
+        assert jnp.allclose(hessian, hessian.T, atol=1e-12)
+    assert jnp.linalg.eigvalsh(read(hard)[2]).min() >= -1e-10
 
 
 def test_a_token_does_not_hear_its_own_evidence_from_itself(getkey):

@@ -110,9 +110,10 @@ def test_a_trained_model_is_not_needed_to_write(exact):
     tokenizer = ed.data.Characters("abcde")
     model = ed.EnergyDLLM(tokenizer, energy=exact, steps=1, key=jax.random.key(0))
     words = {tokenizer.decode(row) for row in ITEMS}
-    made = ed.generate(model, length=4, samples=6, steps=12, seed=1)  # compiled once: the hole below is as long
+    path = ed.flow.Diffusion(steps=12)
+    made = ed.generate(model, length=4, samples=6, path=path, seed=1)  # compiled once: the hole below is as long
     assert set(made.texts) <= words and len(set(made.texts)) > 1
-    assert ed.infill(model, "a[1]c[1]", samples=6, steps=12).texts[0] in {"aecb", "abcb", "aecd"}
+    assert ed.infill(model, "a[1]c[1]", samples=6, path=path).texts[0] in {"aecb", "abcb", "aecd"}
 
 
 def test_vectors_are_sequences_of_one_token(getkey):
@@ -194,6 +195,19 @@ def test_cold_flips_never_climb(getkey):
             x = one(memory, x, jax.random.key(n))
             energies.append(float(memory(x)))
         assert (np.diff(energies) <= 1e-9).all() and energies[-1] < energies[0]
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_a_data_set_is_saved_and_loaded_bitwise(exact, tmp_path):
+    """Alone, of vectors, and inside the model that speaks for it."""
+    inside = ed.EnergyDLLM(ed.data.Characters("abcde"), energy=exact, steps=1, key=jax.random.key(0))
+    vectors = ed.energy.Empirical.of_vectors(WEIGHTS[:, None] * np.eye(6, 3), weights=jnp.asarray(WEIGHTS))
+    for model in (exact, vectors, inside):
+        ed.save(tmp_path / "exact.safetensors", model)
+        loaded = ed.load(tmp_path / "exact.safetensors")
+        assert bool(eqx.tree_equal(loaded, model)) and loaded.size == model.size
 
 
 # ------------------------------------------------------------------------------------------- bad input

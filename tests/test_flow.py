@@ -189,6 +189,9 @@ def test_at_rest_the_envelope_theorem_holds_and_the_denoiser_is_a_gradient(lands
 )
 def test_relaxation_never_raises_f_and_f_falls_by_what_is_dissipated(name, neurons, getkey):
     energy, _ = families.make_energy(getkey(), neurons=neurons, synapses=("attention", "softmax memory"))
+    if neurons == "softplus":  # unbounded: coupled as strongly as the others they would run away
+        soft = jax.tree.map(lambda leaf: 0.3 * leaf, energy.network.synapses)
+        energy = eqx.tree_at(lambda e: e.network.synapses, energy, soft)
     evidence = EVIDENCE[name]()
     b = evidence.field(energy.vocabulary.codes)
 
@@ -360,7 +363,7 @@ def test_a_heavy_ball_comes_to_the_same_rest_sooner(landscape):
     assert jnp.abs(landscape.force(rest, b)).max() < 1e-9
     away = lambda steps, momentum: jnp.linalg.norm(go(steps, momentum) - rest)
     assert away(2000, 0.8) < 1e-8
-    assert away(40, 0.5) < 0.7 * away(40, 0.0)  # twice as far along
+    assert away(120, 0.5) < 0.7 * away(120, 0.0)  # twice as far along
     assert jnp.array_equal(go(20, jnp.asarray(0.0)), go(20, 0.0))  # no momentum, no difference
     with pytest.raises(ValueError, match="`momentum` is 1.0"):
         go(1, 1.0)

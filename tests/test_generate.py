@@ -24,26 +24,35 @@ def model():
     return families.small_model("abc [")
 
 
-# One relaxation inside, not ten: the laws are the same and the compiler has less to do.
+# Two relaxation steps inside, not two dozen: the laws are the same and the compiler has less to do.
 short = functools.partial(ed.flow.ProbabilityFlow, steps=2)
+noise = functools.partial(ed.flow.Diffusion, steps=STEPS, field=short)
+draws = functools.partial(ed.flow.Unmasking, rounds=STEPS, steps=2)
+PATHS = {"noise": noise, "draws": draws}
 
 
 @pytest.fixture(scope="module")
 def write(model):
-    return functools.partial(ed.generate, model, length=LENGTH, steps=STEPS, field=short, samples=3)
+    return functools.partial(ed.generate, model, length=LENGTH, samples=3, path=noise())
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def either(model, request):
+    """The same of both paths."""
+    return functools.partial(ed.generate, model, length=LENGTH, samples=3, path=PATHS[request.param]())
 
 
 @pytest.fixture(scope="module")
-def written(write):
-    return write(prompt="cab", seed=7)
+def written(either):
+    return either(prompt="cab", seed=7)
 
 
 def same(one, other):
     return one.texts == other.texts and np.allclose(one.free_energy, other.free_energy, rtol=1e-9)
 
 
-def test_same_seed_same_text(write, written):
-    again, other = write(prompt="cab", seed=7), write(prompt="cab", seed=8)
+def test_same_seed_same_text(either, written):
+    again, other = either(prompt="cab", seed=7), either(prompt="cab", seed=8)
     assert same(again, written) and (again.entropy == written.entropy).all()
     assert not same(other, written)
 
@@ -58,23 +67,93 @@ def test_prompt_is_kept_in_every_frame(model, written):
 
 def test_shapes_and_bookkeeping(model, written):
     moments = STEPS + 1
-    assert written.free_energy.shape == (3, moments) and written.sigma.shape == (moments,)
+    assert written.free_energy.shape == written.known.shape == (3, moments)
+    assert written.times.shape == written.sigma.shape == (moments,) and (np.diff(written.times) > 0).all()
     assert written.entropy.shape == written.frames.shape == (3, moments, LENGTH)
-    assert ((written.entropy >= 0) & (written.entropy <= np.log(model.size) + 1e-9)).all()
-    assert (np.diff(written.sigma) < 0).all() and np.allclose(written.sigma, np.exp(-written.times))
+    assert ((written.entropy >= -1e-9) & (written.entropy <= np.log(model.size) + 1e-9)).all()
     assert np.allclose(sum(written.terms.values()), written.free_energy, atol=1e-9)
     assert {"spring", "vocabulary", "neurons"} <= set(written.terms)
-    # Euler: one call of the field a step, two forces a call
-    assert written.force_evaluations.tolist() == [2 * STEPS] * 3
-    assert written.accepted.tolist() == [STEPS] * 3 and not written.rejected.any()
-    assert written.reason == "reached the end of the time interval" and written.seed == 7
+    assert written.accepted.tolist() == [STEPS] * 3 and not written.rejected.any() and written.seed == 7
+
+
+def test_noise_falls(write):
+    """Euler: one call of the field a step, two forces a call."""
+    written = write(prompt="cab")
+    assert (np.diff(written.sigma) < 0).all() and np.allclose(written.sigma, np.exp(-written.times))
+    assert written.force_evaluations.tolist() == [2 * STEPS] * 3 and (written.known == 3 / LENGTH).all()
+    assert written.reason == "reached the end of the time interval"
+
+
+def test_draws_stand(model):
+    """What is written becomes evidence and stays; two forces a round, and two before the first."""
+    made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", path=draws())
+    assert np.allclose(made.known, (3 + 9 * np.arange(STEPS + 1) // STEPS) / LENGTH)
+    assert made.sigma.tolist() == [np.inf] * STEPS + [0.0] and made.reason == "every token is written"
+    assert made.force_evaluations.tolist() == [2 * (STEPS + 1)] * 3
+    certain = made.entropy < 1e-6
+    assert np.allclose(certain.mean(-1), made.known) and (np.diff(certain.astype(int), axis=1) >= 0).all()
+    before, after = made.frames[:, :-1], made.frames[:, 1:]
+    assert (before == after)[certain[:, :-1]].all()
+
+
+def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
+    """The whole of it written out: in this order nothing of the draw is left open at temperature 0."""
+    path = draws(temperature=0.0, order=ed.flow.left_to_right)
+    made = ed.generate(model, length=LENGTH, path=path)
+    ids, y, place = jnp.zeros(LENGTH, int), model.energy.neutral(LENGTH), jnp.arange(LENGTH)
+    known, b = place < 0, jnp.zeros((LENGTH, model.size))
+    relax = eqx.filter_jit(lambda energy, y, b: ed.flow.relax(energy, y, b, steps=2, step=0.6))
+    for n in range(STEPS + 1):
+        if n:
+            ids = jnp.where(known, ids, jnp.argmax(model.energy.logits(y, b), axis=-1))
+        known = place < LENGTH * n // STEPS
+        b = model.field(ed.flow.Given(ids, known))
+        y = relax(model.energy, y, b)
+    assert (made.ids[0] == ids).all()
+    assert np.allclose(made.free_energy[0, -1], model.energy(y, b), rtol=1e-9)
+    log_q = jax.nn.log_softmax(model.energy.logits(y, b) - b)
+    assert np.allclose(made.confidence[0], jnp.exp(log_q)[jnp.arange(LENGTH), ids], rtol=1e-9)
+
+
+def test_corrections_forget_and_write_again(model):
+    made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", path=draws(corrections=3, forget=0.3))
+    assert made.known.shape == (3, STEPS + 4) and (made.known[:, STEPS:] == 1).all()
+    assert made.force_evaluations.tolist() == [2 * (STEPS + 1) + 4 * 3] * 3
+    before, after = made.frames[:, STEPS:-1], made.frames[:, STEPS + 1 :]
+    changed = (before != after).sum(-1)
+    assert (
+        (changed <= round(0.3 * 9)).all() and changed.any() and (made.frames[:, :, :3] == made.ids[:, None, :3]).all()
+    )
+
+
+@pytest.mark.parametrize("order", [ed.flow.at_random, ed.flow.most_certain, ed.flow.left_to_right])
+def test_orders_say_what_is_next(order):
+    log_p = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
+    score = order(jax.random.key(0), log_p, jnp.array([0, 0, 1]))
+    first = {ed.flow.most_certain: [1, 2, 0], ed.flow.left_to_right: [0, 1, 2]}
+    assert score.shape == (3,) and (order not in first or jnp.argsort(-score).tolist() == first[order])
+    assert int(jnp.argmax(ed.flow.least_likely(jax.random.key(0), log_p, jnp.array([0, 1, 1])))) == 1
+
+
+def test_blocks_continue_what_was_written(model):
+    """Windows of eight, four of them new: every one sees the end of the last, all have one shape."""
+    made = ed.generate(model, length=30, samples=2, prompt="cab", suffix="bb", window=8, path=draws(), frames=1)
+    assert all(len(t) == 30 and t.startswith("cab") and t.endswith("bb") for t in made.texts)
+    blocks = 7  # 8 + 5 * 4 + the last, moved back to fit
+    assert made.force_evaluations.tolist() == [2 * (STEPS + 1) * blocks] * 2
+    assert made.frames.shape == (2, 2 * blocks, 30) and np.isclose(made.known[:, -1], 1.0).all()
+    assert (np.diff(made.known) >= -1e-9).all() and np.isfinite(made.confidence).all()
+    # the first window is a passage of its own
+    alone = ed.generate(model, length=8, samples=2, prompt="cab", path=draws(), frames=1)
+    assert (made.ids[:, :8] == alone.ids).all()
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_it_is_solve_from_noise_to_text(model, joint):
     """The whole of it written out, one sample at a time: the batch is a loop."""
     field = ed.flow.JointFlow if joint else short
-    batch = ed.generate(model, length=LENGTH, steps=STEPS, prompt="b", churn=0.5, field=field, samples=2, seed=3)
+    path = ed.flow.Diffusion(steps=STEPS, churn=0.5, field=field)
+    batch = ed.generate(model, length=LENGTH, prompt="b", path=path, samples=2, seed=3)
     known = jnp.arange(LENGTH) < 1
     given = ed.flow.Given(jnp.where(known, 1, 0), known)
     levels = model.schedule.levels(STEPS)
@@ -88,18 +167,19 @@ def test_it_is_solve_from_noise_to_text(model, joint):
         path = ed.solve(flow, state, t0=levels[0], t1=levels[-1], levels=levels, key=k2)
         p = flow.posterior(levels[-1], path.final)
         assert (batch.ids[n] == jnp.argmax(p, axis=-1)).all()
-        assert np.allclose(batch.confidence[n], jnp.max(p, axis=-1), rtol=1e-9)
+        assert np.allclose(batch.confidence[n, 1:], jnp.max(p, axis=-1)[1:], rtol=1e-9)
 
 
-def test_a_sample_does_not_know_how_many_there_are(write, written):
-    assert write(prompt="cab", seed=7, samples=1).texts == written.texts[:1]
+def test_a_sample_does_not_know_how_many_there_are(either, written):
+    assert either(prompt="cab", seed=7, samples=1).texts == written.texts[:1]
 
 
-def test_looking_on_changes_nothing(write):
+@pytest.mark.parametrize("path", [noise(churn=0.5), draws()])
+def test_looking_on_changes_nothing(write, path):
     """Not even the noise: pieces of a motion meet the noise of the whole."""
     seen = []
-    quiet = write(seed=1, churn=0.5, frames=1)
-    watched = write(seed=1, churn=0.5, frames=2, watch=seen.append)
+    quiet = write(seed=1, path=path, frames=1)
+    watched = write(seed=1, path=path, frames=2, watch=seen.append)
     assert quiet.texts == watched.texts and np.allclose(quiet.confidence, watched.confidence, rtol=1e-9)
     assert np.allclose(quiet.free_energy[:, -1], watched.free_energy[:, -1], rtol=1e-9)
     assert quiet.force_evaluations.tolist() == watched.force_evaluations.tolist()
@@ -142,24 +222,32 @@ class Traces(list):
 
 def test_one_compile_a_shape(write):
     traces = Traces()
-    field = functools.partial(Counting, traces=traces)
-    write(field=field, churn=0.0, prompt="a", seed=0)
+    path = lambda: ed.flow.Diffusion(steps=STEPS, field=functools.partial(Counting, traces=traces))
+    write(path=path(), prompt="a", seed=0)
     first = len(traces)
-    write(field=field, churn=0.0, prompt="cab c", seed=1)
+    write(path=path(), prompt="cab c", seed=1)
     assert len(traces) == first > 0
-    write(field=field, churn=0.0, length=LENGTH + 1)
+    write(path=path(), length=LENGTH + 1)
     assert len(traces) == 2 * first
 
 
 def test_adaptive_steps(write):
     controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
-    one = write(controller=controller, solver=diffrax.Heun(), seed=2, frames=2)
+    one = write(path=noise(controller=controller, solver=diffrax.Heun()), seed=2, frames=2)
     assert one.free_energy.shape == (3, 3) and (one.accepted > 0).all()
     assert one.force_evaluations.tolist() == (4 * (one.accepted + one.rejected)).tolist()
 
 
+def test_a_solver_that_gives_up_says_so(write):
+    """What was reached is returned, every number of it finite."""
+    controller = diffrax.PIDController(rtol=1e-9, atol=1e-9, dtmin=0.5, force_dtmin=False)
+    made = write(path=noise(controller=controller, solver=diffrax.Heun()), frames=2)
+    assert "minimum step size" in made.reason and "end of" not in made.reason
+    assert np.isfinite(made.free_energy).all() and (made.frames >= 0).all() and (made.frames < 5).all()
+
+
 def test_infill_keeps_what_is_written(model):
-    filled = ed.infill(model, "ab[3]c [[[4]", steps=STEPS, samples=3, field=short)
+    filled = ed.infill(model, "ab[3]c [[[4]", samples=3, path=draws())
     for text in filled.texts:
         assert len(text) == 12 and text[:2] == "ab" and text[5:8] == "c ["
     assert filled.frames.shape == (3, STEPS + 1, 12)
@@ -190,19 +278,39 @@ def test_repair_names_its_edits(model):
     [
         ({"length": 0}, "`length` is 0"),
         ({"samples": 0}, "`samples` is 0"),
-        ({"steps": -3}, "`steps` is -3"),
         ({"frames": 0}, "`frames` is 0"),
         ({"seed": -1}, "`seed` is -1"),
-        ({"churn": -0.5}, "`churn` is -0.5"),
         ({"prompt": "abcabcabcabc"}, "`prompt` has 12 tokens and `length` is 12"),
         ({"prompt": "xyz"}, "outside the alphabet"),
-        ({"controller": diffrax.PIDController(1e-3, 1e-3), "churn": 0.5}, "beside a `controller`"),
-        ({"field": ed.flow.Relaxation}, "made a Relaxation"),
+        ({"suffix": "xyz"}, "outside the alphabet"),
+        ({"prompt": "abcabc", "suffix": "abcabc"}, "`prompt` and `suffix` have 12 tokens"),
+        ({"window": 1}, "`window` is 1"),
+        ({"path": ed.flow.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
     ],
 )
 def test_bad_input_is_named(write, wrong, words):
     with pytest.raises(ValueError, match=words):
         write(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ed.flow.Diffusion(steps=-3), "`steps` is -3"),
+        (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
+        (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),
+        (lambda: ed.flow.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
+        (lambda: ed.flow.Unmasking(rounds=0), "`rounds` is 0"),
+        (lambda: ed.flow.Unmasking(steps=0), "`steps` is 0"),
+        (lambda: ed.flow.Unmasking(step=0.0), "`step` is 0.0"),
+        (lambda: ed.flow.Unmasking(temperature=-1.0), "`temperature` is -1.0"),
+        (lambda: ed.flow.Unmasking(corrections=-1), "`corrections` is -1"),
+        (lambda: ed.flow.Unmasking(forget=0.0), "`forget` is 0.0"),
+    ],
+)
+def test_a_path_that_cannot_be_is_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize("template", ["ab[]c", "ab[x]", "ab[0]", "ab[-1]", "ab[3", "ab["])
@@ -225,9 +333,9 @@ def test_bad_texts_are_named(model):
 
 
 def test_divergence_is_said(model):
-    broken = eqx.tree_at(lambda m: m.energy.log_kappa, model, model.energy.log_kappa * jnp.nan)
+    broken = eqx.tree_at(lambda m: m.energy.network.bias, model, model.energy.network.bias * jnp.nan)
     with pytest.raises(FloatingPointError, match="the motion diverged"):
-        ed.generate(broken, length=LENGTH, steps=STEPS, field=short, samples=3)
+        ed.generate(broken, length=LENGTH, path=noise(), samples=3)
 
 
 # Levels of `solve`

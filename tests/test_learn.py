@@ -417,8 +417,11 @@ def tampered(path, change):
     ("change", "message"),
     [
         (lambda a, h: h.update(format="energy_dllm 0"), "format 'energy_dllm 0'; this version reads"),
-        (lambda a, h: a.update({"model.energy.log_kappa": np.ones(3, np.float32)}), "the file was altered"),
-        (lambda a, h: a.pop("model.energy.log_kappa"), "cannot build"),
+        (
+            lambda a, h: a.update({"model.energy.network.neurons.log_gamma": np.ones(3, np.float32)}),
+            "the file was altered",
+        ),
+        (lambda a, h: a.pop("model.energy.network.neurons.log_gamma"), "cannot build"),
         (lambda a, h: h["structure"].update({"class": "os.system"}), "does not have"),
         (lambda a, h: h["structure"].update({"class": "learn.save"}), "is not a class of"),
         (lambda a, h: h["structure"]["fields"].update(extra=1), "has fields"),

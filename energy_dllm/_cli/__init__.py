@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional
@@ -18,109 +18,13 @@ from ._check import health
 from ._compiled import remember
 from ._corpus import corpus_of
 from ._export import export
-from ._show import anatomy, emit, note, repaired, scores, summary, table, version, written
+from ._show import anatomy, emit, note, scores, table, version
+from ._write import Json, Model, Seed, generate, infill, repair
 
 
 _arg = tyro.conf.arg
-Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
 Prompt = Annotated[str, _arg(help="How the passage begins; kept exactly.")]
 Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
-Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
-_best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
-Steps = Annotated[int | None, _best(metavar="INT", help="Steps through the noise schedule: more is better and slower.")]
-Churn = Annotated[float | None, _best(metavar="FLOAT", help="Noise on the way down, 0 for none.")]
-Field = Annotated[
-    Literal["joint", "rest"] | None,
-    _best(
-        metavar="{joint,rest}",
-        help="Hidden neurons move along (one force a step), or come to rest anew at every step.",
-    ),
-]
-Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
-Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
-
-
-def generate(
-    model: Model = "shakespeare",
-    /,
-    *,
-    length: Length = 64,
-    prompt: Prompt = "",
-    samples: Samples = 1,
-    steps: Steps = None,
-    churn: Churn = None,
-    field: Field = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Write text, out of noise.
-
-    energy-dllm generate --prompt "To be" --length 128 --samples 2
-
-    energy-dllm generate my.safetensors --field joint --json
-    """
-    loaded = _load(model)
-    from .._generate import generate
-
-    options = _options(samples, steps, churn, field, seed)
-    write = functools.partial(generate, loaded, length=length, prompt=prompt, **options)
-    written(write, loaded.tokenizer, model, json)
-
-
-def infill(
-    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8].")],
-    model: Model = "shakespeare",
-    /,
-    *,
-    samples: Samples = 1,
-    steps: Steps = None,
-    churn: Churn = None,
-    field: Field = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Fill the holes of a text.
-
-    A hole is as many tokens wide as it says; a bracket that is meant as such is written [[.
-
-    energy-dllm infill "To be, or not [8]that is the question"
-    """
-    loaded = _load(model)
-    from .._generate import infill
-
-    options = _options(samples, steps, churn, field, seed)
-    written(functools.partial(infill, loaded, template, **options), loaded.tokenizer, model, json)
-
-
-def repair(
-    text: Annotated[str, Positional, _arg(metavar="TEXT", help="What was typed.")],
-    model: Model = "shakespeare",
-    /,
-    *,
-    rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
-    seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
-    json: Json = False,
-) -> None:
-    """Correct typing errors.
-
-    energy-dllm repair "To be, or mot to be, that is the qvestion"
-    """
-    loaded = _load(model)
-    from .._generate import repair
-
-    start = time.monotonic()
-    fixed = repair(loaded, text, rate=rate)
-    seconds = time.monotonic() - start
-    if not json:
-        repaired(fixed, loaded.tokenizer)
-        edits = ", ".join(f"{e.before!r} to {e.after!r} at {e.position}" for e in fixed.edits)
-        note(edits or "nothing changed")
-        note(summary(fixed.free_energy.tolist(), fixed.force_evaluations, seconds, fixed.reason))
-        return
-    record = {"text": fixed.text, "edits": [edit._asdict() for edit in fixed.edits], "seed": seed}
-    record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}
-    record |= {"force_evaluations": fixed.force_evaluations, "seconds": round(seconds, 3)}
-    emit({**record, "result": fixed.reason}, model)
 
 
 def train(
@@ -334,12 +238,3 @@ def _load(model: str, *, twins: bool = False) -> Any:
     if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
         raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
     return loaded
-
-
-def _options(samples: int, steps: int | None, churn: float | None, field: str | None, seed: int) -> dict[str, Any]:
-    """What was asked for; what was not is left to the library's own defaults."""
-    from ..flow import JointFlow, ProbabilityFlow
-
-    made = {"joint": JointFlow, "rest": ProbabilityFlow, None: None}[field]
-    options = {"samples": samples, "steps": steps, "churn": churn, "field": made, "seed": seed}
-    return {name: value for name, value in options.items() if value is not None}

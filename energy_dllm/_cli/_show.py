@@ -18,15 +18,17 @@ SHADES = ("bright_black", "magenta", "blue", "cyan", "default")
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool) -> None:
+def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool, stream: bool = False) -> None:
     """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows."""
     start = time.monotonic()
-    if json:
-        result = write()
+    if json or stream:
+        result = write(watch=_line) if stream else write()
         record = {
             "text": result.texts,
             "seed": result.seed,
-            "sigma": result.sigma.tolist(),
+            "time": result.times.tolist(),
+            "sigma": _numbers(result.sigma),
+            "known": result.known.tolist(),
             "free_energy": result.free_energy.tolist(),
             "terms": {name: term.tolist() for name, term in result.terms.items()},
             "force_evaluations": int(result.force_evaluations.max()),
@@ -48,6 +50,18 @@ def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool) -
         print("\n\n".join(result.texts))
     mean = result.free_energy.mean(axis=0)
     note(summary(mean.tolist(), int(result.force_evaluations.max()), time.monotonic() - start, result.reason))
+
+
+def _line(so_far: Any) -> None:
+    """The last moment as a line of JSON, at once."""
+    moment = {"time": float(so_far.times[-1]), "sigma": _numbers(so_far.sigma)[-1], "text": so_far.texts}
+    moment |= {"known": so_far.known[:, -1].tolist(), "free_energy": so_far.free_energy[:, -1].tolist()}
+    print(json.dumps(moment, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def _numbers(values: Any) -> list[float | None]:
+    """With nothing in place of infinity, which JSON does not have."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def emit(record: Mapping[str, Any], model: str | None) -> None:
@@ -169,8 +183,10 @@ def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
         text = _shaded(tokenizer, ids, entropy, newline="↵") or Text(tokenizer.decode(ids).replace("\n", "↵"))
         passages += [text, Text()]
     mean = so_far.free_energy.mean(axis=0)
+    noise = f"{so_far.sigma[-1]:.3f}" if math.isfinite(so_far.sigma[-1]) else "unknown or none"
     numbers = Text.assemble(
-        ("sigma ", "dim"), f"{so_far.sigma[-1]:.3f}\n",
+        ("known ", "dim"), f"{so_far.known[:, -1].mean():.0%}\n",
+        ("sigma ", "dim"), f"{noise}\n",
         ("F     ", "dim"), f"{mean[-1]:.1f} nats\n",
         ("      ", "dim"), f"{spark(mean.tolist())}\n",
         ("force ", "dim"), f"{so_far.force_evaluations.max()} evaluations",

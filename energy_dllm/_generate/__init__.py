@@ -4,6 +4,6 @@ All three hand evidence to one descent: what is written on an empty page, into t
 place of its typing errors, is where the system comes to rest.
 """
 
-from ._motion import Generation as Generation
+from ._motion import PATH as PATH, Generation as Generation
 from ._repair import Edit as Edit, Repair as Repair, repair as repair
-from ._write import generate as generate, infill as infill
+from ._write import generate as generate, infill as infill, of_template as of_template

@@ -1,6 +1,7 @@
-"""The motion that writes: from full noise down the model's schedule, one `solve`, read on the way."""
+"""The motion that writes: a path is followed from a page with holes to a text, and read on the way."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,41 +11,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
+from .._model import EnergyDLLM
 from .._types import Scalar
-from ..energy import AbstractFreeEnergy
-from ..flow import (
-    AbstractField,
-    Given,
-    JointFlow,
-    ProbabilityFlow,
-    Relaxation,
-    ReverseDiffusion,
-    Trajectory,
-    solve,
-)
+from ..energy import AbstractFreeEnergy, Language
+from ..flow import AbstractEvidence, AbstractPath, Page, Trajectory, Unmasking, allowed
 
 
-FIELD: Callable[[AbstractFreeEnergy, Given], AbstractField] = ProbabilityFlow
-STEPS = 24
-CHURN = 0.0
+ENDED = "reached the end of the time interval"
+PATH = Unmasking()
 FRAMES = 32
-"""What `generate` and `infill` do where nothing is said, decided here and nowhere else: the motion, its steps
-through the noise schedule, the noise that keeps it from committing early, how many moments are recorded."""
+WINDOW = 64
+"""How `solve` says that it got there; and what `generate` and `infill` do where nothing is said, decided here and
+nowhere else: the path, how many moments are recorded, how many tokens are written at once."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generation:
-    """What `generate` and `infill` return: `N` passages, and `T` moments on the way, from noise to text.
+    """What `generate` and `infill` return: `N` passages, and `T` moments on the way from nothing to text.
 
     - `texts`: the passages.
-    - `ids (N, L)` and `confidence (N, L)`: their tokens, and the posterior probability of each.
-    - `times (T,)`, `sigma (T,)`: the recorded noise times `s = -log sigma` and noise levels.
+    - `ids (N, L)` and `confidence (N, L)`: their tokens, and how probable each is to the others: its posterior
+      probability without what was given or written of itself.
+    - `times (T,)`: the recorded times: noise time `s = -log sigma`, or relaxation time `t` where tokens are unmasked.
+    - `sigma (T,)`: the noise level of the noisiest token; infinite while a token is not known at all.
+    - `known (N, T)`: the share of the tokens that stand for certain.
     - `free_energy (N, T)`: `F` in nats. `terms`: its parts by name, each `(N, T)`.
     - `frames (N, T, L)`, `entropy (N, T, L)`: the likeliest tokens, and the entropy of the posterior in nats.
     - `force_evaluations (N,)`: of the motion; those spent on reading it are not counted.
-    - `accepted (N,)`, `rejected (N,)`: steps of the solver.
+    - `accepted (N,)`, `rejected (N,)`: steps of the solver, or rounds.
     - `reason`: why it stopped, in words.
     - `seed`: what it was drawn with.
+
+    A passage that is written block by block has the moments of all blocks one after another, times and free energies
+    being those of each block; what no block has come to yet has the entropy of an empty page.
     """
 
     texts: list[str]
@@ -52,6 +51,7 @@ class Generation:
     confidence: Float[np.ndarray, "N L"]
     times: Float[np.ndarray, " T"]
     sigma: Float[np.ndarray, " T"]
+    known: Float[np.ndarray, "N T"]
     free_energy: Float[np.ndarray, "N T"]
     terms: dict[str, Float[np.ndarray, "N T"]]
     frames: Integer[np.ndarray, "N T L"]
@@ -63,119 +63,140 @@ class Generation:
     seed: int
 
 
-def write(model, given, samples, steps, churn, field, solver, controller, frames, seed, watch) -> Generation:
-    positive(samples=samples, steps=steps, frames=frames)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` is {seed}; expected an integer of at least 0 and below 2**32.")
-    if churn is None:
-        churn = CHURN if solver is None and controller is None else 0.0
-    if churn and controller is not None:
-        raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
-    flow = (FIELD if field is None else field)(model.energy, given)
-    if isinstance(flow, Relaxation):
-        raise ValueError("`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike.")
-    if churn:
-        flow = ReverseDiffusion(flow, churn=churn)  # pyright: ignore[reportArgumentType]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """What was read of one window, as numpy arrays, samples first; `clock` and `sigma` by moment."""
 
-    levels = model.schedule.levels(steps).astype(model.energy.vocabulary.codes.dtype)
+    clock: Float[np.ndarray, " T"]
+    sigma: Float[np.ndarray, " T"]
+    read: dict[str, Any]
+    forces: Integer[np.ndarray, " N"]
+    accepted: Integer[np.ndarray, " N"]
+    rejected: Integer[np.ndarray, " N"]
+    reasons: tuple[str, ...]
+
+
+def follow(
+    path: AbstractPath,
+    model: EnergyDLLM,
+    energy: AbstractFreeEnergy,
+    page: Page,
+    ids: Integer[np.ndarray, "N L"],
+    starts: Integer[np.ndarray, " N"],
+    keys: Array,
+    frames: int,
+    watch: Callable[[Moments], object] | None,
+) -> Moments:
+    """One window, along the path, for every sample: its given tokens `ids`, and where its automaton stands."""
+    dtype = energy.vocabulary.codes.dtype
+    clock = path.clock(model.schedule).astype(dtype)
+    sigma = np.asarray(path.sigma(clock))
+    steps = clock.shape[0] - 1
     # equally many steps between moments, as nearly as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
-    keys = jax.vmap(lambda n: jax.random.split(jax.random.fold_in(jax.random.key(seed), n)))(jnp.arange(samples))
-    state, first = _begin(flow, given, levels[0], keys[:, 0])
-    paths = []
-    for piece in pieces:
-        stretch, inner = levels[piece[0] : piece[-1] + 1], levels[piece[1:-1]]
-        path = _move(flow, given, state, stretch, inner, keys[:, 1], solver, controller)
-        state = jax.tree.map(lambda leaf: leaf[:, -1], path.states)
-        paths.append(path)
-        if watch is not None:
-            watch(_gather(model, levels[marks[: len(paths) + 1]], first, paths, seed))
-    return _gather(model, levels[marks], first, paths, seed)
+    where = jnp.asarray(ids), jnp.asarray(starts)
+    state, first, forces = _begin(path, energy, page, *where, clock[0], keys[:, 0])
+    parts: list[Trajectory] = []
 
-
-def _gather(model, times, first, paths, seed) -> Generation:
-    """The first moment and those of all pieces so far, as numpy arrays, samples first."""
-    moments = [first, *(path.probes["moment"] for path in paths)]
-    moment = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *moments)
-    last = jax.tree.map(np.asarray, paths[-1])
-    samples = moment["ids"].shape[0]
-    reasons = dict.fromkeys(jax.tree.map(lambda leaf, n=n: leaf[n], last).reason for n in range(samples))
-    free_energy = np.sum(list(moment["terms"].values()), axis=0)
-    finite(free_energy[:, -1], "use more `steps`, or a `field` with a smaller rate or step")
-    frames = moment["ids"].astype(int)
-    ids = frames[:, -1]
-    return Generation(
-        texts=[model.decode(row) for row in ids],
-        ids=ids,
-        confidence=moment["confidence"][:, -1],
-        times=np.asarray(times),
-        sigma=np.exp(-np.asarray(times)),
-        free_energy=free_energy,
-        terms=moment["terms"],
-        frames=frames,
-        entropy=moment["entropy"],
-        force_evaluations=np.sum([path.force_evaluations for path in paths], axis=0),
-        accepted=np.sum([path.accepted for path in paths], axis=0),
-        rejected=np.sum([path.rejected for path in paths], axis=0),
-        reason="; ".join(reasons),
-        seed=seed,
-    )
-
-
-@eqx.filter_jit
-def _begin(field: AbstractField, given: Given, time: Scalar, keys: Array) -> tuple[PyTree[Array], PyTree[Array]]:
-    """For every key a state of full noise around the mean code, and how it reads."""
-    energy = field.energy
-    y = energy.neutral(given.length)
-    mean = energy.denoised(y, given.field(energy.vocabulary.codes))
-    flow = field.flow if isinstance(field, ReverseDiffusion) else field
-
-    def one(key):
-        x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        state = (x, y) if isinstance(flow, JointFlow) else x
-        moment = read(time, state, field, given)
-        return state, jax.tree.map(lambda leaf: leaf[None], moment)
-
-    return jax.vmap(one)(keys)
-
-
-@eqx.filter_jit
-def _move(field, given, states, levels, times, keys, solver, controller) -> Trajectory:
-    """From one level to another, recording in between at `times`; one motion for every key."""
-    clock = {"levels": levels} if controller is None else {"controller": controller}
-
-    def one(state, key):
-        return solve(
-            field,
-            state,
-            t0=levels[0],
-            t1=levels[-1],
-            solver=solver,
-            times=times if times.shape[0] else None,
-            probes={"moment": lambda time, state, field: read(time, state, field, given)},
-            key=key,
-            **clock,
+    def gather() -> Moments:
+        read = jax.tree.map(
+            lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1),
+            *[first, *(part.probes["moment"] for part in parts)],
+        )
+        read = _reached(read)
+        there = marks[: read["ids"].shape[1]]
+        results = jax.tree.map(np.asarray, parts[-1])
+        # every way it ended, once
+        _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
+        return Moments(
+            clock=np.asarray(clock)[there],
+            sigma=sigma[there],
+            read=read,
+            forces=np.asarray(forces) + np.sum([part.force_evaluations for part in parts], axis=0),
+            accepted=np.sum([part.accepted for part in parts], axis=0),
+            rejected=np.sum([part.rejected for part in parts], axis=0),
+            reasons=tuple(path.ending if reason == ENDED else reason for reason in reasons),
         )
 
-    return eqx.filter_vmap(one)(states, keys)
+    for piece in pieces:
+        numbers = np.arange(piece[0], piece[-1] + 1)
+        inner = tuple((piece[1:-1] - piece[0]).tolist())
+        part = _move(path, energy, page, *where, state, clock[numbers], jnp.asarray(numbers), inner, keys[:, 1])
+        state = jax.tree.map(lambda leaf: leaf[:, -1], part.states)
+        parts.append(part)
+        if watch is not None:
+            watch(gather())
+    return gather()
 
 
-def read(time: Scalar, state: PyTree[Array], field: AbstractField, given: Given | None) -> dict[str, Any]:
-    """A probe: likeliest tokens, how sure they are, and every term of `F`, at one moment."""
-    evidence = field.evidence(time, state)
-    b = evidence.field(field.energy.vocabulary.codes)
-    y = field.hidden(time, state)
-    log_p = jax.nn.log_softmax(field.energy.logits(y, b), axis=-1)
-    ids = jnp.argmax(log_p, axis=-1)
-    if given is not None:  # to the letter, however strong the pull of the others
-        ids = jnp.where(given.known, given.ids.astype(ids.dtype), ids)
-    terms = field.energy.terms(y, b, spring=evidence.spring())
+def _reached(read: dict[str, Any]) -> dict[str, Any]:
+    """Moments that were never reached, as the solver gave up before, read as the last one that was."""
+    there = np.isfinite(read["ids"][..., 0])
+    if there.all():
+        return read
+    # the last record is where the motion stopped, and always there
+    samples, moments = there.shape
+    index = np.where(there, np.arange(moments), moments - 1)
+    return jax.tree.map(lambda leaf: leaf[np.arange(samples)[:, None], index], read)
+
+
+@eqx.filter_jit
+def _begin(
+    path: AbstractPath, energy: AbstractFreeEnergy, page: Page, ids: Array, starts: Array, time: Scalar, keys: Array
+) -> PyTree[Array]:
+    """For every key the state at the beginning, how it reads, and what it took."""
+
+    def one(ids, start, key):
+        here = page.at(ids, start)
+        state, moment, forces = path.begin(energy, here, time, functools.partial(read, energy), key=key)
+        return state, jax.tree.map(lambda leaf: leaf[None], moment), forces
+
+    return jax.vmap(one)(ids, starts, keys)
+
+
+@eqx.filter_jit
+def _move(path, energy, page, ids, starts, states, clock, numbers, inner, keys) -> Trajectory:
+    """From one time to another, recording in between; one motion for every key."""
+
+    def one(ids, start, state, key):
+        here = page.at(ids, start)
+        return path.move(energy, here, state, clock, numbers, inner, functools.partial(read, energy), key=key)
+
+    return eqx.filter_vmap(one)(ids, starts, states, keys)
+
+
+def read(
+    energy: AbstractFreeEnergy,
+    evidence: AbstractEvidence,
+    y: Float[Array, "L D"],
+    page: Page | None,
+    language: Language | None = None,
+) -> dict[str, Any]:
+    """Likeliest tokens, how sure they are, and every term of `F`, at one moment."""
+    codes = energy.vocabulary.codes
+    b = evidence.field(codes)
+    logits = energy.logits(y, b)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    ids, log_q = jnp.argmax(log_p, axis=-1), log_p
+    known = jnp.zeros((), log_p.dtype)
+    plain = b if page is None else page.field(codes)
+    language = language if page is None else page.language
+    if language is not None:
+        ids = language.best(jnp.where(allowed(plain), log_p, -1e30)).astype(ids.dtype)
+    if page is not None:
+        # to the letter, however strong the pull of the others
+        ids = jnp.where(page.given.known, page.given.ids.astype(ids.dtype), ids)
+        log_q = jax.nn.log_softmax(logits - plain, axis=-1)
+        known = jnp.mean(page.given.known, dtype=log_p.dtype)
+    terms = energy.terms(y, b, spring=evidence.spring())
     return {
         # as floats: moments that are never reached are marked with inf, which integers do not have
         "ids": ids.astype(log_p.dtype),
-        "confidence": jnp.exp(jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]),
+        "confidence": jnp.exp(jnp.take_along_axis(log_q, ids[:, None], axis=-1)[:, 0]),
         "entropy": -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
+        "known": known,
         "terms": {name: jnp.sum(term) for name, term in terms.items()},
     }
 

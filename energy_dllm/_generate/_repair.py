@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from .._model import EnergyDLLM
-from ..energy import AbstractFreeEnergy
-from ..flow import Relaxation, SteadyState, Trajectory, Typo, solve
+from ..energy import AbstractFreeEnergy, Language, Steered, Wish
+from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
+from ._asked import agree, behind, sorted_out
 from ._motion import FRAMES, finite, positive, read
 
 
@@ -52,6 +53,8 @@ def repair(
     text: str,
     *,
     rate: float = 0.1,
+    evidence: AbstractEvidence | None = None,
+    wish: Wish | None = None,
     time: float | None = None,
     stop: SteadyState | None = None,
     frames: int = FRAMES,
@@ -64,14 +67,16 @@ def repair(
 
     - `text`: what was typed.
     - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
+    - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
+    - `wish`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
     - `stop`: what counts as rest; default `SteadyState(1e-2)`.
     - `frames`: moments to record, denser at the beginning.
 
     **Returns:** a `Repair`.
 
-    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1) or a
-    `time` that is not positive; `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1), a
+    `time` that is not positive or evidence that contradicts itself; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -91,7 +96,15 @@ def repair(
     if not end > 0:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
-    path = _relax(model.energy, Typo(seen, rate), end, frames, stop)
+    others, matching = sorted_out(evidence, seen.shape[0])
+    known = Typo(seen, rate) if others is None else Typo(seen, rate) + others
+    agree(model, [("", known)])
+    language = None
+    if matching is not None:
+        behind(matching, np.asarray(model.field(known)))
+        language = Language.of(matching.acceptor)
+    energy = model.energy if wish is None else Steered(model.energy, wish)
+    path = _relax(energy, known, language, end, frames, stop)
     # moments after it came to rest were never reached
     moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
     terms = moments["terms"]
@@ -116,10 +129,17 @@ def repair(
 
 
 @eqx.filter_jit
-def _relax(energy: AbstractFreeEnergy, seen: Typo, end: float, frames: int, stop: SteadyState) -> Trajectory:
+def _relax(
+    energy: AbstractFreeEnergy,
+    seen: AbstractEvidence,
+    language: Language | None,
+    end: float,
+    frames: int,
+    stop: SteadyState,
+) -> Trajectory:
     """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
     times = end * (jnp.arange(frames) / frames) ** 2
-    probes = {"moment": lambda time, state, field: read(time, state, field, None)}
+    probes = {"moment": lambda time, state, field: read(energy, seen, state, None, language)}
     return solve(
         Relaxation(energy, seen),
         energy.neutral(seen.length),

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from .._model import EnergyDLLM
-from ..energy import AbstractFreeEnergy
-from ..flow import AbstractField, Given
-from ._motion import FRAMES, STEPS, Generation, positive, write
+from ..energy import Wish
+from ..flow import AbstractEvidence, AbstractPath, Given
+from ._blocks import write
+from ._motion import FRAMES, PATH, Generation, positive
 
 
 def generate(
@@ -18,46 +18,45 @@ def generate(
     *,
     length: int = 64,
     prompt: str = "",
+    suffix: str = "",
     samples: int = 1,
-    steps: int = STEPS,
-    churn: float | None = None,
-    field: Callable[[AbstractFreeEnergy, Given], AbstractField] | None = None,
-    solver: Any = None,
-    controller: Any = None,
+    path: AbstractPath = PATH,
+    evidence: AbstractEvidence | None = None,
+    wish: Wish | None = None,
+    window: int | None = None,
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
 ) -> Generation:
-    """Write passages: noise falls, the system descends, what it settles on is the text.
-
-    From `x = mean code + sigma_max * noise` along the model's noise schedule to `argmax p` at its end.
+    """Write passages: step by step more is known, the system descends, what it settles on is the text.
 
     Main arguments:
 
-    - `length`: tokens of a passage `L`, the prompt among them.
-    - `prompt`: how the passage begins; kept exactly.
+    - `length`: tokens of a passage `L`, prompt and suffix among them.
+    - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
-    - `steps`: steps through the noise schedule, equal in information: more is better and slower.
+    - `path`: from nothing to text, with its budget and its temperature: `flow.Unmasking(rounds=24)`, which draws tokens
+      that become evidence, or `flow.Diffusion(steps=24)`, in which noise falls. By default what was measured to
+      write best.
     - `seed`: of all randomness.
 
     Other arguments:
 
-    - `churn`: noise on the way down, 0 for none (see `flow.ReverseDiffusion`); by default what was measured
-      to write best, and none beside a `solver` or `controller` of your own.
-    - `field`: makes the motion from a landscape and what is given: `flow.ProbabilityFlow`, `flow.JointFlow`,
-      `functools.partial(flow.ProbabilityFlow, steps=20)`, or one of your own that moves `x`; by default what
-      was measured to write best.
-    - `solver`: any diffrax solver; default Euler.
-    - `controller`: any diffrax step size controller in place of the schedule's `steps`.
+    - `evidence`: what else is known of the `L` tokens, any evidence of the room `flow`, added up: `flow.Allowed`,
+      `flow.Likelihood`, `flow.Matching` for a regular expression or words to avoid.
+    - `wish`: an energy that is added, any differentiable scalar of the posterior: `3.0 * energy.Wish(...)`. Where the
+      passage is written block by block, each window has it.
+    - `window`: tokens that are written at once. A longer passage is written block by block, each with what stands
+      before it in the window (half of it) as given. Default: all at once up to 128 tokens, windows of 64 beyond.
     - `frames`: at most so many moments are recorded after the start, the end among them.
     - `watch`: called after every recorded moment with the `Generation` so far. The motion does not notice,
       unless it has a `controller`, which then starts anew at every moment.
 
     **Returns:** a `Generation`.
 
-    **Raises:** `ValueError` for sizes that are not positive, a prompt that leaves no token to write or has
-    characters unknown to the model, noise with a `controller`, or a field that does not move `x`;
-    `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
+    characters unknown to the model, evidence that contradicts other evidence (it says which), or a field that does not
+    move `x`; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -65,19 +64,37 @@ def generate(
     import jax, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
-    written = ed.generate(model, length=12, prompt="cab", steps=4)
+    written = ed.generate(model, length=12, prompt="cab", path=ed.flow.Unmasking(rounds=4))
     assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
     ```
     """
     positive(length=length)
-    ids = model.encode(prompt)
-    if ids.shape[0] >= length:
+    ids, end = model.encode(prompt), model.encode(suffix)
+    fixed = ids.shape[0] + end.shape[0]
+    if fixed >= length:
+        both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
+        have, leave = ("has", "leaves") if " and " not in both else ("have", "leave")
         raise ValueError(
-            f"`prompt` has {ids.shape[0]} tokens and `length` is {length}; expected a prompt that leaves at "
-            f"least one token to write, so make `length` at least {ids.shape[0] + 1}."
+            f"{both} {have} {fixed} tokens and `length` is {length}; expected what {leave} at "
+            f"least one token to write, so make `length` at least {fixed + 1}."
         )
-    given = Given(jnp.pad(ids, (0, length - ids.shape[0])), jnp.arange(length) < ids.shape[0])
-    return write(model, given, samples, steps, churn, field, solver, controller, frames, seed, watch)
+    place = jnp.arange(length)
+    given = Given(
+        jnp.concatenate([ids, jnp.zeros(length - fixed, int), end]).astype(jnp.int32),
+        (place < ids.shape[0]) | (place >= length - end.shape[0]),
+    )
+    return write(
+        model,
+        given,
+        path=path,
+        evidence=evidence,
+        wish=wish,
+        window=window,
+        samples=samples,
+        frames=frames,
+        seed=seed,
+        watch=watch,
+    )
 
 
 def infill(
@@ -85,11 +102,10 @@ def infill(
     template: str,
     *,
     samples: int = 1,
-    steps: int = STEPS,
-    churn: float | None = None,
-    field: Callable[[AbstractFreeEnergy, Given], AbstractField] | None = None,
-    solver: Any = None,
-    controller: Any = None,
+    path: AbstractPath = PATH,
+    evidence: AbstractEvidence | None = None,
+    wish: Wish | None = None,
+    window: int | None = None,
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
@@ -100,7 +116,7 @@ def infill(
 
     - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). A
       bracket that is meant as such is written `[[`.
-    - all others: as in `generate`.
+    - all others: as in `generate`; evidence is about all tokens, those outside of the holes too.
 
     **Returns:** a `Generation`, in which everything outside of the holes is kept exactly.
 
@@ -112,17 +128,33 @@ def infill(
     import jax, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
-    text = ed.infill(model, "abc [3] cab", steps=4).texts[0]
+    text = ed.infill(model, "abc [3] cab", path=ed.flow.Unmasking(rounds=3)).texts[0]
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
+    given = of_template(model, template)
+    return write(
+        model,
+        given,
+        path=path,
+        evidence=evidence,
+        wish=wish,
+        window=window,
+        samples=samples,
+        frames=frames,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def of_template(model: EnergyDLLM, template: str) -> Given:
+    """What a template gives, and its holes."""
     ids, known = [], []
     for piece in _pieces(template):
         tokens = np.zeros(piece, int) if isinstance(piece, int) else np.asarray(model.encode(piece))
         ids.append(tokens)
         known.append(np.full(tokens.shape, isinstance(piece, str)))
-    given = Given(jnp.asarray(np.concatenate(ids)), jnp.asarray(np.concatenate(known)))
-    return write(model, given, samples, steps, churn, field, solver, controller, frames, seed, watch)
+    return Given(jnp.asarray(np.concatenate(ids), jnp.int32), jnp.asarray(np.concatenate(known)))
 
 
 def _pieces(template: str) -> list[str | int]:

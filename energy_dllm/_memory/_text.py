@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Integer, UInt
 
 from ..data import AbstractTokenizer, Characters
 from ..energy import Chain, Lines
-from ..flow import FORBIDDEN, AbstractEvidence, Likelihood
+from ..flow import AbstractEvidence, Likelihood
 from ._grams import signatures
 from ._recall import CLEAN, GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
 from ._store import columns_of, counts_of, lengths_of, weights_of
@@ -250,7 +250,7 @@ class TextMemory(eqx.Module):
         ```
         """
         p, p_0 = _marginals(self.energy, self._field(evidence))
-        tiny = np.exp(FORBIDDEN)
+        tiny = 1e-13
         return Likelihood(jnp.log(p + tiny) - jnp.log(p_0 + tiny))
 
     def _energy(self, numbers: Integer[np.ndarray, " K"], room: int | None = None) -> Lines:

@@ -1,5 +1,6 @@
 """Strings to ids and back, and the texts to learn from. Needs numpy only: nothing here imports JAX."""
 
+from ._acceptor import Acceptor as Acceptor
 from ._corpus import Corpus as Corpus, read_text as read_text
 from ._docs import docs_corpus as docs_corpus
 from ._grammar import Grammar as Grammar, grammar_corpus as grammar_corpus

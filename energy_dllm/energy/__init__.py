@@ -7,7 +7,15 @@ from ._features import (
     PositiveFeatureMemory as PositiveFeatureMemory,
     TrigonometricFeatureMemory as TrigonometricFeatureMemory,
 )
+from ._hypergraph import (
+    ConvolutionalSynapse as ConvolutionalSynapse,
+    DenseSynapse as DenseSynapse,
+    Hyperedge as Hyperedge,
+    Hypergraph as Hypergraph,
+    Layer as Layer,
+)
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
+from ._language import Language as Language
 from ._lines import Chain as Chain, Lines as Lines
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
@@ -36,6 +44,7 @@ from ._states import (
     AbstractSoftMinimum as AbstractSoftMinimum,
     AbstractSum as AbstractSum,
 )
+from ._steered import Steered as Steered, Wish as Wish
 from ._sums import (
     ExponentialMemory as ExponentialMemory,
     HopfieldMemory as HopfieldMemory,

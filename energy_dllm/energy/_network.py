@@ -69,15 +69,18 @@ class Network(eqx.Module):
 class FreeEnergy(AbstractFreeEnergy):
     """The free energy `F` of a passage: hidden network plus vocabulary.
 
-    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`
+    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w pi_iw exp(b_iw)`
 
-    What a token hears is `y`, what it says is `g = grad Λ(y) + kappa sum_w p_w U_w`: its neurons, and the tokens it may
-    be. Both are one gradient, that of the Lagrangian `Λ_b(y) = Λ(y) + kappa log sum_w exp(<y, U_w> + c_w + b_w)`: the
-    vocabulary is a layer of neurons, and evidence is their threshold. It is said to the others and not to itself, so
-    that a token's prior, `softmax(<y, U> + c)`, does not count its own evidence.
+    What a token hears is `y`: the others' context, whose prior is `pi = softmax(<y, U> + c)`. What it says is `g`, its
+    neurons and its voice, `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`: what is known of it beyond what the context
+    knew. A token about which nothing is known has no voice; a known one has no prior to be measured against (in `F`
+    too, `-<y_i, U_w> - c_w`) and says its pattern, `kappa U_w`. Neurons and voice are one gradient, that of
+    `Λ_b = Λ + kappa log sum_w pi_w exp(b_w)`: the vocabulary is a layer of neurons, evidence is their threshold. It is
+    told to the others and not to itself, so that no prior counts its own evidence.
 
     The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape, on which
-    only the evidence `b` changes.
+    only the evidence `b` changes. `Λ_b` is convex where every token is known or unknown, and there `F` cannot rise;
+    under soft evidence it can be dented where the context is less certain than the evidence.
 
     **Arguments:**
 
@@ -134,9 +137,9 @@ class FreeEnergy(AbstractFreeEnergy):
         return jnp.zeros((length, self.dim), self.network.bias.dtype)
 
     def activation(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L D"]:
-        """`g = grad Λ(y) + kappa sum_w p_w U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
+        """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
         self._check(y, b)
-        return self.network.activation(y) + self.kappa * self.posterior(y, b) @ self.vocabulary.patterns
+        return self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b)
 
     def terms(
         self,

@@ -82,7 +82,9 @@ class Softmax(AbstractNeurons):
 
 
 class LayerNorm(AbstractNeurons):
-    """Layer norm: `Λ = D gamma sqrt(var(y) + epsilon)`, `g = gamma (y - mean(y)) / sqrt(var(y) + epsilon)`.
+    """Layer norm: `g = gamma (y - mean(y)) / sqrt(var(y) + epsilon)`.
+
+    `Λ = D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`.
 
     `gamma` is one scalar: a vector of gains has no Lagrangian. `epsilon` is real and learnable: of order 1 it
     bounds the gain `dg/dy <= gamma / sqrt(epsilon)`, so that weak states are not amplified to full strength.
@@ -114,13 +116,14 @@ class LayerNorm(AbstractNeurons):
         self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
-        """`D gamma sqrt(var(y) + epsilon)`."""
-        scale = jnp.sqrt(jnp.var(y) + jnp.exp(self.log_epsilon))
-        return y.size * jnp.exp(self.log_gamma) * scale
+        """`D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`, 0 at 0, with all digits of a small state."""
+        return y.size * jnp.exp(self.log_gamma) * _risen(jnp.var(y), self.log_epsilon)
 
 
 class Spherical(AbstractNeurons):
-    """Neurons inside a ball: `Λ = gamma sqrt(|y|^2 + epsilon)`, `g = gamma y / sqrt(|y|^2 + epsilon)`.
+    """Neurons inside a ball: `g = gamma y / sqrt(|y|^2 + epsilon)`.
+
+    `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`.
 
     **Arguments:**
 
@@ -149,8 +152,8 @@ class Spherical(AbstractNeurons):
         self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
-        """`gamma sqrt(|y|^2 + epsilon)`."""
-        return jnp.exp(self.log_gamma) * jnp.sqrt(jnp.sum(y**2) + jnp.exp(self.log_epsilon))
+        """`gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`."""
+        return jnp.exp(self.log_gamma) * _risen(jnp.sum(y**2), self.log_epsilon)
 
 
 class Tanh(AbstractNeurons):
@@ -240,6 +243,12 @@ def _integrated_softplus(z: Float[Array, " D"]) -> Float[Array, " D"]:
 
     integral.defjvps(lambda dz, _, z: jax.nn.softplus(z) * dz)
     return integral(z)
+
+
+def _risen(square: Scalar, log_epsilon: Scalar) -> Scalar:
+    """`sqrt(square + epsilon) - sqrt(epsilon)` without the difference."""
+    epsilon = jnp.exp(log_epsilon)
+    return square / (jnp.sqrt(square + epsilon) + jnp.sqrt(epsilon))
 
 
 def _positive(name: str, value: float) -> Float[Array, ""]:

@@ -83,10 +83,10 @@ class Pairwise(AbstractSynapse):
 class Attention(AbstractSynapse):
     """Energy attention: every token is an associative memory of all the others.
 
-    `E = -1/beta sum_h sum_i log sum_(j != i) exp(beta <q_hi, k_hj> + r_h(j - i))`, `beta = 1/sqrt(K)`,
-    `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on `q` and `k`.
-    The force has two parts, one as query and one as key, both from autodiff. A token with nobody to attend to
-    contributes 0.
+    `E = -1/beta sum_h sum_i log sum_(j != i) a_hij exp(beta <q_hi, k_hj>)`, `a_hij = softmax_j(r_h(j - i))`,
+    `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
+    `q` and `k`. Where nothing is said it is 0. The force has two parts, one as query and one as key, both from autodiff.
+    A token with nobody to attend to contributes 0.
 
     **Arguments:**
 
@@ -145,10 +145,7 @@ class Attention(AbstractSynapse):
         k = einsum(g, self.keys, "l d, h k d -> h l k")
         if self.rotary:
             q, k = _rotate(q), _rotate(k)
-        reach = self.bias.shape[1] // 2
-        place = jnp.arange(length)
-        offset = jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach
-        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self.bias[:, offset]
+        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
         return jnp.where(_others(length, mask), score, -jnp.inf)
 
     def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
@@ -162,8 +159,15 @@ class Attention(AbstractSynapse):
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1)
         # an empty row is -inf throughout; 0 in its place, so that no derivative of it can be NaN
-        lse = jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)
-        return -jnp.sum(jnp.where(some, lse, 0.0), axis=0) / self._beta
+        lse = lambda score: jax.nn.logsumexp(jnp.where(some[:, None], score, 0.0), axis=-1)
+        lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
+        return -jnp.sum(jnp.where(some, lower, 0.0), axis=0) / self._beta
+
+    def _offsets(self, length: int) -> Float[Array, "H L L"]:
+        """`r_h(j - i)`."""
+        reach = self.bias.shape[1] // 2
+        place = jnp.arange(length)
+        return self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
 
     @property
     def _beta(self) -> float:

@@ -4,16 +4,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from einops import einsum
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._types import Key
+
+
+# Nats. Gaussian noise of sigma > 0.045 never says so much, a given token always does (`flow.FORBIDDEN`).
+CERTAIN = 500.0
 
 
 class Vocabulary(eqx.Module):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
-    `E = -sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`. Prior and evidence add up as Bayes says: `p = softmax(<y, U> +
-    c + b)`, and `-dE/dy_i = sum_w p_iw U_w` is what token `i` may be, told to all others.
+    `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<y_i, U> + c)`: minus the log-likelihood of the evidence
+    under the prior the context holds. Prior and evidence add up as Bayes says, `p = softmax(<y, U> + c + b)`, and
+    `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` is the token's voice: what is known of it beyond what was expected. A token
+    whose evidence leaves one candidate is known; it keeps no prior, `E_i = -<y_i, U_w> - c_w - b_iw`, and its voice is
+    its pattern.
 
     `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
     `U_w` the neurons hear and say.
@@ -53,9 +60,21 @@ class Vocabulary(eqx.Module):
         """`<y_i, U_w> + c_w + b_iw`, the log posterior `(L, V)` up to a constant per token."""
         return einsum(y, self.patterns, "l d, v d -> l v") + self.prior + b
 
+    def known(self, b: Float[Array, "L V"]) -> Bool[Array, " L"]:
+        """Whether the evidence leaves one candidate, all others being `CERTAIN` nats or more below it `(L,)`."""
+        return jnp.sum(b > jnp.max(b, axis=-1, keepdims=True) - CERTAIN, axis=-1) == 1
+
     def per_token(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, " L"]:
-        """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`."""
-        return -jax.nn.logsumexp(self.logits(y, b), axis=-1)
+        """`-log sum_w pi_iw exp(b_iw)`, nats `(L,)`; of a known token `-<y_i, U_w> - c_w - b_iw`."""
+        prior = self.logits(y, jnp.zeros_like(b))
+        expected = jnp.where(self.known(b), 0.0, jax.nn.logsumexp(prior, axis=-1))
+        return expected - jax.nn.logsumexp(prior + b, axis=-1)
+
+    def voice(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L D"]:
+        """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
+        prior = self.logits(y, jnp.zeros_like(b))
+        expected = jnp.where(self.known(b)[:, None], 0.0, jax.nn.softmax(prior, axis=-1))
+        return (jax.nn.softmax(prior + b, axis=-1) - expected) @ self.patterns
 
     def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`p = softmax(<y, U> + c + b)`, the posterior over tokens `(L, V)`."""

@@ -17,6 +17,10 @@ from ._field import (
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._layers import LayerRelaxation as LayerRelaxation
+from ._matching import Matching as Matching
+from ._page import Page as Page, allowed as allowed
+from ._path import AbstractPath as AbstractPath, Diffusion as Diffusion
 from ._relax import relax as relax
 from ._schedule import (
     AbstractSchedule as AbstractSchedule,
@@ -26,3 +30,11 @@ from ._schedule import (
 from ._solve import SteadyState as SteadyState, Trajectory as Trajectory, solve as solve
 from ._states import Descent as Descent, Langevin as Langevin, glauber as glauber
 from ._tokens import Allowed as Allowed, Given as Given, Likelihood as Likelihood, Typo as Typo
+from ._unmask import (
+    Draft as Draft,
+    Unmasking as Unmasking,
+    at_random as at_random,
+    least_likely as least_likely,
+    left_to_right as left_to_right,
+    most_certain as most_certain,
+)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-FORBIDDEN = -30.0
-"""The log-likelihood of a token that is ruled out: `e^-30` is 1e-13, and finite."""
+FORBIDDEN = -1000.0
+"""The log-likelihood of a token that is ruled out; finite. Evidence that leaves one token makes it known."""
 
 
 class AbstractEvidence(eqx.Module):

@@ -47,7 +47,7 @@ class AbstractField(AbstractMotion):
         """The hidden state `y (L, D)` at this moment."""
 
     def posterior(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L V"]:
-        """`p = softmax(<g, U> + c + b) (L, V)` at this moment."""
+        """`p = softmax(<y, U> + c + b) (L, V)` at this moment."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.posterior(self.hidden(time, state), b)
 
@@ -55,8 +55,8 @@ class AbstractField(AbstractMotion):
 class Relaxation(AbstractField):
     """Descent of the free energy at frozen evidence: `dy/dt = -kappa dF/dg`.
 
-    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ`. State `y (L, D)`, relaxation time `t`, whose
-    unit is the time constant of a free neuron.
+    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ_b`, as it is where every token is known or unknown.
+    State `y (L, D)`, relaxation time `t`, whose unit is the time constant of a free neuron.
 
     **Arguments:**
 

@@ -172,7 +172,7 @@ class Likelihood(AbstractEvidence):
         if b.ndim != 2:
             raise ValueError(f"`b` has shape {b.shape}; expected (L, V), one row a token.")
         fault = ~jnp.all(jnp.isfinite(b))
-        self.b = eqx.error_if(b, fault, "`b` must be finite; use -30 for a token that is ruled out.")
+        self.b = eqx.error_if(b, fault, "`b` must be finite; use `FORBIDDEN` for a token that is ruled out.")
 
     @property
     def length(self) -> int:

@@ -194,7 +194,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
-    """How fast the neurons burn free energy: `kappa (dF/dg)^T (dg/dy) (dF/dg) >= 0` for convex `Λ`.
+    """How fast the neurons burn free energy: `kappa (dF/dg)^T (dg/dy) (dF/dg) >= 0` for convex `Λ_b`.
 
     In a `Relaxation` it is `-dF/dt` exactly, so its integral is the drop in `F`. In a flow of `x` it is the
     rate at which the neurons would relax if `x` stood still: 0 means that they are at rest.

@@ -1,0 +1,356 @@
+"""Everything `generate`, `infill` and `repair` can be asked for, measured: one table a command.
+
+    python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
+    python benchmarks/writing.py repair shakespeare PLAYS
+    python benchmarks/writing.py constraints shakespeare PLAYS
+    python benchmarks/writing.py blocks shakespeare PLAYS
+    python benchmarks/writing.py time shakespeare PLAYS --length 256
+
+The text is that of the plays, held-out play and judge as in `judge.py`, or `grammar`. Judged bits per character are
+those of a character 5-gram model of the training text; the entropy of all symbols beside them shows collapse.
+"""
+
+import argparse
+import functools
+import re
+import time
+from pathlib import Path
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from judge import NGram, judge_of_plays, symbol_entropy
+
+import energy_dllm as ed
+
+
+class Bench:
+    """A model, a judge, held-out text, and a table on stdout."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.model, self.options = ed.load(options.model), options
+        if options.text == "grammar":
+            corpus = ed.data.grammar_corpus()
+            self.judge = NGram(corpus.tokenizer.decode(corpus.train[:400_000]))
+            self.held_out = corpus.tokenizer.decode(corpus.validation)
+        else:
+            self.judge, _ = judge_of_plays(Path(options.text), options.length)
+            self.held_out = self.judge.test
+        length, stride = options.length, max(options.length, len(self.held_out) // options.samples)
+        starts = range(0, len(self.held_out) - length, stride)
+        self.windows = [self.held_out[i : i + length] for i in starts][: options.samples]
+
+    def row(self, *cells) -> None:
+        """A row of the table, at once."""
+        print("|", " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells), "|", flush=True)
+
+    def head(self, *names: str) -> None:
+        """The head of a table."""
+        print("|", " | ".join(names), "|")
+        print("|" + "---|" * len(names), flush=True)
+
+    def judged(self, texts: list[str]) -> tuple[float, float, float]:
+        """Judged bits per character, their standard error over passages, and the entropy of the symbols."""
+        bits = np.array([self.judge.bits_per_char(text) for text in texts])
+        return float(bits.mean()), float(bits.std(ddof=1) / len(bits) ** 0.5), symbol_entropy(texts)
+
+    def write(self, path, **options) -> "ed._generate.Generation":
+        """As many passages as there are windows."""
+        made = {"length": self.options.length, "samples": self.options.samples, "frames": 1, "seed": self.options.seed}
+        return ed.generate(self.model, path=path, **{**made, **options})
+
+
+def budget(bench: Bench) -> None:
+    """Judged bits and entropy against force evaluations, both paths; orders, corrections and best of n beside them."""
+    bench.head("path", "force evaluations", "judged bits/char", "+-", "entropy, bits", "F of the text, nats/char")
+    bench.row("real text", "", *bench.judged(bench.windows), "")
+    step, length = bench.model.step, bench.options.length
+
+    def show(name, made, texts=None, forces=None):
+        price = float((made.free_energy[:, -1] - made.free_energy[:, 0]).mean() / length)
+        forces = int(made.force_evaluations[0]) if forces is None else forces
+        bench.row(name, forces, *bench.judged(made.texts if texts is None else texts), price)
+
+    unmask = functools.partial(ed.flow.Unmasking, step=step)
+    for total in bench.options.evaluations:
+        inner = max(2, min(24, round(total**0.5)))  # relaxation steps a round
+        rounds = max(1, total // inner - 1)
+        for temperature in bench.options.temperatures:
+            path = unmask(rounds=rounds, steps=inner, temperature=temperature)
+            show(f"unmasking {rounds} x {inner}, T {temperature}", bench.write(path))
+        inner = min(8, total)
+        field = functools.partial(ed.flow.ProbabilityFlow, steps=inner, step=step)
+        show(f"noise {total // inner} x {inner}", bench.write(ed.flow.Diffusion(steps=total // inner, field=field)))
+        rate = 1.0 / float(jnp.max(jnp.diff(bench.model.schedule.levels(total))))
+        joint = functools.partial(ed.flow.JointFlow, rate=rate)
+        show(f"noise {total}, joint", bench.write(ed.flow.Diffusion(steps=total, field=joint)))
+    # what more computing buys at the largest budget
+    total = bench.options.evaluations[-1]
+    inner = max(2, min(24, round(total**0.5)))
+    rounds = total // inner - 1
+    for order in (ed.flow.at_random, ed.flow.most_certain, ed.flow.left_to_right):
+        made = bench.write(unmask(rounds=rounds, steps=inner, order=order))
+        show(f"unmasking {rounds} x {inner}, {order.__name__}", made)
+    for corrections in (rounds // 2, 2 * rounds):
+        for forgetting in (ed.flow.least_likely, ed.flow.at_random):
+            path = unmask(rounds=rounds, steps=inner, corrections=corrections, forgetting=forgetting)
+            show(f"and {corrections} corrections, {forgetting.__name__}", bench.write(path))
+    for n in (2, 4, 8):
+        made = bench.write(unmask(rounds=rounds, steps=inner), samples=n * bench.options.samples)
+        groups = np.arange(n * bench.options.samples).reshape(-1, n)
+        for name, score in (
+            ("lowest F", made.free_energy[:, -1]),
+            ("likeliest to one another", -np.log(made.confidence).mean(-1)),
+        ):
+            best = groups[np.arange(len(groups)), score[groups].argmin(-1)]
+            show(f"best of {n}, {name}", made, [made.texts[i] for i in best], n * int(made.force_evaluations[0]))
+
+
+def solvers(bench: Bench) -> None:
+    """Solvers of the probability flow: distance to a reference path, judged bits, entropy; orders by regression."""
+    model, length, samples = bench.model, bench.options.length, min(8, bench.options.samples)
+    field = ed.flow.ProbabilityFlow(model.energy, step=model.step)
+    keys = jax.random.split(jax.random.key(bench.options.seed), samples)
+    start = model.energy.denoised(model.energy.neutral(length), jnp.zeros((length, model.size)))
+
+    def end(solver, steps, controller=None):
+        levels = model.schedule.levels(steps)
+        clock = {"levels": levels} if controller is None else {"controller": controller}
+
+        def one(key):
+            x = start + jnp.exp(-levels[0]) * jax.random.normal(key, start.shape)
+            path = ed.solve(field, x, t0=levels[0], t1=levels[-1], solver=solver, key=key, **clock)
+            return path.final, field.posterior(levels[-1], path.final).argmax(-1), path.force_evaluations
+
+        return eqx.filter_jit(jax.vmap(one))(keys)
+
+    reference, ids, _ = end(diffrax.Tsit5(), bench.options.reference)
+    bench.head("solver", "steps", "force evaluations", "distance to the reference", "judged bits/char", "+-", "entropy")
+    texts = [model.decode(row) for row in np.asarray(ids)]
+    bench.row("Tsit5, the reference", bench.options.reference, "", 0.0, *bench.judged(texts))
+    fixed = {"Euler": diffrax.Euler(), "Heun": diffrax.Heun(), "Tsit5": diffrax.Tsit5()}
+    for name, solver in fixed.items():
+        sizes, errors = (8, 16, 32, 64), []
+        for steps in sizes:
+            x, ids, forces = end(solver, steps)
+            errors.append(float(jnp.sqrt(jnp.mean((x - reference) ** 2))))
+            texts = [model.decode(row) for row in np.asarray(ids)]
+            bench.row(name, steps, int(forces[0]), errors[-1], *bench.judged(texts))
+        slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+        bench.row(f"{name}, order by regression", "", "", float(slope), "", "", "")
+    adaptive = {"Tsit5, adaptive 1e-2": (diffrax.Tsit5(), 1e-2), "Tsit5, adaptive 1e-3": (diffrax.Tsit5(), 1e-3)}
+    if bench.options.implicit:  # slow to compile
+        adaptive |= {"Kvaerno3, adaptive 1e-2": (diffrax.Kvaerno3(), 1e-2)}
+    for name, (solver, tolerance) in adaptive.items():
+        x, ids, forces = end(solver, 24, diffrax.PIDController(rtol=tolerance, atol=tolerance))
+        texts = [model.decode(row) for row in np.asarray(ids)]
+        error = float(jnp.sqrt(jnp.mean((x - reference) ** 2)))
+        bench.row(name, "", float(forces.mean()), error, *bench.judged(texts))
+
+
+def infill(bench: Bench) -> None:
+    """Characters restored in 30 % holes of held-out text: one at a time at random places, and whole stretches."""
+    model = bench.model
+    ids = jnp.stack([model.encode(window) for window in bench.windows])
+    rng = np.random.default_rng(bench.options.seed)
+    count, length = ids.shape
+    scattered = rng.random((count, length)) < 0.3
+    width = round(0.3 * length)
+    first = rng.integers(0, length - width, count)[:, None]
+    place = np.arange(length)
+    stretch = (place >= first) & (place < first + width)
+    bench.head("who", "holes", "characters right", "+-")
+    posterior = eqx.filter_jit(lambda m, ids, known: jax.vmap(m.log_posterior)(ids, known).argmax(-1))
+    for name, holes in (("scattered", scattered), ("one stretch", stretch)):
+        answers = {"energy, likeliest of one relaxation": posterior(model, ids, jnp.asarray(~holes))}
+        for file in bench.options.twins:
+            twin = ed.load(file)
+            known = jnp.asarray(~holes)
+            if isinstance(twin, ed.learn.Autoregressive):  # it sees the left side only, and what it wrote itself
+                answers[f"{type(twin).__name__}, left side only"] = _greedy(twin, ids, known)
+            else:
+                answers[type(twin).__name__] = posterior(twin, ids, known)
+        path = ed.flow.Unmasking(
+            rounds=24, step=model.step, steps=model.steps, temperature=0.0, order=ed.flow.most_certain
+        )
+        made = [_filled(model, row, hole, path) for row, hole in zip(np.asarray(ids), holes, strict=True)]
+        answers["energy, most certain first, T 0"] = np.stack(made)
+        for who, answer in answers.items():
+            right = np.array(
+                [(np.asarray(a) == np.asarray(t))[h].mean() for a, t, h in zip(answer, ids, holes, strict=True)]
+            )
+            bench.row(who, name, float(right.mean()), float(right.std(ddof=1) / count**0.5))
+
+
+def _filled(model, ids, hole, path):
+    # holes as evidence, so that every window has one shape
+    pieces = [f"[{1}]" if h else model.decode(ids[i : i + 1]).replace("[", "[[") for i, h in enumerate(hole)]
+    return ed.infill(model, "".join(pieces), path=path, frames=1).ids[0]
+
+
+@eqx.filter_jit
+def _greedy(twin, ids, known):
+    def one(ids, known):
+        def step(ids, i):
+            best = twin.log_posterior(ids, known)[i].argmax()
+            return ids.at[i].set(jnp.where(known[i], ids[i], best)), None
+
+        return jax.lax.scan(step, ids, jnp.arange(ids.shape[0]))[0]
+
+    return jax.vmap(one)(ids, known)
+
+
+def repair(bench: Bench) -> None:
+    """Error rates before and after at 5, 10 and 20 % typos, beside a character 5-gram with a beam."""
+    model, rng = bench.model, np.random.default_rng(bench.options.seed)
+    alphabet = [model.decode(np.array([n])) for n in range(model.size)]
+    bench.head("typos", "who", "errors before", "after", "precision", "recall", "seconds a window")
+    for rate in (0.05, 0.1, 0.2):
+        typed = []
+        for window in bench.windows:
+            wrong = rng.random(len(window)) < rate
+            typed.append(
+                "".join(alphabet[rng.integers(len(alphabet))] if w else c for c, w in zip(window, wrong, strict=True))
+            )
+        correct = {
+            "energy": lambda text, q=rate: ed.repair(model, text, rate=q, frames=1).text,
+            "5-gram, beam of 64": lambda text, q=rate: _beam(bench.judge, alphabet, text, q),
+        }
+        for who, corrected in correct.items():
+            corrected(typed[0])  # compiled
+            start = time.monotonic()
+            fixed = [corrected(text) for text in typed]
+            seconds = (time.monotonic() - start) / len(typed)
+            true, seen, said = (np.array([list(text) for text in texts]) for texts in (bench.windows, typed, fixed))
+            flagged, wrong = said != seen, seen != true
+            hits = float((flagged & wrong).sum())
+            bench.row(
+                rate, who, float(wrong.mean()), float((said != true).mean()), hits / max(1, flagged.sum()),
+                hits / max(1, wrong.sum()), seconds,
+            )  # fmt: skip
+
+
+def _beam(judge: NGram, alphabet: list[str], text: str, rate: float, width: int = 64) -> str:
+    """The likeliest string under the 5-gram model and typos at this rate: Viterbi over its histories, the best kept."""
+    table = functools.lru_cache(None)(lambda history: [np.log(judge.probability(history, c)) for c in alphabet])
+    hit, miss = np.log(1 - rate + rate / len(alphabet)), np.log(rate / len(alphabet))
+    paths = {"": (0.0, "")}
+    for seen in text:
+        ahead: dict[str, tuple[float, str]] = {}
+        for history, (score, written) in paths.items():
+            for c, log_p in zip(alphabet, table(history), strict=True):
+                total, after = score + log_p + (hit if c == seen else miss), (history + c)[-4:]
+                if after not in ahead or ahead[after][0] < total:
+                    ahead[after] = total, written + c
+        paths = dict(sorted(ahead.items(), key=lambda item: -item[1][0])[:width])
+    return max(paths.values())[1]
+
+
+def constraints(bench: Bench) -> None:
+    """Each kind of constraint: how many of all passages satisfy it, and what it costs in judged bits."""
+    model, length = bench.model, bench.options.length
+    word = bench.options.word
+    matching = functools.partial(ed.flow.Matching, tokenizer=model.tokenizer, length=length)
+    spot = jnp.zeros(length, int).at[8 : 8 + len(word)].set(model.encode(word))
+    there = (jnp.arange(length) >= 8) & (jnp.arange(length) < 8 + len(word))
+    common = [w for w in bench.options.avoid if all(c in model.tokenizer.symbols or c == " " for c in w)]
+    space = int(model.encode(" ")[0])
+    spaces = ed.energy.Wish(lambda p: (jnp.sum(p[:, space]) - length / 3) ** 2, name="spaces")
+    count = lambda text: abs(text.count(" ") - length / 3) <= 0.05 * length
+    kinds = {
+        "none": ({}, lambda text: True),
+        f"{word!r} at place 8": ({"evidence": ed.flow.Given(spot, there)}, lambda text: text[8:].startswith(word)),
+        f"{word!r} somewhere": ({"evidence": matching(f".*{re.escape(word)}.*")}, lambda text: word in text),
+        f"without {common}": (
+            {"evidence": ed.flow.Matching.without(common, model.tokenizer, length=length)},
+            lambda text: not any(w in text for w in common),
+        ),
+        "words of 2 to 4 letters": (
+            {"evidence": matching(r"\S{2,4}(\s\S{2,4})*")},
+            lambda text: re.fullmatch(r"\S{2,4}(\s\S{2,4})*", text) is not None,
+        ),
+        "a third of spaces, within 5 % (a wish, 0.5)": ({"wish": 0.5 * spaces}, count),
+        "a third of spaces, within 5 % (a wish, 2)": ({"wish": 2.0 * spaces}, count),
+    }
+    bench.head("constraint", "satisfied", "judged bits/char", "+-", "entropy", "the first")
+    path = ed.flow.Unmasking(rounds=24, step=model.step, temperature=bench.options.temperatures[-1])
+    for name, (options, holds) in kinds.items():
+        made = bench.write(path, **options)
+        share = f"{np.mean([holds(text) for text in made.texts]):.1%} of {len(made.texts)}"
+        bench.row(name, share, *bench.judged(made.texts), repr(made.texts[0]))
+
+
+def blocks(bench: Bench) -> None:
+    """One long passage block by block: judged bits, seconds and memory of each block, beside passages of one window."""
+    import resource
+
+    model, window = bench.model, bench.options.length
+    path = ed.flow.Unmasking(rounds=24, step=model.step, temperature=bench.options.temperatures[-1])
+    alone = bench.write(path, length=window)
+    bench.head("what", "judged bits/char", "+-", "entropy", "seconds a block, median", "slowest after the first", "MiB")
+    bench.row("single windows", *bench.judged(alone.texts), "", "", "")
+    times, total = [time.monotonic()], bench.options.total
+    made = ed.generate(
+        model, length=total, window=window, path=path, frames=1, seed=bench.options.seed,
+        watch=lambda _: times.append(time.monotonic()),
+    )  # fmt: skip
+    seconds = np.diff(times)
+    text = made.texts[0]
+    quarter = len(text) // 4
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    pieces = [text[i : i + window] for i in range(0, total - window + 1, window)]
+    for name, part in (("all of it", pieces), ("its last quarter", [p for p in pieces[-(quarter // window) :]])):
+        bench.row(name, *bench.judged(part), float(np.median(seconds[1:])), float(seconds[1:].max()), f"{memory:.0f}")
+    for n in range(4):
+        part = text[n * quarter : (n + 1) * quarter]
+        # as one text: what lies across the seams counts too
+        bench.row(f"quarter {n + 1}, across the seams", bench.judge.bits_per_char(part), "", "", "", "", "")
+
+
+def clock(bench: Bench) -> None:
+    """Seconds to a passage at several budgets, batches of 1 and 32, compiled; its judged bits."""
+    bench.head("path", "force evaluations", "batch", "seconds", "judged bits/char", "+-", "entropy")
+    for total in (8, 32, 128):
+        inner = max(2, round(total**0.5))
+        path = ed.flow.Unmasking(rounds=max(1, total // inner - 1), steps=inner, step=bench.model.step)
+        for batch in (1, 32):
+            write = functools.partial(bench.write, path, samples=batch, window=bench.options.length)
+            write()
+            start = time.monotonic()
+            made = write(seed=bench.options.seed + 1)
+            seconds = time.monotonic() - start
+            judged = bench.judged(made.texts) if batch > 1 else ("", "", "")
+            bench.row(f"unmasking {path.rounds} x {inner}", int(made.force_evaluations[0]), batch, seconds, *judged)
+
+
+TABLES = {"budget": budget, "solvers": solvers, "infill": infill, "repair": repair}
+TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("model", nargs="?", default="shakespeare")
+    parser.add_argument("text", nargs="?", default="../shared/data/shakespeare_plays/plays.md.xz")
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--length", type=int, default=64, help="of a passage, and of a window of `blocks`")
+    parser.add_argument("--total", type=int, default=4096, help="of `blocks`")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, nargs="*", default=[8, 16, 32, 64, 128, 256])
+    parser.add_argument("--temperatures", type=float, nargs="*", default=[1.0, 0.7])
+    parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
+    parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
+    parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill`")
+    parser.add_argument("--word", default="love")
+    parser.add_argument("--avoid", nargs="*", default=["the", "and"])
+    options = parser.parse_args()
+    TABLES[options.table](Bench(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""`energy-dllm generate | infill | repair`: words of the command line to paths and evidence, and their results."""
+
+import dataclasses
+import functools
+import time
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from ._show import emit, note, repaired, summary, written
+
+
+_arg = tyro.conf.arg
+_best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
+Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
+Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
+Rounds = Annotated[
+    int | None, _best(metavar="INT", help="Rounds in which tokens are drawn: more is better and slower.")
+]
+Temperature = Annotated[
+    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token.")
+]
+Order = Annotated[
+    Literal["random", "certain", "left"] | None,
+    _best(metavar="{random,certain,left}", help="Which drawn tokens stay first: any, the most certain, the leftmost."),
+]
+Corrections = Annotated[
+    int | None,
+    _best(metavar="INT", help="Rounds at the end that forget the least likely tokens and draw them anew."),
+]
+Noise = Annotated[bool, _arg(help="Write out of Gaussian noise, in place of drawing tokens round by round.")]
+Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
+Churn = Annotated[float | None, _best(metavar="FLOAT", help="With --noise: noise on the way down, 0 for none.")]
+Field = Annotated[
+    Literal["joint", "rest"] | None,
+    _best(
+        metavar="{joint,rest}",
+        help="With --noise: hidden neurons move along (one force a step), or come to rest anew at every step.",
+    ),
+]
+Match = Annotated[
+    str | None, _arg(metavar="REGEX", help="The whole passage matches this: .*word.* for a word anywhere.")
+]
+Avoid = Annotated[list[str], _arg(metavar="WORD", help="Words that must not occur, not even inside of another.")]
+Window = Annotated[
+    int | None,
+    _arg(
+        metavar="INT",
+        help="Tokens written at once; longer passages are written block by block.",
+        help_behavior_hint="(default: all up to 128, then 64)",
+    ),
+]
+Stream = Annotated[bool, _arg(help="Print every moment as a line of JSON as it comes; the result is the last line.")]
+Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
+Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
+
+
+def generate(
+    model: Model = "shakespeare",
+    /,
+    *,
+    length: Annotated[int, _arg(help="Tokens of a passage.")] = 64,
+    prompt: Annotated[str, _arg(help="How the passage begins; kept exactly.")] = "",
+    suffix: Annotated[str, _arg(help="How the passage ends; kept exactly.")] = "",
+    samples: Samples = 1,
+    rounds: Rounds = None,
+    temperature: Temperature = None,
+    order: Order = None,
+    corrections: Corrections = None,
+    noise: Noise = False,
+    steps: Steps = None,
+    churn: Churn = None,
+    field: Field = None,
+    match: Match = None,
+    avoid: Avoid = [],  # noqa: B006
+    window: Window = None,
+    stream: Stream = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write text: tokens are drawn where the system is at rest, and become what it rests on.
+
+    energy-dllm generate --prompt "To be" --length 128 --temperature 0.7
+
+    energy-dllm generate --match ".*love.*" --avoid death grave
+
+    energy-dllm generate my.safetensors --noise --field joint --json
+    """
+    from . import _load
+
+    path = _path(rounds, temperature, order, corrections, noise, steps, churn, field)
+    loaded = _load(model)
+    from .._generate import generate
+
+    options = {"samples": samples, "window": window, "seed": seed, **path}
+    options |= _evidence(loaded, match, avoid, length)
+    write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
+    written(write, loaded.tokenizer, model, json, stream)
+
+
+def infill(
+    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8].")],
+    model: Model = "shakespeare",
+    /,
+    *,
+    samples: Samples = 1,
+    rounds: Rounds = None,
+    temperature: Temperature = None,
+    order: Order = None,
+    corrections: Corrections = None,
+    noise: Noise = False,
+    steps: Steps = None,
+    churn: Churn = None,
+    field: Field = None,
+    match: Match = None,
+    avoid: Avoid = [],  # noqa: B006
+    window: Window = None,
+    stream: Stream = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fill the holes of a text.
+
+    A hole is as many tokens wide as it says; a bracket that is meant as such is written [[.
+
+    energy-dllm infill "To be, or not [8]that is the question"
+    """
+    from . import _load
+
+    path = _path(rounds, temperature, order, corrections, noise, steps, churn, field)
+    loaded = _load(model)
+    from .._generate import infill, of_template
+
+    length = of_template(loaded, template).length if match or avoid else 0
+    options = {"samples": samples, "window": window, "seed": seed, **path}
+    options |= _evidence(loaded, match, avoid, length)
+    written(functools.partial(infill, loaded, template, **options), loaded.tokenizer, model, json, stream)
+
+
+def repair(
+    text: Annotated[str, Positional, _arg(metavar="TEXT", help="What was typed.")],
+    model: Model = "shakespeare",
+    /,
+    *,
+    rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
+    match: Match = None,
+    avoid: Avoid = [],  # noqa: B006
+    seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
+    json: Json = False,
+) -> None:
+    """Correct typing errors.
+
+    energy-dllm repair "To be, or mot to be, that is the qvestion"
+    """
+    from . import _load
+
+    loaded = _load(model)
+    from .._generate import repair
+
+    start = time.monotonic()
+    fixed = repair(loaded, text, rate=rate, **_evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text))))
+    seconds = time.monotonic() - start
+    if not json:
+        repaired(fixed, loaded.tokenizer)
+        edits = ", ".join(f"{e.before!r} to {e.after!r} at {e.position}" for e in fixed.edits)
+        note(edits or "nothing changed")
+        note(summary(fixed.free_energy.tolist(), fixed.force_evaluations, seconds, fixed.reason))
+        return
+    record = {"text": fixed.text, "edits": [edit._asdict() for edit in fixed.edits], "seed": seed}
+    record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}
+    record |= {"force_evaluations": fixed.force_evaluations, "seconds": round(seconds, 3)}
+    emit({**record, "result": fixed.reason}, model)
+
+
+def _path(
+    rounds: int | None,
+    temperature: float | None,
+    order: str | None,
+    corrections: int | None,
+    noise: bool,
+    steps: int | None,
+    churn: float | None,
+    field: str | None,
+) -> dict[str, Any]:
+    """The path that was asked for; what was not is left to the library's own defaults."""
+    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "corrections": corrections}
+    falling = {"steps": steps, "churn": churn, "field": field}
+    for name, value in (drawn if noise else falling).items():
+        if value is not None:
+            fix = "it draws no tokens, so leave out one of them" if noise else "add it"
+            raise ValueError(f"`--{name}` does not go {'with' if noise else 'without'} `--noise`; {fix}.")
+    from .._generate import PATH
+    from ..flow import Diffusion, JointFlow, ProbabilityFlow, Unmasking, at_random, left_to_right, most_certain
+
+    chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
+    if field is not None:
+        chosen["field"] = {"joint": JointFlow, "rest": ProbabilityFlow}[field]
+    if order is not None:
+        chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
+    if noise:
+        return {"path": Diffusion(**chosen)}
+    best = {field.name: getattr(PATH, field.name) for field in dataclasses.fields(PATH)}
+    return {"path": Unmasking(**best | chosen)} if chosen else {}
+
+
+def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:
+    """The constraints that were asked for."""
+    if match is None and not avoid:
+        return {}
+    from ..flow import Matching
+
+    sources = [] if match is None else [Matching(match, model.tokenizer, length=length)]
+    sources += [Matching.without(avoid, model.tokenizer, length=length)] if avoid else []
+    return {"evidence": sources[0] if len(sources) == 1 else sources[0] + sources[1]}

@@ -1,0 +1,180 @@
+"""Passages of any length: window after window, each with what stands before it as given."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+
+from .._model import EnergyDLLM
+from ..energy import AbstractFreeEnergy, Language, Steered, Wish
+from ..flow import AbstractEvidence, AbstractPath, Given, Likelihood, Page
+from ._asked import page_of
+from ._motion import WINDOW, Generation, Moments, finite, follow, positive
+
+
+def write(
+    model: EnergyDLLM,
+    given: Given,
+    *,
+    path: AbstractPath,
+    evidence: AbstractEvidence | None,
+    wish: Wish | None,
+    window: int | None,
+    samples: int,
+    frames: int,
+    seed: int,
+    watch: Callable[[Generation], object] | None,
+) -> Generation:
+    positive(samples=samples, frames=frames)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` is {seed}; expected an integer of at least 0 and below 2**32.")
+    if window is not None and window < 2:
+        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
+    page, behind = page_of(model, given, evidence)
+    energy = model.energy if wish is None else Steered(model.energy, wish)
+    # a window in which everything is given has nothing to write
+    spans = _spans(page.length, window)
+    spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
+    blocks = _Blocks(model, path, energy, page, behind, spans, samples, max(1, frames // len(spans)), seed, watch)
+    return blocks.all()
+
+
+def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
+    """Where the windows lie: the first is all new, the others new in their second half."""
+    if length <= (2 * WINDOW if window is None else window):
+        return [(0, length)]
+    window = WINDOW if window is None else window
+    step = max(1, window // 2)
+    ends = [*range(window, length, step), length]
+    return [(end - window, end) for end in ends]
+
+
+class _Blocks:
+    """All windows of all samples, and what was seen of them so far."""
+
+    def __init__(
+        self, model, path, energy: AbstractFreeEnergy, page: Page, behind, spans, samples, frames, seed, watch
+    ):
+        self.model, self.path, self.energy, self.page = model, path, energy, page
+        self.spans, self.frames, self.seed, self.watch = spans, frames, seed, watch
+        self.done = 0
+        self.known = np.array(page.given.known)
+        self.ids = np.tile(np.asarray(page.given.ids), (samples, 1))
+        self.b = None if page.others is None else np.asarray(page.others.field(energy.vocabulary.codes))
+        self.confidence = np.full(self.ids.shape, np.nan)
+        # where the automaton stands before every token that is written, and from where it can still accept
+        self.behind, self.states = behind, np.zeros((samples, page.length + 1), np.int32)
+        # a window that is all of the passage needs nothing of an empty one
+        self.blank = (0, 0.0) if len(spans) == 1 else _blank(model, spans[0][1] - spans[0][0])
+        self.past: list[tuple[tuple[int, int], Integer[np.ndarray, "N L"], Bool[np.ndarray, " L"], Moments]] = []
+
+    def all(self) -> Generation:
+        samples = len(self.ids)
+        for number, (begin, end) in enumerate(self.spans):
+            here = slice(begin, end)
+            seeds = jax.random.key(self.seed)
+            seeds = jax.random.fold_in(jax.random.fold_in(seeds, 2**31 - 1), number) if number else seeds
+            fold = lambda n, seeds=seeds: jax.random.split(jax.random.fold_in(seeds, n))
+            keys = jax.vmap(fold)(jnp.arange(samples))
+            # what a window before has passed over was all given
+            self._advance(self.done, begin)
+            given = Given(jnp.asarray(self.ids[0, here]), jnp.asarray(self.known[here]))
+            page = Page(given, self._others(begin, end), self._language(end))
+            # the state of every sample before this window
+            before = self.ids.copy(), self.known.copy()
+            look = None
+            if self.watch is not None:
+                look = lambda so_far, s=(begin, end), b=before: self.watch(self._sum([*self.past, (s, *b, so_far)]))
+            moments = follow(
+                self.path,
+                self.model,
+                self.energy,
+                page,
+                self.ids[:, here],
+                self.states[:, begin],
+                keys,
+                self.frames,
+                look,
+            )
+            self.past.append(((begin, end), *before, moments))
+            self.ids[:, here] = moments.read["ids"][:, -1].astype(self.ids.dtype)
+            self.confidence = self._confidence(here, moments)
+            self.known[here] = True
+            self._advance(begin, end)
+            self.done = end
+        return self._sum(self.past)
+
+    def _confidence(self, here: slice, moments: Moments) -> Float[np.ndarray, "N L"]:
+        """That of a window, where there is none yet."""
+        confidence = self.confidence.copy()
+        part = confidence[:, here]
+        confidence[:, here] = np.where(np.isnan(part), moments.read["confidence"][:, -1], part)
+        return confidence
+
+    def _others(self, begin: int, end: int) -> AbstractEvidence | None:
+        if len(self.spans) == 1:
+            return self.page.others
+        return None if self.b is None else Likelihood(jnp.asarray(self.b[begin:end]))
+
+    def _language(self, end: int) -> Language | None:
+        """What may come in a window so that the rest can follow."""
+        language = self.page.language
+        if language is None or self.behind is None:
+            return None
+        return Language(language.next, jnp.asarray(self.behind[end]), 0)
+
+    def _advance(self, begin: int, end: int) -> None:
+        """The automaton goes over a window that is written."""
+        if self.page.language is not None:
+            table = np.asarray(self.page.language.next)
+            for i in range(begin, end):
+                self.states[:, i + 1] = table[self.states[:, i], self.ids[:, i]]
+
+    def _sum(self, past) -> Generation:
+        """The passages as they stand, with every moment of every window."""
+        samples, length = self.ids.shape
+        known, frames, entropy = [], [], []
+        for (begin, end), ids, stands, moments in past:
+            read = moments.read
+            count = read["ids"].shape[1]
+            whole = np.where(stands, ids, self.blank[0])[:, None].repeat(count, axis=1)
+            doubt = np.tile(np.where(stands, 0.0, self.blank[1]), (samples, count, 1))
+            whole[:, :, begin:end], doubt[:, :, begin:end] = read["ids"].astype(int), read["entropy"]
+            frames.append(whole)
+            entropy.append(doubt)
+            outside = stands.sum() - stands[begin:end].sum()
+            known.append((read["known"] * (end - begin) + outside) / length)
+        names = past[0][3].read["terms"]
+        terms = {name: np.concatenate([m.read["terms"][name] for *_, m in past], axis=1) for name in names}
+        free_energy = np.sum(list(terms.values()), axis=0)
+        finite(free_energy[:, -1], "use more steps, or smaller ones")
+        frames = np.concatenate(frames, axis=1)
+        confidence = self._confidence(slice(*past[-1][0]), past[-1][3])
+        ids = frames[:, -1]
+        return Generation(
+            texts=[self.model.tokenizer.decode(row) for row in ids],
+            ids=ids,
+            # of what was given, and what no window has looked at, there is no doubt
+            confidence=np.nan_to_num(confidence, nan=1.0),
+            times=np.concatenate([m.clock for *_, m in past]),
+            sigma=np.concatenate([m.sigma for *_, m in past]),
+            known=np.concatenate(known, axis=1),
+            free_energy=free_energy,
+            terms=terms,
+            frames=frames,
+            entropy=np.concatenate(entropy, axis=1),
+            force_evaluations=np.sum([m.forces for *_, m in past], axis=0),
+            accepted=np.sum([m.accepted for *_, m in past], axis=0),
+            rejected=np.sum([m.rejected for *_, m in past], axis=0),
+            reason="; ".join(dict.fromkeys(reason for *_, m in past for reason in m.reasons)),
+            seed=self.seed,
+        )
+
+
+def _blank(model: EnergyDLLM, length: int) -> tuple[int, float]:
+    """The likeliest token of an empty page, and the entropy of the posterior there."""
+    b = jnp.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
+    log_p = np.asarray(jax.nn.log_softmax(model.energy.logits(model.energy.neutral(length), b), axis=-1))[0]
+    return int(log_p.argmax()), -float(np.sum(np.exp(log_p) * log_p))

@@ -1,0 +1,76 @@
+"""The page that is written on: what is given, what else is known, and the language the whole must belong to."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..energy import Language
+from ._evidence import FORBIDDEN, AbstractEvidence
+from ._tokens import Given
+
+
+class Page(AbstractEvidence):
+    """Given tokens, evidence about the others, and an automaton that has to accept the whole.
+
+    The automaton enters as evidence: `b_iw = FORBIDDEN` where no accepted string that agrees with all the rest has the
+    token `w` at place `i`, by a forward and a backward pass.
+
+    **Arguments:**
+
+    - `given`: the tokens that are given.
+    - `others`: evidence besides; none by default.
+    - `language`: what the whole must belong to; anything by default.
+
+    **Raises:** `ValueError` if lengths differ.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    tokenizer = ed.data.Characters("ab")
+    page = ed.flow.Page(ed.flow.Given(jnp.array([1, 0]), jnp.array([True, False])))
+    assert page.field(jnp.eye(2))[0, 0] == ed.flow.FORBIDDEN
+    ```
+    """
+
+    given: Given
+    others: AbstractEvidence | None = None
+    language: Language | None = None
+
+    def __check_init__(self):
+        if self.others is not None and self.others.length != self.given.length:
+            raise ValueError(
+                f"`evidence` speaks of {self.others.length} tokens; the passage has {self.given.length}, so give "
+                "evidence of that length."
+            )
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.given.length
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """All of it, in nats."""
+        b = self.given.field(codes)
+        if self.others is not None:
+            b = b + self.others.field(codes)
+        if self.language is None:
+            return b
+        return b + jnp.where(self.language.support(allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
+
+    def spring(self) -> Float[Array, " L"]:
+        """That of the other evidence."""
+        return self.given.spring() if self.others is None else self.others.spring()
+
+    def at(self, ids: Int[Array, " L"], start: Int[Array, ""]) -> "Page":
+        """The same page with other given tokens, and a language that begins elsewhere."""
+        page = eqx.tree_at(lambda page: page.given.ids, self, ids)
+        if self.language is None:
+            return page
+        return eqx.tree_at(lambda page: page.language.start, page, start.astype(self.language.start.dtype))
+
+
+def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
+    """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
+    return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN

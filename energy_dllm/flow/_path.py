@@ -1,0 +1,193 @@
+"""Paths from nothing to text: what `generate` and `infill` follow.
+
+| path | what is known on the way | motion |
+|---|---|---|
+| `Unmasking` | some tokens for certain, the others not at all | relaxation; what is drawn at rest becomes evidence |
+| `Diffusion` | every token, through noise that falls | a flow of `x`, in one `solve` |
+"""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._types import Key, Scalar
+from ..energy import AbstractFreeEnergy
+from ._evidence import AbstractEvidence
+from ._field import AbstractField, JointFlow, ProbabilityFlow, Relaxation, ReverseDiffusion
+from ._page import Page
+from ._schedule import AbstractSchedule
+from ._solve import Trajectory, solve
+
+
+Reading = Callable[[AbstractEvidence, Float[Array, "L D"], Page], PyTree[Array]]
+"""What is recorded of a moment: all evidence of it, the hidden state, and what of the evidence is not noise."""
+
+
+class AbstractPath(eqx.Module):
+    """How a passage comes about, in known steps from a page with holes to one without.
+
+    To add a path, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
+    """
+
+    @abc.abstractmethod
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
+        """The times of its steps, the beginning among them."""
+
+    @abc.abstractmethod
+    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The noise level of the noisiest token at each of them; infinite where a token is not known at all."""
+
+    @abc.abstractmethod
+    def begin(
+        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
+    ) -> tuple[PyTree[Array], PyTree[Array], Int[Array, ""]]:
+        """The state at the beginning, how it reads, and the force evaluations it took."""
+
+    @abc.abstractmethod
+    def move(
+        self,
+        energy: AbstractFreeEnergy,
+        page: Page,
+        state: PyTree[Array],
+        clock: Float[Array, " n"],
+        numbers: Int[Array, " n"],
+        marks: tuple[int, ...],
+        reading: Reading,
+        *,
+        key: Key,
+    ) -> Trajectory:
+        """From `clock[0]` to `clock[-1]`, the steps `numbers` of the whole, read at the `marks` among them and at the
+        end: probe `moment` of the trajectory."""
+
+    @property
+    @abc.abstractmethod
+    def ending(self) -> str:
+        """What it means to have reached the end, in words."""
+
+
+class Diffusion(AbstractPath):
+    """Gaussian noise falls, and the text condenses: from `x = mean code + sigma_max * noise` to `argmax p`.
+
+    **Arguments:**
+
+    - `steps`: steps through the noise schedule, equal in information: more is better and slower.
+    - `churn`: noise on the way down, 0 for none (see `ReverseDiffusion`).
+    - `field`: makes the motion from a landscape and what is given: `ProbabilityFlow`, `JointFlow`,
+      `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
+    - `solver`: any diffrax solver; default Euler.
+    - `controller`: any diffrax step size controller in place of the schedule's `steps`.
+    - `schedule`: noise levels; default those of the model.
+
+    **Raises:** `ValueError` if `steps` is not positive, `churn` negative or beside a `controller`, or the
+    controller's tolerance is below the precision of the numbers.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    written = ed.generate(model, length=12, path=ed.flow.Diffusion(steps=4, churn=0.5))
+    assert written.sigma[0] > written.sigma[-1] and written.free_energy.shape == (1, 5)
+    ```
+    """
+
+    steps: int = eqx.field(static=True)
+    churn: float = eqx.field(static=True)
+    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
+    solver: Any
+    controller: Any
+    schedule: AbstractSchedule | None
+
+    def __init__(
+        self,
+        *,
+        steps: int = 24,
+        churn: float = 0.0,
+        field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
+        solver: Any = None,
+        controller: Any = None,
+        schedule: AbstractSchedule | None = None,
+    ):
+        if steps < 1:
+            raise ValueError(f"`steps` is {steps}; expected a positive integer.")
+        if churn < 0:
+            raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
+        if churn and controller is not None:
+            raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
+        least = float(jnp.finfo(jnp.result_type(float)).eps)
+        tolerance = max(getattr(controller, "rtol", 1.0), getattr(controller, "atol", 1.0))
+        if tolerance < least:
+            raise ValueError(
+                f"`controller` has a tolerance of {tolerance}; numbers here have a precision of {least:.0e}, so "
+                "no step is ever small enough. Expected 1e-6 or more."
+            )
+        if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
+            field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
+        self.steps, self.churn, self.field = steps, churn, field
+        self.solver, self.controller, self.schedule = solver, controller, schedule
+
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
+        """Noise times `s = -log sigma`, `(steps + 1,)`."""
+        return (schedule if self.schedule is None else self.schedule).levels(self.steps)
+
+    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
+        """`e^-s`."""
+        return jnp.exp(-clock)
+
+    def begin(
+        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
+    ) -> tuple[PyTree[Array], PyTree[Array], Int[Array, ""]]:
+        """Full noise around the mean code, and how it reads."""
+        field = self._field(energy, page)
+        y = energy.neutral(page.length)
+        mean = energy.denoised(y, page.field(energy.vocabulary.codes))
+        x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
+        flow = field.flow if isinstance(field, ReverseDiffusion) else field
+        state = (x, y) if isinstance(flow, JointFlow) else x
+        return state, reading(field.evidence(time, state), field.hidden(time, state), page), jnp.zeros((), int)
+
+    def move(
+        self,
+        energy: AbstractFreeEnergy,
+        page: Page,
+        state: PyTree[Array],
+        clock: Float[Array, " n"],
+        numbers: Int[Array, " n"],
+        marks: tuple[int, ...],
+        reading: Reading,
+        *,
+        key: Key,
+    ) -> Trajectory:
+        """One `solve`, through exactly these levels or as the controller says."""
+        steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
+        return solve(
+            self._field(energy, page),
+            state,
+            t0=clock[0],
+            t1=clock[-1],
+            solver=self.solver,
+            times=clock[jnp.asarray(marks)] if marks else None,
+            probes={"moment": lambda time, x, field: reading(field.evidence(time, x), field.hidden(time, x), page)},
+            key=key,
+            **steps,
+        )
+
+    @property
+    def ending(self) -> str:
+        """The noise is gone."""
+        return "reached the end of the time interval"
+
+    def _field(self, energy, page):
+        flow = self.field(energy, page)
+        if isinstance(flow, Relaxation):
+            raise ValueError(
+                "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
+            )
+        return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow  # pyright: ignore

@@ -1,0 +1,257 @@
+"""Masked writing: what is drawn from the posterior at rest becomes evidence, and the relaxation goes on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._types import Key, Scalar
+from ..energy import AbstractFreeEnergy
+from ._page import Page, allowed
+from ._path import AbstractPath, Reading
+from ._relax import relax
+from ._schedule import AbstractSchedule
+from ._solve import Trajectory
+
+
+RULED_OUT = -1e30
+
+Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"]]
+"""What comes first: `(key, log_p (L, V), ids (L,))` to `(L,)`, the highest first. `log_p` are the tokens' log
+probabilities, `ids` those that were drawn, or stand there."""
+
+
+def at_random(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    """An `Order`: any token may be next."""
+    return jax.random.uniform(key, ids.shape)
+
+
+def left_to_right(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    """An `Order`: as one reads."""
+    return -jnp.arange(ids.shape[0], dtype=log_p.dtype)
+
+
+def most_certain(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    """An `Order`: the place with the least entropy first."""
+    return jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    """An `Order`: the token of the lowest probability first."""
+    return -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+
+
+class Draft(NamedTuple):
+    """A passage that is being written: tokens `ids (L,)`, which of them stand, `known (L,)`, and the neurons' state
+    `y (L, D)`, at rest under what stands."""
+
+    ids: Int[Array, " L"]
+    known: Bool[Array, " L"]
+    y: Float[Array, "L D"]
+
+
+class Unmasking(AbstractPath):
+    """Tokens are drawn from the posterior at rest, some of them become evidence, and the neurons relax on from where
+    they were.
+
+    With the exact posterior and a token a round the law of the passages is exact, in any order. Tokens of one round
+    are drawn independently of each other (but for the automaton of the page, under which they are drawn together); that
+    is the price of fewer rounds. Corrections pay some of it back: they forget tokens, relax, and draw them anew. One
+    token forgotten `at_random` is a step of Gibbs sampling, which keeps the law.
+
+    **Arguments:**
+
+    - `rounds`: in so many rounds equally many tokens are drawn each.
+    - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+    - `order`: which of the drawn tokens become evidence first: `at_random`, `most_certain`, `left_to_right`, or a
+      function of your own.
+    - `corrections`: rounds of correction after the last token is written.
+    - `forget`: share of the written tokens that a correction forgets, at least one of them.
+    - `forgetting`: which tokens are forgotten first; by default the `least_likely`, as the others have it.
+    - `steps`, `step`: the relaxation in each round, number and size of its Euler steps.
+
+    **Raises:** `ValueError` for sizes that are not positive, or a negative temperature or number of corrections.
+
+    **Source:** masked diffusion (Austin et al. 2021, arXiv 2107.03006); order by confidence (Chang et al. 2022, arXiv
+    2202.04200); remasking (Wang et al. 2025, arXiv 2503.00307).
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    path = ed.flow.Unmasking(rounds=4, temperature=0.7, order=ed.flow.most_certain, corrections=2)
+    written = ed.generate(model, length=12, path=path)
+    assert written.known.shape == (1, 7) and written.known[0, -1] == 1
+    ```
+    """
+
+    rounds: int = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
+    order: Order = eqx.field(static=True)
+    corrections: int = eqx.field(static=True)
+    forget: float = eqx.field(static=True)
+    forgetting: Order = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 24,
+        temperature: float = 1.0,
+        order: Order = at_random,
+        corrections: int = 0,
+        forget: float = 0.1,
+        forgetting: Order = least_likely,
+        steps: int = 24,
+        step: float = 0.6,
+    ):
+        for name, size in {"rounds": rounds, "steps": steps}.items():
+            if size < 1:
+                raise ValueError(f"`{name}` is {size}; expected a positive integer.")
+        if not step > 0:
+            raise ValueError(f"`step` is {step}; expected a positive size, such as 0.6.")
+        if not temperature >= 0:
+            raise ValueError(f"`temperature` is {temperature}; expected 0 (the likeliest token) or more, such as 0.7.")
+        if corrections < 0:
+            raise ValueError(f"`corrections` is {corrections}; expected 0 (none) or more.")
+        if not 0 < forget <= 1:
+            raise ValueError(f"`forget` is {forget}; expected a share above 0 and up to 1.")
+        self.rounds, self.temperature, self.order = rounds, temperature, order
+        self.corrections, self.forget, self.forgetting = corrections, forget, forgetting
+        self.steps, self.step = steps, step
+
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
+        """Relaxation times `t`, one a round, the relaxation before the first draw being behind."""
+        return (1.0 + jnp.arange(self.rounds + self.corrections + 1)) * self.steps * self.step
+
+    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Infinite while a token is unknown, then 0."""
+        return jnp.where(jnp.arange(clock.shape[0]) < self.rounds, jnp.inf, 0.0)
+
+    @property
+    def ending(self) -> str:
+        """Nothing is left to write."""
+        return "every token is written"
+
+    def begin(
+        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
+    ) -> tuple[Draft, PyTree[Array], Int[Array, ""]]:
+        """The page as given, the neurons at rest under it."""
+        given = page.given
+        draft = Draft(given.ids, given.known, energy.neutral(page.length))
+        draft = self._settled(energy, page, draft)
+        return draft, self._read(page, draft, reading), jnp.asarray(self.steps)
+
+    def move(
+        self,
+        energy: AbstractFreeEnergy,
+        page: Page,
+        state: Draft,
+        clock: Float[Array, " n"],
+        numbers: Int[Array, " n"],
+        marks: tuple[int, ...],
+        reading: Reading,
+        *,
+        key: Key,
+    ) -> Trajectory:
+        """The rounds `numbers[1:]`, each a draw and a relaxation; a correction is two relaxations."""
+
+        def one(draft, number):
+            k = jax.random.fold_in(key, number)
+            if self.corrections:
+                draft = jax.lax.cond(
+                    number > self.rounds,
+                    lambda draft: self.correct(energy, page, draft, key=k),
+                    lambda draft: self.write(energy, page, draft, number, key=k),
+                    draft,
+                )
+            else:
+                draft = self.write(energy, page, draft, number, key=k)
+            return draft, (draft, self._read(page, draft, reading))
+
+        _, (drafts, moments) = jax.lax.scan(one, state, numbers[1:])
+        kept = jnp.asarray([*marks, clock.shape[0] - 1]) - 1
+        extra = jnp.sum(numbers[1:] > self.rounds)
+        none = jnp.zeros((), int)
+        return Trajectory(
+            times=clock[1:][kept],
+            states=jax.tree.map(lambda leaf: leaf[kept], drafts),
+            probes={"moment": jax.tree.map(lambda leaf: leaf[kept], moments)},
+            force_evaluations=self.steps * (clock.shape[0] - 1 + extra),
+            accepted=none + clock.shape[0] - 1,
+            rejected=none,
+            clock=None,
+            result=diffrax.RESULTS.successful,
+        )
+
+    def write(
+        self, energy: AbstractFreeEnergy, page: Page, draft: Draft, number: Int[Array, ""] | int, *, key: Key
+    ) -> Draft:
+        """Round `number` of 1 to `rounds`: draw, keep as many as are due, relax."""
+        k1, k2 = jax.random.split(key)
+        drawn, log_p = self.draw(energy, page, draft, key=k1)
+        open = ~draft.known
+        before = jnp.sum(page.given.known)
+        due = before + (page.length - before) * number // self.rounds - jnp.sum(draft.known)
+        new = _first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
+        return self._settled(energy, page, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
+
+    def correct(self, energy: AbstractFreeEnergy, page: Page, draft: Draft, *, key: Key) -> Draft:
+        """Forget, relax, draw again, relax."""
+        k1, k2 = jax.random.split(key)
+        written = draft.known & ~page.given.known
+        b = _written(page, draft).field(energy.vocabulary.codes)
+        # what the others say about each token: its own evidence left out
+        log_q = jax.nn.log_softmax(energy.logits(draft.y, b) - b, axis=-1)
+        due = jnp.maximum(1, jnp.round(self.forget * jnp.sum(written)).astype(int))
+        gone = _first(due, jnp.where(written, self.forgetting(k1, log_q, draft.ids), -jnp.inf)) & written
+        draft = self._settled(energy, page, draft._replace(known=draft.known & ~gone))
+        drawn, _ = self.draw(energy, page, draft, key=k2)
+        ids = jnp.where(gone, drawn, draft.ids)
+        return self._settled(energy, page, draft._replace(ids=ids, known=draft.known | gone))
+
+    def draw(
+        self, energy: AbstractFreeEnergy, page: Page, draft: Draft, *, key: Key
+    ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
+        """A token for every place, and the log probabilities `(L, V)` of them all."""
+        b = _written(page, draft).field(energy.vocabulary.codes)
+        logits = energy.logits(draft.y, b)
+        # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
+        scores = logits if self.temperature in (0, 1) else (logits - b) / self.temperature + b
+        scores = jax.nn.log_softmax(jnp.where(allowed(b), scores, RULED_OUT), axis=-1)
+        language = page.language
+        if self.temperature == 0:
+            drawn = jnp.argmax(scores, axis=-1) if language is None else language.best(scores)
+        elif language is None:
+            drawn = jax.random.categorical(key, scores, axis=-1)
+        else:
+            drawn = language.sample(scores, key=key)
+        return drawn.astype(draft.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
+
+    def _read(self, page, draft, reading):
+        written = _written(page, draft)
+        return reading(written, draft.y, written)
+
+    def _settled(self, energy, page, draft):
+        b = _written(page, draft).field(energy.vocabulary.codes)
+        y = relax(energy, draft.y.astype(b.dtype), b, steps=self.steps, step=self.step)
+        return draft._replace(y=y)
+
+
+def _written(page: Page, draft: Draft) -> Page:
+    """The page with what has been written since among the given."""
+    given = eqx.tree_at(lambda given: (given.ids, given.known), page.given, (draft.ids, draft.known))
+    return eqx.tree_at(lambda page: page.given, page, given)
+
+
+def _first(count: Int[Array, ""], scores: Float[Array, " L"]) -> Bool[Array, " L"]:
+    """Where the `count` highest scores are."""
+    order = jnp.argsort(-scores)
+    return jnp.zeros(scores.shape, bool).at[order].set(jnp.arange(scores.shape[0]) < count)

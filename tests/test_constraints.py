@@ -1,0 +1,245 @@
+"""Laws of constraints: automata accept what they should, draws under them are exact, wishes act as evidence."""
+
+import functools
+import itertools
+import re
+
+import families
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energy_dllm as ed
+
+
+ABC = ed.data.Characters("abc ")
+ITEMS = np.array(list(itertools.product(range(3), repeat=4)))
+draws = functools.partial(ed.flow.Unmasking, rounds=4, steps=2)
+NOISE = ed.flow.Diffusion(steps=3, field=functools.partial(ed.flow.ProbabilityFlow, steps=1))
+
+
+def strings(most):
+    return ("".join(s) for n in range(most + 1) for s in itertools.product("abc ", repeat=n))
+
+
+# ------------------------------------------------------------------------------------------- automata
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["a+b", "(ab|c)*", "[ab]{2,3}c?", "a{2}|b{1,}", "[^a]*a[^a]*", ".*ab.*", r"\w+( \w+)*", "(a{2}){1,2}",
+     "((a|bc)+ )?c", "", "a{0}b", "(?:ab?){0,2}", r"\S+\s?", "[a-b]*c"],
+)  # fmt: skip
+def test_an_automaton_accepts_what_the_pattern_matches(pattern):
+    made = ed.data.Acceptor.of(pattern, ABC)
+    outside, lengths = ~made, set()
+    for text in strings(5):
+        matches = re.fullmatch(pattern, text, re.DOTALL) is not None
+        assert made(ABC.encode(text)) == matches != outside(ABC.encode(text))
+        lengths |= {len(text)} if matches else set()
+    assert set(made.lengths(5)) == lengths
+
+
+def test_automata_are_joined():
+    both = ed.data.Acceptor.without(["ab", "ca"], ABC) & ed.data.Acceptor.of(".*bb.*", ABC)
+    for text in strings(5):
+        assert both(ABC.encode(text)) == ("bb" in text and "ab" not in text and "ca" not in text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("a(", "not closed"),
+        ("a)", "never opened"),
+        ("[]", "']', which is not in the alphabet"),
+        ("[x-z]", "a set without any symbol"),
+        ("xa", "'x', which is not in the alphabet"),
+        ("*a", "nothing to repeat"),
+        ("a{3,2}", "runs backwards"),
+        ("a{x}", "malformed count"),
+        ("a**", "repetition of a repetition"),
+        ("^a", "anchor"),
+        ("(?=a)", "a kind that is not known"),
+        (r"\q", "escape"),
+        ("a\\", "backslash"),
+        ("(a|b)*a(a|b){14}", "more than 4,096 states"),
+    ],
+)
+def test_a_malformed_pattern_is_named(pattern, words):
+    with pytest.raises(ValueError, match=words):
+        ed.data.Acceptor.of(pattern, ABC)
+
+
+@pytest.fixture(scope="module")
+def language():
+    return ed.energy.Language.of(ed.data.Acceptor.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+
+
+def test_a_language_is_the_sum_over_its_strings(language, getkey):
+    b = 3.0 * jax.random.normal(getkey(), (4, 3))
+    accepted = (ITEMS == 2).sum(1) <= 1
+    weight = np.where(accepted, np.exp(np.asarray(b)[np.arange(4), ITEMS].sum(1)), 0.0)
+    assert np.allclose(language(b), -np.log(weight.sum()), atol=1e-12)
+    exact = np.array([[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)]) / weight.sum()
+    assert np.allclose(language.posterior(b), exact, atol=1e-12)
+    assert (language.best(b) == ITEMS[weight.argmax()]).all()
+    drawn = jax.jit(jax.vmap(lambda key: language.sample(b, key=key)))(jax.random.split(getkey(), 20000))
+    likely(np.asarray(drawn), weight / weight.sum())
+
+
+def test_a_language_knows_what_can_still_follow(language):
+    open = jnp.ones((4, 3), bool).at[1].set(jnp.array([False, False, True]))  # the one c there may be
+    assert (language.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()
+    assert not language.support(open.at[3].set(jnp.array([False, False, True]))).any()
+
+
+# ------------------------------------------------------------------------------------------- exact laws
+
+
+def likely(ids, law):
+    """Chi-square of sequences of three tokens against their law, in bins that are large enough."""
+    found = np.bincount(ids @ 3 ** np.arange(3, -1, -1), minlength=81)
+    expected = law * len(ids)
+    assert not found[law == 0].any()
+    rare = (expected < 5) & (law > 0)
+    found, expected = (np.append(n[(law > 0) & ~rare], n[rare].sum()) for n in (found, expected))
+    kept = expected > 0
+    degrees = kept.sum() - 1
+    # mean and standard deviation of chi-square, four of them above
+    assert np.sum((found - expected)[kept] ** 2 / expected[kept]) < degrees + 4 * np.sqrt(2 * degrees)
+
+
+@pytest.fixture(scope="module")
+def law():
+    """81 strings of four tokens, none independent of the others."""
+    weights = np.random.default_rng(0).gamma(0.7, size=81) + 0.02
+    return weights / weights.sum()
+
+
+@pytest.fixture(scope="module")
+def write(law):
+    energy = ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
+    path = ed.flow.Unmasking(rounds=4, steps=1)
+    return functools.partial(ed.infill, model, samples=20000, path=path, frames=1)
+
+
+def test_unmasking_in_any_order_has_the_exact_law(write, law):
+    made = write("[4]")
+    likely(made.ids, law)
+    # with the exact posterior the free energy is the price of the text, to the nat
+    assert np.allclose(
+        made.free_energy[:8, -1] - made.free_energy[:8, 0], -np.log(law[made.ids[:8] @ 3 ** np.arange(3, -1, -1)])
+    )
+
+
+def test_infilling_has_the_exact_conditional(write, law):
+    given = np.where((ITEMS[:, 0] == 0) & (ITEMS[:, 3] == 1), law, 0.0)
+    likely(write("a[2]b").ids, given / given.sum())
+
+
+def test_tokens_drawn_at_once_are_drawn_apart(write, law):
+    """That the two tests above can fail."""
+    with pytest.raises(AssertionError):
+        likely(write("[4]", path=ed.flow.Unmasking(rounds=1, steps=1)).ids, law)
+
+
+def test_a_regular_expression_restricts_the_law(write, law):
+    """At every moment it is matched; corrections that forget at random lead to the exact restricted law."""
+    matching = ed.flow.Matching("[ab]*c?[ab]*", ed.data.Characters("abc"), length=4)
+    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=16, forget=1e-6, forgetting=ed.flow.at_random)
+    restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
+    likely(write("[4]", path=path, evidence=matching, samples=5000).ids, restricted / restricted.sum())
+
+
+# ------------------------------------------------------------------------------------------- a landscape with neurons
+
+
+@pytest.fixture(scope="module")
+def model():
+    return families.small_model("abc ")
+
+
+WORDS = "[abc]{1,3}( [abc]{2,3})*"
+
+
+@pytest.mark.parametrize("path", [draws(temperature=3.0), NOISE], ids=["draws", "noise"])
+def test_constraints_hold_in_every_sample(model, path):
+    wanted = ed.flow.Matching(WORDS, ABC, length=12) + ed.flow.Matching.without(["aa", "bb"], ABC, length=12)
+    sets = jnp.ones((12, 4), bool).at[4, 0].set(False)
+    made = ed.generate(model, length=12, samples=20, path=path, prompt="c", evidence=wanted + ed.flow.Allowed(sets))
+    for text in made.texts:
+        assert re.fullmatch(WORDS, text) and "aa" not in text and "bb" not in text
+        assert text[0] == "c" and text[4] != "a"
+    assert len(set(made.texts)) > 10
+
+
+def test_constraints_hold_across_blocks(model):
+    matching = ed.flow.Matching(WORDS + " ccc", ABC, length=30)
+    made = ed.generate(model, length=30, samples=20, window=8, path=draws(), evidence=matching, frames=1)
+    assert all(re.fullmatch(WORDS + " ccc", text) for text in made.texts)
+
+
+def test_repair_obeys(model):
+    fixed = ed.repair(model, "abaab", rate=0.01, evidence=ed.flow.Matching.without(["aa"], ABC, length=5))
+    assert "aa" not in fixed.text and len(fixed.edits) == 1 and fixed.text != "abaab"
+
+
+def test_a_linear_wish_is_evidence(model, getkey):
+    """And it is the only kind of which the mean field is exact: `F' = F(y, b - pull)`, whatever the strength."""
+    pull = jax.random.normal(getkey(), (6, 4))
+    y, b = jax.random.normal(getkey(), (6, 16)), jax.random.normal(getkey(), (6, 4))
+    wish = 2.0 * ed.energy.Wish(lambda p: jnp.sum(p * pull), name="pull") + ed.energy.Wish(lambda p: 0.0 * p.sum())
+    steered = ed.energy.Steered(model.energy, wish)
+    everything = lambda energy, b: (energy(y, b), energy.force(y, b), energy.posterior(y, b))
+    found, exact = jax.jit(lambda: (everything(steered, b), everything(model.energy, b - 2 * pull)))()
+    assert all(np.allclose(one, two, atol=1e-12) for one, two in zip(found, exact, strict=True))
+    assert wish.name == "pull + wish"
+
+
+def test_a_wish_is_granted_by_its_strength(model):
+    """A quadratic one: so many letters of one kind."""
+    share = lambda text: text.count("a") / len(text)
+    wish = ed.energy.Wish(lambda p: (jnp.sum(p[:, 0]) - 9.0) ** 2, name="nine")
+    found = []
+    for strength in (0.0, 3.0):
+        made = ed.generate(model, length=12, samples=20, path=draws(), wish=strength * wish)
+        found.append(np.mean([share(text) for text in made.texts]))
+    assert abs(found[0] - 0.25) < 0.15 and abs(found[1] - 0.75) < 0.15 and "nine" in made.terms
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pattern": "a{3}"}, "matches nothing of 12 tokens; it can have 3"),
+        ({"pattern": "a{99}"}, "needs more than twice as many"),
+        ({"pattern": "a.*", "prompt": "b"}, "'a.*' cannot be matched with what is given"),
+        ({"pattern": "a.*", "other": "b.*"}, "'a.*' and `pattern` 'b.*' contradict each other"),
+        ({"pattern": "a{12}|b{9}", "other": "b{12}|b{9}"}, "'b{12}|b{9}' matches nothing of 12 tokens; it can have 9"),
+        ({"pattern": "a{5,}", "other": "(a{5})*"}, "'(a{5})*' matches nothing of 12 tokens; it can have 5, 10, 15"),
+        ({"allowed": [0, 1], "prompt": "c"}, "the given text and Allowed contradict each other at token 0"),
+        ({"allowed": [0, 1], "length": 11}, "speaks of 12 tokens; the passage has 11"),
+        ({"pattern": ".*", "length": 11}, "speaks of 12 tokens; the passage has 11"),
+    ],
+)
+def test_contradictions_are_named(model, options, words):
+    options = {"length": 12, **options}
+    with pytest.raises(ValueError, match=re.escape(words)):
+        patterns = [options.pop(name) for name in ("pattern", "other") if name in options]
+        sources: list[ed.flow.AbstractEvidence] = [ed.flow.Matching(p, ABC, length=12) for p in patterns]
+        if "allowed" in options:
+            sets = jnp.zeros((12, 4), bool).at[:, jnp.array(options.pop("allowed"))].set(True)
+            sources.append(ed.flow.Allowed(sets))
+        ed.generate(model, path=draws(), evidence=functools.reduce(lambda one, two: one + two, sources), **options)
+
+
+def test_words_to_avoid_are_words():
+    for words in ([], [""], "abc"):
+        with pytest.raises(ValueError, match="`words` is"):
+            ed.data.Acceptor.without(words, ABC)
+    with pytest.raises(ValueError, match="matches nothing of 3 tokens; it can have 0"):
+        ed.flow.Matching.without(["a", "b", "c", " "], ABC, length=3)
