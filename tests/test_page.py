@@ -23,7 +23,8 @@ const a=read();T.value=0;T.dispatchEvent(new Event('input'));const b=read();
 const w=document.getElementById('why').textContent;
 document.querySelector('#text span:nth-child(4)').dispatchEvent(new MouseEvent('mouseenter'));
 const v=document.getElementById('why').textContent;
-out.textContent=[a!=b,w!=v&&v.startsWith('token 3 in '),errors.length,errors.join()].join(' ');document.body.append(out);
+out.textContent=[a!=b,w!=v&&v.startsWith('token 3 in '),errors.length,errors.join()].join(' ');
+document.body.append(out);
 </script></html>"""
 CATCH = "<script>window.errors=[];window.onerror=m=>{errors.push(m)};console.error=m=>errors.push(m)</script><style>"
 
