@@ -104,8 +104,9 @@ def _told(field, times, states):
     """Of every moment each token's energy and attribution; of the last one the attention, the mean of its heads."""
 
     def one(at):
-        found = attribution(*at, field)
-        return sum(energy_by_token(*at, field).values()), found.token, found.rival, found.parts
+        time, state = at
+        found = attribution(time, state, field)
+        return sum(energy_by_token(time, state, field).values()), found.token, found.rival, found.parts
 
     heads = attention_pattern(times[-1], jax.tree.map(lambda s: s[-1], states), field)
     return *jax.lax.map(one, (times, states)), {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
