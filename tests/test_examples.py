@@ -34,6 +34,17 @@ def test_one_word_lowers_f_and_reads_every_term(capsys):
     assert "force evaluations" in capsys.readouterr().out
 
 
+def test_tour_explains_the_letter_it_finds(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    model = ed.EnergyDLLM(ed.data.Characters("abc _"), dim=16, steps=8, key=jax.random.key(0))
+    place, told = load("tour").main(model, "ab_ cab", str(tmp_path))
+    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "pairwise", "attention", "memory", "bias", "unrest"}
+    assert {path.name for path in tmp_path.iterdir()} == {"attribution.png", "attention.png"}
+    # the sum that is printed, and the sum of what is printed
+    odds = capsys.readouterr().out.split("against")[1].split(": ")[1].split()[0]
+    assert abs(sum(told.values()) - float(odds)) < 0.01
+
+
 def test_faq_answers_what_was_meant_and_nothing_else(capsys):
     faq = load("faq")
     understood = faq.main(faq.QUESTIONS[:1] + faq.QUESTIONS[5:])
@@ -91,5 +102,15 @@ def test_circuit_text_writes_the_same_words_twice(capsys):
 
 
 def test_every_example_is_tested():
-    shown = {"circle", "circuit_memory", "circuit_text", "denoise_digits", "faq", "names", "one_word", "two_memories"}
+    shown = {
+        "circle",
+        "circuit_memory",
+        "circuit_text",
+        "denoise_digits",
+        "faq",
+        "names",
+        "one_word",
+        "tour",
+        "two_memories",
+    }
     assert {path.stem for path in FOLDER.glob("*.py")} == shown

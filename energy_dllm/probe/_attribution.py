@@ -85,9 +85,13 @@ def attribution(
     """
     y, b = seen(jnp.asarray(time), state, field)
     energy = learned(field)
-    logits = energy.logits(y, b)
-    w, r = pair(logits, token, rival)
-    here = jnp.arange(y.shape[0])
+    w, r = pair(energy.logits(y, b), token, rival)
+    return _attribution(energy, y, b, w, r)
+
+
+@eqx.filter_jit
+def _attribution(energy, y, b, w, r):
+    here, logits = jnp.arange(y.shape[0]), energy.logits(y, b)
     u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
     told = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
     parts = {"prior": energy.vocabulary.prior[w] - energy.vocabulary.prior[r], "evidence": b[here, w] - b[here, r]}

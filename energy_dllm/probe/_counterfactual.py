@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._types import Scalar
@@ -75,12 +76,12 @@ def counterfactual(
     if y.shape != (evidence.length, energy.dim):
         raise ValueError(
             f"`y` has shape {y.shape}; expected ({evidence.length}, {energy.dim}), the length of `evidence` and the "
-            "width of `energy`."
+            "width of `energy`: it belongs to another passage or another model."
         )
     if steps < 1 or not step > 0:
         raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
     length = y.shape[0]
-    if isinstance(place, int) and not -length <= place < length:
+    if not isinstance(place, Tracer) and not -length <= place < length:
         raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
     w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, rival)
     i = jnp.asarray(place) % length

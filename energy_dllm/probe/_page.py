@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._model import EnergyDLLM
-from ..flow import Given, JointFlow, Masked
+from ..flow import JointFlow
 from ._attribution import attribution
-from ._inspect import _look, _write
+from ._look import look, write
 from ._probes import attention_pattern, energy_by_token
 
 
@@ -57,38 +57,21 @@ def page(
     ```
     """
     file = Path(file)
-    for name, value in (("length", length), ("steps", steps)):
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; expected a positive number, such as 64.")
     if file.is_dir():
         raise ValueError(f"`file` {file} is a folder; expected a file, such as report.html.")
-    try:
-        known = np.asarray(model.encode(prompt) if prompt else [], int)
-    except ValueError as error:
-        raise ValueError(f"`prompt` {prompt!r} cannot be encoded: {error}") from error
-    if len(known) > length:
-        raise ValueError(f"`prompt` has {len(known)} tokens but `length` is {length}; make `length` larger.")
-    given = Masked(length)
-    if len(known):
-        given = Given(jnp.asarray(np.pad(known, (0, length - len(known)))), jnp.arange(length) < len(known))
-    levels = model.schedule.levels(steps)
-    rate = min(10.0, steps / float(levels[-1] - levels[0]))
-    seen = _look(model, given, levels, rate, jax.random.key(seed))
+    seen = look(model, prompt, length, steps, seed)
     path, land = seen.passage, seen.slice
-    if not np.isfinite(path.probes["free_energy"]).all():
-        raise FloatingPointError("the free energy of the passage was not finite; check `model` with `evaluate`.")
     moments = len(path.times)
     keep = np.unique(np.linspace(0, moments - 1, max(2, min(moments, NUMBERS // length))).round().astype(int))
-    detailed = keep if length <= DETAIL else keep[-1:]
-    field = JointFlow(model.energy, given, rate=rate)
-    token_energy = _energies(field, path.times[keep], jax.tree.map(lambda s: s[keep], path.states))
-    why = _why(field, path.times[detailed], jax.tree.map(lambda s: s[detailed], path.states))
-    pattern = _attention(field, path.times[-1], jax.tree.map(lambda s: s[-1], path.states))
+    field = JointFlow(model.energy, seen.given, rate=seen.rate)
+    states = jax.tree.map(lambda s: s[keep], path.states)
+    token_energy, token, rival, parts, pattern = jax.tree.map(np.asarray, _told(field, path.times[keep], states))
+    if length > DETAIL:
+        token, rival, parts = jax.tree.map(lambda each: each[-1:], (token, rival, parts))
     heard = {}
     for name, pairs in pattern.items():
-        mean = np.asarray(pairs)
-        first = np.argsort(-mean, axis=1)[:, :HEARD]
-        heard[name] = [first.tolist(), _short(np.take_along_axis(mean, first, axis=1))]
+        first = np.argsort(-pairs, axis=1)[:, :HEARD]
+        heard[name] = [first.tolist(), _short(np.take_along_axis(pairs, first, axis=1), 3)]
     data = {
         "symbols": list(model.tokenizer.symbols),
         "s": _short(path.times[keep]),
@@ -97,9 +80,9 @@ def page(
         "energy": _short(token_energy, 3),
         "terms": {name: _short(term[keep]) for name, term in path.probes["energy_terms"].items()},
         "why": {
-            "token": np.asarray(why[0]).tolist(),
-            "rival": np.asarray(why[1]).tolist(),
-            "parts": {name: _short(part, 3) for name, part in why[2].items()},
+            "token": token.tolist(),
+            "rival": rival.tolist(),
+            "parts": {name: _short(part) for name, part in parts.items()},
         },
         "heard": heard,
         "land": {
@@ -108,31 +91,25 @@ def page(
         },
         "held": float(land.held),
         "moments": moments,
-        "known": len(known),
+        "known": seen.known,
     }
     # "<" could end the script element
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     made = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", text)
-    return _write(file.parent, {file.name: made.encode()})[0]
+    return write(file.parent, {file.name: made.encode()})[0]
 
 
 @eqx.filter_jit
-def _energies(field, times, states):
-    return jax.lax.map(lambda at: energy_by_token(*at, field), (times, states))
+def _told(field, times, states):
+    """Of every moment each token's energy and attribution; of the last one the attention, the mean of its heads."""
 
-
-@eqx.filter_jit
-def _why(field, times, states):
     def one(at):
-        found = attribution(*at, field)
-        return found.token, found.rival, found.parts
+        time, state = at
+        found = attribution(time, state, field)
+        return sum(energy_by_token(time, state, field).values()), found.token, found.rival, found.parts
 
-    return jax.lax.map(one, (times, states))
-
-
-@eqx.filter_jit
-def _attention(field, time, state):
-    return {name: jnp.mean(heads, axis=0) for name, heads in attention_pattern(time, state, field).items()}
+    heads = attention_pattern(times[-1], jax.tree.map(lambda s: s[-1], states), field)
+    return *jax.lax.map(one, (times, states)), {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
 
 
 def _short(array, digits: int = 4) -> list:
