@@ -303,7 +303,7 @@ def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(small, co
     with pytest.raises(FloatingPointError, match=r"step 0: the parameter .*pairwise.*left broke first"):
         train(broken, corpus)
     steep = eqx.tree_at(couplings, small, replace_fn=lambda c: c * 1e300)
-    with pytest.raises(FloatingPointError, match="the term '.*' of F, at relaxation step") as caught:
+    with pytest.raises(FloatingPointError, match="the term 'bias' of F, at relaxation step 1") as caught:
         train(steep, corpus, directory=tmp_path)
     assert str(tmp_path) in str(caught.value)
     arrays = safetensors.numpy.load_file(tmp_path / "checkpoint.safetensors")
