@@ -18,6 +18,11 @@ from ._field import (
     ReverseDiffusion as ReverseDiffusion,
 )
 from ._layers import LayerRelaxation as LayerRelaxation
+from ._likelihood import (
+    Continuity as Continuity,
+    FlowLikelihood as FlowLikelihood,
+    log_likelihood as log_likelihood,
+)
 from ._matching import Matching as Matching
 from ._page import Page as Page, allowed as allowed
 from ._path import AbstractPath as AbstractPath, Diffusion as Diffusion
