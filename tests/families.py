@@ -19,8 +19,12 @@ SYNAPSES = {
     "pairwise": lambda dim, key: ed.energy.Pairwise(dim, offsets=3, rank=4, key=key),
     "attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, reach=3, key=key),
     "rotary attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, rotary=True, key=key),
+    "mapping attention": lambda dim, key: ed.energy.MappingAttention(dim, heads=2, head_dim=4, reach=3, key=key),
     "mapping": lambda dim, key: ed.energy.MappingMemory(dim, memories=9, key=key),
     "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
+    "deep convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(
+        dim, memories=5, depth=3, reach=1, rank=4, key=key
+    ),
     "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
     "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
     "token memory": lambda dim, key: ed.energy.TokenMemory(

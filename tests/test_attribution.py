@@ -49,7 +49,9 @@ def test_the_parts_are_the_log_odds(energy, given):
     assert found.neighbours["convolutional"][0, 3] == 0 != found.neighbours["convolutional"][0, 2]
 
 
-@pytest.mark.parametrize("name", ["mapping", "rectified", "softmax memory", "token memory"])
+@pytest.mark.parametrize(
+    "name", ["mapping", "rectified", "softmax memory", "token memory", "mapping attention", "deep convolutional"]
+)
 def test_every_synapse_splits_exactly(name):
     """The force by pattern against the force, the energy by pattern against the energy; other synapses: see above."""
     synapse = SYNAPSES[name](D, jax.random.key(3))
@@ -69,9 +71,12 @@ def test_every_synapse_splits_exactly(name):
     assert any(split is not None for split in splits)
 
 
-def test_a_neighbour_is_heard_as_its_derivative():
-    """A pairwise bond is linear: what `j` tells vanishes with its voice."""
-    synapse = SYNAPSES["pairwise"](D, jax.random.key(5))
+@pytest.mark.parametrize("name", ["pairwise", "mapping attention"])
+def test_a_neighbour_is_heard_as_its_derivative(name):
+    """A bond is linear, of attention one whose pattern is held: what `j` tells vanishes with its voice."""
+    synapse = SYNAPSES[name](D, jax.random.key(5))
+    if name == "mapping attention":
+        synapse = eqx.tree_at(lambda s: s.query, synapse, jnp.zeros_like(synapse.query))
     g, u = jax.random.normal(jax.random.key(6), (2, L, D))
     whole = lambda g: -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
 

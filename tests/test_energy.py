@@ -101,8 +101,9 @@ def test_a_batch_is_a_loop(synapse, getkey):
     assert jnp.allclose(batch, loop, atol=1e-12)
 
 
-def test_attention_excludes_itself_and_an_empty_row_is_zero(getkey):
-    attention = ed.energy.Attention(8, heads=2, head_dim=4, key=getkey())
+@pytest.mark.parametrize("kind", [ed.energy.Attention, ed.energy.MappingAttention])
+def test_attention_excludes_itself_and_an_empty_row_is_zero(kind, getkey):
+    attention = kind(8, heads=2, head_dim=4, key=getkey())
     g = jax.random.normal(getkey(), (4, 8))
     assert jnp.all(jnp.diagonal(attention.pattern(g), axis1=1, axis2=2) == 0)
     alone = jnp.array([False, True, False, False])
@@ -111,16 +112,35 @@ def test_attention_excludes_itself_and_an_empty_row_is_zero(getkey):
     assert jnp.all(attention.pattern(g, alone) == 0)
 
 
-def test_a_convolutional_memory_is_its_sum_over_offsets(getkey):
-    """`-<g_i, W_2 gelu(sum_o C_o A g_(i+o) + w)>`, written out token by token."""
-    memory = ed.energy.ConvolutionalMemory(6, memories=5, reach=2, rank=3, key=getkey())
-    memory = eqx.tree_at(lambda m: m.threshold, memory, jax.random.normal(getkey(), (5,)))
+def test_a_convolutional_memory_is_its_sum_over_offsets_and_layers(getkey):
+    """`-<g_i, sum_n W_n gelu(sum_o C_no z_(i+o) + w_n)>`, `z + B h` for the next layer, written out token by token."""
+    memory = ed.energy.ConvolutionalMemory(6, memories=5, depth=2, reach=2, rank=3, key=getkey())
+    memory = eqx.tree_at(lambda m: m.threshold, memory, jax.random.normal(getkey(), (2, 5)))
     g = jax.random.normal(getkey(), (4, 6))
-    cues = memory.cues.reshape(5, 5, 3)  # memories, offsets -2 .. 2, rank
+    cues = memory.cues.reshape(2, 5, 5, 3)  # layers, memories, offsets -2 .. 2, rank
+
+    def recalled(n, z):
+        near = lambda i: [o for o in range(-2, 3) if 0 <= i + o < 4]
+        cue = lambda i: memory.threshold[n] + sum(cues[n, :, o + 2] @ z[i + o] for o in near(i))
+        return [jax.nn.gelu(cue(i)) for i in range(4)]
+
+    z = [memory.view @ row for row in g]
+    first = recalled(0, z)
+    second = recalled(1, [z[i] + memory.onward[0] @ first[i] for i in range(4)])
     for i, energy in enumerate(memory.per_token(g)):
-        near = [o for o in range(-2, 3) if 0 <= i + o < 4]
-        cue = memory.threshold + sum(cues[:, o + 2] @ memory.view @ g[i + o] for o in near)
-        assert jnp.allclose(energy, -g[i] @ (memory.answers.T @ jax.nn.gelu(cue)), atol=1e-12)
+        answer = memory.answers[0].T @ first[i] + memory.answers[1].T @ second[i]
+        assert jnp.allclose(energy, -g[i] @ answer, atol=1e-12)
+
+
+def test_a_silent_token_is_told_what_attention_maps_to(getkey):
+    """`W_a^T sum_j A_ij W_v g_j` on a token with `g_i = 0`, whose pattern is that of the bias alone."""
+    attention = ed.energy.MappingAttention(8, heads=2, head_dim=4, key=getkey())
+    g = jax.random.normal(getkey(), (5, 8)).at[2].set(0.0)
+    told = -jax.grad(attention)(g)[2]
+    logits = attention.bias[:, 62:67].at[:, 2].set(-jnp.inf)  # offsets -2 .. 2
+    looks = jax.nn.softmax(logits, axis=-1)
+    expected = sum(attention.answers[h].T @ attention.values[h] @ (looks[h] @ g) for h in range(2))
+    assert jnp.allclose(told, expected, atol=1e-12) and jnp.abs(told).max() > 1e-3
 
 
 def test_without_reach_attention_is_blind_to_order(getkey):

@@ -52,8 +52,10 @@ from ._sums import (
     SimplicialMemory as SimplicialMemory,
 )
 from ._synapses import (
+    AbstractAttention as AbstractAttention,
     AbstractSynapse as AbstractSynapse,
     Attention as Attention,
+    MappingAttention as MappingAttention,
     Pairwise as Pairwise,
 )
 from ._vocabulary import Vocabulary as Vocabulary

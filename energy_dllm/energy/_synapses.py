@@ -80,7 +80,53 @@ class Pairwise(AbstractSynapse):
         return energy
 
 
-class Attention(AbstractSynapse):
+class AbstractAttention(AbstractSynapse):
+    """Tokens that look at one another: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, nobody at itself.
+
+    `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
+    `q` and `k`. To add a kind of attention, write `per_head`.
+    """
+
+    query: eqx.AbstractVar[Float[Array, "H K D"]]
+    keys: eqx.AbstractVar[Float[Array, "H K D"]]
+    bias: eqx.AbstractVar[Float[Array, "H offsets"]]
+    rotary: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
+        """The energy of each token as query, head by head `(H, L)`."""
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """The energy of each token as query, the sum of `per_head` over heads, `(L,)`."""
+        return jnp.sum(self.per_head(g, mask), axis=0)
+
+    def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
+        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` where `i` may not look (itself, padding)."""
+        length = g.shape[0]
+        q, k = _shown(g, self.query), _shown(g, self.keys)
+        if self.rotary:
+            q, k = _rotate(q), _rotate(k)
+        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
+        return jnp.where(_others(length, mask), score, -jnp.inf)
+
+    def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
+        """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
+        score = self.logits(g, mask)
+        some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
+        return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
+
+    def _offsets(self, length: int) -> Float[Array, "H L L"]:
+        """`r_h(j - i)`."""
+        reach = self.bias.shape[1] // 2
+        place = jnp.arange(length)
+        return self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
+
+    @property
+    def _beta(self) -> float:
+        return self.query.shape[1] ** -0.5
+
+
+class Attention(AbstractAttention):
     """Energy attention: every token is an associative memory of all the others.
 
     `E = -1/beta sum_h sum_i log sum_(j != i) a_hij exp(beta <q_hi, k_hj>)`, `a_hij = softmax_j(r_h(j - i))`,
@@ -127,39 +173,15 @@ class Attention(AbstractSynapse):
         key: Key,
     ):
         sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
-        if rotary and head_dim % 2:
-            raise ValueError(
-                f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False)."
-            )
+        _even(head_dim, rotary)
         k1, k2 = jax.random.split(key)
         self.query = dim**-0.5 * jax.random.normal(k1, (heads, head_dim, dim))
         self.keys = dim**-0.5 * jax.random.normal(k2, (heads, head_dim, dim))
-        distance = jnp.abs(jnp.arange(-reach, reach + 1))
-        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
+        self.bias = _fading(heads, reach)
         self.rotary = rotary
 
-    def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
-        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` where `i` may not look (itself, padding)."""
-        length = g.shape[0]
-        q = einsum(g, self.query, "l d, h k d -> h l k")
-        k = einsum(g, self.keys, "l d, h k d -> h l k")
-        if self.rotary:
-            q, k = _rotate(q), _rotate(k)
-        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
-        return jnp.where(_others(length, mask), score, -jnp.inf)
-
-    def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
-        """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
-        score = self.logits(g, mask)
-        some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
-        return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/beta sum_h log sum_j a_hij exp(...)` of each token as query, `(L,)`."""
-        return jnp.sum(self.per_head(g, mask), axis=0)
-
     def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
-        """The same for every head alone, `(H, L)`."""
+        """`-1/beta log sum_j a_hij exp(beta <q_hi, k_hj>)` of each token as query, `(H, L)`."""
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1)
         # an empty row is -inf throughout; 0 in its place, so that no derivative of it can be NaN
@@ -167,15 +189,84 @@ class Attention(AbstractSynapse):
         lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
         return -jnp.where(some, lower, 0.0) / self._beta
 
-    def _offsets(self, length: int) -> Float[Array, "H L L"]:
-        """`r_h(j - i)`."""
-        reach = self.bias.shape[1] // 2
-        place = jnp.arange(length)
-        return self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
 
-    @property
-    def _beta(self) -> float:
-        return self.query.shape[1] ** -0.5
+class MappingAttention(AbstractAttention):
+    """Attention that maps what is seen to an answer: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
+
+    `A` is the pattern of `AbstractAttention`. A token that says nothing yet is told `W_a^T sum_j A_ij W_v g_j`, as by a
+    transformer's attention, and pulls on nobody; where `Attention` pulls a query toward its keys, what is told here can
+    be anything. Everything else the force holds, answers that make a pattern sharper among them, comes from autodiff.
+    A token with nobody to attend to contributes 0.
+
+    **Arguments:**
+
+    - `dim`: hidden width `D`.
+    - `heads`, `head_dim`: `H` and `K`, of queries, keys, values and answers alike.
+    - `reach`: offsets beyond `reach` share one bias per side. The bias starts decaying with distance, head
+      `h` with slope `2^-h`.
+    - `rotary`: turn `q` and `k` by rotary phases as well (`head_dim` must then be even).
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive, or `head_dim` is odd with `rotary=True`.
+
+    **Source:** Vaswani et al. 2017 (arXiv 1706.03762) for what is told; as one scalar, the two-matrix energies of
+    NRGPT (arXiv 2512.16762).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    attention = ed.energy.MappingAttention(8, heads=2, head_dim=4, key=jax.random.key(0))
+    assert attention(jnp.ones((1, 8))) == 0.0  # nobody else to look at
+    ```
+    """
+
+    query: Float[Array, "H K D"]
+    keys: Float[Array, "H K D"]
+    values: Float[Array, "H K D"]
+    answers: Float[Array, "H K D"]
+    bias: Float[Array, "H offsets"]
+    rotary: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int = 16,
+        reach: int = 64,
+        rotary: bool = False,
+        key: Key,
+    ):
+        sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
+        _even(head_dim, rotary)
+        draw = lambda key: dim**-0.5 * jax.random.normal(key, (heads, head_dim, dim))
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        self.query, self.keys = draw(k1), draw(k2)
+        # told twice over, as value and as answer: half of each, so that it starts as quiet as other synapses
+        self.values, self.answers = 0.5 * draw(k3), 0.5 * draw(k4)
+        self.bias = _fading(heads, reach)
+        self.rotary = rotary
+
+    def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
+        """`-<W_a g_i, sum_j A_hij W_v g_j>` of each token as query, `(H, L)`."""
+        seen = einsum(self.pattern(g, mask), _shown(g, self.values), "h i j, h j k -> h i k")
+        return -jnp.sum(_shown(g, self.answers) * seen, axis=-1)
+
+
+def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:
+    """What each token shows to each head."""
+    return einsum(g, to, "l d, h k d -> h l k")
+
+
+def _fading(heads: int, reach: int) -> Float[Array, "H offsets"]:
+    return -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * jnp.abs(jnp.arange(-reach, reach + 1))
+
+
+def _even(head_dim: int, rotary: bool) -> None:
+    if rotary and head_dim % 2:
+        raise ValueError(f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False).")
 
 
 def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:

@@ -190,7 +190,7 @@ def _matrices(parameters: PyTree[Array]) -> PyTree:
     """Which axes of a parameter are a matrix: the last two, if both are long; heads and offsets are a batch of them."""
 
     def axes(leaf):
-        if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16:
+        if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16 or not leaf.size:
             return None
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
 

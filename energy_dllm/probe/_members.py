@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import Attention, FreeEnergy
+from ..energy import AbstractAttention, FreeEnergy
 from ..flow import AbstractField
 from ._parts import activity, pattern_energy
 from ._probes import force_norm, learned, seen
@@ -16,7 +16,7 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each `Attention` synapse by name `(H, L)` in nats; the sum over heads is its term of `F`.
+    **Returns:** for each attention synapse by name `(H, L)` in nats; the sum over heads is its term of `F`.
 
     **Example:**
 
@@ -31,7 +31,9 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
     energy, g = _said(time, state, field)
 
     synapses = energy.network.synapses.items()
-    return {name: synapse.per_head(g) / energy.kappa for name, synapse in synapses if isinstance(synapse, Attention)}
+    return {
+        name: synapse.per_head(g) / energy.kappa for name, synapse in synapses if isinstance(synapse, AbstractAttention)
+    }
 
 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:

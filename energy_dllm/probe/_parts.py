@@ -16,6 +16,7 @@ from ..energy import (
     AbstractSynapse,
     Attention,
     ConvolutionalMemory,
+    MappingAttention,
     MappingMemory,
     Pairwise,
     RectifiedMemory,
@@ -30,17 +31,19 @@ def by_neighbour(
     """What token `j` tells token `i` along `u_i`, `(L, L)`; `None` of a synapse that does not couple tokens."""
     if isinstance(synapse, Attention):
         return _attention(synapse, g, u)
+    if isinstance(synapse, MappingAttention):
+        return _mapping(synapse, g, u)
     if isinstance(synapse, Pairwise):
         return _pairwise(synapse, g, u)
     if isinstance(synapse, ConvolutionalMemory):
-        return _places(jnp.sum(_convolution(synapse, g, u), axis=-1), g.shape[0])
+        return _recalled(synapse, g, u, axis=1)
     return None
 
 
 def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
     """What stored pattern `m` tells token `i` along `u_i`, `(L, M)`; `None` of a synapse that stores none."""
     if isinstance(synapse, ConvolutionalMemory):
-        return jnp.sum(_convolution(synapse, g, u), axis=1)
+        return _recalled(synapse, g, u, axis=0)
     if isinstance(synapse, SoftmaxMemory):
         return _shares(synapse, g) * (u @ synapse.patterns.T)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractPatternMemory):
@@ -56,7 +59,9 @@ def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, 
 
 def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
     """The energy of a memory, stored pattern by stored pattern `(L, M)`; the sum of a row is that of the token."""
-    if isinstance(synapse, MappingMemory | ConvolutionalMemory):
+    if isinstance(synapse, ConvolutionalMemory):
+        return synapse.per_memory(g)
+    if isinstance(synapse, MappingMemory):
         return -_active(synapse, g) * (g @ synapse.answers.T)
     if isinstance(synapse, RectifiedMemory):
         return -0.5 * jax.nn.relu(g @ synapse.patterns.T) ** 2
@@ -74,7 +79,9 @@ def activity(
     synapse: AbstractSynapse, g: Float[Array, "L D"]
 ) -> tuple[Float[Array, "L M"], Float[Array, "M D"]] | None:
     """How strongly each pattern is recalled at each token, and what it says `(M, D)`; `None` if none is stored."""
-    if isinstance(synapse, MappingMemory | ConvolutionalMemory):
+    if isinstance(synapse, ConvolutionalMemory):
+        return synapse.recalled(g), synapse.answers.reshape(-1, g.shape[1])
+    if isinstance(synapse, MappingMemory):
         return _active(synapse, g), synapse.answers
     if isinstance(synapse, RectifiedMemory):
         return jax.nn.relu(g @ synapse.patterns.T), synapse.patterns
@@ -90,19 +97,21 @@ def _shares(synapse, g):
 
 
 def _active(synapse, g):
-    cues = g if isinstance(synapse, MappingMemory) else _window(synapse, g)
-    return jax.nn.gelu(cues @ synapse.cues.T + synapse.threshold)
-
-
-def _window(synapse, g):
-    length, rank = g.shape[0], synapse.view.shape[0]
-    offsets = synapse.cues.shape[1] // rank
-    shown = jnp.pad(g @ synapse.view.T, ((offsets // 2, offsets // 2), (0, 0)))
-    return jnp.concatenate([shown[o : o + length] for o in range(offsets)], axis=-1)
+    return jax.nn.gelu(g @ synapse.cues.T + synapse.threshold)
 
 
 def _attention(synapse, g, u):
-    # The logits are bilinear: `u` as query against `g` as key, and the other way round, in twice the width.
+    looks, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
+    told = jnp.sum(looks * as_query, axis=0) + jnp.sum(looks * as_key, axis=0).T
+    return told * synapse.query.shape[1] ** 0.5
+
+
+def _shown(g, to):
+    return einsum(g, to, "l d, h k d -> h l k")
+
+
+def _slopes(synapse, g, u):
+    """How the logits change, `u` as query against `g` as key, and the other way round: they are bilinear."""
     wide = jnp.concatenate([g, u], axis=-1)
     none = jnp.zeros_like(synapse.query)
 
@@ -111,10 +120,18 @@ def _attention(synapse, g, u):
         logits = eqx.tree_at(lambda s: (s.query, s.keys, s.bias), synapse, halves).logits(wide)
         return jnp.where(jnp.isfinite(logits), logits, 0.0)
 
-    looks = synapse.pattern(g)
-    as_query = jnp.sum(looks * slope((none, synapse.query), (synapse.keys, none)), axis=0)
-    as_key = jnp.sum(looks * slope((synapse.query, none), (none, synapse.keys)), axis=0)
-    return (as_query + as_key.T) * synapse.query.shape[1] ** 0.5
+    return slope((none, synapse.query), (synapse.keys, none)), slope((synapse.query, none), (none, synapse.keys))
+
+
+def _mapping(synapse, g, u):
+    """As `_attention`; a look that grows where the answer is above the average of all answers sharpens the pattern."""
+    looks, answers, values = synapse.pattern(g), _shown(g, synapse.answers), _shown(g, synapse.values)
+    agree = einsum(answers, values, "h i k, h j k -> h i j")
+    gain = looks * (agree - jnp.sum(looks * agree, axis=-1, keepdims=True))
+    as_query, as_key = _slopes(synapse, g, u)
+    told = looks * einsum(_shown(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
+    back = looks * einsum(answers, _shown(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
+    return jnp.sum(told, axis=0) + jnp.sum(back, axis=0).T
 
 
 def _pairwise(synapse, g, u):
@@ -128,22 +145,8 @@ def _pairwise(synapse, g, u):
     return heard
 
 
-def _convolution(synapse, g, u):
-    """What pattern `m`, recalled around token `i - o`, tells token `i`: `(L, offsets, M)`, `o = -reach .. reach`."""
-    length, rank = g.shape[0], synapse.view.shape[0]
-    reach = synapse.cues.shape[1] // rank // 2
-    hidden = _window(synapse, g) @ synapse.cues.T + synapse.threshold
-    active, slope = jax.jvp(jax.nn.gelu, (hidden,), (jnp.ones_like(hidden),))
-    # what `u_i` changes in the cue of a window that has `i` at offset `o`
-    moved = einsum(u @ synapse.view.T, synapse.cues.reshape(-1, 2 * reach + 1, rank), "i r, m o r -> i o m")
-    weight = jnp.pad(slope * (g @ synapse.answers.T), ((reach, reach), (0, 0)))
-    parts = moved * jnp.stack([weight[reach - o : reach - o + length] for o in range(-reach, reach + 1)], axis=1)
-    return parts.at[:, reach].add(active * (u @ synapse.answers.T))
-
-
-def _places(parts, length):
-    """From offsets to places: `(L, offsets)` to `(L, L)`, column `j = i - o`."""
-    offset = jnp.arange(length)[:, None] - jnp.arange(length)[None, :] + parts.shape[1] // 2
-    inside = (offset >= 0) & (offset < parts.shape[1])
-    found = jnp.take_along_axis(parts, jnp.clip(offset, 0, parts.shape[1] - 1), axis=1)
-    return jnp.where(inside, found, 0.0)
+def _recalled(synapse, g, u, axis):
+    """What is recalled around token `j`, pattern `m`, tells token `i` along `u_i`, summed over `m` or over `j`."""
+    energy = lambda g: jnp.sum(synapse.per_memory(g), axis=axis)
+    tells = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
+    return jax.lax.map(tells, jnp.arange(g.shape[0]), batch_size=16)

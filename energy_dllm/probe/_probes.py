@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import Attention, FreeEnergy
+from ..energy import AbstractAttention, FreeEnergy
 from ..flow import AbstractField
 
 
@@ -173,7 +173,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each `Attention` synapse by name `(H, L, L)`; rows sum to 1, the diagonal is 0. Empty if
+    **Returns:** for each attention synapse by name `(H, L, L)`; rows sum to 1, the diagonal is 0. Empty if
     the network has none.
 
     **Example:**
@@ -190,7 +190,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     energy = learned(field)
     g = energy.activation(y, b)
     synapses = energy.network.synapses.items()
-    return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, Attention)}
+    return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, AbstractAttention)}
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
