@@ -81,7 +81,20 @@ def test_the_recurrent_twin_repeats_one_block(getkey):
     assert size(one) == size(three)
 
 
+def test_local_help_is_a_convolution_over_neighbours(getkey):
+    """With attention and MLP silenced, what is predicted depends on the neighbours in reach and on nobody else."""
+    twin = ed.learn.MaskedDiffusion(5, dim=8, depth=1, heads=2, local=2, key=getkey())
+    quiet = lambda t: (t.trunk.blocks[0].out, t.trunk.blocks[0].down)
+    twin = eqx.tree_at(quiet, twin, tuple(jnp.zeros_like(leaf) for leaf in quiet(twin)))
+    predict = eqx.filter_jit(lambda ids: twin.log_posterior(ids, jnp.ones(LENGTH, bool))[5])
+    ids = jax.random.randint(getkey(), (LENGTH,), 0, 5)
+    changes = [bool(jnp.any(predict(ids.at[i].set((ids[i] + 1) % 5)) != predict(ids))) for i in range(LENGTH)]
+    assert changes == [3 <= i <= 7 for i in range(LENGTH)]
+
+
 def test_twin_sizes_are_checked(getkey):
+    with pytest.raises(ValueError, match="`local` is -1"):
+        ed.learn.MaskedDiffusion(5, local=-1, key=getkey())
     with pytest.raises(ValueError, match="`dim` is 9, which `heads`=2 does not divide"):
         ed.learn.MaskedDiffusion(5, dim=9, heads=2, key=getkey())
     with pytest.raises(ValueError, match="`depth` is 0"):

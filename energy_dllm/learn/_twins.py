@@ -27,7 +27,7 @@ class AbstractTwin(eqx.Module):
 
 
 class _Block(eqx.Module):
-    """`z + attention(norm z)`, then `z + mlp(norm z)`, on one sequence."""
+    """`z + convolution(norm z)` if it has one, `z + attention(norm z)`, then `z + mlp(norm z)`, on one sequence."""
 
     qkv: Float[Array, "3 H K D"]
     out: Float[Array, "H K D"]
@@ -38,8 +38,9 @@ class _Block(eqx.Module):
     bias: Float[Array, "H offsets"]
     gain1: Float[Array, " D"]
     gain2: Float[Array, " D"]
+    local: Float[Array, "near D"] | None
 
-    def __init__(self, dim: int, heads: int, hidden: int, reach: int, depth: int, key: Key):
+    def __init__(self, dim: int, heads: int, hidden: int, reach: int, depth: int, local: int, key: Key):
         k1, k2, k3, k4 = jax.random.split(key, 4)
         head_dim = dim // heads
         residual = (2 * depth) ** -0.5
@@ -53,9 +54,15 @@ class _Block(eqx.Module):
         self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
         self.gain1 = jnp.ones(dim)
         self.gain2 = jnp.ones(dim)
+        near = jax.random.normal(jax.random.fold_in(key, 0), (2 * local + 1, dim))
+        self.local = residual * (2 * local + 1) ** -0.5 * near if local else None
 
     def __call__(self, z: Float[Array, "L D"], allowed: Bool[Array, "L L"]) -> Float[Array, "L D"]:
         length = z.shape[0]
+        if self.local is not None:
+            reach = self.local.shape[0] // 2
+            beside = jnp.pad(_norm(z), ((reach, reach), (0, 0)))
+            z = z + sum(beside[o : o + length] * weight for o, weight in enumerate(self.local))
         q, k, v = einsum(_norm(z) * self.gain1, self.qkv, "l d, n h k d -> n h l k")
         reach = self.bias.shape[1] // 2
         place = jnp.arange(length)
@@ -76,7 +83,7 @@ class _Trunk(eqx.Module):
     readout_bias: Float[Array, " V"]
     repeats: int = eqx.field(static=True)
 
-    def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, key):
+    def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, local, key):
         for name, value in dict(dim=dim, depth=depth, heads=heads, hidden=hidden, steps=repeats).items():
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; expected a positive integer.")
@@ -84,7 +91,7 @@ class _Trunk(eqx.Module):
             raise ValueError(f"`dim` is {dim}, which `heads`={heads} does not divide; choose a multiple.")
         k1, k2, *keys = jax.random.split(key, 2 + depth)
         self.embedding = jax.random.normal(k1, (inputs, dim))
-        self.blocks = [_Block(dim, heads, hidden, reach, depth * repeats, k) for k in keys]
+        self.blocks = [_Block(dim, heads, hidden, reach, depth * repeats, local, k) for k in keys]
         self.readout = 0.1 * dim**-0.5 * jax.random.normal(k2, (outputs, dim))
         self.readout_bias = jnp.zeros(outputs)
         self.repeats = repeats
@@ -105,9 +112,10 @@ class MaskedDiffusion(AbstractTwin):
     - `size`: vocabulary `V`.
     - `dim`, `depth`, `heads`, `hidden`, `reach`: width, blocks, heads, width of the MLP (default `4 dim`), and the
       offset beyond which all distances share a bias.
+    - `local`: neighbours on each side that a depthwise convolution at the head of every block sees; 0 for none.
     - `key`: random key.
 
-    **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.
+    **Raises:** `ValueError` if a size is not positive, `local` is negative or `heads` does not divide `dim`.
 
     **Source:** Sahoo et al. 2024, MDLM (arXiv 2406.07524); Shi et al. 2024, MD4 (arXiv 2406.04329).
 
@@ -133,10 +141,13 @@ class MaskedDiffusion(AbstractTwin):
         heads: int = 4,
         hidden: int | None = None,
         reach: int = 64,
+        local: int = 0,
         key: Key,
     ):
+        if local < 0:
+            raise ValueError(f"`local` is {local}; expected 0 (no convolution) or more neighbours.")
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, key)
+        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, local, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
@@ -178,7 +189,7 @@ class Recurrent(AbstractTwin):
         key: Key,
     ):
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, key)
+        self.trunk = _Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, 0, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
@@ -221,7 +232,7 @@ class Autoregressive(AbstractTwin):
         key: Key,
     ):
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, key)
+        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | tokens 1 .. i-1) (L, V)`."""
