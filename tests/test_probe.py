@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -439,13 +440,19 @@ def test_plots_of_why_are_labelled(model, noisy):
         ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(2, int))
 
 
-def test_a_passage_moves(relaxed, model, tmp_path: Path):
+def test_a_passage_moves(relaxed, model, tmp_path: Path, monkeypatch):
     few = jax.tree.map(lambda leaf: leaf[:3], (relaxed.times, relaxed.probes))
     path = eqx.tree_at(lambda path: (path.times, path.probes), relaxed, few)
     file = ed.probe.animate(path, model.tokenizer, tmp_path / "a.gif", width=4)
     assert file.read_bytes().startswith(b"GIF89a") and [*tmp_path.iterdir()] == [file]
     with pytest.raises(ValueError, match=r"ends with .gif or .mp4"):
         ed.probe.animate(path, model.tokenizer, tmp_path / "a.png")
+    film = tmp_path / "a.mp4"
+    if shutil.which("ffmpeg"):
+        assert ed.probe.animate(path, model.tokenizer, film, width=4).read_bytes()[4:8] == b"ftyp"
+    monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)
+    with pytest.raises(ValueError, match=r"`file` ends with .mp4, which needs the program ffmpeg; install it, or"):
+        ed.probe.animate(path, model.tokenizer, film)
 
 
 def test_plots_need_no_glyph_a_font_lacks(relaxed):
