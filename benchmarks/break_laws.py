@@ -126,8 +126,8 @@ FAULTS = (
     (
         "4: the rest point is finite (no leak)",
         "energy/_network.py",
-        'terms = {"neurons": jnp.sum(y * g["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}',
-        'terms = {"neurons": -0.1 * jnp.sum(y * g["neurons"], axis=-1)}',
+        'terms = {"neurons": jnp.sum(y * heard["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}',
+        'terms = {"neurons": -0.1 * jnp.sum(y * heard["neurons"], axis=-1)}',
         "tests/test_flow.py -k rest_point_is_finite",
     ),
     (

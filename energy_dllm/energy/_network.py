@@ -59,14 +59,14 @@ class Network(eqx.Module):
     def _names(self) -> tuple[str, ...]:
         return "neurons", *self.synapses, "bias"
 
-    def _terms(self, y, g, mask):
-        g = g if isinstance(g, dict) else dict.fromkeys(self._names, g)
+    def _terms(self, y, g: Array | Mapping[str, Array], mask):
+        heard = g if isinstance(g, Mapping) else dict.fromkeys(self._names, g)
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
-        terms = {"neurons": jnp.sum(y * g["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
+        terms = {"neurons": jnp.sum(y * heard["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
         if mask is not None:
             terms["neurons"] = jnp.where(mask, terms["neurons"], 0.0)
-        terms |= {name: synapse.per_token(g[name], mask) for name, synapse in self.synapses.items()}
-        bias = -g["bias"] @ self.bias
+        terms |= {name: synapse.per_token(heard[name], mask) for name, synapse in self.synapses.items()}
+        bias = -heard["bias"] @ self.bias
         terms["bias"] = bias if mask is None else jnp.where(mask, bias, 0.0)
         return terms
 
