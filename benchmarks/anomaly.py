@@ -1,12 +1,12 @@
 """Which character was replaced? Per-token energy of the energy model beside the surprisal of its autoregressive twin.
 
-    python benchmarks/anomaly.py ../shared/data/shakespeare_plays/plays.md.xz --steps 8000 --out runs/anomaly
+    python benchmarks/anomaly.py ../shared/data/shakespeare_plays/plays.md.xz --steps 11000 --out runs/anomaly
 
 One character of every window of the held-out test play is replaced by another of the alphabet, drawn at random. Every
 character gets a number; the AUC is the probability that the replaced one has a larger number than another character of
 the same window. Numbers: the energy model's surprise with that character left out, its free energy with everything
-given, and `-log p(c | characters before it)` of the twin, which is trained here on the same plays (checkpoints in
-`--out`; run again to resume).
+given, and `-log p(c | characters before it)` of the twin, which is trained here on the same plays, with as many
+parameters and characters as the shipped model by default (checkpoints in `--out`; run again to resume).
 """
 
 import argparse
@@ -38,10 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plays", type=Path)
     parser.add_argument("--model", default="shakespeare")
-    parser.add_argument("--steps", type=int, default=8000, help="of the twin; take those of the model")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=11_000, help="of the twin; take those of the model")
+    parser.add_argument("--dim", type=int, default=96, help="of the twin")
+    parser.add_argument("--learning-rate", type=float, default=6e-3, help="of the twin")
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("runs/anomaly"))
     options = parser.parse_args()
     model = ed.load(options.model)
@@ -51,16 +53,19 @@ def main() -> None:
     written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
     corpus = ed.data.Corpus("plays", tokenizer, encode(written), encode(texts[VALIDATION]), encode(texts[TEST]))
     twin = train(
-        ed.learn.Autoregressive(tokenizer.size, dim=64, depth=2, key=jax.random.key(0)),
+        ed.learn.Autoregressive(tokenizer.size, dim=options.dim, depth=2, key=jax.random.key(0)),
         corpus,
         ed.learn.NextToken(),
         steps=options.steps,
         batch_size=options.batch_size,
         length=options.length,
-        learning_rate=1.2e-2,
+        learning_rate=options.learning_rate,
+        settling=120,
         directory=options.out,
     )
     windows = np.array(ed.data.windows_of(corpus.test, options.length, count=options.windows))
+    read_twin = lambda ids: jnp.take_along_axis(twin.log_posterior(ids, ids >= 0), ids[:, None], axis=-1)
+    bits = -np.mean(jax.lax.map(eqx.filter_jit(read_twin), jnp.asarray(windows))) / np.log(2)
     draw = np.random.default_rng(0)
     places = draw.integers(0, options.length, len(windows))
     rows = np.arange(len(windows))
@@ -79,7 +84,7 @@ def main() -> None:
     names = ("surprise, one left out", "free energy, all given", "surprisal of the autoregressive twin")
     found = read(model, twin, jnp.asarray(windows))
     record = {name: auc(numbers, places) for name, numbers in zip(names, found, strict=True)}
-    print(json.dumps({"windows": len(windows), **record}, indent=1))
+    print(json.dumps({"windows": len(windows), "twin, bits a character": float(bits), **record}, indent=1))
 
 
 if __name__ == "__main__":

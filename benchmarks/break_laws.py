@@ -126,8 +126,8 @@ FAULTS = (
     (
         "4: the rest point is finite (no leak)",
         "energy/_network.py",
-        'terms = {"neurons": jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}',
-        'terms = {"neurons": -0.1 * jnp.sum(y * g, axis=-1)}',
+        'terms = {"neurons": jnp.sum(y * heard["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}',
+        'terms = {"neurons": -0.1 * jnp.sum(y * heard["neurons"], axis=-1)}',
         "tests/test_flow.py -k rest_point_is_finite",
     ),
     (
@@ -178,6 +178,13 @@ FAULTS = (
         "return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)",
         "return jax.tree.map(lambda leaf: leaf[:number], found)",
         "tests/test_flow.py -k never_reached",
+    ),
+    (
+        "probes share what they have in common (each reads the evidence for itself)",
+        "flow/_solve.py",
+        "moment = Moment(now, *record) if isinstance(now, AbstractField) else now",
+        "moment = now",
+        "tests/test_probe.py -k have_in_common",
     ),
     (
         "the gradient follows the tracked steps (one of them detached)",

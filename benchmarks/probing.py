@@ -3,8 +3,8 @@
     python benchmarks/probing.py [shakespeare]
 
 One passage relaxes from neutral to ten times the default time, by the default solver of `solve` and by Euler steps of
-the default size; with the probes it is also read at `--records` moments. Alternating runs after compilation; the ratio
-of the medians.
+the default size; with the probes it is also read at `--records` moments. Alternating runs after compilation; the median
+of the ratios of neighbouring runs.
 """
 
 import argparse
@@ -60,9 +60,13 @@ def main() -> None:
                 start = time.perf_counter()
                 made = jax.block_until_ready(path(field, y, probes))
                 seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(runs[1:]) for name, runs in seconds.items()}  # the first one compiles
-        record[solver] = {"force evaluations": int(made.force_evaluations), "seconds": medians}
-        record[solver] |= {"ratio": {name: round(value / medians["nothing"], 3) for name, value in medians.items()}}
+        seconds = {name: runs[1:] for name, runs in seconds.items()}  # the first one compiles
+        pairs = {name: zip(runs, seconds["nothing"], strict=True) for name, runs in seconds.items()}
+        record[solver] = {
+            "force evaluations": int(made.force_evaluations),
+            "seconds": {name: round(statistics.median(runs), 4) for name, runs in seconds.items()},
+            "ratio": {name: round(statistics.median(a / b for a, b in both), 3) for name, both in pairs.items()},
+        }
     print(json.dumps(record, indent=1))
 
 

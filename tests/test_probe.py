@@ -2,6 +2,8 @@
 
 import functools
 import math
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
+from energy_dllm.flow._solve import _read
 
 
 L, V, D = 6, 4, 16
@@ -280,6 +283,36 @@ def test_probes_ride_along_with_a_noisy_motion(model):
     assert seen["tokens"].shape == (3, L) and seen["dissipation"].shape == (3,)
 
 
+def test_probes_share_what_they_have_in_common(model):
+    """A probe that is asked twice costs little more than once, and so do all of them beside one force."""
+    field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.zeros(L, int), jnp.arange(L) < 2))
+    times, states = jnp.arange(20.0), jnp.ones((20, L, D))
+
+    def products(*names):
+        probes = {str(n): PROBES[name] for n, name in enumerate(names)}
+        text = jax.jit(lambda t, y: _read(probes, (t, y), field)).lower(times, states).compile().as_text()
+        assert " while(" in text
+        return len(re.findall(r" dot\(", text))
+
+    force, both = products("distance_to_rest"), products("distance_to_rest", "distance_to_rest")
+    standard = products("free_energy", "energy_terms", "tokens", "confidence", "dissipation", "distance_to_rest")
+    assert both < 1.4 * force and standard < 1.5 * force
+
+
+@pytest.mark.parametrize(
+    ("probe", "sentence"),
+    [
+        (lambda t, y, field: y if t > 1 else y[:2], r"the probe 'odd' must return arrays .* use `jnp.where`"),
+        (lambda t, y, field: y[y > 0], r"the probe 'odd' must return arrays .* use `jnp.where`"),
+        (lambda t, y, field: {"a": t, "b": "text"}, r"the probe 'odd' must return arrays .* returns a str"),
+    ],
+)
+def test_a_probe_has_one_shape_at_all_times(probe, sentence, model):
+    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(L))
+    with pytest.raises(ValueError, match=sentence):
+        jax.eval_shape(lambda y: ed.solve(field, y, t0=0.0, t1=2.0, probes={"odd": probe}).probes, jnp.ones((L, D)))
+
+
 def test_commitment_time():
     tokens = jnp.array([[0, 1, 2, 0], [1, 1, 0, 0], [0, 1, 2, 0], [0, 1, 2, 3]])
     times = jnp.array([-1.0, 0.5, 1.0, 2.0])
@@ -407,13 +440,19 @@ def test_plots_of_why_are_labelled(model, noisy):
         ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(2, int))
 
 
-def test_a_passage_moves(relaxed, model, tmp_path: Path):
+def test_a_passage_moves(relaxed, model, tmp_path: Path, monkeypatch):
     few = jax.tree.map(lambda leaf: leaf[:3], (relaxed.times, relaxed.probes))
     path = eqx.tree_at(lambda path: (path.times, path.probes), relaxed, few)
     file = ed.probe.animate(path, model.tokenizer, tmp_path / "a.gif", width=4)
     assert file.read_bytes().startswith(b"GIF89a") and [*tmp_path.iterdir()] == [file]
     with pytest.raises(ValueError, match=r"ends with .gif or .mp4"):
         ed.probe.animate(path, model.tokenizer, tmp_path / "a.png")
+    film = tmp_path / "a.mp4"
+    if shutil.which("ffmpeg"):
+        assert ed.probe.animate(path, model.tokenizer, film, width=4).read_bytes()[4:8] == b"ftyp"
+    monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)
+    with pytest.raises(ValueError, match=r"`file` ends with .mp4, which needs the program ffmpeg; install it, or"):
+        ed.probe.animate(path, model.tokenizer, film)
 
 
 def test_plots_need_no_glyph_a_font_lacks(relaxed):

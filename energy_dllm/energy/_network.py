@@ -55,13 +55,18 @@ class Network(eqx.Module):
         """Every term of `E` by name, each token by token `(L,)`."""
         return self._terms(y, self.activation(y), mask)
 
-    def _terms(self, y, g, mask):
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return "neurons", *self.synapses, "bias"
+
+    def _terms(self, y, g: Array | Mapping[str, Array], mask):
+        heard = g if isinstance(g, Mapping) else dict.fromkeys(self._names, g)
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
-        terms = {"neurons": jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
+        terms = {"neurons": jnp.sum(y * heard["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
         if mask is not None:
             terms["neurons"] = jnp.where(mask, terms["neurons"], 0.0)
-        terms |= {name: synapse.per_token(g, mask) for name, synapse in self.synapses.items()}
-        bias = -g @ self.bias
+        terms |= {name: synapse.per_token(heard[name], mask) for name, synapse in self.synapses.items()}
+        bias = -heard["bias"] @ self.bias
         terms["bias"] = bias if mask is None else jnp.where(mask, bias, 0.0)
         return terms
 
@@ -190,15 +195,17 @@ class FreeEnergy(AbstractFreeEnergy):
         directly: it speaks through `g`.
         """
         g = self.activation(y, b)
-        jacobian = jax.jacrev(lambda g: {k: jnp.sum(v) for k, v in self._spoken(y, g, mask).items()})(g)
-        return {name: -value for name, value in jacobian.items()}
+        # each term hears a copy of its own: one gradient of the one scalar tells them apart
+        copies = dict.fromkeys(self.network._names, g)
+        slopes = jax.grad(lambda copies: total(self._spoken(y, copies, mask)))(copies)
+        return {name: -slopes[name] for name in copies}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`<y, U> + c + b (L, V)`."""
         return self.vocabulary.logits(y, b)
 
     def _spoken(self, y, g, mask):
-        """The terms that depend on `g`."""
+        """The terms that depend on `g`: one for all, or one for each by name."""
         return {name: value / self.kappa for name, value in self.network._terms(y, g, mask).items()}
 
     def _check(self, y, b):

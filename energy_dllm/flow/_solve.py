@@ -11,11 +11,19 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
-from ._field import AbstractMotion, AbstractStochasticField
+from ._field import AbstractField, AbstractMotion, AbstractStochasticField
+from ._moment import Moment
 
 
 BATCH = 8
 """Records that the probes read at once."""
+UNKNOWN = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a shape or a branch would depend on a value."""
 
 
 class SteadyState(eqx.Module):
@@ -124,7 +132,8 @@ def solve(
     - `state`: where it starts.
     - `t0`, `t1`: the interval, in relaxation time `t` or noise time `s` as the field says; `t1 > t0`.
     - `times`: increasing times to record within the interval; only the end by default. The end is always recorded.
-    - `probes`: functions `(time, state, field) -> PyTree` by name, read at every recorded time.
+    - `probes`: functions `(time, state, field) -> PyTree` by name, read at every recorded time. They share what they
+      have in common: `field` is then a view of the field that has its evidence and hidden state at hand.
 
     Other arguments:
 
@@ -142,8 +151,8 @@ def solve(
     **Returns:** a `Trajectory`.
 
     **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a
-    negative `step`, or `levels` beside a `controller` or `step`; a runtime error if `levels` do not lead from
-    `t0` to `t1`.
+    negative `step`, `levels` beside a `controller` or `step`, or a probe whose shapes depend on values; a
+    runtime error if `levels` do not lead from `t0` to `t1`.
 
     **Example:**
 
@@ -249,13 +258,38 @@ def _read(probes, records, field):
     mark = lambda leaf, other: jnp.where(reached.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
     # the last record always exists: it stands in where there is nothing to read
     safe = jax.tree.map(lambda leaf: mark(leaf, leaf[-1]), records)
-    read = lambda record: {name: probe(*record, field) for name, probe in probes.items()}
+
+    arrays, rest = eqx.partition(field, eqx.is_array)
+
+    def read(record):
+        # tied to the record, so that XLA cannot move parts of each probe out of the loop, where it would no longer see
+        # that the probes have what is left in common
+        here, record = jax.lax.optimization_barrier((arrays, record))
+        now = eqx.combine(here, rest)
+        moment = Moment(now, *record) if isinstance(now, AbstractField) else now
+        return {name: _ask(name, probe, record, moment) for name, probe in probes.items()}
+
     # several records at once keep the processor busy; filled up, so that no smaller batch is compiled as well
     number = reached.shape[0]
     batch = min(number, BATCH)
     fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
     found = jax.lax.map(read, jax.tree.map(fill, safe), batch_size=batch)
     return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)
+
+
+def _ask(name, probe, record, field):
+    """What a probe answers: arrays, whose shapes no value of the record can change."""
+    wrong = f"the probe {name!r} must return arrays of the same shapes at every time"
+    try:
+        answer = probe(*record, field)
+    except UNKNOWN as error:
+        raise ValueError(
+            f"{wrong}, but its course depends on values of the record; use `jnp.where` in place of `if` and masks."
+        ) from error
+    odd = [leaf for leaf in jax.tree.leaves(answer) if not eqx.is_array_like(leaf)]
+    if odd:
+        raise ValueError(f"{wrong}, but it returns a {type(odd[0]).__name__}; leave it out, or make it a number.")
+    return jax.tree.map(jnp.asarray, answer)
 
 
 def _never(dtype: Any) -> Any:

@@ -59,6 +59,11 @@ class Seen(NamedTuple):
 
 def look(model: EnergyDLLM, prompt: str, length: int, steps: int, seed: int) -> Seen:
     """A passage, a relaxation and a slice, as `inspect` describes them; what cannot be looked at is a sentence."""
+    return looked(model, asked(model, prompt, length, steps), length, steps, seed)
+
+
+def asked(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndarray:
+    """The ids of the prompt, once everything that was asked for makes sense."""
     if length < 1:
         raise ValueError(f"`length` is {length}; expected a positive number of tokens, such as 64.")
     if steps < 1:
@@ -69,16 +74,29 @@ def look(model: EnergyDLLM, prompt: str, length: int, steps: int, seed: int) -> 
         raise ValueError(f"`prompt` {prompt!r} cannot be encoded: {error}") from error
     if len(known) > length:
         raise ValueError(f"`prompt` has {len(known)} tokens but `length` is {length}; make `length` larger.")
-    given = Masked(length)
-    if len(known):
-        given = Given(jnp.asarray(np.pad(known, (0, length - len(known)))), jnp.arange(length) < len(known))
+    return known
+
+
+def looked(model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seed: int) -> Seen:
+    """The same behind given ids."""
+    given = begun(known, length) if len(known) else Masked(length)
     levels = model.schedule.levels(steps)
     rate = min(10.0, steps / float(levels[-1] - levels[0]))
     passage, relaxation, cut, attention = _look(model, given, levels, rate, jax.random.key(seed))
-    for path, what in ((passage, "passage"), (relaxation, "relaxation")):
-        if not np.isfinite(path.probes["free_energy"]).all():
-            raise FloatingPointError(f"the free energy of the {what} was not finite; check `model` with `evaluate`.")
+    sound(passage, "passage")
+    sound(relaxation, "relaxation")
     return Seen(given, rate, len(known), passage, relaxation, cut, attention)
+
+
+def begun(known: np.ndarray, length: int) -> Given:
+    """A passage of which the first tokens are given."""
+    return Given(jnp.asarray(np.pad(known, (0, length - len(known)))), jnp.arange(length) < len(known))
+
+
+def sound(path: Trajectory, what: str) -> None:
+    """Refuse a motion that was not finite."""
+    if not np.isfinite(path.probes["free_energy"]).all():
+        raise FloatingPointError(f"the free energy of the {what} was not finite; check `model` with `evaluate`.")
 
 
 @eqx.filter_jit
@@ -91,7 +109,7 @@ def _look(
 ) -> tuple[Trajectory, Trajectory, Landscape, dict[str, Array]]:
     k1, k2, k3 = jax.random.split(key, 3)
     energy, length = model.energy, given.length
-    passage = _generate(model, given, levels, rate, k1)
+    passage = generated(model, given, levels, rate, k1)
     evidence = Given(passage.probes["tokens"][-1], jax.random.uniform(k2, (length,)) < 0.5)
     field = Relaxation(energy, evidence)
     end = REST * model.steps * model.step
@@ -112,9 +130,10 @@ def _look(
     return passage, relaxation, landscape(energy, evidence, paths.states[1:]), attention
 
 
-def _generate(
+def generated(
     model: EnergyDLLM, given: AbstractEvidence, levels: Float[Array, " levels"], rate: float, key: Key
 ) -> Trajectory:
+    """A passage that comes to rest out of noise, observation and neurons moving at once."""
     steps = levels.shape[0] - 1
     start, end = levels[0], levels[-1]
     # the end is recorded anyway

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,19 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._model import EnergyDLLM
-from ..flow import JointFlow
+from ..flow import AbstractEvidence, JointFlow, Trajectory
 from ._attribution import attribution
-from ._look import look, write
+from ._look import Seen, asked, begun, generated, looked, sound, write
 from ._probes import attention_pattern, energy_by_token
 
 
 TEMPLATE = Path(__file__).with_name("page.html")
+WINDOW = 256
+"""Tokens that move at once, attention being `L x L`; a longer passage is made window by window, a page each."""
+CONTEXT = 64
+"""Tokens of a window that are the end of the page before, given."""
 DETAIL = 512
 """Longer passages have their attribution at the last moment only."""
-NUMBERS = 100_000
+NUMBERS = 80_000
 """Tokens times moments on a page, at most (two moments at least)."""
 HEARD = 8
-"""Neighbours listed for a token."""
+"""Neighbours listed for a token; half as many in a passage longer than `DETAIL`."""
 
 
 def page(
@@ -39,6 +45,10 @@ def page(
     A passage is generated as by `inspect`. The page has a slider over noise time, and for each moment the text coloured
     by energy, the terms of `F`, and for the token under the pointer or in focus what its log-odds are made of
     (`attribution`), and whom it attends to at the end; beside it a slice of the landscape.
+
+    More than 256 tokens do not move at once: the passage is then made page by page, each behind the last 64 tokens of
+    the one before, and the landscape is that of the first. Of a long passage fewer moments are kept, and beyond 512
+    tokens attribution is given at the last moment only. The page says so.
 
     **Arguments:** as of `inspect`, but `file` is the HTML file; one of this name is replaced whole.
 
@@ -59,39 +69,45 @@ def page(
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"`file` {file} is a folder; expected a file, such as report.html.")
-    seen = look(model, prompt, length, steps, seed)
-    path, land = seen.passage, seen.slice
-    moments = len(path.times)
+    known = asked(model, prompt, length, steps)
+    seen = looked(model, known[:WINDOW], min(length, WINDOW), steps, seed)
+    times, land = seen.passage.times, seen.slice
+    moments = len(times)
     keep = np.unique(np.linspace(0, moments - 1, max(2, min(moments, NUMBERS // length))).round().astype(int))
-    field = JointFlow(model.energy, seen.given, rate=seen.rate)
-    states = jax.tree.map(lambda s: s[keep], path.states)
-    token_energy, token, rival, parts, pattern = jax.tree.map(np.asarray, _told(field, path.times[keep], states))
+    pages, rows = [], []
+    for start, behind, given, passage in _windows(model, known, length, steps, seen, seed):
+        field = JointFlow(model.energy, given, rate=seen.rate)
+        row = jax.tree.map(np.asarray, _told(field, times[keep], jax.tree.map(lambda s: s[keep], passage.states)))
+        row |= {name: np.asarray(passage.probes[name])[keep] for name in ("tokens", "confidence")}
+        row["heard"] = {name: _strongest(pairs, length, start) for name, pairs in row["heard"].items()}
+        pages.append(start + behind)
+        rows.append(_behind(row, behind))
+    whole = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *rows)
     if length > DETAIL:
-        token, rival, parts = jax.tree.map(lambda each: each[-1:], (token, rival, parts))
-    heard = {}
-    for name, pairs in pattern.items():
-        first = np.argsort(-pairs, axis=1)[:, :HEARD]
-        heard[name] = [first.tolist(), _short(np.take_along_axis(pairs, first, axis=1), 3)]
+        whole["why"] = jax.tree.map(lambda each: each[-1:], whole["why"])
+    why = whole["why"]
     data = {
         "symbols": list(model.tokenizer.symbols),
-        "s": _short(path.times[keep]),
-        "tokens": np.asarray(path.probes["tokens"])[keep].tolist(),
-        "confidence": _short(path.probes["confidence"][keep], 2),
-        "energy": _short(token_energy, 3),
-        "terms": {name: _short(term[keep]) for name, term in path.probes["energy_terms"].items()},
+        "s": _short(times[keep]),
+        "tokens": whole["tokens"].tolist(),
+        "confidence": _short(whole["confidence"], 2),
+        "energy": _short(sum(whole["terms"].values()), 3),
+        "terms": {name: _short(term.sum(axis=-1)) for name, term in whole["terms"].items()},
         "why": {
-            "token": token.tolist(),
-            "rival": rival.tolist(),
-            "parts": {name: _short(part) for name, part in parts.items()},
+            "token": why["token"].tolist(),
+            "rival": why["rival"].tolist(),
+            "parts": {name: _short(part) for name, part in why["parts"].items()},
         },
-        "heard": heard,
+        "heard": {name: [j.T.tolist(), _short(share.T, 3)] for name, (j, share) in whole["heard"].items()},
         "land": {
             name: _short(getattr(land, key), 6)
             for name, key in (("u", "u"), ("v", "v"), ("F", "free_energy"), ("paths", "paths"))
         },
         "held": float(land.held),
         "moments": moments,
-        "known": seen.known,
+        "known": len(known),
+        "pages": pages,
+        "context": CONTEXT,
     }
     # "<" could end the script element
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -99,17 +115,49 @@ def page(
     return write(file.parent, {file.name: made.encode()})[0]
 
 
+def _windows(
+    model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seen: Seen, seed: int
+) -> Iterator[tuple[int, int, AbstractEvidence, Trajectory]]:
+    """Where each window starts, how many of its tokens are of the pages before, its evidence and its motion."""
+    yield 0, 0, seen.given, seen.passage
+    text = np.asarray(seen.passage.probes["tokens"])[-1]
+    levels, key = model.schedule.levels(steps), jax.random.key(seed)
+    while (done := len(text)) < length:
+        start = min(done - CONTEXT, length - WINDOW)  # the last window is as long as the others: nothing new compiles
+        given = begun(np.concatenate([text[start:], known[done : start + WINDOW]]), WINDOW)
+        passage = _written(model, given, levels, seen.rate, jax.random.fold_in(key, done))
+        sound(passage, f"passage behind token {done}")
+        yield start, done - start, given, passage
+        text = np.concatenate([text, np.asarray(passage.probes["tokens"])[-1, done - start :]])
+
+
+_written = eqx.filter_jit(generated)
+
+
 @eqx.filter_jit
 def _told(field, times, states):
-    """Of every moment each token's energy and attribution; of the last one the attention, the mean of its heads."""
+    """Of every moment each token's terms and attribution; of the last one the attention, the mean of its heads."""
 
     def one(at):
         time, state = at
         found = attribution(time, state, field)
-        return sum(energy_by_token(time, state, field).values()), found.token, found.rival, found.parts
+        why = {"token": found.token, "rival": found.rival, "parts": found.parts}
+        return {"terms": energy_by_token(time, state, field), "why": why}
 
     heads = attention_pattern(times[-1], jax.tree.map(lambda s: s[-1], states), field)
-    return *jax.lax.map(one, (times, states)), {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
+    heard = {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
+    return jax.lax.map(one, (times, states)) | {"heard": heard}
+
+
+def _behind(row: Any, start: int) -> Any:
+    """What is said of the tokens from `start` on."""
+    return jax.tree.map(lambda each: each[..., start:], row)
+
+
+def _strongest(pairs: np.ndarray, length: int, start: int) -> list[np.ndarray]:
+    """Whom each token attends to most, and how much: two arrays `(n, L)`."""
+    first = np.argsort(-pairs, axis=1)[:, : HEARD if length <= DETAIL else HEARD // 2]
+    return [first.T + start, np.take_along_axis(pairs, first, axis=1).T]
 
 
 def _short(array, digits: int = 4) -> list:
