@@ -232,6 +232,23 @@ def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
         assert len((tmp_path / name / "log.jsonl").read_text().splitlines()) == 40
 
 
+def test_matrices_shrink_where_they_move_and_nothing_else_does():
+    """With a gradient that is all but zero the change is `-decay eta` of the matrix; fixed ones and vectors keep all."""
+    shapes = {"matrix": (16, 20), "fixed": (16, 16), "bias": (7,)}
+    parameters = {name: jnp.full(shape, 3.0) for name, shape in shapes.items()}
+    gradient = {name: jnp.full(shape, 1e-9 * (name != "fixed")) for name, shape in shapes.items()}
+    changes = {}
+    for decay in (0.0, 0.25):
+        optimizer = ed.learn.default_optimizer(1e-2, steps=20, decay=decay)
+        _, state = optimizer.update(gradient, optimizer.init(parameters), parameters)
+        changes[decay], _ = optimizer.update(gradient, state, parameters)
+    lost = {name: changes[0.25][name] - changes[0.0][name] for name in shapes}
+    assert jnp.allclose(lost["matrix"], -0.25 * 1e-2 * 3.0)
+    assert not lost["fixed"].any() and not changes[0.25]["fixed"].any() and not lost["bias"].any()
+    with pytest.raises(ValueError, match="`decay` is -1"):
+        ed.learn.default_optimizer(1e-2, steps=20, decay=-1)
+
+
 def test_matrices_move_along_all_directions_alike_and_the_rest_by_adam(getkey):
     """One update: singular values of a matrix become equal (Newton-Schulz: to 0.7 .. 1.2), batches of matrices each."""
     shapes = {"matrix": (40, 16), "heads": (3, 16, 20), "table": (4, 129), "bias": (7,)}

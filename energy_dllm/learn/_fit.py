@@ -148,21 +148,23 @@ def fit(
     return eqx.combine(run.average, static)
 
 
-def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransformation:
+def default_optimizer(learning_rate: float, steps: int, *, decay: float = 0.1) -> optax.GradientTransformation:
     """Muon for matrices, Adam for the rest, on gradients clipped to norm 1.
 
     A matrix moves by `0.2 sqrt(max(n, m)) eta U V^T`, where `U S V^T` is its averaged gradient: every direction as far
-    as every other, an entry about as far as under Adam. A matrix is the last two axes of a parameter, if both are at
-    least 16 long. Both share one schedule of `eta`: warmed up over 5 % of `steps`, then a cosine down to 5 %.
+    as every other, an entry about as far as under Adam. It also shrinks by `decay eta`: without that matrices grow with
+    every step, and everything that multiplies them has to fade. A matrix is the last two axes of a parameter, if both
+    are at least 16 long. Both share one schedule of `eta`: warmed up over 5 % of `steps`, then a cosine down to 5 %.
 
     **Arguments:**
 
     - `learning_rate`: peak of `eta`.
     - `steps`: length of the schedule.
+    - `decay`: of matrices, not negative.
 
-    **Raises:** `ValueError` if `learning_rate` is not positive.
+    **Raises:** `ValueError` if `learning_rate` is not positive or `decay` is negative.
 
-    **Source:** Jordan et al. 2024 (Muon); Liu et al. 2025 (arXiv 2502.16982) for the scale.
+    **Source:** Jordan et al. 2024 (Muon); Liu et al. 2025 (arXiv 2502.16982) for the scale and the decay.
 
     **Example:**
 
@@ -175,26 +177,39 @@ def default_optimizer(learning_rate: float, steps: int) -> optax.GradientTransfo
     """
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 1.2e-2.")
+    if decay < 0:
+        raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
     warmup = max(1, steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup, max(steps, warmup + 1), 0.05 * learning_rate
     )
     # scaled so that an entry moves as far as it would under Adam
     muon = optax.contrib.muon(
-        schedule, consistent_rms=0.2, adam_b1=0.9, adam_b2=0.99, muon_weight_dimension_numbers=_matrices
+        1.0, consistent_rms=0.2, adam_b1=0.9, adam_b2=0.99, muon_weight_dimension_numbers=_matrices
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), muon)
+    return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), optax.scale_by_schedule(schedule))
+
+
+def _shrink(decay: float) -> optax.GradientTransformation:
+    """Matrices lose `decay` of themselves, those that move at all: token codes are fixed, and stay."""
+
+    def one(change, leaf):
+        return change if _matrix(leaf) is None else change - decay * jnp.any(change != 0) * leaf
+
+    update = lambda changes, state, parameters: (jax.tree.map(one, changes, parameters), state)
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # pyright: ignore
 
 
 def _matrices(parameters: PyTree[Array]) -> PyTree:
+    """Which axes of each parameter are a matrix, as Muon asks for it."""
+    return jax.tree.map(_matrix, parameters)
+
+
+def _matrix(leaf):
     """Which axes of a parameter are a matrix: the last two, if both are long; heads and offsets are a batch of them."""
-
-    def axes(leaf):
-        if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16 or not leaf.size:
-            return None
-        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
-
-    return jax.tree.map(axes, parameters)
+    if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16 or not leaf.size:
+        return None
+    return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
 
 
 def _fingerprint(static: PyTree, parameters: PyTree[Array]) -> str:
