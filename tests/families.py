@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import energy_dllm as ed
 
@@ -98,3 +99,16 @@ def random_like(tree, key):
 def dot(a, b):
     """Inner product of two PyTrees."""
     return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def likely(ids, law):
+    """Chi-square of sequences of three tokens against their law, in bins that are large enough."""
+    found = np.bincount(ids @ 3 ** np.arange(3, -1, -1), minlength=81)
+    expected = law * len(ids)
+    assert not found[law == 0].any()
+    rare = (expected < 5) & (law > 0)
+    found, expected = (np.append(n[(law > 0) & ~rare], n[rare].sum()) for n in (found, expected))
+    kept = expected > 0
+    degrees = kept.sum() - 1
+    # mean and standard deviation of chi-square, four of them above
+    assert np.sum((found - expected)[kept] ** 2 / expected[kept]) < degrees + 4 * np.sqrt(2 * degrees)

@@ -1,7 +1,11 @@
 """Exact diffusion: a data set has a free energy of its own, and every motion runs on it. Motions of one state too."""
 
+import functools
+import itertools
+
 import diffrax
 import equinox as eqx
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,6 +138,72 @@ def test_reverse_diffusion_ends_with_the_weights_of_the_items():
     move = lambda x, key: ed.solve(field, x, t0=levels[0], t1=levels[-1], levels=levels, key=key).final
     ends = jax.jit(jax.vmap(move))(starts, keys)
     assert abs(float(jnp.mean(ends > 0)) - 0.75) < 0.03
+
+
+# ------------------------------------------------------------------------------------------- the law of what is written
+
+STRINGS = np.array(list(itertools.product(range(3), repeat=4)))
+FIELD, COUPLING = np.array([0.3, -0.2, 0.0]), np.array([[1.0, -0.8, 0.3], [0.2, -0.5, 0.9], [-0.6, 0.7, 0.1]])
+LAW = np.exp(FIELD[STRINGS].sum(1) + COUPLING[STRINGS[:, :-1], STRINGS[:, 1:]].sum(1))
+LAW /= LAW.sum()
+"""Three tokens, four places, an energy made by hand whose neighbours are coupled: all 81 strings can be counted."""
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return ed.energy.Empirical(STRINGS, size=3, weights=jnp.asarray(LAW))
+
+
+# wide enough at the start that nothing of the data is left but its mean
+through = functools.partial(
+    ed.flow.Diffusion,
+    field=functools.partial(ed.flow.ProbabilityFlow, steps=1),
+    schedule=ed.flow.LogLinear(sigma_max=12.0, sigma_min=0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def write(chain):
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=chain, steps=1, key=jax.random.key(0))
+    return functools.partial(ed.infill, model, samples=20000, frames=1)
+
+
+@pytest.mark.parametrize("path", [through(steps=32, solver=diffrax.Heun()), through(steps=64, churn=0.5)])
+def test_through_noise_the_law_is_exact(path, write):
+    """Chi-square over all strings: the probability flow, and the reverse diffusion."""
+    families.likely(write("[4]", path=path).ids, LAW)
+
+
+def test_through_noise_holes_have_the_exact_conditional(write):
+    given = np.where((STRINGS[:, 0] == 0) & (STRINGS[:, 3] == 1), LAW, 0.0)
+    families.likely(write("a[2]b", path=through(steps=32, solver=diffrax.Heun())).ids, given / given.sum())
+
+
+def test_steps_that_are_too_few_are_seen(write):
+    """That the tests above can fail."""
+    with pytest.raises(AssertionError):
+        families.likely(write("[4]", path=through(steps=4)).ids, LAW)
+
+
+def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain):
+    """`exp(-F(x))` is the text seen through noise: a string drawn by its posterior there has the law of the text."""
+
+    def b(x):
+        return ed.flow.Gaussian(x, 1.0).field(chain.vocabulary.codes)
+
+    def free_energy(x):
+        return chain(chain.neutral(4), b(x), spring=0.5 * jnp.sum(x**2, axis=-1))
+
+    levels = jnp.linspace(0.0, 4.0, 65)
+
+    def draw(key):
+        k1, k2 = jax.random.split(key)
+        motion = ed.flow.Langevin(free_energy)
+        x = ed.solve(motion, jnp.zeros((4, 3)), t0=0.0, t1=4.0, levels=levels, key=k1).final
+        return jax.random.categorical(k2, chain.log_shares(b(x)))
+
+    found = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 20000))
+    families.likely(STRINGS[np.asarray(found)], LAW)
 
 
 # ------------------------------------------------------------------------------------------- motions of one state
