@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import energy_dllm as ed
+from energy_dllm.energy import AbstractFreeEnergy
 
 
 NEURONS = {
@@ -112,3 +113,50 @@ def likely(ids, law):
     degrees = kept.sum() - 1
     # mean and standard deviation of chi-square, four of them above
     assert np.sum((found - expected)[kept] ** 2 / expected[kept]) < degrees + 4 * np.sqrt(2 * degrees)
+
+
+class Markov(AbstractFreeEnergy):
+    """The exact free energy of a Markov chain, for passages of any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
+
+    vocabulary: ed.energy.Codes
+    chain: ed.energy.Chain
+
+    def __init__(self, counts):
+        self.vocabulary, self.chain = ed.energy.Codes(jnp.eye(len(counts))), ed.energy.Chain(counts)
+
+    @property
+    def kappa(self):
+        return jnp.ones(())
+
+    @property
+    def dim(self):
+        return 0
+
+    @property
+    def size(self):
+        return self.chain.size
+
+    def neutral(self, length):
+        return jnp.zeros((length, 0))
+
+    def terms(self, y, b, *, spring=None, mask=None):
+        here = jnp.ones(b.shape[0], bool) if mask is None else mask
+        terms = {"chain": jnp.where(here, self.chain(jnp.where(here[:, None], b, 0.0)) / jnp.sum(here), 0.0)}
+        return terms if spring is None else terms | {"spring": jnp.where(here, spring, 0.0)}
+
+    def force(self, y, b, *, mask=None):
+        return jnp.zeros_like(y)
+
+    def forces(self, y, b, *, mask=None):
+        return {}
+
+    def logits(self, y, b):
+        return jnp.log(jnp.maximum(self.chain.posterior(b), 1e-300))
+
+
+COUNTS = [[9.0, 60.0, 2.0], [3.0, 8.0, 70.0], [50.0, 4.0, 20.0]]
+
+
+def markov_model(alphabet="abc"):
+    """A chain in which the next token is nearly known, and no neurons."""
+    return ed.EnergyDLLM(ed.data.Characters(alphabet), energy=Markov(jnp.array(COUNTS)), steps=1, key=jax.random.key(0))

@@ -12,11 +12,14 @@ import pytest
 from jaxtyping import Array
 
 import energy_dllm as ed
+from energy_dllm._generate import of_template
+from energy_dllm._generate._template import prices
 from energy_dllm.energy import AbstractFreeEnergy
 from energy_dllm.flow import AbstractEvidence, AbstractField
 
 
 LENGTH, STEPS = 12, 4
+ALPHABET = ed.data.Characters("abc [")
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +256,37 @@ def test_infill_keeps_what_is_written(model):
     assert filled.frames.shape == (3, STEPS + 1, 12)
 
 
+def test_a_hole_of_unknown_width_takes_the_room(model):
+    for template, width in (("ab[*]c [3]", 5), ("ab[2][*]", 8), ("[*]", 12)):
+        filled = ed.infill(model, template, length=12, path=draws(), frames=1)
+        plain = ed.infill(model, template.replace("*", str(width)), path=draws(), frames=1)
+        assert filled.texts == plain.texts and len(filled.texts[0]) == 12
+
+
+def test_the_width_that_is_chosen_makes_what_is_given_likeliest():
+    """Prices of three lengths against the chain itself; padding to one shape changes nothing."""
+    model = families.markov_model()
+    table = np.asarray(model.energy.chain.tables()[1])
+    exact = [-np.log(np.linalg.matrix_power(table, n + 1)[0, 2]) for n in range(1, 6)]
+    choices = [of_template(model, f"a[{n}]c") for n in range(1, 6)]
+    found = prices(model, choices)
+    start = -np.log((np.asarray(model.energy.chain.tokens) @ table)[0])
+    assert np.allclose(found, start + np.array(exact), atol=1e-9)
+    path = ed.flow.Unmasking(rounds=2, steps=1)
+    made = ed.infill(model, "a[*]c", length=range(3, 8), path=path, frames=1)
+    assert len(made.texts[0]) == 3 + int(np.argmin(exact)) and len({round(e, 3) for e in exact}) == 5
+
+
+def test_a_text_ends_where_it_says(model):
+    plain = ed.generate(model, length=30, samples=8, prompt="cab", window=8, path=draws(), frames=1)
+    ended = ed.generate(model, length=30, samples=8, prompt="cab", window=8, path=draws(), frames=1, stop="b")
+    for whole, text in zip(plain.texts, ended.texts, strict=True):
+        written, cut = whole[3:], text[3:]  # the one that is given does not count
+        assert cut == written.partition("b")[0] + "b" * ("b" in written)
+    assert (ended.force_evaluations < plain.force_evaluations).all() and "every text has ended" in ended.reason
+    assert ended.ids.shape == (8, 30)
+
+
 def test_repair_of_strong_evidence_changes_nothing(model):
     fixed = ed.repair(model, "abc cab", rate=1e-6)
     assert fixed.text == "abc cab" and fixed.edits == []
@@ -285,6 +319,13 @@ def test_repair_names_its_edits(model):
         ({"suffix": "xyz"}, "outside the alphabet"),
         ({"prompt": "abcabc", "suffix": "abcabc"}, "`prompt` and `suffix` have 12 tokens"),
         ({"window": 1}, "`window` is 1"),
+        ({"stop": "ab"}, "`stop` is 'ab', 2 tokens"),
+        ({"stop": "x"}, "outside the alphabet"),
+        ({"stop": "b", "suffix": "c"}, "`stop` would cut off the text given at the end"),
+        (
+            {"stop": "b", "evidence": ed.flow.Matching(".*c", ALPHABET, length=LENGTH)},
+            "`stop` would cut off the pattern",
+        ),
         ({"path": ed.flow.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
     ],
 )
@@ -311,6 +352,24 @@ def test_bad_input_is_named(write, wrong, words):
 def test_a_path_that_cannot_be_is_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("template", "length", "words"),
+    [
+        ("ab[3]", 12, "`length` is 12 and every hole"),
+        ("ab[*]c[*]", 12, "holes of unknown width at characters 2 and 6"),
+        ("ab[*]c", 3, "`length` is 3 and `template` has 3 tokens beside"),
+        ("ab[*]c", [], "expected room for at least one more"),
+        ("a" * 64 + "[*]", None, "by default 64 and `template` has 64 tokens"),
+        ("ab[*]", [8, 9], r"offers 2 to choose from, but one side of \[\*\] is empty"),
+        ("[*][3]ab", [8, 9], r"one side of \[\*\] is empty"),
+        ("ab[**]c", 12, "malformed hole at character 2"),
+    ],
+)
+def test_a_width_that_cannot_be_found_is_named(model, template, length, words):
+    with pytest.raises(ValueError, match=words):
+        ed.infill(model, template, length=length)
 
 
 @pytest.mark.parametrize("template", ["ab[]c", "ab[x]", "ab[0]", "ab[-1]", "ab[3", "ab["])

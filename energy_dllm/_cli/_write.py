@@ -51,6 +51,7 @@ Window = Annotated[
         help_behavior_hint="(default: all up to 128, then 64)",
     ),
 ]
+Stop = Annotated[str, _arg(metavar="TOKEN", help="What is written ends with the first of these, say '.'.")]
 Stream = Annotated[bool, _arg(help="Print every moment as a line of JSON as it comes; the result is the last line.")]
 Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
 Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
@@ -75,6 +76,7 @@ def generate(
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
+    stop: Stop = "",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
@@ -93,17 +95,25 @@ def generate(
     loaded = _load(model)
     from .._generate import generate
 
-    options = {"samples": samples, "window": window, "seed": seed, **path}
+    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **path}
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream)
 
 
 def infill(
-    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8].")],
+    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8], or [*].")],
     model: Model = "shakespeare",
     /,
     *,
+    length: Annotated[
+        list[int],
+        _arg(
+            metavar="INT",
+            help="With [*]: tokens of the passage, or several to choose from by their free energy.",
+            help_behavior_hint="(default: 64)",
+        ),
+    ] = [],  # noqa: B006
     samples: Samples = 1,
     rounds: Rounds = None,
     temperature: Temperature = None,
@@ -116,15 +126,18 @@ def infill(
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
+    stop: Stop = "",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fill the holes of a text.
 
-    A hole is as many tokens wide as it says; a bracket that is meant as such is written [[.
+    A hole is as many tokens wide as it says, [*] as wide as fits; a bracket that is meant as such is written [[.
 
     energy-dllm infill "To be, or not [8]that is the question"
+
+    energy-dllm infill "To be, or not [*]that is the question" --length 30 31 32 33 34
     """
     from . import _load
 
@@ -132,10 +145,11 @@ def infill(
     loaded = _load(model)
     from .._generate import infill, of_template
 
-    length = of_template(loaded, template).length if match or avoid else 0
-    options = {"samples": samples, "window": window, "seed": seed, **path}
-    options |= _evidence(loaded, match, avoid, length)
-    written(functools.partial(infill, loaded, template, **options), loaded.tokenizer, model, json, stream)
+    size = None if not length else length[0] if len(length) == 1 else length
+    there = of_template(loaded, template, size).length if match or avoid else 0
+    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **path}
+    options |= _evidence(loaded, match, avoid, there)
+    written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
 
 
 def repair(

@@ -6,4 +6,5 @@ place of its typing errors, is where the system comes to rest.
 
 from ._motion import PATH as PATH, Generation as Generation
 from ._repair import Edit as Edit, Repair as Repair, repair as repair
-from ._write import generate as generate, infill as infill, of_template as of_template
+from ._template import of_template as of_template
+from ._write import generate as generate, infill as infill

@@ -1,5 +1,6 @@
 """Passages of any length: window after window, each with what stands before it as given."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -22,6 +23,7 @@ def write(
     evidence: AbstractEvidence | None,
     wish: Wish | None,
     window: int | None,
+    stop: str,
     samples: int,
     frames: int,
     seed: int,
@@ -33,12 +35,24 @@ def write(
     if window is not None and window < 2:
         raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
     page, behind = page_of(model, given, evidence)
+    end = _ending(model, stop, page) if stop else -1
     energy = model.energy if wish is None else Steered(model.energy, wish)
     # a window in which everything is given has nothing to write
     spans = _spans(page.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
-    blocks = _Blocks(model, path, energy, page, behind, spans, samples, max(1, frames // len(spans)), seed, watch)
+    blocks = _Blocks(model, path, energy, page, behind, spans, samples, max(1, frames // len(spans)), seed, watch, end)
     return blocks.all()
+
+
+def _ending(model: EnergyDLLM, stop: str, page: Page) -> int:
+    """The token that ends a text; `ValueError` if it is not one, or if something must stand behind it."""
+    token = np.asarray(model.encode(stop))
+    if token.size != 1:
+        raise ValueError(f"`stop` is {stop!r}, {token.size} tokens; expected one, such as '.' or a newline.")
+    if page.given.known[-1] or page.language is not None:
+        what = "the text given at the end" if page.given.known[-1] else "the pattern, which is about all of the passage"
+        raise ValueError(f"`stop` would cut off {what}; leave out one of them.")
+    return int(token[0])
 
 
 def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
@@ -55,11 +69,12 @@ class _Blocks:
     """All windows of all samples, and what was seen of them so far."""
 
     def __init__(
-        self, model, path, energy: AbstractFreeEnergy, page: Page, behind, spans, samples, frames, seed, watch
+        self, model, path, energy: AbstractFreeEnergy, page: Page, behind, spans, samples, frames, seed, watch, stop
     ):
         self.model, self.path, self.energy, self.page = model, path, energy, page
         self.spans, self.frames, self.seed, self.watch = spans, frames, seed, watch
-        self.done = 0
+        self.done, self.stop = 0, stop
+        self.fixed = np.array(page.given.known)
         self.known = np.array(page.given.known)
         self.ids = np.tile(np.asarray(page.given.ids), (samples, 1))
         self.b = None if page.others is None else np.asarray(page.others.field(energy.vocabulary.codes))
@@ -104,7 +119,19 @@ class _Blocks:
             self.known[here] = True
             self._advance(begin, end)
             self.done = end
-        return self._sum(self.past)
+            if (self._ends(self.ids[:, :end]) <= end).all():
+                break
+        ends = self._ends(self.ids)
+        made = self._sum(self.past)
+        texts = [self.model.tokenizer.decode(row[:end]) for row, end in zip(made.ids, ends, strict=True)]
+        early = "; every text has ended" if self.done < self.page.length else ""
+        return dataclasses.replace(made, texts=texts, reason=made.reason + early)
+
+    def _ends(self, ids: Integer[np.ndarray, "N L"]) -> Integer[np.ndarray, " N"]:
+        """How long each text is, up to the first written token that ends it; longer than all of it without one."""
+        written = ids.shape[1]
+        found = (ids == self.stop) & ~self.fixed[:written]
+        return np.where(found.any(axis=1), found.argmax(axis=1) + 1, written + 1)
 
     def _confidence(self, here: slice, moments: Moments) -> Float[np.ndarray, "N L"]:
         """That of a window, where there is none yet."""

@@ -30,7 +30,7 @@ nowhere else: the path, how many moments are recorded, how many tokens are writt
 class Generation:
     """What `generate` and `infill` return: `N` passages, and `T` moments on the way from nothing to text.
 
-    - `texts`: the passages.
+    - `texts`: the passages, each up to its `stop` where there is one.
     - `ids (N, L)` and `confidence (N, L)`: their tokens, and how probable each is to the others: its posterior
       probability without what was given or written of itself.
     - `times (T,)`: the recorded times: noise time `s = -log sigma`, or relaxation time `t` where tokens are unmasked.

@@ -1,16 +1,15 @@
 """`generate` and `infill`: what is given differs, the motion is one."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-import numpy as np
 
 from .._model import EnergyDLLM
 from ..energy import Wish
 from ..flow import AbstractEvidence, AbstractPath, Given
 from ._blocks import write
 from ._motion import FRAMES, PATH, Generation, positive
+from ._template import of_template
 
 
 def generate(
@@ -24,6 +23,7 @@ def generate(
     evidence: AbstractEvidence | None = None,
     wish: Wish | None = None,
     window: int | None = None,
+    stop: str = "",
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
@@ -48,6 +48,8 @@ def generate(
       passage is written block by block, each window has it.
     - `window`: tokens that are written at once. A longer passage is written block by block, each with what stands
       before it in the window (half of it) as given. Default: all at once up to 128 tokens, windows of 64 beyond.
+    - `stop`: a token, such as `"."`: what is written ends with the first of them, in `texts`. The law of a text up to
+      there is that of its tokens, nothing behind is asked for; blocks behind are not written.
     - `frames`: at most so many moments are recorded after the start, the end among them.
     - `watch`: called after every recorded moment with the `Generation` so far. The motion does not notice,
       unless it has a `controller`, which then starts anew at every moment.
@@ -55,8 +57,8 @@ def generate(
     **Returns:** a `Generation`.
 
     **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
-    characters unknown to the model, evidence that contradicts other evidence (it says which), or a field that does not
-    move `x`; `FloatingPointError` if the motion diverges.
+    characters unknown to the model, evidence that contradicts other evidence (it says which), a `stop` that is not one
+    token or has given text or a pattern to keep behind it, or a field that does not move `x`; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -90,6 +92,7 @@ def generate(
         evidence=evidence,
         wish=wish,
         window=window,
+        stop=stop,
         samples=samples,
         frames=frames,
         seed=seed,
@@ -101,11 +104,13 @@ def infill(
     model: EnergyDLLM,
     template: str,
     *,
+    length: int | Sequence[int] | None = None,
     samples: int = 1,
     path: AbstractPath = PATH,
     evidence: AbstractEvidence | None = None,
     wish: Wish | None = None,
     window: int | None = None,
+    stop: str = "",
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
@@ -114,13 +119,17 @@ def infill(
 
     **Arguments:**
 
-    - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). A
-      bracket that is meant as such is written `[[`.
+    - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). `[*]` is a hole
+      whose width is not known, one at most. A bracket that is meant as such is written `[[`.
+    - `length`: tokens of the passage with `[*]` in it: it is as wide as that leaves room, up to 64 tokens by default. Of
+      several lengths the one is taken at which what is given is likeliest, that is, `F` at rest least above that of an
+      empty page.
     - all others: as in `generate`; evidence is about all tokens, those outside of the holes too.
 
     **Returns:** a `Generation`, in which everything outside of the holes is kept exactly.
 
-    **Raises:** as `generate`, and `ValueError` for a hole that is malformed or a template without any.
+    **Raises:** as `generate`, and `ValueError` for a hole that is malformed, a template without any or with two of
+    unknown width, a `length` that leaves no room, or several where nothing stands on one side of the hole to choose by.
 
     **Example:**
 
@@ -132,7 +141,7 @@ def infill(
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
-    given = of_template(model, template)
+    given = of_template(model, template, length)
     return write(
         model,
         given,
@@ -140,40 +149,9 @@ def infill(
         evidence=evidence,
         wish=wish,
         window=window,
+        stop=stop,
         samples=samples,
         frames=frames,
         seed=seed,
         watch=watch,
     )
-
-
-def of_template(model: EnergyDLLM, template: str) -> Given:
-    """What a template gives, and its holes."""
-    ids, known = [], []
-    for piece in _pieces(template):
-        tokens = np.zeros(piece, int) if isinstance(piece, int) else np.asarray(model.encode(piece))
-        ids.append(tokens)
-        known.append(np.full(tokens.shape, isinstance(piece, str)))
-    return Given(jnp.asarray(np.concatenate(ids), jnp.int32), jnp.asarray(np.concatenate(known)))
-
-
-def _pieces(template: str) -> list[str | int]:
-    """Literal text and the widths of holes, in order."""
-    pieces: list[str | int] = [""]
-    place = 0
-    for match in re.finditer(r"\[\[|\[([1-9][0-9]*)\]|\[", template):
-        literal = template[place : match.start()] + ("[" if match[0] == "[[" else "")
-        place = match.end()
-        pieces.append(literal)
-        if match[1]:
-            pieces.append(int(match[1]))
-        elif match[0] == "[":
-            near = template[match.start() : match.start() + 12]
-            raise ValueError(
-                f"`template` has a malformed hole at character {match.start()}, {near!r}; expected one such "
-                "as [8], or [[ for a bracket that is meant as such."
-            )
-    pieces.append(template[place:])
-    if not any(isinstance(piece, int) for piece in pieces):
-        raise ValueError(f"`template` {template[:40]!r} has no hole; write one as [8], eight tokens wide.")
-    return pieces

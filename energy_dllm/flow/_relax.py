@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
@@ -16,6 +16,7 @@ def relax(
     steps: int | Int[Array, ""],
     step: Scalar | float,
     momentum: Scalar | float = 0.0,
+    mask: Bool[Array, " L"] | None = None,
 ) -> Float[Array, "L D"]:
     """`steps` Euler steps of `Relaxation`: `y <- y + v`, `v <- momentum v - step kappa dF/dg`.
 
@@ -31,6 +32,7 @@ def relax(
     - `steps`: number of steps; a traced integer is allowed where no gradient is taken.
     - `step`: size of a step in time constants.
     - `momentum`: share of the last change that is kept, in [0, 1).
+    - `mask`: which tokens are valid `(L,)`; all of them by default.
 
     **Returns:** the hidden state `(L, D)`, without momentum at `t = steps * step`.
 
@@ -51,11 +53,11 @@ def relax(
     """
 
     def euler(y, _):
-        return y + step * energy.kappa * energy.force(y, b), None
+        return y + step * energy.kappa * energy.force(y, b, mask=mask), None
 
     def heavy(state, _):
         y, v = state
-        v = momentum * v + step * energy.kappa * energy.force(y, b)
+        v = momentum * v + step * energy.kappa * energy.force(y, b, mask=mask)
         return (y + v, v), None
 
     if isinstance(momentum, float | int) and not 0 <= momentum < 1:
