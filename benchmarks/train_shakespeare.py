@@ -50,6 +50,21 @@ def plays(markdown: str) -> dict[str, str]:
 QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2014": "--", "\u2013": "-", "\u2026": "...", "\u00e6": "ae"})
 
 
+def corpus_of_plays(path: Path) -> tuple[ed.data.Corpus, dict[str, str]]:
+    """The training plays, the two that are held out, and the texts by title."""
+    texts = plays(lzma.open(path, "rt", encoding="utf-8").read())
+    written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
+    tokenizer = ed.data.Characters.from_text("".join(texts.values()))
+    corpus = ed.data.Corpus(
+        name="plays",
+        tokenizer=tokenizer,
+        train=tokenizer.encode(written).astype(np.uint8),
+        validation=tokenizer.encode(texts[VALIDATION]),
+        test=tokenizer.encode(texts[TEST]),
+    )
+    return corpus, texts
+
+
 def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -64,17 +79,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
     options = parser.parse_args()
-    texts = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())
-    written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
-    tokenizer = ed.data.Characters.from_text("".join(texts.values()))
-    corpus = ed.data.Corpus(
-        name="plays",
-        tokenizer=tokenizer,
-        train=tokenizer.encode(written).astype(np.uint8),
-        validation=tokenizer.encode(texts[VALIDATION]),
-        test=tokenizer.encode(texts[TEST]),
-    )
-    print(f"{len(texts)} plays, {len(written):,} characters, alphabet of {tokenizer.size}", flush=True)
+    corpus, texts = corpus_of_plays(options.plays)
+    tokenizer = corpus.tokenizer
+    print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
     model = ed.EnergyDLLM(tokenizer, dim=options.dim, key=jax.random.key(options.seed))
     model = train(
         model,
@@ -95,7 +102,8 @@ def main() -> None:
     }
     notes = {
         "name": "shakespeare",
-        "data": f"{len(texts) - 2} plays of Shakespeare, {len(written)} characters; held out: {VALIDATION}, {TEST}",
+        "data": f"{len(texts) - 2} plays of Shakespeare, {corpus.train.size} characters; "
+        f"held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
         f"--until {options.until or options.steps} --settling {options.settling} --dim {options.dim} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from judge import NGram, judge_of_plays, symbol_entropy
+from train_shakespeare import corpus_of_plays
 
 import energy_dllm as ed
 
@@ -327,8 +328,27 @@ def clock(bench: Bench) -> None:
             bench.row(f"unmasking {path.rounds} x {inner}", int(made.force_evaluations[0]), batch, seconds, *judged)
 
 
+def twins(bench: Bench) -> None:
+    """Trains two twins of the shipped size on the same plays, for `infill` and `time`; saves them in `--out`."""
+    corpus, _ = corpus_of_plays(Path(bench.options.text))
+    sizes = {"dim": 96, "depth": 2, "key": jax.random.key(0)}
+    bench.head("twin", "parameters", "batches of 16 windows of 64", "seconds", "bits/char of the validation play", "+-")
+    for kind, objective in (
+        (ed.learn.Autoregressive, ed.learn.NextToken()),
+        (ed.learn.MaskedDiffusion, ed.learn.Masking()),
+    ):
+        start, steps = time.monotonic(), bench.options.steps
+        twin = ed.fit(kind(corpus.tokenizer.size, **sizes), corpus, objective, steps=steps)
+        seconds = time.monotonic() - start
+        bench.options.out.mkdir(parents=True, exist_ok=True)
+        ed.save(bench.options.out / f"{kind.__name__}.safetensors", twin)
+        score = ed.evaluate(twin, corpus.validation, length=64, windows=256)
+        bits = score.masked_nelbo_bits_per_char, score.standard_error
+        bench.row(kind.__name__, sum(leaf.size for leaf in jax.tree.leaves(twin)), steps, seconds, *bits)
+
+
 TABLES = {"budget": budget, "solvers": solvers, "infill": infill, "repair": repair}
-TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock}
+TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock, "twins": twins}
 
 
 def main() -> None:
@@ -346,6 +366,8 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
     parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill`")
+    parser.add_argument("--steps", type=int, default=3000, help="batches that `twins` trains")
+    parser.add_argument("--out", type=Path, default=Path("runs/twins_of_plays"), help="where `twins` saves them")
     parser.add_argument("--word", default="love")
     parser.add_argument("--avoid", nargs="*", default=["the", "and"])
     options = parser.parse_args()
