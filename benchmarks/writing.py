@@ -206,7 +206,8 @@ def _greedy(twin, ids, known):
 
 
 def repair(bench: Bench) -> None:
-    """Error rates before and after at 5, 10 and 20 % typos, beside a character 5-gram with a beam."""
+    """Error rates before and after at 5, 10 and 20 % typos, beside a character 5-gram with a beam; then those of one or
+    two letters missing or too many, as edit distance a character."""
     model, rng = bench.model, np.random.default_rng(bench.options.seed)
     alphabet = [model.decode(np.array([n])) for n in range(model.size)]
     bench.head("typos", "who", "errors before", "after", "precision", "recall", "seconds a window")
@@ -233,6 +234,42 @@ def repair(bench: Bench) -> None:
                 rate, who, float(wrong.mean()), float((said != true).mean()), hits / max(1, flagged.sum()),
                 hits / max(1, wrong.sum()), seconds,
             )  # fmt: skip
+    for count in (1, 2):
+        typed = [_shifted(rng, window, count, alphabet) for window in bench.windows]
+        for shifts in (0, 2):
+            fixing = functools.partial(ed.repair, model, rate=0.02, shifts=shifts, frames=1)
+            fixing(typed[0])
+            start = time.monotonic()
+            fixed = [fixing(text).text for text in typed]
+            seconds = (time.monotonic() - start) / len(typed)
+            before, after = (
+                sum(_distance(a, b) for a, b in zip(bench.windows, texts, strict=True))
+                / sum(len(window) for window in bench.windows)
+                for texts in (typed, fixed)
+            )
+            lengths = np.mean([len(a) == len(b) for a, b in zip(bench.windows, fixed, strict=True)])
+            right = np.mean([a == b for a, b in zip(bench.windows, fixed, strict=True)])
+            name = f"{count} missing or too many"
+            said = f"energy, shifts={shifts}; length right in {lengths:.0%}, all of it in {right:.0%}"
+            bench.row(name, said, before, after, "", "", seconds)
+
+
+def _shifted(rng, text: str, count: int, alphabet: list[str]) -> str:
+    """So many letters left out or put in at random."""
+    for _ in range(count):
+        place = int(rng.integers(len(text)))
+        text = text[:place] + (text[place + 1 :] if rng.random() < 0.5 else str(rng.choice(alphabet)) + text[place:])
+    return text
+
+
+def _distance(one: str, two: str) -> int:
+    """Substitutions, insertions and deletions from one to the other (Levenshtein 1966)."""
+    row = list(range(len(two) + 1))
+    for i, a in enumerate(one, 1):
+        last, row = row, [i]
+        for j, b in enumerate(two, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (a != b)))
+    return row[-1]
 
 
 def _beam(judge: NGram, alphabet: list[str], text: str, rate: float, width: int = 64) -> str:

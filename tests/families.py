@@ -116,7 +116,7 @@ def likely(ids, law):
 
 
 class Markov(AbstractFreeEnergy):
-    """The exact free energy of a Markov chain, for passages of any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
+    """The exact free energy of a Markov chain, at any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
 
     vocabulary: ed.energy.Codes
     chain: ed.energy.Chain
@@ -154,9 +154,12 @@ class Markov(AbstractFreeEnergy):
         return jnp.log(jnp.maximum(self.chain.posterior(b), 1e-300))
 
 
-COUNTS = [[9.0, 60.0, 2.0], [3.0, 8.0, 70.0], [50.0, 4.0, 20.0]]
+COUNTS = [[2.0, 900.0, 3.0], [3.0, 4.0, 700.0], [600.0, 4.0, 9.0]]
 
 
-def markov_model(alphabet="abc"):
-    """A chain in which the next token is nearly known, and no neurons."""
-    return ed.EnergyDLLM(ed.data.Characters(alphabet), energy=Markov(jnp.array(COUNTS)), steps=1, key=jax.random.key(0))
+def markov_model():
+    """A chain in which the next token is nearly known, and no neurons; and the law of its first token and the next."""
+    energy = Markov(jnp.array(COUNTS))
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
+    context, table = (np.asarray(part) for part in energy.chain.tables())
+    return model, context @ table, table

@@ -1,6 +1,7 @@
 """Laws of writing: what is given stays, what is recorded adds up, and looking on changes nothing."""
 
 import functools
+import itertools
 
 import diffrax
 import equinox as eqx
@@ -13,6 +14,7 @@ from jaxtyping import Array
 
 import energy_dllm as ed
 from energy_dllm._generate import of_template
+from energy_dllm._generate._shift import _at_rest
 from energy_dllm._generate._template import prices
 from energy_dllm.energy import AbstractFreeEnergy
 from energy_dllm.flow import AbstractEvidence, AbstractField
@@ -264,17 +266,13 @@ def test_a_hole_of_unknown_width_takes_the_room(model):
 
 
 def test_the_width_that_is_chosen_makes_what_is_given_likeliest():
-    """Prices of three lengths against the chain itself; padding to one shape changes nothing."""
-    model = families.markov_model()
-    table = np.asarray(model.energy.chain.tables()[1])
-    exact = [-np.log(np.linalg.matrix_power(table, n + 1)[0, 2]) for n in range(1, 6)]
-    choices = [of_template(model, f"a[{n}]c") for n in range(1, 6)]
-    found = prices(model, choices)
-    start = -np.log((np.asarray(model.energy.chain.tokens) @ table)[0])
-    assert np.allclose(found, start + np.array(exact), atol=1e-9)
-    path = ed.flow.Unmasking(rounds=2, steps=1)
-    made = ed.infill(model, "a[*]c", length=range(3, 8), path=path, frames=1)
-    assert len(made.texts[0]) == 3 + int(np.argmin(exact)) and len({round(e, 3) for e in exact}) == 5
+    """The price of what is given, at five widths, against the chain itself; padding to one shape changes nothing."""
+    model, start, table = families.markov_model()
+    exact = [-np.log(start[0] * np.linalg.matrix_power(table, n + 1)[0, 2]) for n in range(1, 6)]
+    found = prices(model, [of_template(model, f"a[{n}]c") for n in range(1, 6)])
+    assert np.allclose(found, exact, atol=1e-9) and np.ptp(exact) > 1.0
+    made = ed.infill(model, "a[*]c", length=range(3, 8), path=ed.flow.Unmasking(rounds=2, steps=1), frames=1)
+    assert len(made.texts[0]) == 3 + int(np.argmin(exact))
 
 
 def test_a_text_ends_where_it_says(model):
@@ -305,6 +303,39 @@ def test_repair_names_its_edits(model):
     assert fixed.text == "bbb"
     assert [edit[:3] for edit in fixed.edits] == [(0, "a", "b"), (2, "c", "b")]
     assert all(edit.confidence > 0.9 for edit in fixed.edits)
+
+
+def test_letters_that_are_missing_or_too_many_are_found():
+    """`abc` again and again, one letter left out, one wrong, one too many."""
+    typed = "abcab" + "abcabc" + "abbabc" + "babcabc"
+    model, *_ = families.markov_model()
+    fixed = ed.repair(model, typed, rate=0.05, shifts=2)
+    assert fixed.text == "abc" * 8
+    assert [(edit.kind, *edit[:3]) for edit in fixed.edits] == [
+        ("insert", 5, "", "c"),
+        ("substitute", 13, "b", "c"),
+        ("delete", 17, "b", ""),
+    ]
+    assert all(0.5 < edit.confidence <= 1 for edit in fixed.edits)
+    assert fixed.origin.tolist() == [*range(5), -1, *range(5, 17), *range(18, 24)]
+    # what is as it should be stays, and no more shifts are made than are allowed
+    assert ed.repair(model, "abc" * 8, rate=0.05, shifts=2).edits == []
+    assert "insert" not in [edit.kind for edit in ed.repair(model, typed, rate=0.05).edits]
+
+
+def test_a_page_costs_what_all_its_texts_cost_together():
+    """`-log P(typed, page)` against a sum over every text that may have been meant."""
+    model, start, table = families.markov_model()
+    seen, known = np.array([0, 2, 0, 1]), np.array([True, True, False, True])
+    total = 0.0
+    for text in itertools.product(range(3), repeat=4):
+        law = start[text[0]] * np.prod([table[i, j] for i, j in itertools.pairwise(text)])
+        total += law * np.prod([0.9 * (s == w) + 0.1 / 3 for s, w, k in zip(seen, text, known, strict=True) if k])
+    here = jnp.arange(6) < 4  # padded
+    pad = lambda row: jnp.pad(jnp.asarray(row), (0, 2))[None]
+    found = _at_rest(model.energy, pad(seen), pad(known), here[None], 0.1, 1, 0.6)
+    empty = _at_rest(model.energy, pad(seen), pad(known & False), here[None], 0.1, 1, 0.6)
+    assert np.allclose(found - empty, -np.log(total), atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -387,6 +418,10 @@ def test_bad_texts_are_named(model):
         ed.repair(model, "")
     with pytest.raises(ValueError, match="`rate` is 1.5"):
         ed.repair(model, "abc", rate=1.5)
+    with pytest.raises(ValueError, match="`shifts` is -1"):
+        ed.repair(model, "abc", shifts=-1)
+    with pytest.raises(ValueError, match="`evidence` speaks of places, which `shifts` move"):
+        ed.repair(model, "abc", shifts=1, evidence=ed.flow.Matching("[abc]*", ALPHABET, length=3))
     with pytest.raises(ValueError, match="`time` is 0"):
         ed.repair(model, "abc", time=0.0)
 

@@ -87,8 +87,8 @@ def repaired(fixed: Any, tokenizer: Any) -> None:
     if not console.is_terminal or "".join(pieces) != fixed.text:
         print(fixed.text)
         return
-    changed = {edit.position for edit in fixed.edits}
-    styled = [(piece, "bold green" if n in changed else "") for n, piece in enumerate(pieces)]
+    changed = {edit.position for edit in fixed.edits if edit.kind == "substitute"} | {-1}
+    styled = [(piece, "bold green" if fixed.origin[n] in changed else "") for n, piece in enumerate(pieces)]
     console.print(Text.assemble(*styled), soft_wrap=True)
 
 

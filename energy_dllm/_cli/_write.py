@@ -158,6 +158,7 @@ def repair(
     /,
     *,
     rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
+    shifts: Annotated[int, _arg(help="How many tokens may be missing, or too many.")] = 0,
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
@@ -166,6 +167,8 @@ def repair(
     """Correct typing errors.
 
     energy-dllm repair "To be, or mot to be, that is the qvestion"
+
+    energy-dllm repair "To bee or not o be" --shifts 2
     """
     from . import _load
 
@@ -173,7 +176,8 @@ def repair(
     from .._generate import repair
 
     start = time.monotonic()
-    fixed = repair(loaded, text, rate=rate, **_evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text))))
+    evidence = _evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text)))
+    fixed = repair(loaded, text, rate=rate, shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
         repaired(fixed, loaded.tokenizer)
@@ -181,7 +185,8 @@ def repair(
         note(edits or "nothing changed")
         note(summary(fixed.free_energy.tolist(), fixed.force_evaluations, seconds, fixed.reason))
         return
-    record = {"text": fixed.text, "edits": [edit._asdict() for edit in fixed.edits], "seed": seed}
+    edits = [{"kind": edit.kind, **edit._asdict()} for edit in fixed.edits]
+    record: dict[str, Any] = {"text": fixed.text, "edits": edits, "seed": seed}
     record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}
     record |= {"force_evaluations": fixed.force_evaluations, "seconds": round(seconds, 3)}
     emit({**record, "result": fixed.reason}, model)

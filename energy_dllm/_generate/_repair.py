@@ -14,15 +14,25 @@ from ..energy import AbstractFreeEnergy, Language, Steered, Wish
 from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
 from ._asked import agree, behind, sorted_out
 from ._motion import FRAMES, finite, positive, read
+from ._shift import aligned
 
 
 class Edit(NamedTuple):
-    """A token that `repair` replaced: where, what stood there, what stands there now, how probable it is."""
+    """What `repair` changed: where in the typed text, what stood there, what stands there now, how probable it is.
+
+    Nothing stood `before` where a token was missing (it goes in front of `position`), nothing comes `after` where one
+    was too many.
+    """
 
     position: int
     before: str
     after: str
     confidence: float
+
+    @property
+    def kind(self) -> str:
+        """`"substitute"`, `"insert"` or `"delete"`."""
+        return "insert" if not self.before else "substitute" if self.after else "delete"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +40,8 @@ class Repair:
     """What `repair` returns.
 
     - `text`: the repaired text. `ids (L,)`, `confidence (L,)`: its tokens, and the probability of each.
-    - `edits`: what was changed.
+    - `edits`: what was changed, in the order of the typed text. `origin (L,)`: where each token was typed, `-1` where
+      nothing was.
     - `times (T,)`: recorded relaxation times, in time constants.
     - `free_energy (T,)`: `F` in nats. `terms`: its parts by name, each `(T,)`.
     - `force_evaluations`: of the motion.
@@ -41,6 +52,7 @@ class Repair:
     ids: Integer[np.ndarray, " L"]
     confidence: Float[np.ndarray, " L"]
     edits: list[Edit]
+    origin: Integer[np.ndarray, " L"]
     times: Float[np.ndarray, " T"]
     free_energy: Float[np.ndarray, " T"]
     terms: dict[str, Float[np.ndarray, " T"]]
@@ -53,6 +65,7 @@ def repair(
     text: str,
     *,
     rate: float = 0.1,
+    shifts: int = 0,
     evidence: AbstractEvidence | None = None,
     wish: Wish | None = None,
     time: float | None = None,
@@ -67,6 +80,8 @@ def repair(
 
     - `text`: what was typed.
     - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
+    - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. One after the other they are
+      put where the typed text costs the least free energy: some `2 L` relaxations for each.
     - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
     - `wish`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
@@ -75,8 +90,9 @@ def repair(
 
     **Returns:** a `Repair`.
 
-    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1), a
-    `time` that is not positive or evidence that contradicts itself; `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1), a `time`
+    that is not positive, `shifts` that are negative or stand beside evidence, whose places they move, or evidence that
+    contradicts itself; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -96,34 +112,54 @@ def repair(
     if not end > 0:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
+    if shifts < 0:
+        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
+    if shifts and evidence is not None:
+        raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
     others, matching = sorted_out(evidence, seen.shape[0])
-    known = Typo(seen, rate) if others is None else Typo(seen, rate) + others
+    typed = Typo(seen, rate)
+    energy = model.energy if wish is None else Steered(model.energy, wish)
+    ids = np.asarray(seen)
+    page = aligned(energy, ids, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
+    there = page.origin >= 0
+    if shifts:
+        typed = Typo(jnp.asarray(ids[page.origin]), rate, jnp.asarray(there))
+    known = typed if others is None else typed + others
     agree(model, [("", known)])
     language = None
     if matching is not None:
         behind(matching, np.asarray(model.field(known)))
         language = Language.of(matching.acceptor)
-    energy = model.energy if wish is None else Steered(model.energy, wish)
     path = _relax(energy, known, language, end, frames, stop)
     # moments after it came to rest were never reached
     moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
     terms = moments["terms"]
     free_energy = np.sum(list(terms.values()), axis=0)
     finite(free_energy[-1:], "lower `time`, or train the model longer")
-    ids, confidence = moments["ids"][-1].astype(int), moments["confidence"][-1]
+    answer, confidence = moments["ids"][-1].astype(int), moments["confidence"][-1]
     edits = [
-        Edit(i, model.decode(seen[i : i + 1]), model.decode(ids[i : i + 1]), float(confidence[i]))
-        for i in np.flatnonzero(ids != np.asarray(seen)).tolist()
+        *(Edit(j, model.decode(seen[j : j + 1]), "", share) for j, share in page.extra.items()),
+        *(
+            Edit(
+                # in front of the next one that was typed
+                int(min(page.origin[i:][there[i:]], default=seen.shape[0])),
+                model.decode(seen[page.origin[i] : page.origin[i] + 1]) if there[i] else "",
+                model.decode(answer[i : i + 1]),
+                float(page.trust[i] * confidence[i]),
+            )
+            for i in np.flatnonzero((answer != ids[page.origin]) | ~there).tolist()
+        ),
     ]
     return Repair(
-        text=model.decode(ids),
-        ids=ids,
+        text=model.decode(answer),
+        ids=answer,
         confidence=confidence,
-        edits=edits,
+        edits=sorted(edits, key=lambda edit: edit.position),
+        origin=page.origin,
         times=np.asarray(path.times)[np.isfinite(path.times)],
         free_energy=free_energy,
         terms=terms,
-        force_evaluations=int(path.force_evaluations),
+        force_evaluations=int(path.force_evaluations) + page.force_evaluations,
         reason=path.reason,
     )
 

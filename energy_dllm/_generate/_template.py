@@ -43,8 +43,8 @@ def of_template(model: EnergyDLLM, template: str, length: int | Sequence[int] | 
     star = pieces.index(None)
     if not all(any(isinstance(piece, str) and piece for piece in side) for side in (pieces[:star], pieces[star:])):
         raise ValueError(
-            f"`length` offers {len(lengths)} to choose from, but one side of [*] is empty in `template`, where no width "
-            "fits better than another; give one `length`."
+            f"`length` offers {len(lengths)} to choose from, but one side of [*] is empty in `template`, where no "
+            "width fits better than another; give one `length`."
         )
     return choices[int(np.argmin(prices(model, choices)))]
 

@@ -58,7 +58,8 @@ def generate(
 
     **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
     characters unknown to the model, evidence that contradicts other evidence (it says which), a `stop` that is not one
-    token or has given text or a pattern to keep behind it, or a field that does not move `x`; `FloatingPointError` if the motion diverges.
+    token or would cut off given text or a pattern, or a field that does not move `x`; `FloatingPointError` if the
+    motion diverges.
 
     **Example:**
 
@@ -121,9 +122,8 @@ def infill(
 
     - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). `[*]` is a hole
       whose width is not known, one at most. A bracket that is meant as such is written `[[`.
-    - `length`: tokens of the passage with `[*]` in it: it is as wide as that leaves room, up to 64 tokens by default. Of
-      several lengths the one is taken at which what is given is likeliest, that is, `F` at rest least above that of an
-      empty page.
+    - `length`: tokens of a passage with `[*]` in it, which takes the room that is left; 64 by default. Of several
+      lengths the one is taken at which what is given is likeliest: `F` at rest is least above that of an empty page.
     - all others: as in `generate`; evidence is about all tokens, those outside of the holes too.
 
     **Returns:** a `Generation`, in which everything outside of the holes is kept exactly.
