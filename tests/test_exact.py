@@ -174,6 +174,11 @@ def test_through_noise_the_law_is_exact(path, write):
     families.likely(write("[4]", path=path).ids, LAW)
 
 
+def test_behind_a_front_of_noise_the_law_is_exact(write):
+    """Each token has a noise time of its own; when the first is all but known the last has not set off."""
+    families.likely(write("[4]", path=through(steps=64, front=4.0, solver=diffrax.Heun())).ids, LAW)
+
+
 def test_through_noise_holes_have_the_exact_conditional(write):
     given = np.where((STRINGS[:, 0] == 0) & (STRINGS[:, 3] == 1), LAW, 0.0)
     families.likely(write("a[2]b", path=through(steps=32, solver=diffrax.Heun())).ids, given / given.sum())

@@ -440,6 +440,29 @@ def test_churn_keeps_the_marginals(getkey):
     assert jnp.allclose(still(0.3, x), flow(0.3, x))
 
 
+def test_a_front_moves_every_token_at_its_own_time(landscape, getkey):
+    """`dx_i = (ds_i/ds) (x_hat_i - x_i)`, `s_i` runs from end to end; infinitely wide it is the flow in its time."""
+    x = jax.random.normal(getkey(), (4, 5))
+    for flow, state in (
+        (ed.flow.ProbabilityFlow(landscape, steps=2), x),
+        (ed.flow.JointFlow(landscape), (x, landscape.neutral(4))),
+    ):
+        flat = ed.flow.Front(flow, width=float("inf"), start=-1.0, end=2.0)
+        (s, *_), (pace, *_) = flat.times(0.3, 4)
+        x_of = lambda state: state[0] if isinstance(state, tuple) else state
+        assert jnp.allclose(x_of(flat(0.3, state)), pace * x_of(flow(s, state)), atol=1e-12)
+        noise = ed.flow.ReverseDiffusion(flat, churn=0.5).amplitude(0.3, state)
+        exact = ed.flow.ReverseDiffusion(flow, churn=0.5).amplitude(s, state)
+        assert jnp.allclose(x_of(noise), jnp.sqrt(pace) * x_of(exact))
+    front = ed.flow.Front(ed.flow.ProbabilityFlow(landscape, steps=2), width=2.0, start=-1.0, end=2.0)
+    s, speed = jax.jit(lambda s: jax.jvp(lambda s: front.times(s, 4)[0], (s,), (1.0,)))(0.3)
+    assert jnp.allclose(front.times(0.3, 4)[1], speed) and len(set(s.tolist())) > 2 and (jnp.diff(s) <= 0).all()
+    assert (front.times(-1.0, 4)[0] == -1.0).all() and jnp.allclose(front.times(2.0, 4)[0], 2.0)
+    b = ed.flow.Gaussian(x, jnp.exp(-s)).field(landscape.vocabulary.codes)
+    x_hat = landscape.denoised(ed.flow.relax(landscape, landscape.neutral(4), b, steps=2, step=0.6), b)
+    assert jnp.allclose(front(0.3, x), speed[:, None] * (x_hat - x), atol=1e-12)
+
+
 def test_vmap_equals_a_loop_and_one_compile_per_shape(landscape, getkey):
     traces = []
 
@@ -519,6 +542,10 @@ def test_fields_name_bad_settings(landscape, unchecked):
         ed.flow.ReverseDiffusion(flow, churn=-1.0)
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
         ed.flow.ReverseDiffusion(ed.flow.Relaxation(landscape, ed.flow.Masked(3)))  # pyright: ignore
+    with pytest.raises(ValueError, match="`width` is 0"):
+        ed.flow.Front(flow, width=0.0, start=-1.0, end=2.0)
+    with pytest.raises(ValueError, match="`flow` is a Relaxation"):
+        ed.flow.Front(ed.flow.Relaxation(landscape, ed.flow.Masked(3)), width=2.0, start=0.0, end=1.0)  # pyright: ignore
     with pytest.raises(ValueError, match="`key` is missing"):
         ed.solve(ed.flow.ReverseDiffusion(flow), jnp.ones((2, 5)), t0=0.0, t1=1.0, step=0.1)
     with pytest.raises(ValueError, match="`tolerance` is 0"):

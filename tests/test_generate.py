@@ -89,6 +89,14 @@ def test_noise_falls(write):
     assert written.reason == "reached the end of the time interval"
 
 
+def test_a_front_of_noise_leaves_the_left_behind(write):
+    """What is certain is certain from the left, and the noise of the last token is what is reported."""
+    made = write(path=noise(steps=12, front=2.0), frames=12)
+    middle = made.entropy[:, 6].mean(0)
+    assert middle[:4].mean() < 0.5 * middle[-4:].mean() and (np.diff(made.sigma) <= 0).all()
+    assert np.isclose(made.sigma[6], made.sigma[0]) and np.isclose(made.sigma[-1], np.exp(-made.times[-1]))
+
+
 def test_draws_stand(model):
     """What is written becomes evidence and stays; two forces a round, and two before the first."""
     made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", path=draws())
@@ -372,6 +380,7 @@ def test_bad_input_is_named(write, wrong, words):
         (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
         (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),
         (lambda: ed.flow.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
+        (lambda: ed.flow.Diffusion(front=0.0), "`front` is 0.0"),
         (lambda: ed.flow.Unmasking(rounds=0), "`rounds` is 0"),
         (lambda: ed.flow.Unmasking(steps=0), "`steps` is 0"),
         (lambda: ed.flow.Unmasking(step=0.0), "`step` is 0.0"),

@@ -91,7 +91,7 @@ def follow(
     """One window, along the path, for every sample: its given tokens `ids`, and where its automaton stands."""
     dtype = energy.vocabulary.codes.dtype
     clock = path.clock(model.schedule).astype(dtype)
-    sigma = np.asarray(path.sigma(clock))
+    sigma = np.asarray(path.sigma(clock, page.length))
     steps = clock.shape[0] - 1
     # equally many steps between moments, as nearly as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)

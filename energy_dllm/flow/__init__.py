@@ -10,6 +10,7 @@ from ._evidence import (
 )
 from ._field import (
     AbstractField as AbstractField,
+    AbstractFlow as AbstractFlow,
     AbstractMotion as AbstractMotion,
     AbstractStochasticField as AbstractStochasticField,
     JointFlow as JointFlow,
@@ -17,6 +18,7 @@ from ._field import (
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._front import Front as Front
 from ._layers import LayerRelaxation as LayerRelaxation
 from ._likelihood import (
     Continuity as Continuity,

@@ -6,6 +6,7 @@
 | `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` settled anew at every evaluation |
 | `JointFlow` | `(x, y)` | both at once, `y` on a faster clock |
 | `ReverseDiffusion` | that of the flow it wraps | the flow plus matched noise; marginals kept |
+| `Front` | that of the flow it wraps | the flow with a noise time for each token: the left of the text first |
 """
 
 import abc
@@ -18,6 +19,10 @@ from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ._evidence import AbstractEvidence, Gaussian
 from ._relax import relax
+
+
+Times = Scalar | float | Float[Array, " L"]
+"""One time for all tokens, or one for each."""
 
 
 class AbstractMotion(eqx.Module):
@@ -50,6 +55,14 @@ class AbstractField(AbstractMotion):
         """`p = softmax(<y, U> + c + b) (L, V)` at this moment."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.posterior(self.hidden(time, state), b)
+
+
+class AbstractFlow(AbstractField):
+    """A field that moves an observation `x` from noise to text. Its time may be one for all tokens, or one of each."""
+
+    @abc.abstractmethod
+    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+        """`sigma sqrt(ds_i/ds)` of each token, or of all: how fast noise that keeps the marginals has to be fed."""
 
 
 class Relaxation(AbstractField):
@@ -97,7 +110,7 @@ class Relaxation(AbstractField):
         return state
 
 
-class ProbabilityFlow(AbstractField):
+class ProbabilityFlow(AbstractFlow):
     """The diffusion ODE, with the neurons at rest: `dx/ds = x_hat(x) - x = -sigma^2 dF/dx`.
 
     State `x (L, C)`, noise time `s = -log sigma`. At every evaluation the hidden state descends from neutral for
@@ -146,17 +159,21 @@ class ProbabilityFlow(AbstractField):
         """`steps`."""
         return self.steps
 
-    def __call__(self, time: Scalar | float, state: Float[Array, "L C"], args: object = None) -> Float[Array, "L C"]:
+    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+        """`e^-s`."""
+        return jnp.exp(-jnp.asarray(time))
+
+    def __call__(self, time: Times, state: Float[Array, "L C"], args: object = None) -> Float[Array, "L C"]:
         """`x_hat - x (L, C)`."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.denoised(self._settle(b), b) - state
 
-    def evidence(self, time: Scalar | float, state: Float[Array, "L C"]) -> AbstractEvidence:
+    def evidence(self, time: Times, state: Float[Array, "L C"]) -> AbstractEvidence:
         """Gaussian evidence at `sigma = e^-s`, plus what was given."""
         noisy = Gaussian(state, jnp.exp(-jnp.asarray(time)))
         return noisy if self.given is None else noisy + self.given
 
-    def hidden(self, time: Scalar | float, state: Float[Array, "L C"]) -> Float[Array, "L D"]:
+    def hidden(self, time: Times, state: Float[Array, "L C"]) -> Float[Array, "L D"]:
         """`y` after the relaxation inside."""
         return self._settle(self.evidence(time, state).field(self.energy.vocabulary.codes))
 
@@ -165,7 +182,7 @@ class ProbabilityFlow(AbstractField):
         return relax(self.energy, y, b, steps=self.steps, step=self.step)
 
 
-class JointFlow(AbstractField):
+class JointFlow(AbstractFlow):
     """Observation and neurons move at once: `dx/ds = x_hat(y) - x`, `dy/ds = -rate kappa dF/dg`.
 
     State `(x (L, C), y (L, D))`, noise time `s`. One force evaluation a call; as `rate` grows it becomes the
@@ -205,8 +222,12 @@ class JointFlow(AbstractField):
         """One."""
         return 1
 
+    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+        """`e^-s`."""
+        return jnp.exp(-jnp.asarray(time))
+
     def __call__(
-        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]], args: object = None
+        self, time: Times, state: tuple[Float[Array, "L C"], Float[Array, "L D"]], args: object = None
     ) -> tuple[Float[Array, "L C"], Float[Array, "L D"]]:
         """`(x_hat - x, -rate kappa dF/dg)`."""
         x, y = state
@@ -214,16 +235,12 @@ class JointFlow(AbstractField):
         dy = self.rate * self.energy.kappa * self.energy.force(y, b)
         return self.energy.denoised(y, b) - x, dy
 
-    def evidence(
-        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
-    ) -> AbstractEvidence:
+    def evidence(self, time: Times, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> AbstractEvidence:
         """Gaussian evidence at `sigma = e^-s`, plus what was given."""
         noisy = Gaussian(state[0], jnp.exp(-jnp.asarray(time)))
         return noisy if self.given is None else noisy + self.given
 
-    def hidden(
-        self, time: Scalar | float, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]
-    ) -> Float[Array, "L D"]:
+    def hidden(self, time: Times, state: tuple[Float[Array, "L C"], Float[Array, "L D"]]) -> Float[Array, "L D"]:
         """The `y` of the state."""
         return state[1]
 
@@ -244,7 +261,7 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
 
     **Arguments:**
 
-    - `flow`: a `ProbabilityFlow` or a `JointFlow`.
+    - `flow`: a `ProbabilityFlow`, a `JointFlow`, or a `Front` of one.
     - `churn`: strength of the noise, not negative.
 
     **Raises:** `ValueError` if `churn` is negative or `flow` does not move an observation `x`.
@@ -263,11 +280,11 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
     ```
     """
 
-    flow: ProbabilityFlow | JointFlow
+    flow: AbstractFlow
     churn: float = eqx.field(static=True)
 
-    def __init__(self, flow: ProbabilityFlow | JointFlow, *, churn: float = 0.5):
-        if not isinstance(flow, (ProbabilityFlow, JointFlow)):
+    def __init__(self, flow: AbstractFlow, *, churn: float = 0.5):
+        if not isinstance(flow, AbstractFlow):
             raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
         if churn < 0:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
@@ -292,10 +309,10 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
 
     def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
-        size = jnp.sqrt(2 * self.churn) * jnp.exp(-jnp.asarray(time))
-        if isinstance(state, tuple):
-            return jnp.broadcast_to(size, state[0].shape), jnp.zeros_like(state[1])
-        return jnp.broadcast_to(size, state.shape)
+        x = state[0] if isinstance(state, tuple) else state
+        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(self.flow.spread(time, x.shape[0]))[:, None]
+        noise = jnp.broadcast_to(size, x.shape)
+        return (noise, jnp.zeros_like(state[1])) if isinstance(state, tuple) else noise
 
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
         """That of the flow."""

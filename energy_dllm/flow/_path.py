@@ -8,6 +8,7 @@
 
 import abc
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ._evidence import AbstractEvidence
 from ._field import AbstractField, JointFlow, ProbabilityFlow, Relaxation, ReverseDiffusion
+from ._front import Front
 from ._page import Page
 from ._schedule import AbstractSchedule
 from ._solve import Trajectory, solve
@@ -40,8 +42,8 @@ class AbstractPath(eqx.Module):
         """The times of its steps, the beginning among them."""
 
     @abc.abstractmethod
-    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The noise level of the noisiest token at each of them; infinite where a token is not known at all."""
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
+        """The noise level of the noisiest of `length` tokens at each; infinite while a token is not known at all."""
 
     @abc.abstractmethod
     def begin(
@@ -78,13 +80,15 @@ class Diffusion(AbstractPath):
 
     - `steps`: steps through the noise schedule, equal in information: more is better and slower.
     - `churn`: noise on the way down, 0 for none (see `ReverseDiffusion`).
+    - `front`: width in tokens of a front of noise that travels from left to right, infinite for noise that falls
+      everywhere at once (see `Front`). Each token has `1 + (L - 1) / front` times fewer of the steps to itself.
     - `field`: makes the motion from a landscape and what is given: `ProbabilityFlow`, `JointFlow`,
       `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
     - `solver`: any diffrax solver; default Euler.
     - `controller`: any diffrax step size controller in place of the schedule's `steps`.
     - `schedule`: noise levels; default those of the model.
 
-    **Raises:** `ValueError` if `steps` is not positive, `churn` negative or beside a `controller`, or the
+    **Raises:** `ValueError` if `steps` or `front` is not positive, `churn` negative or beside a `controller`, or the
     controller's tolerance is below the precision of the numbers.
 
     **Example:**
@@ -100,6 +104,7 @@ class Diffusion(AbstractPath):
 
     steps: int = eqx.field(static=True)
     churn: float = eqx.field(static=True)
+    front: float = eqx.field(static=True)
     field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
     solver: Any
     controller: Any
@@ -110,6 +115,7 @@ class Diffusion(AbstractPath):
         *,
         steps: int = 24,
         churn: float = 0.0,
+        front: float = math.inf,
         field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
         solver: Any = None,
         controller: Any = None,
@@ -119,6 +125,8 @@ class Diffusion(AbstractPath):
             raise ValueError(f"`steps` is {steps}; expected a positive integer.")
         if churn < 0:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
+        if not front > 0:
+            raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
         if churn and controller is not None:
             raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
         least = float(jnp.finfo(jnp.result_type(float)).eps)
@@ -130,26 +138,34 @@ class Diffusion(AbstractPath):
             )
         if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
             field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
-        self.steps, self.churn, self.field = steps, churn, field
+        self.steps, self.churn, self.front, self.field = steps, churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
-        """Noise times `s = -log sigma`, `(steps + 1,)`."""
-        return (schedule if self.schedule is None else self.schedule).levels(self.steps)
+        """Noise times `s = -log sigma`, `(steps + 1,)`; with a front equally spaced, so that it travels evenly."""
+        levels = (schedule if self.schedule is None else self.schedule).levels(self.steps)
+        return levels if math.isinf(self.front) else jnp.linspace(levels[0], levels[-1], self.steps + 1)
 
-    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
-        """`e^-s`."""
-        return jnp.exp(-clock)
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
+        """`e^-s`, with a front that of the last token."""
+        if math.isinf(self.front):
+            return jnp.exp(-clock)
+        u = (clock - clock[0]) / (clock[-1] - clock[0]) * (1 + (length - 1) / self.front) - (length - 1) / self.front
+        u = jnp.clip(u, 0.0, 1.0)
+        return jnp.exp(-(clock[0] + (clock[-1] - clock[0]) * u**2 * (3 - 2 * u)))
 
     def begin(
         self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
     ) -> tuple[PyTree[Array], PyTree[Array], Int[Array, ""]]:
         """Full noise around the mean code, and how it reads."""
-        field = self._field(energy, page)
+        # whatever the end: no token has set off
+        field = self._field(energy, page, time, time + 1.0)
         y = energy.neutral(page.length)
         mean = energy.denoised(y, page.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        flow = field.flow if isinstance(field, ReverseDiffusion) else field
+        flow = field
+        while isinstance(flow, (ReverseDiffusion, Front)):
+            flow = flow.flow
         state = (x, y) if isinstance(flow, JointFlow) else x
         return state, reading(field.evidence(time, state), field.hidden(time, state), page), jnp.zeros((), int)
 
@@ -167,8 +183,11 @@ class Diffusion(AbstractPath):
     ) -> Trajectory:
         """One `solve`, through exactly these levels or as the controller says."""
         steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
+        # the whole clock, of which this may be a piece; with a front its steps are equal
+        pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
+        start = clock[0] - numbers[0] * pace
         return solve(
-            self._field(energy, page),
+            self._field(energy, page, start, start + self.steps * pace),
             state,
             t0=clock[0],
             t1=clock[-1],
@@ -184,10 +203,12 @@ class Diffusion(AbstractPath):
         """The noise is gone."""
         return "reached the end of the time interval"
 
-    def _field(self, energy, page):
+    def _field(self, energy, page, start, end):
         flow = self.field(energy, page)
         if isinstance(flow, Relaxation):
             raise ValueError(
                 "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
             )
+        if not math.isinf(self.front):
+            flow = Front(flow, width=self.front, start=start, end=end)  # pyright: ignore
         return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow  # pyright: ignore

@@ -131,7 +131,7 @@ class Unmasking(AbstractPath):
         """Relaxation times `t`, one a round, the relaxation before the first draw being behind."""
         return (1.0 + jnp.arange(self.rounds + self.corrections + 1)) * self.steps * self.step
 
-    def sigma(self, clock: Float[Array, " n"]) -> Float[Array, " n"]:
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
         """Infinite while a token is unknown, then 0."""
         return jnp.where(jnp.arange(clock.shape[0]) < self.rounds, jnp.inf, 0.0)
 
