@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 
+import equinox as eqx
 import families
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,20 @@ def test_a_regular_expression_restricts_the_law(write, law):
     families.likely(write("[4]", path=path, evidence=matching).ids, restricted / restricted.sum())
 
 
+def test_away_from_another_law(law):
+    """`1.5 A - 0.5 B`: corrections that forget at random lead to `A^1.5 / B^0.5`, whose price `F` is, to the nat."""
+    other = np.roll(law, 7) + 0.01
+    other /= other.sum()
+    one, two = (ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(each)) for each in (law, other))
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=1.5 * one - 0.5 * two, steps=1, key=jax.random.key(0))
+    sharp = law**1.5 / other**0.5
+    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=24, forget=1e-6, forgetting=ed.flow.at_random)
+    made = ed.infill(model, "[4]", samples=20000, path=path, frames=1)
+    families.likely(made.ids, sharp / sharp.sum())
+    free_energy = made.free_energy[:8, -1] + np.log(sharp[made.ids[:8] @ 3 ** np.arange(3, -1, -1)])
+    assert np.allclose(free_energy, free_energy[0], atol=1e-9)
+
+
 # ------------------------------------------------------------------------------------------- a landscape with neurons
 
 
@@ -183,6 +198,32 @@ def test_a_linear_wish_is_evidence(model, getkey):
     found, exact = jax.jit(lambda: (everything(steered, b), everything(model.energy, b - 2 * pull)))()
     assert all(np.allclose(one, two, atol=1e-12) for one, two in zip(found, exact, strict=True))
     assert wish.name == "pull + wish"
+
+
+def test_a_product_is_a_landscape(model, getkey):
+    """Weights of one landscape add up to it, evidence counts once, and all neurons descend."""
+    other = families.small_model("abc ").energy
+    one = eqx.tree_at(lambda e: e.vocabulary.patterns, other, 2.0 * other.vocabulary.patterns)
+    b = jax.random.normal(getkey(), (6, 4))
+    y = jax.random.normal(getkey(), (6, 16))
+    twice = jnp.concatenate([y, y], axis=-1)
+    whole = 1.5 * one - 0.5 * one
+    assert np.allclose(whole(twice, b), one(y, b)) and np.allclose(whole.logits(twice, b), one.logits(y, b))
+    sharp = 2.0 * (1.5 * one - 0.5 * other)
+    assert sharp.weights.tolist() == [3.0, -1.0] and sharp.dim == 32
+    force = sharp.force(twice, b)
+    assert np.allclose(force[:, :16], one.kappa * one.force(y, b)) and np.allclose(
+        force[:, 16:], other.kappa * other.force(y, b)
+    )
+    assert np.allclose(sum(sharp.forces(twice, b).values()), force, atol=1e-12)
+    assert np.allclose(sum(term.sum() for term in sharp.terms(twice, b).values()), sharp(twice, b))
+    alone = 0.0 * one
+    assert np.allclose(alone.posterior(y, b), jax.nn.softmax(b), atol=1e-12)
+    assert np.allclose(alone(y, b), 6 * np.log(4) - jax.nn.logsumexp(b, axis=-1).sum())
+    with pytest.raises(ValueError, match="`weights` has 1 numbers for 2 `landscapes`"):
+        ed.energy.Product([one, other], [1.0])
+    with pytest.raises(ValueError, match="differ in their token codes"):
+        one + families.small_model("ab").energy
 
 
 def test_a_wish_is_granted_by_its_strength(model):

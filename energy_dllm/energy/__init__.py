@@ -38,6 +38,7 @@ from ._neurons import (
     Spherical as Spherical,
     Tanh as Tanh,
 )
+from ._product import Product as Product
 from ._states import (
     AbstractMemory as AbstractMemory,
     AbstractPatternMemory as AbstractPatternMemory,

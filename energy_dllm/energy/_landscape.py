@@ -81,6 +81,24 @@ class AbstractFreeEnergy(eqx.Module):
         """`p = softmax(logits) (L, V)`, the posterior over tokens."""
         return jax.nn.softmax(self.logits(y, b), axis=-1)
 
+    def __rmul__(self, weight: Scalar | float) -> "AbstractFreeEnergy":
+        """`weight * landscape`: the law to that power, a `Product` of one."""
+        from ._product import Product
+
+        return Product([self], [weight])
+
+    def __add__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
+        """`one + another`: the law of both together, their `Product`."""
+        from ._product import Product
+
+        return Product([self, other], [1.0, 1.0])
+
+    def __sub__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
+        """`one - another`: away from what the other likes."""
+        from ._product import Product
+
+        return Product([self, other], [1.0, -1.0])
+
     def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
         """`x_hat = sum_w p_w e_w (L, C)`."""
         return self.posterior(y, b) @ self.vocabulary.codes
