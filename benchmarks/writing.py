@@ -315,7 +315,7 @@ def constraints(bench: Bench) -> None:
         "a third of spaces, within 5 % (a wish, 2)": ({"wish": 2.0 * spaces}, count),
     }
     bench.head("constraint", "satisfied", "judged bits/char", "+-", "entropy", "the first")
-    path = ed.flow.Unmasking(rounds=24, step=model.step, temperature=bench.options.temperatures[-1])
+    path = ed.flow.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
     for name, (options, holds) in kinds.items():
         made = bench.write(path, **options)
         share = f"{np.mean([holds(text) for text in made.texts]):.1%} of {len(made.texts)}"
@@ -327,7 +327,7 @@ def blocks(bench: Bench) -> None:
     import resource
 
     model, window = bench.model, bench.options.length
-    path = ed.flow.Unmasking(rounds=24, step=model.step, temperature=bench.options.temperatures[-1])
+    path = ed.flow.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
     alone = bench.write(path, length=window)
     bench.head("what", "judged bits/char", "+-", "entropy", "seconds a block, median", "slowest after the first", "MiB")
     bench.row("single windows", *bench.judged(alone.texts), "", "", "")
@@ -363,6 +363,20 @@ def clock(bench: Bench) -> None:
             seconds = time.monotonic() - start
             judged = bench.judged(made.texts) if batch > 1 else ("", "", "")
             bench.row(f"unmasking {path.rounds} x {inner}", int(made.force_evaluations[0]), batch, seconds, *judged)
+    for file in bench.options.twins:
+        twin = ed.load(file)
+        if not isinstance(twin, ed.learn.Autoregressive):
+            continue
+        draw = eqx.filter_jit(
+            lambda twin, keys: jax.vmap(lambda key: twin.sample(bench.options.length, key=key))(keys)[0]
+        )
+        for batch in (1, 32):
+            np.asarray(draw(twin, jax.random.split(jax.random.key(bench.options.seed), batch)))
+            start = time.monotonic()
+            ids = np.asarray(draw(twin, jax.random.split(jax.random.key(bench.options.seed + 1), batch)))
+            seconds = time.monotonic() - start
+            judged = bench.judged([bench.model.decode(row) for row in ids]) if batch > 1 else ("", "", "")
+            bench.row("autoregressive twin, keys kept", bench.options.length, batch, seconds, *judged)
 
 
 def twins(bench: Bench) -> None:

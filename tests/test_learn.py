@@ -479,3 +479,20 @@ def test_what_is_not_a_model_is_refused(model, tmp_path):
     safetensors.numpy.save_file({"a": np.ones(3)}, path)
     with pytest.raises(ValueError, match="of something else"):
         ed.load(path)
+
+
+# ------------------------------------------------------------------------------------------- twins that write
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_twin_with_kept_keys_says_what_it_says_without(temperature, getkey):
+    """Past the reach of its bias too; at temperature 0 what it writes is the likeliest."""
+    twin = ed.learn.Autoregressive(5, dim=8, depth=2, heads=2, reach=3, key=getkey())
+    louder = eqx.tree_at(lambda t: t.trunk.readout, twin, 30.0 * twin.trunk.readout)
+    ids, log_p = jax.jit(lambda key: louder.sample(12, temperature=temperature, key=key))(getkey())
+    assert jnp.allclose(log_p, louder.log_posterior(ids, jnp.ones(12, bool)), atol=1e-10)
+    assert len(set(ids.tolist())) > 1
+    if not temperature:
+        assert (ids == log_p.argmax(-1)).all()
+    with pytest.raises(ValueError, match="`length`=0"):
+        louder.sample(0, key=getkey())

@@ -73,6 +73,21 @@ class _Block(eqx.Module):
         hidden = jax.nn.gelu((_norm(z) * self.gain2) @ self.up.T + self.up_bias)
         return z + hidden @ self.down + self.down_bias
 
+    def follow(
+        self, z: Float[Array, " D"], place: Int[Array, ""], seen: tuple[Float[Array, "H L K"], Float[Array, "H L K"]]
+    ) -> tuple[Float[Array, " D"], tuple[Float[Array, "H L K"], Float[Array, "H L K"]]]:
+        """One token more, with the keys and values of those before it kept: as `__call__` without looking ahead."""
+        q, k, v = einsum(_norm(z) * self.gain1, self.qkv, "d, n h k d -> n h k")
+        keys, values = (old.at[:, place].set(new) for old, new in zip(seen, (k, v), strict=True))
+        reach = self.bias.shape[1] // 2
+        ahead = jnp.arange(keys.shape[1]) - place
+        score = q.shape[-1] ** -0.5 * einsum(q, keys, "h k, h j k -> h j")
+        score = score + self.bias[:, jnp.clip(ahead, -reach, reach) + reach]
+        weight = jax.nn.softmax(jnp.where(ahead <= 0, score, -jnp.inf), axis=-1)
+        z = z + einsum(weight, values, self.out, "h j, h j k, h k d -> d")
+        hidden = jax.nn.gelu((_norm(z) * self.gain2) @ self.up.T + self.up_bias)
+        return z + hidden @ self.down + self.down_bias, (keys, values)
+
 
 class _Trunk(eqx.Module):
     """Embedding, blocks, and an untied read-out; `repeats` applies the blocks again with the same weights."""
@@ -240,6 +255,32 @@ class Autoregressive(AbstractTwin):
         shifted = jnp.concatenate([jnp.array([self.size], ids.dtype), ids[:-1]])
         return self.trunk(shifted, jnp.tril(jnp.ones((length, length), bool)))
 
+    def sample(
+        self, length: int, *, temperature: float = 1.0, key: Key
+    ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
+        """A passage, token after token in one loop that keeps keys and values, and `log p(token_i = w | before)`.
 
-def _norm(z: Float[Array, "L D"]) -> Float[Array, "L D"]:
+        `temperature` is that of the draws, 0 for the likeliest token.
+        """
+        if length < 1 or not temperature >= 0:
+            raise ValueError(f"`length`={length} must be positive and `temperature`={temperature} not negative.")
+
+        def step(state, now):
+            last, seen = state
+            place, key = now
+            z, after = self.trunk.embedding[last], []
+            for block, old in zip(self.trunk.blocks, seen, strict=True):
+                z, new = block.follow(z, place, old)
+                after.append(new)
+            log_p = jax.nn.log_softmax(_norm(z) @ self.trunk.readout.T + self.trunk.readout_bias)
+            drawn = jax.random.categorical(key, log_p / temperature) if temperature else jnp.argmax(log_p)
+            return (drawn.astype(last.dtype), after), (drawn.astype(last.dtype), log_p)
+
+        heads, width = self.trunk.blocks[0].out.shape[:2]
+        empty = jnp.zeros((heads, length, width), self.trunk.embedding.dtype)
+        start = jnp.asarray(self.size, jnp.int32), [(empty, empty) for _ in self.trunk.blocks]
+        return jax.lax.scan(step, start, (jnp.arange(length), jax.random.split(key, length)))[1]
+
+
+def _norm(z: Float[Array, "*L D"]) -> Float[Array, "*L D"]:
     return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(jnp.var(z, axis=-1, keepdims=True) + 1e-5)
