@@ -154,8 +154,8 @@ FAULTS = (
     (
         "8: the answer does not depend on the step (the relaxation's clock is wrong)",
         "flow/_relax.py",
-        "return y + step * energy.kappa * energy.force(y, b), None",
-        "return y + jnp.sqrt(0.36 * step) * energy.kappa * energy.force(y, b), None",
+        "return y + step * energy.kappa * energy.force(y, b, mask=mask), None",
+        "return y + jnp.sqrt(0.36 * step) * energy.kappa * energy.force(y, b, mask=mask), None",
         "tests/test_flow.py -k relax_is_euler",
     ),
     (
@@ -168,8 +168,8 @@ FAULTS = (
     (
         "a heavy ball comes to the same rest (momentum that pushes)",
         "flow/_relax.py",
-        "v = momentum * v + step * energy.kappa * energy.force(y, b)",
-        "v = momentum * v + step * energy.kappa * energy.force(y, b) + 1e-3 * momentum",
+        "v = momentum * v + step * energy.kappa * energy.force(y, b, mask=mask)",
+        "v = momentum * v + step * energy.kappa * energy.force(y, b, mask=mask) + 1e-3 * momentum",
         "tests/test_flow.py -k heavy_ball",
     ),
     (
