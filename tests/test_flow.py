@@ -1,6 +1,7 @@
 """Laws 3, 4, 5 and 8: the score is a gradient, the motion descends, the answer does not depend on the solver."""
 
 import itertools
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -443,13 +444,14 @@ def test_churn_keeps_the_marginals(getkey):
 def test_a_front_moves_every_token_at_its_own_time(landscape, getkey):
     """`dx_i = (ds_i/ds) (x_hat_i - x_i)`, `s_i` runs from end to end; infinitely wide it is the flow in its time."""
     x = jax.random.normal(getkey(), (4, 5))
-    for flow, state in (
+    flows: list[tuple[Any, Any]] = [
         (ed.flow.ProbabilityFlow(landscape, steps=2), x),
         (ed.flow.JointFlow(landscape), (x, landscape.neutral(4))),
-    ):
+    ]
+    for flow, state in flows:
         flat = ed.flow.Front(flow, width=float("inf"), start=-1.0, end=2.0)
         (s, *_), (pace, *_) = flat.times(0.3, 4)
-        x_of = lambda state: state[0] if isinstance(state, tuple) else state
+        x_of = lambda state: jax.tree.leaves(state)[0]
         assert jnp.allclose(x_of(flat(0.3, state)), pace * x_of(flow(s, state)), atol=1e-12)
         noise = ed.flow.ReverseDiffusion(flat, churn=0.5).amplitude(0.3, state)
         exact = ed.flow.ReverseDiffusion(flow, churn=0.5).amplitude(s, state)

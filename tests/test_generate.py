@@ -159,6 +159,8 @@ def test_blocks_continue_what_was_written(model):
     # the first window is a passage of its own
     alone = ed.generate(model, length=8, samples=2, prompt="cab", path=draws(), frames=1)
     assert (made.ids[:, :8] == alone.ids).all()
+    # a template longer than a window is no other passage
+    assert ed.infill(model, "cab[25]bb", samples=2, window=8, path=draws(), frames=1).texts == made.texts
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -377,6 +379,7 @@ def test_bad_input_is_named(write, wrong, words):
     ("make", "words"),
     [
         (lambda: ed.flow.Diffusion(steps=-3), "`steps` is -3"),
+        (lambda: ed.flow.Diffusion(steps=0), "`steps` is 0"),
         (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
         (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),
         (lambda: ed.flow.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
