@@ -30,7 +30,7 @@ def of_template(model: EnergyDLLM, template: str, length: int | Sequence[int] | 
             )
         return _given(texts, 0)
     fixed = sum(piece.size if isinstance(piece, np.ndarray) else piece or 0 for piece in texts)
-    lengths = [WINDOW] if length is None else [length] if isinstance(length, int) else sorted(set(length))
+    lengths = [WINDOW] if length is None else sorted(set(length)) if isinstance(length, Sequence) else [length]
     if not lengths or lengths[0] <= fixed:
         said = "by default 64" if length is None else length
         raise ValueError(
