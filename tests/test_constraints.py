@@ -223,7 +223,7 @@ def test_a_product_is_a_landscape(model, getkey):
     with pytest.raises(ValueError, match="`weights` has 1 numbers for 2 `landscapes`"):
         ed.energy.Product([one, other], [1.0])
     with pytest.raises(ValueError, match="differ in their token codes"):
-        one + families.small_model("ab").energy
+        _ = one + families.small_model("ab").energy
 
 
 def test_a_wish_is_granted_by_its_strength(model):

@@ -290,16 +290,16 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
     def carry(x):
         return ed.solve(
             ed.flow.Continuity(field),
-            (x[None], jnp.zeros(())),
-            t0=jnp.log(sigma_0),
-            t1=jnp.log(sigma_1),
+            (x[None] / sigma_0, jnp.zeros(())),
+            t0=-1 / sigma_0,
+            t1=-1 / sigma_1,
             controller=diffrax.PIDController(rtol=1e-9, atol=1e-9),
         ).final
 
     for w in range(3):
         x = jnp.eye(3)[w] + sigma_0 * jnp.array([0.3, -1.0, 0.6])
         (end,), volume = carry(x)
-        change = volume + 3 * jnp.log(sigma_1 / sigma_0)
+        end, change = sigma_1 * end, volume + 3 * jnp.log(sigma_1 / sigma_0)
         # the far end is one broad Gaussian around the mean code
         mean = prior @ jnp.eye(3)
         spread = sigma_1**2 + (1 - jnp.sum(mean**2)) / 3
@@ -334,9 +334,11 @@ def test_the_bound_of_the_flow_is_within_two_per_cent_of_enumeration():
 
 def test_likelihood_settings_are_checked(landscape):
     flow, schedule = ed.flow.ProbabilityFlow(landscape), ed.flow.LogLinear()
-    for settings in (dict(steps=0), dict(directions=0)):
+    for steps, directions in ((0, 1), (8, 0)):
         with pytest.raises(ValueError, match="must be positive"):
-            ed.flow.log_likelihood(flow, jnp.zeros(4, int), schedule, key=jax.random.key(0), **settings)
+            ed.flow.log_likelihood(
+                flow, jnp.zeros(4, int), schedule, key=jax.random.key(0), steps=steps, directions=directions
+            )
 
 
 # ------------------------------------------------------------------------------------------- law 8: the solver

@@ -233,7 +233,7 @@ def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
 
 
 def test_matrices_shrink_where_they_move_and_nothing_else_does():
-    """With a gradient that is all but zero the change is `-decay eta` of the matrix; fixed ones and vectors keep all."""
+    """By `decay eta`, whatever the gradient says; matrices that are fixed, and vectors, keep all."""
     shapes = {"matrix": (16, 20), "fixed": (16, 16), "bias": (7,)}
     parameters = {name: jnp.full(shape, 3.0) for name, shape in shapes.items()}
     gradient = {name: jnp.full(shape, 1e-9 * (name != "fixed")) for name, shape in shapes.items()}

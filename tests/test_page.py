@@ -59,7 +59,9 @@ def look(model, tmp_path_factory):
 
 def test_a_long_passage_is_made_in_windows(look, model):
     """Pages follow one another, what is given stays, and everything is there once for each token."""
-    data = json.loads(re.search(r'application/json">(.*?)</script>', look.read_text(), re.DOTALL)[1])
+    found = re.search(r'application/json">(.*?)</script>', look.read_text(), re.DOTALL)
+    assert found
+    data = json.loads(found[1])
     assert data["pages"] == [0, 6, 10] and data["moments"] == 5 and len(data["s"]) == 3
     assert data["tokens"][-1][:9] == model.encode("a<bcdefgh").tolist() and data["known"] == 9
     assert {len(row) for name in ("tokens", "confidence", "energy") for row in data[name]} == {12}

@@ -14,10 +14,11 @@ from ._solve import solve
 
 
 class Continuity(AbstractMotion):
-    """A probability flow run backwards, with the volume it makes: `dx/du = x - x_hat`, `dv/du = -tr(dx_hat/dx)`.
+    """A probability flow run backwards, with the volume it makes: `dz/dr = -x_hat`, `dv/dr = -sigma tr(dx_hat/dx)`.
 
-    Time is `u = log sigma`, from text to noise; state `(x (L, C), v)`. Along a path `log p(x)` at its start is
-    `log p(x)` at its end plus `v` plus `L C` times the time between them.
+    State `(z (L, C), v)` with `z = x / sigma`, time `r = -1/sigma`, from text to noise: where `x_hat` stays the same,
+    any solver is exact in any number of steps. `log p(z)` at the start of a path is that at its end plus `v`, densities
+    of `z`.
 
     **Arguments:**
 
@@ -34,7 +35,7 @@ class Continuity(AbstractMotion):
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     back = ed.flow.Continuity(ed.flow.ProbabilityFlow(model.energy, steps=4))
-    x, volume = ed.solve(back, (jnp.ones((2, 3)), jnp.zeros(())), t0=-1.5, t1=1.0).final
+    z, volume = ed.solve(back, (jnp.ones((2, 3)), jnp.zeros(())), t0=-5.0, t1=-0.3).final
     ```
     """
 
@@ -49,14 +50,14 @@ class Continuity(AbstractMotion):
     def __call__(
         self, time: Scalar | float, state: tuple[Float[Array, "L C"], Scalar], args: object = None
     ) -> tuple[Float[Array, "L C"], Scalar]:
-        """`(x - x_hat, -tr(dx_hat/dx))`."""
-        x, _ = state
-        denoised = lambda x: self.flow(-time, x) + x
+        """`(-x_hat, -sigma tr(dx_hat/dx))`."""
+        inverse = -jnp.asarray(time)
+        x = state[0] / inverse
+        denoised = lambda x: self.flow(jnp.log(inverse), x) + x
         if self.directions is None:
-            jacobian = jax.jacfwd(denoised)(x)
-            return x - denoised(x), -einsum(jacobian, "l c l c ->")
+            return -denoised(x), -einsum(jax.jacfwd(denoised)(x), "l c l c ->") / inverse
         x_hat, change = jax.vmap(lambda e: jax.jvp(denoised, (x,), (e,)), out_axes=(None, 0))(self.directions)
-        return x - x_hat, -jnp.mean(jnp.sum(self.directions * change, axis=(1, 2)))
+        return -x_hat, -jnp.mean(jnp.sum(self.directions * change, axis=(1, 2))) / inverse
 
 
 class FlowLikelihood(eqx.Module):
@@ -69,7 +70,7 @@ class FlowLikelihood(eqx.Module):
     - `decoder`: `sum_i log p_i(token_i)` at the smallest noise, how the flow's end is read.
     - `encoder`: log density of the little noise the text was given there.
 
-    The normalisations of both densities and the `L C` of the volume add up to nothing and are left out.
+    Both densities are of `x / sigma`; their normalisations cancel and are left out.
     - `force_evaluations`: of the path.
     """
 
@@ -132,15 +133,15 @@ def log_likelihood(
     if steps < 1 or (directions is not None and directions < 1):
         raise ValueError(f"`steps`={steps} and `directions`={directions} must be positive.")
     codes = flow.energy.vocabulary.codes
-    levels = -schedule.levels(steps)[::-1].astype(codes.dtype)
+    # -1/sigma, from the text to full noise
+    levels = -jnp.exp(schedule.levels(steps)[::-1].astype(codes.dtype))
     k1, k2 = jax.random.split(key)
     noise = jax.random.normal(k1, (len(ids), codes.shape[1]), codes.dtype)
-    x = codes[ids] + jnp.exp(levels[0]) * noise
-    signs = None if directions is None else jax.random.rademacher(k2, (directions, *x.shape), codes.dtype)
-    start = (x, jnp.zeros((), codes.dtype))
+    z = -levels[0] * codes[ids] + noise
+    signs = None if directions is None else jax.random.rademacher(k2, (directions, *z.shape), codes.dtype)
     path = solve(
         Continuity(flow, signs),
-        start,
+        (z, jnp.zeros((), codes.dtype)),
         t0=levels[0],
         t1=levels[-1],
         levels=levels,
@@ -149,11 +150,12 @@ def log_likelihood(
     end, volume = path.final
     b = jnp.zeros((len(ids), codes.shape[0]), codes.dtype) if flow.given is None else flow.given.field(codes)
     mean = flow.energy.denoised(flow.energy.neutral(len(ids)), b)
-    log_posterior = jnp.log(jnp.maximum(flow.posterior(-levels[0], x), jnp.finfo(x.dtype).tiny))
+    p = flow.posterior(jnp.log(-levels[0]), -z / levels[0])
+    log_p = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
     return FlowLikelihood(
-        prior=-0.5 * jnp.sum((end - mean) ** 2) * jnp.exp(-2 * levels[-1]),
+        prior=-0.5 * jnp.sum((end + levels[-1] * mean) ** 2),
         volume=volume,
-        decoder=jnp.sum(jnp.take_along_axis(log_posterior, ids[:, None], axis=-1)),
+        decoder=jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1)),
         encoder=-0.5 * jnp.sum(noise**2),
         force_evaluations=path.force_evaluations,
     )
