@@ -41,8 +41,8 @@ FAULTS = (
     (
         "2: the force is minus the slope of F (keys detached)",
         "energy/_synapses.py",
-        'k = einsum(g, self.keys, "l d, h k d -> h l k")',
-        'k = einsum(jax.lax.stop_gradient(g), self.keys, "l d, h k d -> h l k")',
+        "q, k = _shown(g, self.query), _shown(g, self.keys)",
+        "q, k = _shown(g, self.query), _shown(jax.lax.stop_gradient(g), self.keys)",
         "tests/test_energy.py -k has_a_true_force",
     ),
     (
@@ -192,6 +192,27 @@ FAULTS = (
         "                y, v, _ = state\n",
         "                y, v, _ = jax.lax.stop_gradient(state)\n",
         "tests/test_learn.py -k true_gradient_in",
+    ),
+    (
+        "the volume of the flow (half of it)",
+        "flow/_likelihood.py",
+        "jnp.mean(jnp.sum(self.directions * change, axis=(1, 2))) / inverse",
+        "0.5 * jnp.mean(jnp.sum(self.directions * change, axis=(1, 2))) / inverse",
+        "tests/test_flow.py -k within_two_per_cent",
+    ),
+    (
+        "padding is silent in every layer of a memory (in the first one only)",
+        "energy/_memories.py",
+        "padded = jnp.pad(z if mask is None else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))",
+        "padded = jnp.pad(z if mask is None or n else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))",
+        "tests/test_energy.py -k padding_does_not_pull",
+    ),
+    (
+        "matrices that do not move do not shrink (all do)",
+        "learn/_fit.py",
+        "change - decay * jnp.any(change != 0) * leaf",
+        "change - decay * leaf",
+        "tests/test_learn.py -k shrink_where_they_move",
     ),
     (
         "a pause changes nothing (one step too many)",
