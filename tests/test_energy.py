@@ -133,10 +133,10 @@ def test_a_convolutional_memory_is_its_sum_over_offsets_and_layers(getkey):
 
 
 def test_a_silent_token_is_told_what_attention_maps_to(getkey):
-    """`W_a^T sum_j A_ij W_v g_j` on a token with `g_i = 0`, whose pattern is that of the bias alone."""
+    """As query `W_a^T sum_j A_ij W_v g_j`, on a token with `g_i = 0`, whose pattern is that of the bias alone."""
     attention = ed.energy.MappingAttention(8, heads=2, head_dim=4, key=getkey())
     g = jax.random.normal(getkey(), (5, 8)).at[2].set(0.0)
-    told = -jax.grad(attention)(g)[2]
+    told = -jax.grad(lambda g: attention.per_token(g)[2])(g)[2]
     logits = attention.bias[:, 62:67].at[:, 2].set(-jnp.inf)  # offsets -2 .. 2
     looks = jax.nn.softmax(logits, axis=-1)
     expected = sum(attention.answers[h].T @ attention.values[h] @ (looks[h] @ g) for h in range(2))
