@@ -194,9 +194,9 @@ class MappingAttention(AbstractAttention):
     """Attention that maps what is seen to an answer: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
 
     `A` is the pattern of `AbstractAttention`. As query, a token that says nothing yet is told
-    `W_a^T sum_j A_ij W_v g_j`, as by a transformer's attention; where `Attention` pulls a query toward its keys, what is
-    told here can be anything. What else the force holds comes from autodiff: what those who look at a token would have
-    it say, and looks that grow where the answer agrees. A token with nobody to attend to contributes 0.
+    `W_a^T sum_j A_ij W_v g_j`, as by a transformer's attention; where `Attention` pulls a query toward its keys, what
+    is told here can be anything. What else the force holds comes from autodiff: what those who look at a token would
+    have it say, and looks that grow where the answer agrees. A token with nobody to attend to contributes 0.
 
     **Arguments:**
 
