@@ -1,6 +1,6 @@
 """Ten minutes on a grammar whose entropy is known exactly: how far is the bound from the truth?
 
-    python benchmarks/grammar.py --steps 2000 --out runs/grammar
+    python benchmarks/grammar.py --steps 6500 --batch-size 8 --out runs/grammar
 
 Trains the default model on generated text and compares its masked NELBO with the exact entropy per character of a
 window of that length (a window does not say where it was cut, so this lies above the entropy rate).
@@ -21,6 +21,7 @@ def main() -> None:
     """Train, evaluate, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--settling", type=int, help="steps of the second, late part")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -36,6 +37,7 @@ def main() -> None:
         corpus,
         ed.learn.Denoising(gaussian=options.gaussian, typo=0.25 * options.gaussian),
         steps=options.steps,
+        settling=options.settling,
         length=options.length,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
