@@ -60,7 +60,6 @@ def main() -> None:
         batch_size=options.batch_size,
         length=options.length,
         learning_rate=options.learning_rate,
-        settling=120,
         directory=options.out,
     )
     windows = np.array(ed.data.windows_of(corpus.test, options.length, count=options.windows))

@@ -1,6 +1,6 @@
 """Ten minutes on a grammar whose entropy is known exactly: how far is the bound from the truth?
 
-    python benchmarks/grammar.py --steps 6500 --batch-size 8 --out runs/grammar
+    python benchmarks/grammar.py --reading 3000 --steps 600 --batch-size 8 --out runs/grammar
 
 Trains the default model on generated text and compares its masked NELBO with the exact entropy per character of a
 window of that length (a window does not say where it was cut, so this lies above the entropy rate).
@@ -21,7 +21,8 @@ def main() -> None:
     """Train, evaluate, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--settling", type=int, help="steps of the second, late part")
+    parser.add_argument("--reading", type=int, default=2000, help="batches of 32 that the vocabulary reads first")
+    parser.add_argument("--states", type=int, help="of the vocabulary, default four times the width")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -31,13 +32,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/grammar"))
     options = parser.parse_args()
     corpus = ed.data.grammar_corpus(characters=2_000_000)
-    model = ed.EnergyDLLM(corpus.tokenizer, dim=options.dim, key=jax.random.key(options.seed))
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=options.dim, states=options.states, key=jax.random.key(options.seed))
     model = train(
         model,
         corpus,
         ed.learn.Denoising(gaussian=options.gaussian, typo=0.25 * options.gaussian),
         steps=options.steps,
-        settling=options.settling,
+        reading=options.reading,
         length=options.length,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> None:
                     continue
                 model, objective = contender(name, corpus, options.size, options.gaussian, seed)
                 cost = flops(model, objective, options.length)
-                sizes = dict(length=options.length, batch_size=options.batch_size, settling=options.settling)
+                sizes = dict(length=options.length, batch_size=options.batch_size)
                 model = train(
                     model,
                     corpus,
@@ -225,7 +225,6 @@ def main() -> None:
     trains.add_argument("--rates", nargs="*", type=float, default=[1.2e-2])
     trains.add_argument("--seeds", nargs="*", type=int, default=[0])
     trains.add_argument("--steps", type=int, default=4000)
-    trains.add_argument("--settling", type=int, default=100, help="steps of the second, late part")
     trains.add_argument("--batch-size", type=int, default=8)
     trains.add_argument("--length", type=int, default=64)
     trains.add_argument("--gaussian", type=float, default=0.0, help="share of Gaussian evidence for the energy")

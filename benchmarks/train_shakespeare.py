@@ -69,12 +69,12 @@ def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plays", type=Path)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--until", type=int, help="go on to the second part after so many steps")
-    parser.add_argument("--settling", type=int, default=300, help="steps of the second part, see recipe.py")
+    parser.add_argument("--reading", type=int, default=4000, help="batches of 32 that the vocabulary reads first")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1.2e-2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
@@ -93,7 +93,7 @@ def main() -> None:
         learning_rate=options.learning_rate,
         seed=options.seed,
         until=options.until,
-        settling=options.settling,
+        reading=options.reading,
         directory=options.out,
     )
     scores = {
@@ -105,10 +105,10 @@ def main() -> None:
         "data": f"{len(texts) - 2} plays of Shakespeare, {corpus.train.size} characters; "
         f"held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
-        f"--until {options.until or options.steps} --settling {options.settling} --dim {options.dim} "
+        f"--until {options.until or options.steps} --reading {options.reading} --dim {options.dim} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
-        "steps": f"{options.until or options.steps} of {options.steps}, then {options.settling} at late times",
+        "steps": f"{options.reading} of reading, then {options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),
         "scores": scores,

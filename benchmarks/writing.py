@@ -68,38 +68,52 @@ class Bench:
 def budget(bench: Bench) -> None:
     """Judged bits and entropy against force evaluations, both paths; orders, corrections and best of n beside them."""
     bench.head("path", "force evaluations", "judged bits/char", "+-", "entropy, bits", "F of the text, nats/char")
-    bench.row("real text", "", *bench.judged(bench.windows), "")
+    real = bench.judged(bench.windows)
+    bench.row("real text", "", *real, "")
     step, length = bench.model.step, bench.options.length
+    curves: dict[str, list[tuple[int, float, float, float]]] = {}
 
-    def show(name, made, texts=None, forces=None):
+    def keep(curve, name, forces, texts, price):
+        judged = bench.judged(texts)
+        bench.row(name, forces, *judged, price)
+        curves.setdefault(curve, []).append((forces, *judged))
+
+    def show(curve, name, made, texts=None, forces=None):
         price = float((made.free_energy[:, -1] - made.free_energy[:, 0]).mean() / length)
         forces = int(made.force_evaluations[0]) if forces is None else forces
-        bench.row(name, forces, *bench.judged(made.texts if texts is None else texts), price)
+        keep(curve, name, forces, made.texts if texts is None else texts, price)
 
     unmask = functools.partial(ed.flow.Unmasking, step=step)
     for total in bench.options.evaluations:
-        inner = max(2, min(24, round(total**0.5)))  # relaxation steps a round
+        inner = max(1, min(8, round(total**0.5)))  # relaxation steps a round
         rounds = max(1, total // inner - 1)
         for temperature in bench.options.temperatures:
             path = unmask(rounds=rounds, steps=inner, temperature=temperature)
-            show(f"unmasking {rounds} x {inner}, T {temperature}", bench.write(path))
-        inner = min(8, total)
+            show(f"masks, T {temperature}", f"masks {rounds} x {inner}, T {temperature}", bench.write(path))
+        inner = min(4, total)
         field = functools.partial(ed.flow.ProbabilityFlow, steps=inner, step=step)
-        show(f"noise {total // inner} x {inner}", bench.write(ed.flow.Diffusion(steps=total // inner, field=field)))
+        made = bench.write(ed.flow.Diffusion(steps=total // inner, field=field))
+        show("noise, at rest", f"noise {total // inner} x {inner}", made)
         rate = 1.0 / float(jnp.max(jnp.diff(bench.model.schedule.levels(total))))
         joint = functools.partial(ed.flow.JointFlow, rate=rate)
-        show(f"noise {total}, joint", bench.write(ed.flow.Diffusion(steps=total, field=joint)))
-    # what more computing buys at the largest budget
-    total = bench.options.evaluations[-1]
-    inner = max(2, min(24, round(total**0.5)))
+        show("noise, joint", f"noise {total}, joint", bench.write(ed.flow.Diffusion(steps=total, field=joint)))
+        for file in bench.options.twins:
+            twin = ed.load(file)
+            if isinstance(twin, ed.learn.MaskedDiffusion):
+                texts = _unmasked(twin, bench.model, length, total, bench.options.samples, bench.options.seed)
+                keep("masked twin", f"masked twin, {total} rounds", total, texts, "")
+    # what more computing buys
+    total = bench.options.evaluations[-2]
+    inner = max(1, min(8, round(total**0.5)))
     rounds = total // inner - 1
-    for order in (ed.flow.at_random, ed.flow.most_certain, ed.flow.left_to_right):
+    for order in (ed.flow.most_certain, ed.flow.left_to_right):
         made = bench.write(unmask(rounds=rounds, steps=inner, order=order))
-        show(f"unmasking {rounds} x {inner}, {order.__name__}", made)
-    for corrections in (rounds // 2, 2 * rounds):
-        for forgetting in (ed.flow.least_likely, ed.flow.at_random):
+        show(order.__name__, f"masks {rounds} x {inner}, {order.__name__}", made)
+    for forgetting in (ed.flow.least_likely, ed.flow.at_random):
+        for corrections in (rounds // 2, rounds, 2 * rounds):
             path = unmask(rounds=rounds, steps=inner, corrections=corrections, forgetting=forgetting)
-            show(f"and {corrections} corrections, {forgetting.__name__}", bench.write(path))
+            name = f"corrections, {forgetting.__name__}"
+            show(name, f"and {corrections} {name}", bench.write(path))
     for n in (2, 4, 8):
         made = bench.write(unmask(rounds=rounds, steps=inner), samples=n * bench.options.samples)
         groups = np.arange(n * bench.options.samples).reshape(-1, n)
@@ -108,7 +122,55 @@ def budget(bench: Bench) -> None:
             ("likeliest to one another", -np.log(made.confidence).mean(-1)),
         ):
             best = groups[np.arange(len(groups)), score[groups].argmin(-1)]
-            show(f"best of {n}, {name}", made, [made.texts[i] for i in best], n * int(made.force_evaluations[0]))
+            forces = n * int(made.force_evaluations[0])
+            show(f"best of n, {name}", f"best of {n}, {name}", made, [made.texts[i] for i in best], forces)
+    if bench.options.figure is not None:
+        _frontier(curves, real, bench.options.figure)
+
+
+def _unmasked(twin, model, length, rounds, samples, seed):
+    """The twin's own passages: as many rounds, tokens drawn from its posterior and kept at random."""
+    rounds = min(rounds, length)
+
+    @eqx.filter_jit
+    def write(twin, key):
+        def one(state, n):
+            ids, known = state
+            k1, k2 = jax.random.split(jax.random.fold_in(key, n))
+            drawn = jax.random.categorical(k1, twin.log_posterior(ids, known), axis=-1)
+            due = length * (n + 1) // rounds - jnp.sum(known)
+            rank = jnp.argsort(jnp.argsort(jnp.where(known, jnp.inf, jax.random.uniform(k2, (length,)))))
+            new = (rank < due) & ~known
+            return (jnp.where(new, drawn, ids), known | new), None
+
+        nothing = jnp.zeros(length, int), jnp.zeros(length, bool)
+        return jax.lax.scan(one, nothing, jnp.arange(rounds))[0][0]
+
+    keys = jax.random.split(jax.random.key(seed), samples)
+    return [model.decode(row) for row in np.asarray(jax.lax.map(lambda key: write(twin, key), keys))]
+
+
+def _frontier(curves, real, file: Path) -> None:
+    """Judged bits against force evaluations and against entropy, a line for every way to spend them."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    for n, (name, points) in enumerate(curves.items()):
+        forces, bits, error, entropy = np.array(points).T
+        style = dict(color=f"C{n}" if n < 10 else "k", marker="osD^v<>Pp*"[n % 10], markersize=4.5, linewidth=1.2)
+        left.errorbar(forces, bits, error, **style, elinewidth=0.7, label=name)
+        right.plot(entropy, bits, **style)
+    left.axhline(real[0], color="0.4", linestyle=":", linewidth=1)
+    left.text(left.get_xlim()[0], real[0] + 0.06, " real text", color="0.3", fontsize=8)
+    right.plot(real[2], real[0], "*", color="k", markersize=13)
+    right.annotate("real text", (real[2], real[0]), (6, -12), textcoords="offset points", fontsize=8)
+    left.set(xscale="log", xlabel="force evaluations (the twin: rounds)", ylabel="judged bits a character")
+    right.set(xlabel="entropy of the symbols, bits")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150)
 
 
 def solvers(bench: Bench) -> None:
@@ -412,11 +474,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64, help="of a passage, and of a window of `blocks`")
     parser.add_argument("--total", type=int, default=4096, help="of `blocks`")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluations", type=int, nargs="*", default=[8, 16, 32, 64, 128, 256])
+    parser.add_argument("--evaluations", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64, 128, 256])
     parser.add_argument("--temperatures", type=float, nargs="*", default=[1.0, 0.7])
     parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
-    parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill`")
+    parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `budget`")
+    parser.add_argument("--figure", type=Path, help="where the picture of `budget` goes")
     parser.add_argument("--steps", type=int, default=3000, help="batches that `twins` trains")
     parser.add_argument("--out", type=Path, default=Path("runs/twins_of_plays"), help="where `twins` saves them")
     parser.add_argument("--word", default="love")

@@ -1,6 +1,8 @@
 """`EnergyDLLM`: tokenizer, landscape and noise schedule in one PyTree, one method per stage of the sentence
 text -> evidence -> rest -> posterior -> text."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from .energy import (
     ConvolutionalMemory,
     FreeEnergy,
     LayerNorm,
+    MarkovVocabulary,
     Network,
     Pairwise,
     Vocabulary,
@@ -31,6 +34,7 @@ class EnergyDLLM(eqx.Module):
     - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
     - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
+    - `states`: of the `MarkovVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
     - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
@@ -63,11 +67,12 @@ class EnergyDLLM(eqx.Module):
         dim: int = 128,
         offsets: int = 2,
         rank: int | None = None,
+        states: int | None = None,
         heads: int | None = None,
         head_dim: int = 16,
         memories: int | None = None,
         reach: int = 4,
-        steps: int = 24,
+        steps: int = 12,
         step: float = 0.6,
         schedule: AbstractSchedule | None = None,
         energy: AbstractFreeEnergy | None = None,
@@ -84,7 +89,9 @@ class EnergyDLLM(eqx.Module):
                 "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
             }
             network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
-            energy = FreeEnergy(network, Vocabulary(tokenizer.size, dim, key=k4), kappa=dim / 16)
+            states = 4 * dim if states is None else states
+            make = partial(MarkovVocabulary, states=states) if states else Vocabulary
+            energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
         if energy.size != tokenizer.size:
             raise ValueError(
                 f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."

@@ -153,6 +153,9 @@ class Markov(AbstractFreeEnergy):
     def logits(self, y, b):
         return jnp.log(jnp.maximum(self.chain.posterior(b), 1e-300))
 
+    def sample(self, y, b, *, tilt=0.0, key):
+        return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
+
 
 COUNTS = [[2.0, 900.0, 3.0], [3.0, 4.0, 700.0], [600.0, 4.0, 9.0]]
 

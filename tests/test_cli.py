@@ -117,7 +117,7 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     text.write_text("abc cab\n" * 64)
     out = tmp_path / "made" / "model.safetensors"
     argv = ["train", str(text), "--out", str(out), "--steps", "2", "--dim", "16", "--length", "8"]
-    argv += ["--batch-size", "2", "--settling", "0", "--directory", str(tmp_path / "run"), "--json"]
+    argv += ["--batch-size", "2", "--reading", "1", "--directory", str(tmp_path / "run"), "--json"]
     code, printed, _ = run(*argv)
     found = record(printed)
     assert code == 0 and found["steps"] == 2 and found["model"] == str(out)
@@ -140,20 +140,23 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     assert parts["all"] == sum(size for name, size in parts.items() if name != "all")
 
 
-def test_train_ends_with_a_part_at_late_times(run, tmp_path, monkeypatch):
+def test_train_begins_by_reading(run, tmp_path, monkeypatch):
     text, parts = tmp_path / "text.txt", []
     text.write_text("abc cab\n" * 64)
 
     def fit(model, corpus, objective, **settings):
-        parts.append((objective.carry, objective.gaussian, settings["steps"], settings["directory"]))
+        parts.append((type(objective), settings["steps"], settings["batch_size"], settings["directory"]))
         return model
 
     monkeypatch.setattr(ed.learn, "fit", fit)
     out, folder = str(tmp_path / "m.safetensors"), str(tmp_path / "run")
-    sizes = ["--steps", "5", "--settling", "3", "--dim", "16", "--length", "8"]
+    sizes = ["--steps", "5", "--reading", "3", "--dim", "16", "--length", "8", "--batch-size", "2"]
     code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--json")
-    first, second = (False, 0.12, 5, tmp_path / "run"), (True, 0.12, 3, tmp_path / "run" / "settled")
-    assert code == 0 and parts == [first, second] and record(printed)["settling"] == 3
+    first, second = (
+        (ed.learn.Surprise, 3, 8, tmp_path / "run" / "reading"),
+        (ed.learn.Denoising, 5, 2, tmp_path / "run"),
+    )
+    assert code == 0 and parts == [first, second] and record(printed)["reading"] == 3
 
 
 def test_tables(run, model, tmp_path):
@@ -217,7 +220,7 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["train", "TEXT", "--out", "FOLDER"], "is a folder"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`steps` is 0"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`dim`=-8"),
-        (["train", "TEXT", "--out", "m", "--length", "4", "--settling", "-1"], "`--settling` is -1"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--reading", "-1"], "`--reading` is -1"),
         (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
         (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
         (["evaluate", "MODEL", "SHORT"], "window"),

@@ -137,20 +137,11 @@ def test_the_horizon_grows_log_uniformly(small, corpus):
     assert draw(5, 1.0).min() == 5 and draw(5, 1.0).max() <= 60
 
 
-def test_a_share_of_the_batches_is_heavy_and_ends_where_it_says(small, corpus):
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
-    objective = ed.learn.Denoising(heavy=0.25, momentum=0.8)
-    keys = jax.random.split(jax.random.key(0), 400)
-    momentum = jax.jit(jax.vmap(lambda key: objective.draw(small, ids, key, jnp.array(1.0))[4]))(keys)
-    assert sorted(set(momentum.tolist())) == pytest.approx([0.0, 0.8]) and 0.17 < jnp.mean(momentum > 0) < 0.33
-
-
-@pytest.mark.parametrize("carry", [False, True])
-def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey, carry):
+def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
     model = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, small)
     # no untracked steps: the whole motion is differentiated
-    objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5, heavy=1.0, carry=carry)
+    objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5)
     key = getkey()
     where = lambda m: m.energy.network.synapses["pairwise"].left
     loss = jax.jit(lambda w: objective(eqx.tree_at(where, model, w), ids, key, jnp.array(1.0)))
@@ -165,7 +156,7 @@ def test_stillness_costs_the_logarithm_of_the_speed(small, corpus, getkey):
     # far from rest: squares would cost more
     objective = ed.learn.Denoising(horizon=0, tracked=2, start=0.0, step=3.0)
     loss = lambda weight: dataclasses.replace(objective, stillness=weight)(small, ids, key, jnp.array(1.0))
-    b, _, _, step, _ = objective.draw(small, ids, key, jnp.array(1.0))
+    b, _, _, step = objective.draw(small, ids, key, jnp.array(1.0))
     energy = small.energy
 
     @jax.vmap
@@ -178,13 +169,13 @@ def test_stillness_costs_the_logarithm_of_the_speed(small, corpus, getkey):
     assert jnp.allclose(loss(0.7) - loss(0.0), 0.7 * jnp.mean(jnp.log1p(v**2)), rtol=1e-5)
 
 
-def test_late_asks_about_late_times_only(small, corpus):
-    late = ed.learn.Denoising(gaussian=0.2, horizon=30, anneal=0.5).late()
-    assert late.carry and late.gaussian == 0.2
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
-    keys = jax.random.split(jax.random.key(0), 200)
-    *_, free, _, momentum = jax.jit(jax.vmap(lambda key: late.draw(small, ids, key, jnp.array(0.0))))(keys)
-    assert free.min() == 8 and free.max() <= 30 and (momentum > 0).all()
+def test_the_vocabulary_reads_on_while_the_rest_learns(small, corpus, getkey):
+    ids, key = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=3)), getkey()
+    objective = ed.learn.Denoising(horizon=0, tracked=1)
+    loss = lambda weight: dataclasses.replace(objective, alone=weight)(small, ids, key, jnp.array(1.0))
+    surprise = jax.vmap(small.energy.vocabulary.surprise)(ids).mean()
+    assert jnp.allclose(loss(0.7) - loss(0.0), 0.7 * surprise, rtol=1e-5)
+    assert jnp.allclose(ed.learn.Surprise()(small, ids, key, jnp.array(1.0)), surprise)
 
 
 @pytest.mark.parametrize(
@@ -193,12 +184,11 @@ def test_late_asks_about_late_times_only(small, corpus):
         dict(gaussian=0.8, typo=0.4),
         dict(horizon=-1),
         dict(shortest=-1),
-        dict(heavy=1.5),
-        dict(momentum=1.0),
         dict(tracked=0),
         dict(step=0.0),
         dict(stillness=-1.0),
         dict(start=-1.0),
+        dict(alone=-1.0),
     ],
 )
 def test_objective_settings_are_checked(settings):

@@ -17,6 +17,7 @@ from ._hypergraph import (
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
 from ._language import Language as Language
 from ._lines import Chain as Chain, Lines as Lines
+from ._markov import MarkovVocabulary as MarkovVocabulary
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
     MappingMemory as MappingMemory,
@@ -59,4 +60,4 @@ from ._synapses import (
     MappingAttention as MappingAttention,
     Pairwise as Pairwise,
 )
-from ._vocabulary import Vocabulary as Vocabulary
+from ._vocabulary import AbstractVocabulary as AbstractVocabulary, Vocabulary as Vocabulary

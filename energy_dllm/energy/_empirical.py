@@ -7,7 +7,7 @@ import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Scalar
+from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
 from ._states import Patterns, stored
 
@@ -150,6 +150,12 @@ class Empirical(AbstractFreeEnergy):
         place = jnp.arange(b.shape[0])
         p = jnp.zeros_like(b).at[place, self.items].add(shares[:, None])
         return jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+    ) -> Int[Array, " L"]:
+        """One item of the posterior, whole."""
+        return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""

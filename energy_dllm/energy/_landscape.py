@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Scalar
+from .._types import Key, Scalar
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -65,6 +65,13 @@ class AbstractFreeEnergy(eqx.Module):
     @abc.abstractmethod
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The log posterior over tokens `(L, V)`, up to a constant per token."""
+
+    @abc.abstractmethod
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
+        to the log posterior."""
 
     def __call__(
         self,

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Scalar
+from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy, total
 from ._neurons import AbstractNeurons
 from ._synapses import AbstractSynapse
-from ._vocabulary import Vocabulary
+from ._vocabulary import AbstractVocabulary
 
 
 class Network(eqx.Module):
@@ -109,10 +109,10 @@ class FreeEnergy(AbstractFreeEnergy):
     """
 
     network: Network
-    vocabulary: Vocabulary
+    vocabulary: AbstractVocabulary
     log_kappa: Scalar
 
-    def __init__(self, network: Network, vocabulary: Vocabulary, *, kappa: float):
+    def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
         if not kappa > 0:
             raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
         widths = network.bias.shape[-1], vocabulary.patterns.shape[-1]
@@ -141,10 +141,12 @@ class FreeEnergy(AbstractFreeEnergy):
         """The neutral hidden state `y = 0 (L, D)` every relaxation starts from."""
         return jnp.zeros((length, self.dim), self.network.bias.dtype)
 
-    def activation(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L D"]:
+    def activation(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
         """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
         self._check(y, b)
-        return self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b)
+        return self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b, mask)
 
     def terms(
         self,
@@ -171,10 +173,9 @@ class FreeEnergy(AbstractFreeEnergy):
         **Raises:** `ValueError` if `y` or `b` has the wrong shape.
         """
         self._check(y, b)
-        g = self.activation(y, b) if g is None else g
+        g = self.activation(y, b, mask) if g is None else g
         terms = self._spoken(y, g, mask)
-        vocabulary = self.vocabulary.per_token(y, b)
-        terms["vocabulary"] = vocabulary if mask is None else jnp.where(mask, vocabulary, 0.0)
+        terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
         if spring is not None:
             terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
         return terms
@@ -183,7 +184,7 @@ class FreeEnergy(AbstractFreeEnergy):
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
-        return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b))
+        return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))
 
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
@@ -194,15 +195,21 @@ class FreeEnergy(AbstractFreeEnergy):
         the sum of all that is told, and the logits `<y, U>` are a sum over terms too. The vocabulary pulls on nobody
         directly: it speaks through `g`.
         """
-        g = self.activation(y, b)
+        g = self.activation(y, b, mask)
         # each term hears a copy of its own: one gradient of the one scalar tells them apart
         copies = dict.fromkeys(self.network._names, g)
         slopes = jax.grad(lambda copies: total(self._spoken(y, copies, mask)))(copies)
         return {name: -slopes[name] for name in copies}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`<y, U> + c + b (L, V)`."""
+        """`<y, U> + c + b (L, V)`; in a `MarkovVocabulary`, `c` is what the other tokens leave to expect."""
         return self.vocabulary.logits(y, b)
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place `(L,)`, drawn together as the vocabulary has them; `tilt` is added to `b`."""
+        return self.vocabulary.sample(y, b + tilt, key=key)
 
     def _spoken(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""

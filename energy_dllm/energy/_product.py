@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Scalar
+from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
 
 
@@ -130,6 +130,12 @@ class Product(AbstractFreeEnergy):
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`b + sum_n w_n log pi_n (L, V)`, `pi_n` being what each expects without the evidence."""
         return b + sum(weight * (landscape.logits(own, b) - b) for _, weight, landscape, own in self._each(y))
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place, each from its own posterior: of a product only these are known."""
+        return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .._types import Scalar
+from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
 
 
@@ -147,6 +147,12 @@ class Steered(AbstractFreeEnergy):
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The landscape's under `b'`."""
         return self.base.logits(y, self._pulled(y, b))
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+    ) -> Int[Array, " L"]:
+        """The landscape's under `b'`."""
+        return self.base.sample(y, self._pulled(y, b), tilt=tilt, key=key)
 
     def _pulled(self, y, b):
         return b - jax.grad(self.wish)(self.base.posterior(y, b))

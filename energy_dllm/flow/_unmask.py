@@ -58,10 +58,11 @@ class Unmasking(AbstractPath):
     """Tokens are drawn from the posterior at rest, some of them become evidence, and the neurons relax on from where
     they were.
 
-    With the exact posterior and a token a round the law of the passages is exact, in any order. Tokens of one round
-    are drawn independently of each other (but for the automaton of the page, under which they are drawn together); that
-    is the price of fewer rounds. Corrections pay some of it back: they forget tokens, relax, and draw them anew. One
-    token forgotten `at_random` is a step of Gibbs sampling, which keeps the law.
+    With the exact posterior and a token a round the law of the passages is exact, in any order. Tokens of one round are
+    drawn together as far as the vocabulary (`energy.MarkovVocabulary`) or the automaton of the page knows how they
+    belong together, and independently beyond that; that is the price of fewer rounds. Corrections pay some of it back:
+    they forget tokens, relax, and draw them anew. One token forgotten `at_random` is a step of Gibbs sampling, which
+    keeps the law.
 
     **Arguments:**
 
@@ -224,13 +225,14 @@ class Unmasking(AbstractPath):
         b = _written(page, draft).field(energy.vocabulary.codes)
         logits = energy.logits(draft.y, b)
         # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
-        scores = logits if self.temperature in (0, 1) else (logits - b) / self.temperature + b
-        scores = jax.nn.log_softmax(jnp.where(allowed(b), scores, RULED_OUT), axis=-1)
+        tilt = jnp.zeros_like(b) if self.temperature in (0, 1) else (1.0 / self.temperature - 1.0) * (logits - b)
+        tilt = jnp.where(allowed(b), tilt, RULED_OUT)
+        scores = jax.nn.log_softmax(logits + tilt, axis=-1)
         language = page.language
         if self.temperature == 0:
             drawn = jnp.argmax(scores, axis=-1) if language is None else language.best(scores)
         elif language is None:
-            drawn = jax.random.categorical(key, scores, axis=-1)
+            drawn = energy.sample(draft.y, b, tilt=tilt, key=key)
         else:
             drawn = language.sample(scores, key=key)
         return drawn.astype(draft.ids.dtype), jax.nn.log_softmax(logits, axis=-1)

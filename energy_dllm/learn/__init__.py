@@ -8,6 +8,7 @@ from ._objective import (
     Denoising as Denoising,
     Masking as Masking,
     NextToken as NextToken,
+    Surprise as Surprise,
 )
 from ._twins import (
     AbstractTwin as AbstractTwin,

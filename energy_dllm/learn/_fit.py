@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..data import Corpus, Windows
+from ..energy import MarkovVocabulary
 from ._checkpoint import FORMAT, read, write
 from ._objective import AbstractObjective
 
@@ -193,16 +194,29 @@ def default_optimizer(learning_rate: float, steps: int, *, decay: float = 0.1) -
 def _shrink(decay: float) -> optax.GradientTransformation:
     """Matrices lose `decay` of themselves, those that move at all: token codes are fixed, and stay."""
 
-    def one(change, leaf):
+    def one(leaf, change):
         return change if _matrix(leaf) is None else change - decay * jnp.any(change != 0) * leaf
 
-    update = lambda changes, state, parameters: (jax.tree.map(one, changes, parameters), state)
+    update = lambda changes, state, parameters: (_each(one, parameters, changes), state)
     return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # pyright: ignore
 
 
 def _matrices(parameters: PyTree[Array]) -> PyTree:
     """Which axes of each parameter are a matrix, as Muon asks for it."""
-    return jax.tree.map(_matrix, parameters)
+    return _each(_matrix, parameters, otherwise=lambda leaf: None)
+
+
+def _each(function, parameters, *rest, otherwise=lambda leaf, *rest: rest[0]):
+    """`function` of every leaf, `otherwise` of those that are the logits of a table, which are no map of anything."""
+
+    def one(node, *rest):
+        if not isinstance(node, MarkovVocabulary):
+            return function(node, *rest)
+        tables = jax.tree.map(otherwise, node, *rest)
+        patterns = jax.tree.map(function, node.patterns, *(other.patterns for other in rest))
+        return eqx.tree_at(lambda node: node.patterns, tables, patterns, is_leaf=lambda leaf: leaf is None)
+
+    return jax.tree.map(one, parameters, *rest, is_leaf=lambda node: isinstance(node, MarkovVocabulary))
 
 
 def _matrix(leaf):

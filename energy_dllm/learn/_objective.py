@@ -6,7 +6,6 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 """
 
 import abc
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -38,19 +37,17 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    `loss = -sum_i w_i log p(token_i) / sum_i w_i + stillness mean log(1 + (dy/dt)^2)`
+    `loss = -sum_i w_i log p(token_i) / sum_i w_i + stillness mean log(1 + (dy/dt)^2) + alone mean_i S_i`
 
-    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`.
+    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`; `S` is the `surprise` of the text to the
+    vocabulary alone.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
-    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. In a share `heavy` of
-    the batches the untracked steps after the first few have momentum: what is slow, or slowly unstable, then goes `1
-    / (1 - momentum)` times as far, so that few steps see the landscape at rest; with `carry` the tracked steps keep
-    that momentum, and the gradient sees what is slow. Both ends of the draw grow geometrically from 0 over the first
-    `anneal` of the training. `stillness` asks that the motion has ended by then, with the speed of the last step; the
-    log has what each part is worth.
+    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of the draw
+    grow geometrically from 0 over the first `anneal` of the training. `stillness` asks that the motion has ended by
+    then, with the speed of the last step; the log has what each part is worth.
 
     **Arguments:**
 
@@ -62,10 +59,9 @@ class Denoising(AbstractObjective):
     - `stillness`: weight of the penalty on the speed of the neurons at the end. It grows with the square of a small
       speed and with the logarithm of a large one, so that one window in motion does not outweigh a batch at rest.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
-    - `heavy`, `momentum`: share of the batches that descend with momentum, and how much of it.
-    - `carry`: whether the tracked steps keep the momentum. Four steps then see little; twelve are worth their price.
+    - `alone`: weight of the surprise, so that the vocabulary goes on reading.
 
-    **Raises:** `ValueError` for shares or a momentum outside [0, 1], steps that are not positive or a negative weight.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
     **Example:**
 
@@ -87,62 +83,39 @@ class Denoising(AbstractObjective):
     anneal: float = eqx.field(static=True)
     stillness: float = eqx.field(static=True)
     start: float = eqx.field(static=True)
-    heavy: float = eqx.field(static=True)
-    momentum: float = eqx.field(static=True)
-    carry: bool = eqx.field(static=True)
+    alone: float = eqx.field(static=True)
 
     def __init__(
         self,
         *,
         gaussian: float = 0.12,
         typo: float = 0.05,
-        shortest: int = 5,
-        horizon: int = 40,
-        tracked: int = 4,
+        shortest: int = 2,
+        horizon: int = 6,
+        tracked: int = 2,
         step: float = 0.6,
         anneal: float = 0.5,
         stillness: float = 0.2,
         start: float = 1.0,
-        heavy: float = 0.7,
-        momentum: float = 0.8,
-        carry: bool = False,
+        alone: float = 1.0,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or shortest < 0:
             raise ValueError(f"`horizon`={horizon} and `shortest`={shortest} must be >= 0.")
-        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start) < 0:
+        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start, alone) < 0:
             raise ValueError(
                 f"`tracked`={tracked} must be >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1], "
-                f"`stillness`={stillness} >= 0 and `start`={start} >= 0."
+                f"`stillness`={stillness}, `start`={start} and `alone`={alone} >= 0."
             )
-        if not (0 <= heavy <= 1 and 0 <= momentum < 1):
-            raise ValueError(f"`heavy`={heavy} is a share in [0, 1], `momentum`={momentum} must be in [0, 1).")
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
-        self.heavy, self.momentum, self.carry = heavy, momentum, carry
-
-    def late(self) -> "Denoising":
-        """The same mixture, at late times only: the short second part of a training, after which nothing drifts.
-
-        Every batch descends with momentum, none for less than eight steps, and the gradient follows twelve steps that
-        keep the momentum, so that it sees what is slow.
-
-        **Example:**
-
-        ```python
-        import energy_dllm as ed
-
-        assert ed.learn.Denoising(gaussian=0.2).late().gaussian == 0.2
-        ```
-        """
-        late = dict(shortest=8, horizon=max(8, self.horizon), heavy=1.0, tracked=12, carry=True, anneal=0.0)
-        return dataclasses.replace(self, **late)
+        self.alone = alone
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the stillness term."""
-        b, asked, free, step, momentum = self.draw(model, ids, key, progress)
+        b, asked, free, step = self.draw(model, ids, key, progress)
         energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
@@ -150,25 +123,24 @@ class Denoising(AbstractObjective):
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
 
         def settle(y, b):
-            y, v = jax.lax.stop_gradient(_descend(frozen, y, b, free, step, momentum))
-            kept = momentum if self.carry else 0.0
+            y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
 
             def move(state, _):
-                y, v, _ = state
+                y, _ = state
                 speed = energy.kappa * energy.force(y, b)
-                v = kept * v + step * speed
-                return (y + v, v, speed), None
+                return (y + step * speed, speed), None
 
-            y, _, speed = jax.lax.scan(move, (y, v, jnp.zeros_like(y)), None, length=self.tracked)[0]
+            y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
 
         log_posterior, motion = jax.vmap(settle)(y, b)
-        return cross_entropy(log_posterior, ids, asked) + self.stillness * jnp.mean(motion)
+        loss = cross_entropy(log_posterior, ids, asked) + self.stillness * jnp.mean(motion)
+        return loss + self.alone * jnp.mean(jax.vmap(energy.vocabulary.surprise)(ids))
 
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
-    ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar, Scalar]:
-        """Evidence `(B, L, V)`, tokens to predict `(B, L)`, untracked steps, their size and momentum, of one batch."""
+    ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar]:
+        """Evidence `(B, L, V)`, tokens to predict `(B, L)`, untracked steps and their size, of one batch."""
         batch, size = ids.shape[0], model.size
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
@@ -198,13 +170,11 @@ class Denoising(AbstractObjective):
         low, high = jnp.log(1.0 + self.shortest), jnp.log(1.0 + self.horizon)
         free = jnp.floor(jnp.exp(grown * (low + (high - low) * jax.random.uniform(keys[7])))).astype(int) - 1
         step = self.step * jax.random.uniform(keys[8], (), dtype, 0.7, 1.3)
-        is_heavy = jax.random.uniform(jax.random.fold_in(key, 11)) < self.heavy
-        momentum = jnp.where(is_heavy, self.momentum, 0.0).astype(dtype)
-        return b, asked, jnp.clip(free, 0, self.horizon), step, momentum
+        return b, asked, jnp.clip(free, 0, self.horizon), step
 
     def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The term of F that stopped being finite first, and at which relaxation step."""
-        b, _, free, step, momentum = self.draw(model, ids, key, progress)
+        b, _, free, step = self.draw(model, ids, key, progress)
         neutral = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
         for name, leaf in _named_leaves(model):
             if not jnp.all(jnp.isfinite(leaf)):
@@ -213,7 +183,7 @@ class Denoising(AbstractObjective):
         @eqx.filter_jit
         def terms(steps):
             def after(y, b):
-                y, _ = _descend(model.energy, y, b, jnp.minimum(steps, free), step, momentum)
+                y = _descend(model.energy, y, b, jnp.minimum(steps, free), step)
                 return model.energy.terms(relax(model.energy, y, b, steps=jnp.maximum(steps - free, 0), step=step), b)
 
             return jax.vmap(after)(neutral, b)
@@ -223,6 +193,30 @@ class Denoising(AbstractObjective):
                 if not jnp.all(jnp.isfinite(term)):
                     return f"the term {name!r} of F, at relaxation step {n}"
         return "the gradient; every term of F was finite"
+
+
+class Surprise(AbstractObjective):
+    """What the vocabulary alone finds of a text, `-log P(w_1 .. w_L) / L`: exact, and cheap beside a relaxation.
+
+    The first part of a training, in which a `MarkovVocabulary` reads; neurons and synapses stay as they are.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    assert ed.learn.Surprise()(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
+    ```
+    """
+
+    def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """Mean over the tokens, nats."""
+        return jnp.mean(jax.vmap(model.energy.vocabulary.surprise)(ids))
+
+    def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The parameter that stopped being finite first."""
+        return _first_parameter(model)
 
 
 class Masking(AbstractObjective):
@@ -275,16 +269,9 @@ class NextToken(AbstractObjective):
         return _first_parameter(model)
 
 
-def _descend(energy, y, b, steps, step, momentum):
-    """State and velocity after plain steps into the valley and then, if there is momentum, a heavy ball along it."""
-    push = lambda n, state: _push(energy, state, b, step, jnp.where(n <= 6, 0.0, momentum))
-    return jax.lax.fori_loop(0, steps, push, (y, jnp.zeros_like(y)))
-
-
-def _push(energy, state, b, step, momentum):
-    y, v = state
-    v = momentum * v + step * energy.kappa * energy.force(y, b)
-    return y + v, v
+def _descend(energy, y, b, steps, step):
+    """The state after a number of steps that is not known to the compiler."""
+    return jax.lax.fori_loop(0, steps, lambda _, y: y + step * energy.kappa * energy.force(y, b), y)
 
 
 def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:

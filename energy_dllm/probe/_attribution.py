@@ -54,9 +54,9 @@ def attribution(
 
     `log p_w / p_r = (c_w - c_r) + (b_w - b_r) + sum_n <told_n, U_w - U_r> + <y - sum_n told_n, U_w - U_r>`
 
-    with `told_n = kappa` times the force of term `n` (the bias `a` is one of them). The last part is `unrest`: 0 at
-    rest, and off rest what makes the sum exact everywhere. Attention and pairwise coupling are split by neighbour, the
-    memories by stored pattern.
+    with `c` the prior (in a `MarkovVocabulary` what all other tokens leave to expect) and `told_n = kappa` times the
+    force of term `n` (the bias `a` is one of them). The last part is `unrest`: 0 at rest, and off rest what makes the
+    sum exact everywhere. Attention and pairwise coupling are split by neighbour, the memories by stored pattern.
 
     Main arguments: `time`, `state`, `field` as `solve` passes them.
 
@@ -94,7 +94,8 @@ def _attribution(energy, y, b, w, r):
     here, logits = jnp.arange(y.shape[0]), energy.logits(y, b)
     u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
     told = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
-    parts = {"prior": energy.vocabulary.prior[w] - energy.vocabulary.prior[r], "evidence": b[here, w] - b[here, r]}
+    expected = energy.vocabulary.expected(y, b)
+    parts = {"prior": expected[here, w] - expected[here, r], "evidence": b[here, w] - b[here, r]}
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in told.items()}
     parts["unrest"] = jnp.sum((y - jnp.sum(jnp.stack(list(told.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)

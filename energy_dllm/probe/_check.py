@@ -157,13 +157,18 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
         "asymmetry of the denoiser",
         seen["asymmetry"],
         0.2,
-        "The default relaxation stops far from rest; raise `steps`, or train at later times (Denoising().late()).",
+        "The default relaxation stops far from rest; raise `steps`, or train with a longer `Denoising(horizon=)`.",
     )
     advice = "All tokens fall into one hidden state; train at random, late times, and look for a term that dominates."
     not_below("spread", seen["spread"][-1], 0.02, advice)
     if read:
         drift = seen["loss"][-1] - seen["loss"][0]
-        most("drift of the cross-entropy", drift, 0.25, "The answer gets worse at rest; train with Denoising().late().")
+        most(
+            "drift of the cross-entropy",
+            drift,
+            0.25,
+            "The answer gets worse at rest; train with a longer `Denoising(horizon=)`.",
+        )
     most(
         "step against the largest stable step",
         model.step / largest,

@@ -1,0 +1,156 @@
+"""The vocabulary as one memory of whole passages: hidden states in a chain, which tokens speak for."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key
+from ._vocabulary import AbstractVocabulary
+
+
+# Share of every row that goes anywhere: nothing is impossible, and no message is 0.
+FLOOR = 1e-4
+
+
+class MarkovVocabulary(AbstractVocabulary):
+    """A vocabulary in which tokens belong together: a hidden Markov model, tilted by what the neurons say.
+
+    `E = -log Z(<y, U> + b) + log Z_0(<y, U>)`, `Z(s) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i s_i(w_i))`
+
+    `P(w) = sum_z pi(z_1) prod_i O(w_i | z_i) T(z_(i+1) | z_i)` is the law of passages where neurons are silent. Like
+    `Vocabulary`, which has one prior for each token, it is minus the log-likelihood of the evidence under what is
+    expected, now of all tokens together. `-dE/db_i = p_i` is the exact posterior of every token given the
+    evidence about all of them; `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` its voice, `pi` being the law without evidence. In
+    `Z_0` known tokens are left out, so that they say their pattern.
+
+    One pass forward and one backward, `O(L K^2)`. The energy of token `i` is that of its evidence, given the evidence
+    before it.
+
+    **Arguments:**
+
+    - `size`: number of tokens `V`.
+    - `dim`: hidden width `D`.
+    - `states`: states `K` of the chain.
+    - `key`: random key; patterns have standard deviation `2/D`, logits of the tables 1.
+
+    **Raises:** `ValueError` if a size is not positive.
+
+    **Source:** the forward-backward algorithm (Baum et al. 1970; Rabiner 1989).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    vocabulary = ed.energy.MarkovVocabulary(5, 8, states=3, key=jax.random.key(0))
+    p = vocabulary.posterior(jnp.zeros((4, 8)), jnp.zeros((4, 5)))
+    assert jnp.allclose(p.sum(-1), 1.0, atol=1e-5)
+    ```
+    """
+
+    codes: Float[Array, "V C"]
+    patterns: Float[Array, "V D"]
+    start: Float[Array, " K"]
+    moves: Float[Array, "K K"]
+    tokens: Float[Array, "K V"]
+
+    def __init__(self, size: int, dim: int, *, states: int, key: Key):
+        for name, value in (("size", size), ("dim", dim), ("states", states)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        k1, k2, k3 = jax.random.split(key, 3)
+        self.codes = jnp.eye(size)
+        self.patterns = 2.0 / dim * jax.random.normal(k1, (size, dim))
+        self.start = jnp.zeros(states)
+        self.moves = jax.random.normal(k2, (states, states))
+        self.tokens = jax.random.normal(k3, (states, size))
+
+    def tables(self) -> tuple[Float[Array, " K"], Float[Array, "K K"], Float[Array, "K V"]]:
+        """`pi(z)`, `T(z' | z)` and `O(w | z)`: probabilities, rows sum to 1."""
+        rows = (jax.nn.softmax(logits, axis=-1) for logits in (self.start, self.moves, self.tokens))
+        pi, move, token = ((1.0 - FLOOR) * row + FLOOR / row.shape[-1] for row in rows)
+        return pi, move, token
+
+    def expected(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`log P(w_i | what is said and known of all other tokens) (L, V)`."""
+        ahead, behind, _ = self._messages(self.heard(y) + b)
+        return self._cavity(ahead, behind)
+
+    def per_token(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-log P(evidence of i | evidence before i)`, nats `(L,)`."""
+        with_evidence, without = self._scores(y, b, mask)
+        return self._messages(without)[2] - self._messages(with_evidence)[2]
+
+    def voice(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
+
+        def law(scores):
+            ahead, behind, _ = self._messages(scores)
+            return jax.nn.softmax(self._cavity(ahead, behind) + scores, axis=-1)
+
+        p, pi = jax.vmap(law)(jnp.stack(self._scores(y, b, mask)))
+        told = p - jnp.where(self.known(b)[:, None], 0.0, pi)
+        return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
+
+    def surprise(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+        """`-log P(w_i | w_1 .. w_(i-1))`, nats `(L,)`."""
+        pi, move, token = self.tables()
+
+        def step(ahead, likelihood):
+            here = ahead * likelihood
+            total = jnp.sum(here)
+            return here / total @ move, -jnp.log(total)
+
+        return jax.lax.scan(step, pi, token.T[ids])[1]
+
+    def sample(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key) -> Int[Array, " L"]:
+        """A token for every place, drawn together, exactly: states backwards from the last, then their tokens."""
+        scores = self.heard(y) + b
+        ahead, _, _ = self._messages(scores)
+        _, move, token = self.tables()
+        tilted = jnp.log(token)[None] + scores[:, None]
+        weight = jnp.log(ahead) + jax.nn.logsumexp(tilted, axis=-1)
+        k1, k2 = jax.random.split(key)
+
+        def back(onward, now):
+            weight, key = now
+            state = jax.random.categorical(key, weight + onward)
+            return jnp.log(move[:, state]), state
+
+        keys = jax.random.split(k1, scores.shape[0])
+        states = jax.lax.scan(back, jnp.zeros_like(ahead[0]), (weight, keys), reverse=True)[1]
+        places = jnp.arange(scores.shape[0])
+        return jax.random.categorical(k2, tilted[places, states], axis=-1)
+
+    def _scores(self, y, b, mask):
+        """What is said of each token with the evidence, and what without; nothing where there is no token."""
+        heard = self.heard(y)
+        with_evidence, without = heard + b, jnp.where(self.known(b)[:, None], 0.0, heard)
+        if mask is None:
+            return with_evidence, without
+        return jnp.where(mask[:, None], with_evidence, 0.0), jnp.where(mask[:, None], without, 0.0)
+
+    def _messages(self, scores):
+        """Law of each state before its token is seen, `(L, K)`; what all tokens behind say of it, `(L, K)`, up to a
+        factor; the log of the sum of the token's weights given those before, `(L,)`."""
+        pi, move, token = (table.astype(scores.dtype) for table in self.tables())
+        top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+        likelihood = jnp.exp(scores - top) @ token.T
+
+        def step(table, message, likelihood):
+            here = message * likelihood
+            total = jnp.sum(here)
+            return (here / total) @ table, (message, jnp.log(total))
+
+        _, (ahead, norm) = jax.lax.scan(lambda m, e: step(move, m, e), pi, likelihood)
+        anything = jnp.ones_like(pi)
+        _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
+        return ahead, behind, norm + top[:, 0]
+
+    def _cavity(self, ahead, behind):
+        joint = ahead * behind
+        return jnp.log(joint / jnp.sum(joint, axis=-1, keepdims=True) @ self.tables()[2].astype(joint.dtype))
