@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 from recipe import seconds, train
 
 import energy_dllm as ed
@@ -32,7 +33,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/grammar"))
     options = parser.parse_args()
     corpus = ed.data.grammar_corpus(characters=2_000_000)
-    model = ed.EnergyDLLM(corpus.tokenizer, dim=options.dim, states=options.states, key=jax.random.key(options.seed))
+    counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
+    model = ed.EnergyDLLM(
+        corpus.tokenizer, dim=options.dim, states=options.states, counts=counts, key=jax.random.key(options.seed)
+    )
     model = train(
         model,
         corpus,

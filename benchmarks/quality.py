@@ -28,8 +28,8 @@ from train_shakespeare import VALIDATION, plays
 import energy_dllm as ed
 
 
-# hidden width of the energy; width and depth of the transformers, width of the tied one
-SIZES = {"0.1M": (128, 64, 2, 88), "1M": (416, 144, 4, 288), "10M": (1312, 384, 6, 896)}
+# hidden width and states of the energy; width and depth of the transformers, width of the tied one
+SIZES = {"0.1M": ((64, 248), 64, 2, 88), "1M": ((224, 784), 144, 4, 288), "10M": ((640, 2560), 384, 6, 896)}
 TUNING = 0.1
 
 
@@ -59,8 +59,9 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
     energy, dim, depth, tied = SIZES[size]
     if name == "energy":
+        counts = np.bincount(corpus.train, minlength=symbols)
         objective = ed.learn.Denoising(gaussian=gaussian, typo=0.4 * gaussian)
-        return ed.EnergyDLLM(corpus.tokenizer, dim=energy, key=key), objective
+        return ed.EnergyDLLM(corpus.tokenizer, dim=energy[0], states=energy[1], counts=counts, key=key), objective
     if name == "autoregressive":
         return ed.learn.Autoregressive(symbols, dim=dim, depth=depth, key=key), ed.learn.NextToken()
     if name == "tied":
@@ -82,7 +83,7 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     """Operations of one training step for each of its tokens, as the compiler counts them.
 
     A loop is counted as one turn; the turns of the relaxation are put in by hand: `E[untracked]` forces, and what the
-    gradient of one tracked step costs, `tracked` times.
+    gradient of one tracked step costs, `tracked` times. So are the passes over the text of a `MarkovVocabulary`.
     """
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
     ids, key = jnp.zeros((8, length), int), jax.random.key(0)
@@ -96,7 +97,13 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     force = cost(lambda y, b: jax.vmap(model.energy.force)(y, b), y, b)
     low, high = math.log1p(objective.shortest), math.log1p(objective.horizon)
     untracked = np.mean(np.floor(np.exp(np.linspace(low, high, 1000)))) - 1
-    return untracked * force + objective.tracked * (cost(loss(objective), parameters, ids, key) - force)
+    passes = 0
+    if isinstance(model.energy.vocabulary, ed.energy.MarkovVocabulary):
+        # forward and backward, with and without evidence; thrice as much where a gradient follows; at last the
+        # posterior and the surprise
+        states = model.energy.vocabulary.start.size
+        passes = 2 * states**2 * (4 * untracked + 3 * (4 * objective.tracked + 2 + 1))
+    return passes + untracked * force + objective.tracked * (cost(loss(objective), parameters, ids, key) - force)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -12,9 +12,6 @@ import equinox as eqx
 import energy_dllm as ed
 
 
-READING_RATE = 0.1
-
-
 def train(
     model: eqx.Module,
     corpus: ed.data.Corpus,
@@ -31,12 +28,15 @@ def train(
     length: int = 64,
 ):
     """The trained model; `reading` batches first, then `steps` (or only `until`). Resumes where it was stopped."""
+    optimizer = None
     if reading:
-        first = dict(steps=reading, batch_size=reading_batch, learning_rate=READING_RATE, average=0.99)
+        first = dict(steps=reading, batch_size=reading_batch, learning_rate=learning_rate, average=0.99)
         folder = directory / "reading"
-        model = ed.fit(model, corpus, ed.learn.Surprise(), **first, length=length, seed=seed, directory=folder)
-    settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, until=until)
-    return ed.fit(model, corpus, objective, **settings, length=length, seed=seed + 1, directory=directory)
+        model = ed.fit(model, corpus, ed.learn.Surprise(), **first, length=length, seed=seed + 1, directory=folder)
+        # a chain that has read is not to be shouted at
+        optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0)
+    settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, optimizer=optimizer, until=until)
+    return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
 
 
 def seconds(directory: Path) -> float:

@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--until", type=int, help="go on to the second part after so many steps")
     parser.add_argument("--reading", type=int, default=4000, help="batches of 32 that the vocabulary reads first")
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--states", type=int, default=512)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1.2e-2)
@@ -82,7 +83,10 @@ def main() -> None:
     corpus, texts = corpus_of_plays(options.plays)
     tokenizer = corpus.tokenizer
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
-    model = ed.EnergyDLLM(tokenizer, dim=options.dim, key=jax.random.key(options.seed))
+    counts = np.bincount(corpus.train, minlength=tokenizer.size)
+    model = ed.EnergyDLLM(
+        tokenizer, dim=options.dim, states=options.states, counts=counts, key=jax.random.key(options.seed)
+    )
     model = train(
         model,
         corpus,
@@ -106,6 +110,7 @@ def main() -> None:
         f"held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
         f"--until {options.until or options.steps} --reading {options.reading} --dim {options.dim} "
+        f"--states {options.states} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
         "steps": f"{options.reading} of reading, then {options.until or options.steps} of {options.steps}",

@@ -35,6 +35,7 @@ class EnergyDLLM(eqx.Module):
     - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
     - `states`: of the `MarkovVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
+    - `counts`: how often each token was seen `(V,)`, for a share in the states; `np.bincount(corpus.train)`.
     - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
@@ -68,6 +69,7 @@ class EnergyDLLM(eqx.Module):
         offsets: int = 2,
         rank: int | None = None,
         states: int | None = None,
+        counts: Integer[np.ndarray, " V"] | None = None,
         heads: int | None = None,
         head_dim: int = 16,
         memories: int | None = None,
@@ -90,7 +92,7 @@ class EnergyDLLM(eqx.Module):
             }
             network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
             states = 4 * dim if states is None else states
-            make = partial(MarkovVocabulary, states=states) if states else Vocabulary
+            make = partial(MarkovVocabulary, states=states, counts=counts) if states else Vocabulary
             energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
         if energy.size != tokenizer.size:
             raise ValueError(

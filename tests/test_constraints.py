@@ -107,7 +107,8 @@ def law():
 
 @pytest.fixture(scope="module")
 def write(law):
-    energy = ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
+    # a product, of one: it knows the posterior of every token and not how they belong together
+    energy = 1.0 * ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
     path = ed.flow.Unmasking(rounds=4, steps=1)
     return functools.partial(ed.infill, model, samples=20000, path=path, frames=1)
@@ -131,6 +132,13 @@ def test_tokens_drawn_at_once_are_drawn_apart(write, law):
     """That the two tests above can fail."""
     with pytest.raises(AssertionError):
         families.likely(write("[4]", path=ed.flow.Unmasking(rounds=1, steps=1)).ids, law)
+
+
+def test_a_data_set_is_drawn_whole(law):
+    energy = ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
+    path = ed.flow.Unmasking(rounds=1, steps=1)
+    families.likely(ed.infill(model, "[4]", samples=20000, path=path, frames=1).ids, law)
 
 
 def test_a_regular_expression_restricts_the_law(write, law):

@@ -187,7 +187,7 @@ def test_it_learns_a_source_by_reading(getkey):
     source = ed.data.Grammar(rules)
     corpus = ed.data.grammar_corpus(characters=20_000, grammar=source)
     model = ed.EnergyDLLM(corpus.tokenizer, dim=16, states=8, key=getkey())
-    read = ed.fit(model, corpus, ed.learn.Surprise(), steps=150, length=24, batch_size=16, learning_rate=0.2)
+    read = ed.fit(model, corpus, ed.learn.Surprise(), steps=150, length=24, batch_size=16, learning_rate=3e-2)
     text = jnp.asarray(ed.data.windows_of(corpus.validation, 24, count=64, seed=0))
     surprise = lambda model: jax.vmap(model.energy.vocabulary.surprise)(text).mean()
     assert surprise(model) > 0.9 and surprise(read) < 1.05 * source.window_entropy(24)
@@ -209,8 +209,16 @@ def test_tables_are_no_matrices_of_the_optimizer(getkey):
     assert jnp.all(after.patterns[1:] != vocabulary.patterns[1:])
 
 
+def test_frequent_tokens_have_more_states(getkey):
+    vocabulary = ed.energy.MarkovVocabulary(3, 4, states=60, counts=np.array([1, 0, 25]), key=getkey())
+    first = vocabulary.tables()[2].argmax(-1)
+    assert jnp.bincount(first, length=3).tolist() == [10, 0, 50]
+
+
 def test_sizes_must_be_positive(getkey):
     with pytest.raises(ValueError, match="`states` is 0"):
         ed.energy.MarkovVocabulary(3, 4, states=0, key=getkey())
+    with pytest.raises(ValueError, match=r"`counts` has shape \(2,\)"):
+        ed.energy.MarkovVocabulary(3, 4, states=2, counts=np.array([1, 2]), key=getkey())
     plain = ed.EnergyDLLM(ed.data.Characters("ab"), dim=8, states=0, key=getkey())
     assert isinstance(plain.energy.vocabulary, ed.energy.Vocabulary)

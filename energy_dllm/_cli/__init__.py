@@ -60,22 +60,27 @@ def train(
             f"`length` {length}, so give a longer text or a smaller length."
         )
     import jax
+    import numpy as np
 
     from .._model import EnergyDLLM
-    from ..learn import Denoising, Surprise, evaluate, fit, save
+    from ..learn import Denoising, Surprise, default_optimizer, evaluate, fit, save
 
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
-    model = EnergyDLLM(corpus.tokenizer, dim=dim, key=jax.random.key(seed))
+    counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
+    model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
     if reading:
-        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "learning_rate": 0.1, "average": 0.99}
+        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}
         folder = None if directory is None else directory / "reading"
         model = fit(model, corpus, Surprise(), **first, directory=folder, progress=show)
+        # a chain that has read is not to be shouted at
+        settings["optimizer"] = default_optimizer(learning_rate, steps, tables=1.0)
     model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)
+    settings.pop("optimizer", None)
     record = {"source": source, "dim": dim, **settings, "reading": reading, "seconds": seconds, **score}
     save(out, model, notes={**record, "energy_dllm": version()})
     if json:

@@ -18,8 +18,8 @@ from ..flow import AbstractEvidence, AbstractPath, Page, Trajectory, Unmasking, 
 
 
 ENDED = "reached the end of the time interval"
-# Of the paths with about 600 force evaluations the one that writes best (docs/quality.md).
-PATH = Unmasking(rounds=24, steps=8, corrections=25)
+# Some hundred force evaluations: what more of them buy is in docs/howto_budget.md.
+PATH = Unmasking(rounds=8, steps=2, corrections=24)
 FRAMES = 32
 WINDOW = 64
 """How `solve` says that it got there; and what `generate` and `infill` do where nothing is said, decided here and

@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._types import Key
 from ._vocabulary import AbstractVocabulary
@@ -10,6 +11,9 @@ from ._vocabulary import AbstractVocabulary
 
 # Share of every row that goes anywhere: nothing is impossible, and no message is 0.
 FLOOR = 1e-4
+
+# At first every state speaks for one token, by so many nats: chains learn sooner what stands where.
+OWN = 5.0
 
 
 class MarkovVocabulary(AbstractVocabulary):
@@ -30,10 +34,11 @@ class MarkovVocabulary(AbstractVocabulary):
 
     - `size`: number of tokens `V`.
     - `dim`: hidden width `D`.
-    - `states`: states `K` of the chain.
+    - `states`: states `K` of the chain. At first each speaks for one token, by 5 nats; all tokens have a share in them.
+    - `counts`: how often each token was seen `(V,)`; shares are as their square root. Equal by default.
     - `key`: random key; patterns have standard deviation `2/D`, logits of the tables 1.
 
-    **Raises:** `ValueError` if a size is not positive.
+    **Raises:** `ValueError` if a size is not positive, or `counts` has another shape or a negative entry.
 
     **Source:** the forward-backward algorithm (Baum et al. 1970; Rabiner 1989).
 
@@ -54,16 +59,29 @@ class MarkovVocabulary(AbstractVocabulary):
     moves: Float[Array, "K K"]
     tokens: Float[Array, "K V"]
 
-    def __init__(self, size: int, dim: int, *, states: int, key: Key):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        states: int,
+        counts: Integer[np.ndarray, " V"] | None = None,
+        key: Key,
+    ):
         for name, value in (("size", size), ("dim", dim), ("states", states)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        counts = np.ones(size, int) if counts is None else counts
+        if counts.shape != (size,) or counts.min() < 0 or not counts.any():
+            raise ValueError(f"`counts` has shape {counts.shape}; expected {(size,)}, how often each token was seen.")
         k1, k2, k3 = jax.random.split(key, 3)
         self.codes = jnp.eye(size)
         self.patterns = 2.0 / dim * jax.random.normal(k1, (size, dim))
         self.start = jnp.zeros(states)
         self.moves = jax.random.normal(k2, (states, states))
-        self.tokens = jax.random.normal(k3, (states, size))
+        share = np.cumsum(np.sqrt(counts))
+        own = jax.nn.one_hot(np.searchsorted(share / share[-1], (np.arange(states) + 0.5) / states), size)
+        self.tokens = jax.random.normal(k3, (states, size)) + OWN * own
 
     def tables(self) -> tuple[Float[Array, " K"], Float[Array, "K K"], Float[Array, "K V"]]:
         """`pi(z)`, `T(z' | z)` and `O(w | z)`: probabilities, rows sum to 1."""
