@@ -212,11 +212,25 @@ def likelihood(options: argparse.Namespace) -> None:
         result[steps] = dict(bits=float(bits.mean()), standard_error=float(bits.std(ddof=1) / len(bits) ** 0.5))
         result[steps] |= dict(nats_a_window=parts, force_evaluations=int(bound.force_evaluations[0]))
         print(steps, json.dumps(result[steps]), flush=True)
-    score = ed.evaluate(model, ids, length=options.length, windows=options.windows, curves=False)
-    result["masked_nelbo_bits_per_char"] = score.masked_nelbo_bits_per_char
-    result["masked_standard_error"] = score.standard_error
-    result["ratio"] = result[2 * options.steps]["bits"] / score.masked_nelbo_bits_per_char
+    bound = masked(model, text)
+    result["masked_nelbo_bits_per_char"] = bound
+    result["ratio"] = result[2 * options.steps]["bits"] / bound
     print(json.dumps(result, indent=1))
+
+
+def masked(model: ed.EnergyDLLM, text: jnp.ndarray, rates: int = 32) -> float:
+    """The masked NELBO of a few windows, each asked at many rates: one mask a window says little of so few."""
+    known = jax.random.uniform(jax.random.key(5), (rates, *text.shape))
+    rate = (jnp.arange(rates) + 0.5) / rates
+
+    @jax.jit
+    def bits(row):
+        known, rate = row
+        log_p = jax.vmap(model.log_posterior)(text, known)
+        nats = jnp.where(known, 0.0, -jnp.take_along_axis(log_p, text[..., None], axis=-1)[..., 0])
+        return jnp.mean(jnp.sum(nats, axis=-1)) / rate / text.shape[1] / math.log(2)
+
+    return float(jnp.mean(jax.lax.map(bits, (known >= rate[:, None, None], rate))))
 
 
 def main() -> None:

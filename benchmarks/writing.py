@@ -93,10 +93,14 @@ def budget(bench: Bench) -> None:
         inner = min(4, total)
         field = functools.partial(ed.flow.ProbabilityFlow, steps=inner, step=step)
         made = bench.write(ed.flow.Diffusion(steps=total // inner, field=field))
-        show("noise, at rest", f"noise {total // inner} x {inner}", made)
+        show("noise, neurons at rest", f"noise {total // inner} x {inner}", made)
         rate = 1.0 / float(jnp.max(jnp.diff(bench.model.schedule.levels(total))))
         joint = functools.partial(ed.flow.JointFlow, rate=rate)
-        show("noise, joint", f"noise {total}, joint", bench.write(ed.flow.Diffusion(steps=total, field=joint)))
+        show(
+            "noise, neurons moving along",
+            f"noise {total}, joint",
+            bench.write(ed.flow.Diffusion(steps=total, field=joint)),
+        )
         for file in bench.options.twins:
             twin = ed.load(file)
             if isinstance(twin, ed.learn.MaskedDiffusion):
@@ -108,12 +112,12 @@ def budget(bench: Bench) -> None:
     rounds = total // inner - 1
     for order in (ed.flow.most_certain, ed.flow.left_to_right):
         made = bench.write(unmask(rounds=rounds, steps=inner, order=order))
-        show(order.__name__, f"masks {rounds} x {inner}, {order.__name__}", made)
+        show(order.__name__.replace("_", " "), f"masks {rounds} x {inner}, {order.__name__}", made)
     for forgetting in (ed.flow.least_likely, ed.flow.at_random):
         for corrections in (rounds // 2, rounds, 2 * rounds):
             path = unmask(rounds=rounds, steps=inner, corrections=corrections, forgetting=forgetting)
             name = f"corrections, {forgetting.__name__}"
-            show(name, f"and {corrections} {name}", bench.write(path))
+            show(name.replace("_", " "), f"and {corrections} {name}", bench.write(path))
     for n in (2, 4, 8):
         made = bench.write(unmask(rounds=rounds, steps=inner), samples=n * bench.options.samples)
         groups = np.arange(n * bench.options.samples).reshape(-1, n)
@@ -161,11 +165,12 @@ def _frontier(curves, real, file: Path) -> None:
         left.errorbar(forces, bits, error, **style, elinewidth=0.7, label=name)
         right.plot(entropy, bits, **style)
     left.axhline(real[0], color="0.4", linestyle=":", linewidth=1)
-    left.text(left.get_xlim()[0], real[0] + 0.06, " real text", color="0.3", fontsize=8)
+    left.annotate("real text", (1, real[0]), (0, 3), textcoords="offset points", color="0.3", fontsize=8)
     right.plot(real[2], real[0], "*", color="k", markersize=13)
-    right.annotate("real text", (real[2], real[0]), (6, -12), textcoords="offset points", fontsize=8)
-    left.set(xscale="log", xlabel="force evaluations (the twin: rounds)", ylabel="judged bits a character")
-    right.set(xlabel="entropy of the symbols, bits")
+    right.annotate("real text", (real[2], real[0]), (8, -4), textcoords="offset points", fontsize=8)
+    # what is still noise is off the page
+    left.set(xscale="log", xlabel="force evaluations", ylabel="judged bits a character", ylim=(real[0] - 0.5, 6.0))
+    right.set(xlabel="entropy of the symbols, bits", xlim=(real[2] - 1.4, real[2] + 0.4))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
