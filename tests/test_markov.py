@@ -53,15 +53,16 @@ def energy_of(key, vocabulary):
 def test_the_posterior_of_every_token_is_exact(getkey):
     vocabulary = make(getkey())
     y, b = jax.random.normal(getkey(), (L, D)), jax.random.normal(getkey(), (L, V))
-    weights, prior = enumerated(vocabulary, vocabulary.heard(y) + b), enumerated(vocabulary, vocabulary.heard(y))
-    p, pi = marginals(weights / weights.sum()), marginals(prior / prior.sum())
+    said = vocabulary.heard(y)
+    weights, prior = enumerated(vocabulary, said + b), enumerated(vocabulary, 0 * b)
+    p, pi = marginals(weights / weights.sum()), marginals(prior)
     energy = lambda y, b: vocabulary.per_token(y, b).sum()
-    assert jnp.allclose(energy(y, b), jnp.log(prior.sum()) - jnp.log(weights.sum()), atol=1e-12)
+    assert jnp.allclose(energy(y, b), jnp.sum(pi * said) - jnp.log(weights.sum()), atol=1e-12)
     assert jnp.allclose(vocabulary.posterior(y, b), p, atol=1e-12)
     assert jnp.allclose(-jax.grad(energy, 1)(y, b), p, atol=1e-12)
     assert jnp.allclose(-jax.grad(energy, 0)(y, b), (p - pi) @ vocabulary.patterns, atol=1e-12)
     assert jnp.allclose(vocabulary.voice(y, b), (p - pi) @ vocabulary.patterns, atol=1e-12)
-    assert jnp.allclose(vocabulary.voice(y, 0 * b), 0.0, atol=1e-12) and jnp.abs(p - pi).max() > 0.05
+    assert jnp.allclose(vocabulary.voice(0 * y, 0 * b), 0.0, atol=1e-12) and jnp.abs(p - pi).max() > 0.05
 
 
 def test_what_is_expected_of_a_token_does_not_depend_on_what_is_known_of_it(getkey):
@@ -76,14 +77,45 @@ def test_a_known_token_says_its_pattern_and_its_company_hears_of_it(getkey):
     vocabulary = make(getkey())
     y, known = jax.random.normal(getkey(), (L, D)), jnp.array([False, True, False, True])
     b = ed.flow.Given(jnp.array([0, 2, 1, 0]), known).field(vocabulary.codes)
+    pi = marginals(enumerated(vocabulary, jnp.zeros((L, V))))
     voice = vocabulary.voice(y, b)
-    assert jnp.allclose(voice[known], vocabulary.patterns[jnp.array([2, 0])], atol=1e-12)
+    own = vocabulary.patterns[jnp.array([2, 0])] - pi[known] @ vocabulary.patterns
+    assert jnp.allclose(voice[known], own, atol=1e-12)
     assert jnp.abs(voice[~known]).max(axis=-1).min() > 1e-4
     assert jnp.allclose(-jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y), voice, atol=1e-12)
     # another state of the neurons at a known token is nobody's business but its own
     other = vocabulary.per_token(y.at[1].add(1.0), b)
-    moved = jnp.sum(other - vocabulary.per_token(y, b))
-    assert jnp.allclose(moved, -jnp.sum(vocabulary.patterns[2]), atol=1e-9)
+    assert jnp.allclose(jnp.sum(other - vocabulary.per_token(y, b)), -jnp.sum(own[0]), atol=1e-9)
+
+
+EVIDENCE = {
+    "unknown": lambda key: jnp.zeros((L, V)),
+    "known in part": lambda key: ed.flow.Given(jnp.arange(L) % V, jnp.arange(L) < 2).field(jnp.eye(V)),
+    "soft": lambda key: 3.0 * jax.random.normal(key, (L, V)),
+    "certain of the unlikely": lambda key: -20.0 * jax.nn.one_hot(jnp.zeros(L, int), V),
+}
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_the_lagrangian_is_convex_under_any_evidence(evidence, getkey):
+    """The Hessian of `Λ_b` is that of the neurons and `kappa` times the covariance of what all tokens say."""
+    energy, b = energy_of(getkey(), make(getkey())), EVIDENCE[evidence](getkey())
+    for scale in (0.0, 0.3, 3.0):
+        y = scale * jax.random.normal(getkey(), (L, D))
+        hessian = jax.jacobian(lambda y: energy.activation(y, b))(y).reshape(L * D, L * D)
+        assert jnp.allclose(hessian, hessian.T, atol=1e-10)
+        assert jnp.linalg.eigvalsh(hessian).min() > -1e-10
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_f_falls_under_any_evidence(evidence, getkey):
+    energy, b = energy_of(getkey(), make(getkey())), EVIDENCE[evidence](getkey())
+    step = jax.jit(lambda y: ed.flow.relax(energy, y, b, steps=1, step=0.02))
+    y, f = 2.0 * jax.random.normal(getkey(), (L, D)), []
+    for _ in range(60):
+        f.append(float(energy(y, b)))
+        y = step(y)
+    assert all(later < earlier for earlier, later in itertools.pairwise(f)) and f[0] - f[-1] > 0.5
 
 
 def test_padding_is_not_there(getkey):

@@ -19,16 +19,16 @@ OWN = 5.0
 class MarkovVocabulary(AbstractVocabulary):
     """A vocabulary in which tokens belong together: a hidden Markov model, tilted by what the neurons say.
 
-    `E = -log Z(<y, U> + b) + log Z_0(<y, U>)`, `Z(s) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i s_i(w_i))`
+    `E = sum_iw pi_iw s_iw - log Z(s + b)`, `s = <y, U>`, `Z(s) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i s_i(w_i))`
 
-    `P(w) = sum_z pi(z_1) prod_i O(w_i | z_i) T(z_(i+1) | z_i)` is the law of passages where neurons are silent. Like
-    `Vocabulary`, which has one prior for each token, it is minus the log-likelihood of the evidence under what is
-    expected, now of all tokens together. `-dE/db_i = p_i` is the exact posterior of every token given the
-    evidence about all of them; `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` its voice, `pi` being the law without evidence. In
-    `Z_0` known tokens are left out, so that they say their pattern.
+    `P(w) = sum_z pi(z_1) prod_i O(w_i | z_i) T(z_(i+1) | z_i)` is the law of passages where neurons are silent, `pi_iw`
+    how often token `w` stands at place `i` in it. `E` is minus the log of how probable evidence and neurons find a
+    passage of that law, with the mean of what neurons say taken out. `-dE/db_i = p_i` is the exact posterior of every
+    token given the evidence about all of them, `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` its voice: what is thought of it
+    beyond what is true of any passage. `log Z` is convex and the rest a straight line, so `F` falls under any evidence.
 
-    One pass forward and one backward, `O(L K^2)`. The energy of token `i` is that of its evidence, given the evidence
-    before it.
+    One pass forward and one backward, `O(L K^2)`. The energy of token `i` is that of what is known and said of it,
+    given the same of all tokens before it.
 
     **Arguments:**
 
@@ -91,27 +91,24 @@ class MarkovVocabulary(AbstractVocabulary):
 
     def expected(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`log P(w_i | what is said and known of all other tokens) (L, V)`."""
-        ahead, behind, _ = self._messages(self.heard(y) + b)
+        ahead, behind, *_ = self._messages(self.heard(y) + b)
         return self._cavity(ahead, behind)
 
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
-        """`-log P(evidence of i | evidence before i)`, nats `(L,)`."""
-        with_evidence, without = self._scores(y, b, mask)
-        return self._messages(without)[2] - self._messages(with_evidence)[2]
+        """`sum_w pi_iw <y_i, U_w>`, less the log of the mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
+        said, scores = self._scores(y, b, mask)
+        _, _, silent, norm = self._messages(scores)
+        return jnp.sum(self._spoken(silent) * said, axis=-1) - norm
 
     def voice(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
-
-        def law(scores):
-            ahead, behind, _ = self._messages(scores)
-            return jax.nn.softmax(self._cavity(ahead, behind) + scores, axis=-1)
-
-        p, pi = jax.vmap(law)(jnp.stack(self._scores(y, b, mask)))
-        told = p - jnp.where(self.known(b)[:, None], 0.0, pi)
+        """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`."""
+        _, scores = self._scores(y, b, mask)
+        ahead, behind, silent, _ = self._messages(scores)
+        told = jax.nn.softmax(self._cavity(ahead, behind) + scores, axis=-1) - self._spoken(silent)
         return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
 
     def surprise(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
@@ -128,7 +125,7 @@ class MarkovVocabulary(AbstractVocabulary):
     def sample(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key) -> Int[Array, " L"]:
         """A token for every place, drawn together, exactly: states backwards from the last, then their tokens."""
         scores = self.heard(y) + b
-        ahead, _, _ = self._messages(scores)
+        ahead, *_ = self._messages(scores)
         _, move, token = self.tables()
         tilted = jnp.log(token)[None] + scores[:, None]
         weight = jnp.log(ahead) + jax.nn.logsumexp(tilted, axis=-1)
@@ -145,30 +142,35 @@ class MarkovVocabulary(AbstractVocabulary):
         return jax.random.categorical(k2, tilted[places, states], axis=-1)
 
     def _scores(self, y, b, mask):
-        """What is said of each token with the evidence, and what without; nothing where there is no token."""
-        heard = self.heard(y)
-        with_evidence, without = heard + b, jnp.where(self.known(b)[:, None], 0.0, heard)
+        """What the neurons say of each token, and that with the evidence `(L, V)`; 0 where there is no token."""
+        said = self.heard(y)
+        scores = said + b
         if mask is None:
-            return with_evidence, without
-        return jnp.where(mask[:, None], with_evidence, 0.0), jnp.where(mask[:, None], without, 0.0)
+            return said, scores
+        return jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)
 
     def _messages(self, scores):
-        """Law of each state before its token is seen, `(L, K)`; what all tokens behind say of it, `(L, K)`, up to a
-        factor; the log of the sum of the token's weights given those before, `(L,)`."""
+        """`(L, K)` the law of each state before its token is seen; what all tokens behind say of it, up to a factor;
+        its law where nothing is seen; and the log of the sum of the token's weights given those before, `(L,)`."""
         pi, move, token = (table.astype(scores.dtype) for table in self.tables())
         top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
         likelihood = jnp.exp(scores - top) @ token.T
 
         def step(table, message, likelihood):
             here = message * likelihood
-            total = jnp.sum(here)
+            total = jnp.sum(here, axis=-1, keepdims=True)
             return (here / total) @ table, (message, jnp.log(total))
 
-        _, (ahead, norm) = jax.lax.scan(lambda m, e: step(move, m, e), pi, likelihood)
+        both = lambda seen: jnp.stack([seen, jnp.ones_like(seen)])
+        _, (forward, norm) = jax.lax.scan(lambda m, e: step(move, m, both(e)), jnp.stack([pi, pi]), likelihood)
         anything = jnp.ones_like(pi)
         _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
-        return ahead, behind, norm + top[:, 0]
+        return forward[:, 0], behind, forward[:, 1], norm[:, 0, 0] + top[:, 0]
+
+    def _spoken(self, states):
+        """The law of the token where that of the state is known `(L, V)`."""
+        return states @ self.tables()[2].astype(states.dtype)
 
     def _cavity(self, ahead, behind):
         joint = ahead * behind
-        return jnp.log(joint / jnp.sum(joint, axis=-1, keepdims=True) @ self.tables()[2].astype(joint.dtype))
+        return jnp.log(self._spoken(joint / jnp.sum(joint, axis=-1, keepdims=True)))
