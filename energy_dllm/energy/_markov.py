@@ -97,7 +97,7 @@ class MarkovVocabulary(AbstractVocabulary):
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
-        """`sum_w pi_iw <y_i, U_w>`, less the log of the mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
+        """`sum_w pi_iw <y_i, U_w>`, less the log mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
         said, scores = self._scores(y, b, mask)
         _, _, silent, norm = self._messages(scores)
         return jnp.sum(self._spoken(silent) * said, axis=-1) - norm
@@ -150,22 +150,7 @@ class MarkovVocabulary(AbstractVocabulary):
         return jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)
 
     def _messages(self, scores):
-        """`(L, K)` the law of each state before its token is seen; what all tokens behind say of it, up to a factor;
-        its law where nothing is seen; and the log of the sum of the token's weights given those before, `(L,)`."""
-        pi, move, token = (table.astype(scores.dtype) for table in self.tables())
-        top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-        likelihood = jnp.exp(scores - top) @ token.T
-
-        def step(table, message, likelihood):
-            here = message * likelihood
-            total = jnp.sum(here, axis=-1, keepdims=True)
-            return (here / total) @ table, (message, jnp.log(total))
-
-        both = lambda seen: jnp.stack([seen, jnp.ones_like(seen)])
-        _, (forward, norm) = jax.lax.scan(lambda m, e: step(move, m, both(e)), jnp.stack([pi, pi]), likelihood)
-        anything = jnp.ones_like(pi)
-        _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
-        return forward[:, 0], behind, forward[:, 1], norm[:, 0, 0] + top[:, 0]
+        return _messages(*(table.astype(scores.dtype) for table in self.tables()), scores)
 
     def _spoken(self, states):
         """The law of the token where that of the state is known `(L, V)`."""
@@ -174,3 +159,25 @@ class MarkovVocabulary(AbstractVocabulary):
     def _cavity(self, ahead, behind):
         joint = ahead * behind
         return jnp.log(self._spoken(joint / jnp.sum(joint, axis=-1, keepdims=True)))
+
+
+# Compiled once for every shape, by itself too where it is not part of something larger.
+@jax.jit
+def _messages(
+    pi: Float[Array, " K"], move: Float[Array, "K K"], token: Float[Array, "K V"], scores: Float[Array, "L V"]
+) -> tuple[Float[Array, "L K"], Float[Array, "L K"], Float[Array, "L K"], Float[Array, " L"]]:
+    """The law of each state before its token is seen; what all tokens behind say of it, up to a factor; its law where
+    nothing is seen; and the log of the sum of the token's weights given those before."""
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    likelihood = jnp.exp(scores - top) @ token.T
+
+    def step(table, message, likelihood):
+        here = message * likelihood
+        total = jnp.sum(here, axis=-1, keepdims=True)
+        return (here / total) @ table, (message, jnp.log(total))
+
+    both = lambda seen: jnp.stack([seen, jnp.ones_like(seen)])
+    _, (forward, norm) = jax.lax.scan(lambda m, e: step(move, m, both(e)), jnp.stack([pi, pi]), likelihood)
+    anything = jnp.ones_like(pi)
+    _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
+    return forward[:, 0], behind, forward[:, 1], norm[:, 0, 0] + top[:, 0]

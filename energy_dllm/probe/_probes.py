@@ -87,7 +87,7 @@ def posterior_entropy(time: Scalar, state: PyTree[Array], field: AbstractField) 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, states=0, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     assert jnp.allclose(ed.probe.posterior_entropy(jnp.zeros(()), jnp.zeros((8, 16)), field), jnp.log(3.0))
     ```
