@@ -342,17 +342,17 @@ FAULTS = (
         "tests/test_learn.py -k stillness_costs",
     ),
     (
-        "2: known tokens are left out of what is expected (they are kept)",
+        "4: F falls under any evidence (the voice forgets what is true of any passage)",
         "energy/_markov.py",
-        "jnp.where(self.known(b)[:, None], 0.0, heard)",
-        "heard",
-        "tests/test_markov.py -k its_company",
+        "+ scores, axis=-1) - self._spoken(silent)",
+        "+ scores, axis=-1)",
+        "tests/test_markov.py -k falls_under",
     ),
     (
         "5: what is expected of a token leaves out its own evidence (it counts)",
         "energy/_markov.py",
-        "_, (ahead, norm) = jax.lax.scan(lambda m, e: step(move, m, e), pi, likelihood)",
-        "_, (ahead, norm) = jax.lax.scan(lambda m, e: step(move, m, e), pi, likelihood); ahead = ahead * likelihood",
+        "return forward[:, 0], behind,",
+        "return forward[:, 0] * likelihood, behind,",
         "tests/test_markov.py -k does_not_depend",
     ),
     (
@@ -372,8 +372,8 @@ FAULTS = (
     (
         "padding is not there (it speaks)",
         "energy/_markov.py",
-        "jnp.where(mask[:, None], with_evidence, 0.0), jnp.where(mask[:, None], without, 0.0)",
-        "with_evidence, without",
+        "jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)",
+        "said, scores",
         "tests/test_markov.py -k padding",
     ),
     (

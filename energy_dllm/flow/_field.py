@@ -68,7 +68,7 @@ class AbstractFlow(AbstractField):
 class Relaxation(AbstractField):
     """Descent of the free energy at frozen evidence: `dy/dt = -kappa dF/dg`.
 
-    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` for convex `Λ_b`, as it is where every token is known or unknown.
+    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` where `Λ_b` is convex (see `energy.FreeEnergy`).
     State `y (L, D)`, relaxation time `t`, whose unit is the time constant of a free neuron.
 
     **Arguments:**
