@@ -84,9 +84,9 @@ class FreeEnergy(AbstractFreeEnergy):
     told to the others and not to itself, so that no prior counts its own evidence.
 
     The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape, on which
-    only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a `MarkovVocabulary`, and
-    with a `Vocabulary` where every token is known or unknown; under soft evidence the latter can be dented where the
-    context is less certain than the evidence.
+    only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a `MarkovVocabulary`,
+    and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter can be dented where
+    the context is less certain than the evidence.
 
     **Arguments:**
 
