@@ -1,10 +1,11 @@
-"""The training of every model in these benchmarks; that of the energy begins with a part in which its vocabulary reads.
+"""The training of every model in these benchmarks; that of the energy begins with parts in which its vocabulary reads.
 
 Reading is exact and costs a hundredth of a relaxation. What is read counts as seen: where budgets are compared, twins
 get the same windows in the same order, and the energy reads those it is then trained on (`reading=0`).
 """
 
 import json
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -23,12 +24,19 @@ def train(
     learning_rate: float,
     reading: int = 0,
     reading_batch: int = 32,
+    growing: bool = False,
     seed: int = 0,
     until: int | None = None,
     length: int = 64,
 ):
-    """The trained model; `reading` batches first, then `steps` (or only `until`). Resumes where it was stopped."""
+    """The trained model; `reading` batches first, then `steps` (or only `until`). Resumes where it was stopped.
+
+    With `growing` the vocabulary is grown from the training text before all else.
+    """
     optimizer = None
+    if growing:
+        model = grown(model, corpus, directory, seed=seed)
+        optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0)
     if reading:
         first = dict(steps=reading, batch_size=reading_batch, learning_rate=learning_rate, average=0.99)
         folder = directory / "reading"
@@ -39,10 +47,25 @@ def train(
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
 
 
+def grown(model: ed.EnergyDLLM, corpus: ed.data.Corpus, directory: Path, *, seed: int) -> ed.EnergyDLLM:
+    """The model with a vocabulary grown from the training text; kept on disk, with the seconds it took."""
+    path, log = directory / "growing" / "model.safetensors", directory / "growing" / "log.jsonl"
+    if path.exists():
+        return ed.load(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    vocabulary = ed.learn.grow(model.energy.vocabulary, corpus.train, seed=seed)
+    log.write_text(json.dumps({"seconds": time.monotonic() - start}) + "\n")
+    model = eqx.tree_at(lambda m: m.energy.vocabulary, model, vocabulary)
+    ed.save(path, model)
+    return model
+
+
 def seconds(directory: Path) -> float:
     """Wall-clock seconds that all parts took, over all processes that took part."""
     total = 0.0
-    for log in (directory / "reading" / "log.jsonl", directory / "log.jsonl"):
+    for part in ("growing", "reading", "."):
+        log = directory / part / "log.jsonl"
         last = 0.0
         for line in log.read_text().splitlines() if log.exists() else ():
             now = json.loads(line)["seconds"]

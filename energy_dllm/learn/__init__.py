@@ -3,6 +3,7 @@
 from ._checkpoint import load as load, notes as notes, save as save, shipped as shipped
 from ._evaluate import Evaluation as Evaluation, evaluate as evaluate
 from ._fit import default_optimizer as default_optimizer, fit as fit
+from ._grow import grow as grow
 from ._objective import (
     AbstractObjective as AbstractObjective,
     Denoising as Denoising,
