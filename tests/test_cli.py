@@ -159,6 +159,20 @@ def test_train_begins_by_reading(run, tmp_path, monkeypatch):
     assert code == 0 and parts == [first, second] and record(printed)["reading"] == 3
 
 
+def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("abc cab\n" * 64)
+
+    def fit(*args, **settings):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(ed.learn, "fit", fit)
+    sizes = ["--length", "4", "--dim", "16", "--reading", "5"]
+    for wrong, words in ((["--steps", "0"], "`steps` is 0"), (["--learning-rate", "-1"], "`learning_rate` is -1")):
+        code, out, err = run("train", str(text), "--out", str(tmp_path / "m"), *sizes, *wrong)
+        assert (code, out) == (2, "") and words in err
+
+
 def test_tables(run, model, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("abc cab\n" * 8)

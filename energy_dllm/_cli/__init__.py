@@ -68,6 +68,8 @@ def train(
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
+    # not to shout at a chain that has read; made before it reads, so that settings without sense are found first
+    gentle = default_optimizer(learning_rate, steps, tables=1.0)
     counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
     model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
@@ -75,8 +77,7 @@ def train(
         first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}
         folder = None if directory is None else directory / "reading"
         model = fit(model, corpus, Surprise(), **first, directory=folder, progress=show)
-        # a chain that has read is not to be shouted at
-        settings["optimizer"] = default_optimizer(learning_rate, steps, tables=1.0)
+        settings["optimizer"] = gentle
     model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)

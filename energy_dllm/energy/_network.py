@@ -149,6 +149,8 @@ class FreeEnergy(AbstractFreeEnergy):
         self._check(y, b)
         return self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b, mask)
 
+    # Compiled once for every shape, by themselves too where they are not part of something larger.
+    @eqx.filter_jit
     def terms(
         self,
         y: Float[Array, "L D"],
@@ -181,12 +183,14 @@ class FreeEnergy(AbstractFreeEnergy):
             terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
         return terms
 
+    @eqx.filter_jit
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
         return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))
 
+    @eqx.filter_jit
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> dict[str, Float[Array, "L D"]]:
@@ -202,6 +206,7 @@ class FreeEnergy(AbstractFreeEnergy):
         slopes = jax.grad(lambda copies: total(self._spoken(y, copies, mask)))(copies)
         return {name: -slopes[name] for name in copies}
 
+    @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`<y, U> + c + b (L, V)`; in a `MarkovVocabulary`, `c` is what the other tokens leave to expect."""
         return self.vocabulary.logits(y, b)

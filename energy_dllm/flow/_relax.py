@@ -1,5 +1,6 @@
 """The bare loop of the relaxation, for training and for fields that settle inside."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -51,7 +52,14 @@ def relax(
     assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
     ```
     """
+    if isinstance(momentum, float | int) and not 0 <= momentum < 1:
+        raise ValueError(f"`momentum` is {momentum}; expected a share of at least 0 and below 1, such as 0.9.")
+    return _relax(energy, y, b, steps, step, momentum, mask)
 
+
+# Compiled once for every shape, by itself too where it is not part of something larger.
+@eqx.filter_jit
+def _relax(energy, y, b, steps, step, momentum, mask):
     def euler(y, _):
         return y + step * energy.kappa * energy.force(y, b, mask=mask), None
 
@@ -60,8 +68,6 @@ def relax(
         v = momentum * v + step * energy.kappa * energy.force(y, b, mask=mask)
         return (y + v, v), None
 
-    if isinstance(momentum, float | int) and not 0 <= momentum < 1:
-        raise ValueError(f"`momentum` is {momentum}; expected a share of at least 0 and below 1, such as 0.9.")
     if isinstance(momentum, float | int) and momentum == 0:
         return _loop(euler, y, steps)
     return _loop(heavy, (y, jnp.zeros_like(y)), steps)[0]

@@ -94,7 +94,7 @@ def evaluate(
         known, weight = jnp.zeros(text.shape, bool), jnp.ones(count)
     else:
         weight = 1.0 / rate
-    ce = _map(lambda ids, known: -_true(model.log_posterior(ids, known), ids), batch_size)(text, known)
+    ce = _each(_missed, model, (text, known), batch_size)
     bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / length / math.log(2), float)
     relaxation, noise, steps = [], [], []
     if curves and isinstance(model, EnergyDLLM):
@@ -117,8 +117,14 @@ def _true(log_posterior: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Ar
     return jnp.take_along_axis(log_posterior, ids[:, None], axis=-1)[:, 0]
 
 
-def _map(function, batch_size: int):
-    return eqx.filter_jit(lambda *rows: jax.lax.map(lambda row: function(*row), rows, batch_size=batch_size))
+@eqx.filter_jit
+def _each(function, model, rows, batch_size, *settings):
+    """`function(model, *row, *settings)` of every row; compiled once for every shape, not for every model."""
+    return jax.lax.map(lambda row: function(model, *row, *settings), rows, batch_size=batch_size)
+
+
+def _missed(model, ids, known):
+    return -_true(model.log_posterior(ids, known), ids)
 
 
 def _masked_mean(ce: Float[Array, "N L"], known: Bool[Array, "N L"]) -> Float[Array, ""]:
@@ -128,39 +134,39 @@ def _masked_mean(ce: Float[Array, "N L"], known: Bool[Array, "N L"]) -> Float[Ar
 def _relaxation_curve(model, text, known, batch_size):
     """CE of masked tokens at 0.25 .. 30 times the default relaxation, one trajectory: 10 times the training horizon."""
     marks = sorted({max(1, round(f * model.steps)) for f in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7, 10, 20, 30)})
-    energy = model.energy
-
-    def curve(ids, known):
-        b = model.field(Given(ids, known))
-
-        def advance(y, steps):
-            y = relax(energy, y, b, steps=steps, step=model.step)
-            return y, -_true(jax.nn.log_softmax(energy.logits(y, b), axis=-1), ids)
-
-        return jax.lax.scan(advance, energy.neutral(ids.shape[0]), jnp.diff(jnp.asarray([0, *marks])))[1]
-
-    ce = _map(curve, batch_size)(text, known)
+    ce = _each(_relaxed, model, (text, known), batch_size, jnp.diff(jnp.asarray([0, *marks])))
     return [(mark * model.step, float(_masked_mean(ce[:, n], known))) for n, mark in enumerate(marks)]
+
+
+def _relaxed(model, ids, known, pieces):
+    b = model.field(Given(ids, known))
+
+    def advance(y, steps):
+        y = relax(model.energy, y, b, steps=steps, step=model.step)
+        return y, -_true(jax.nn.log_softmax(model.energy.logits(y, b), axis=-1), ids)
+
+    return jax.lax.scan(advance, model.energy.neutral(ids.shape[0]), pieces)[1]
 
 
 def _noise_curve(model, text, key, batch_size):
     """CE of every token under Gaussian noise against `1/sigma`."""
     inverse = (0.3, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
     keys = jax.random.split(key, text.shape[0])
-    codes = model.energy.vocabulary.codes
-
-    def curve(ids, key):
-        noise = jax.random.normal(key, (ids.shape[0], codes.shape[1]), codes.dtype)
-
-        def at(sigma):
-            evidence = Gaussian(codes[ids] + sigma * noise, sigma)
-            logits = model.energy.logits(model.settle(evidence), model.field(evidence))
-            return -_true(jax.nn.log_softmax(logits, axis=-1), ids)
-
-        return jax.lax.map(at, 1.0 / jnp.asarray(inverse, codes.dtype))
-
-    ce = _map(curve, batch_size)(text, keys)
+    sigmas = 1.0 / jnp.asarray(inverse, model.energy.vocabulary.codes.dtype)
+    ce = _each(_noised, model, (text, keys), batch_size, sigmas)
     return [(r, float(jnp.mean(ce[:, n]))) for n, r in enumerate(inverse)]
+
+
+def _noised(model, ids, key, sigmas):
+    codes = model.energy.vocabulary.codes
+    noise = jax.random.normal(key, (ids.shape[0], codes.shape[1]), codes.dtype)
+
+    def at(sigma):
+        evidence = Gaussian(codes[ids] + sigma * noise, sigma)
+        logits = model.energy.logits(model.settle(evidence), model.field(evidence))
+        return -_true(jax.nn.log_softmax(logits, axis=-1), ids)
+
+    return jax.lax.map(at, sigmas)
 
 
 def _step_curve(model, text, known, batch_size):
@@ -168,11 +174,14 @@ def _step_curve(model, text, known, batch_size):
     curve = []
     for finer in (1, 2, 4, 8):
         step, steps = model.step / finer, model.steps * finer
-
-        def ce(ids, known, step=step, steps=steps):
-            evidence = Given(ids, known)
-            logits = model.energy.logits(model.settle(evidence, steps=steps, step=step), model.field(evidence))
-            return -_true(jax.nn.log_softmax(logits, axis=-1), ids)
-
-        curve.append((step, float(_masked_mean(_map(ce, batch_size)(text, known), known))))
+        # arrays: all four are one program
+        exact = jnp.asarray(step, model.energy.vocabulary.codes.dtype), jnp.asarray(steps)
+        ce = _each(_stepped, model, (text, known), batch_size, *exact)
+        curve.append((step, float(_masked_mean(ce, known))))
     return curve
+
+
+def _stepped(model, ids, known, step, steps):
+    b = model.field(Given(ids, known))
+    y = relax(model.energy, model.energy.neutral(ids.shape[0]), b, steps=steps, step=step)
+    return -_true(jax.nn.log_softmax(model.energy.logits(y, b), axis=-1), ids)

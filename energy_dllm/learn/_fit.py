@@ -87,8 +87,7 @@ def fit(
     model = ed.fit(model, corpus, ed.learn.Denoising(horizon=2), steps=2, length=16, batch_size=4)
     ```
     """
-    if steps < 1:
-        raise ValueError(f"`steps` is {steps}; expected at least one training step.")
+    _some(steps)
     end = steps if until is None else until
     if not 0 < end <= steps:
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
@@ -166,7 +165,7 @@ def default_optimizer(
     - `decay`: of matrices, not negative.
     - `tables`: how much farther than all else the logits of a `MarkovVocabulary` move, positive.
 
-    **Raises:** `ValueError` if `learning_rate` or `tables` is not positive or `decay` is negative.
+    **Raises:** `ValueError` if `learning_rate`, `steps` or `tables` is not positive or `decay` is negative.
 
     **Source:** Jordan et al. 2024 (Muon); Liu et al. 2025 (arXiv 2502.16982) for the scale and the decay.
 
@@ -179,6 +178,7 @@ def default_optimizer(
     state = optimizer.init({"matrix": jnp.ones((16, 16)), "bias": jnp.ones(16)})
     ```
     """
+    _some(steps)
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 1.2e-2.")
     if decay < 0:
@@ -195,6 +195,11 @@ def default_optimizer(
     )
     scale = optax.scale_by_schedule(schedule)
     return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), scale)
+
+
+def _some(steps: int) -> None:
+    if steps < 1:
+        raise ValueError(f"`steps` is {steps}; expected at least one training step.")
 
 
 def _shrink(decay: float) -> optax.GradientTransformation:
