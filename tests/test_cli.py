@@ -140,23 +140,26 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     assert parts["all"] == sum(size for name, size in parts.items() if name != "all")
 
 
-def test_train_begins_by_reading(run, tmp_path, monkeypatch):
+def test_train_begins_by_growing_and_reading(run, tmp_path, monkeypatch):
     text, parts = tmp_path / "text.txt", []
     text.write_text("abc cab\n" * 64)
 
     def fit(model, corpus, objective, **settings):
         parts.append((type(objective), settings["steps"], settings["batch_size"], settings["directory"]))
+        # a state of a grown chain stands for one token, a fresh one for many
+        assert model.energy.vocabulary.tables()[2].max(1).min() > 0.999
         return model
 
     monkeypatch.setattr(ed.learn, "fit", fit)
     out, folder = str(tmp_path / "m.safetensors"), str(tmp_path / "run")
     sizes = ["--steps", "5", "--reading", "3", "--dim", "16", "--length", "8", "--batch-size", "2"]
-    code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--json")
+    code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--grow", "--json")
     first, second = (
         (ed.learn.Surprise, 3, 8, tmp_path / "run" / "reading"),
         (ed.learn.Denoising, 5, 2, tmp_path / "run"),
     )
     assert code == 0 and parts == [first, second] and record(printed)["reading"] == 3
+    assert record(printed)["grow"] is True
 
 
 def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):

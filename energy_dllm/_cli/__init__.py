@@ -38,6 +38,7 @@ def train(
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
     reading: Annotated[int, _arg(help="Batches of a first part, four times as large, for the vocabulary.")] = 1000,
+    grow: Annotated[bool, _arg(help="Grow the vocabulary by counting first: for texts of strict form.")] = False,
     seed: Seed = 0,
     directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
     json: Json = False,
@@ -59,11 +60,12 @@ def train(
             f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
             f"`length` {length}, so give a longer text or a smaller length."
         )
+    import equinox as eqx
     import jax
     import numpy as np
 
     from .._model import EnergyDLLM
-    from ..learn import Denoising, Surprise, default_optimizer, evaluate, fit, save
+    from ..learn import Denoising, Surprise, default_optimizer, evaluate, fit, grow as grown, save
 
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
@@ -73,8 +75,12 @@ def train(
     counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
     model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
+    if grow:
+        vocabulary = grown(model.energy.vocabulary, corpus.train, length=min(256, len(corpus.train) - 1), seed=seed)
+        model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
+        settings["optimizer"] = gentle
     if reading:
-        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}
+        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99, "optimizer": None}
         folder = None if directory is None else directory / "reading"
         model = fit(model, corpus, Surprise(), **first, directory=folder, progress=show)
         settings["optimizer"] = gentle
@@ -82,7 +88,7 @@ def train(
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)
     settings.pop("optimizer", None)
-    record = {"source": source, "dim": dim, **settings, "reading": reading, "seconds": seconds, **score}
+    record = {"source": source, "dim": dim, **settings, "reading": reading, "grow": grow, "seconds": seconds, **score}
     save(out, model, notes={**record, "energy_dllm": version()})
     if json:
         emit(record, str(out))

@@ -88,7 +88,7 @@ def grow(
     ids = np.asarray(ids)
     size, states = vocabulary.patterns.shape[0], vocabulary.start.shape[0]
     _check(ids, size, states, rounds=rounds, passes=passes, hold=hold, length=length, batch_size=batch_size)
-    rng = np.random.default_rng(seed)
+    ids, rng = ids.astype(np.int32), np.random.default_rng(seed)
     pairs = np.zeros((size, size))
     np.add.at(pairs, (ids[:-1], ids[1:]), 1.0)
     chain = _Chain(pairs, np.arange(size))
@@ -103,7 +103,9 @@ def grow(
 
 def _check(ids, size, states, *, rounds, passes, hold, length, batch_size):
     if states < size:
-        raise ValueError(f"`vocabulary` has {states} states for {size} tokens; expected one state a token or more.")
+        raise ValueError(
+            f"`vocabulary` has {states} states for {size} tokens; expected one a token, or more (`states=`)."
+        )
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer) or ids.size < length + 1:
         raise ValueError(
             f"`ids` has shape {ids.shape} and dtype {ids.dtype}; expected more than `length` {length} token ids (N,)."
