@@ -33,16 +33,14 @@ def train(
 
     With `growing` the vocabulary is grown from the training text before all else.
     """
-    optimizer = None
     if growing:
         model = grown(model, corpus, directory, seed=seed)
-        optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0)
     if reading:
         first = dict(steps=reading, batch_size=reading_batch, learning_rate=learning_rate, average=0.99)
         folder = directory / "reading"
         model = ed.fit(model, corpus, ed.learn.Surprise(), **first, length=length, seed=seed + 1, directory=folder)
-        # a chain that has read is not to be shouted at
-        optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0)
+    # a chain that has read is not to be shouted at
+    optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0) if growing or reading else None
     settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, optimizer=optimizer, until=until)
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
 

@@ -504,10 +504,7 @@ def test_inspect(model, tmp_path: Path, monkeypatch):
     assert seen["passage/tokens"].shape == (6, L) and (seen["passage/tokens"][-1, :2] == [0, 1]).all()
     energy = seen["relaxation/free_energy"]
     terms = [seen[name] for name in seen if name.startswith("relaxation/energy_terms/")]
-    assert np.allclose(sum(terms), energy)
-    # F falls until the solver's own error of 1e-3 is all that moves, which is felt in the second order
-    moving = seen["relaxation/distance_to_rest"] > 1e-3
-    assert moving[:40].all() and (np.diff(energy)[moving[:-1]] < 0).all() and (np.diff(energy) < 1e-6).all()
+    assert np.allclose(sum(terms), energy) and (np.diff(energy) < 1e-9).all()
     assert seen["slice/paths"].shape == (6, 49, 2) and seen["slice/free_energy"].shape == (48, 48)
 
     # a second look that fails half way leaves the first as it was

@@ -78,12 +78,11 @@ def train(
     if grow:
         vocabulary = grown(model.energy.vocabulary, corpus.train, length=min(256, len(corpus.train) - 1), seed=seed)
         model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
-        settings["optimizer"] = gentle
     if reading:
-        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99, "optimizer": None}
+        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}
         folder = None if directory is None else directory / "reading"
         model = fit(model, corpus, Surprise(), **first, directory=folder, progress=show)
-        settings["optimizer"] = gentle
+    settings["optimizer"] = gentle if grow or reading else None
     model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)
