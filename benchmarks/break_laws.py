@@ -370,6 +370,27 @@ FAULTS = (
         "tests/test_markov.py -k any_number",
     ),
     (
+        "growing: a merge costs what is lost, less what is saved (both are lost)",
+        "learn/_grow.py",
+        "pair = lost + _apart(entered)",
+        "pair = lost - _apart(entered)",
+        "tests/test_grow.py -k cost_of_a_merge",
+    ),
+    (
+        "growing: counts are the slope of the likelihood (what follows is not heard)",
+        "learn/_grow.py",
+        'return (jnp.einsum("bij,bj->bi", block, weight), counts), None',
+        "return (behind, counts), None",
+        "tests/test_grow.py -k expected_counts",
+    ),
+    (
+        "growing: halves pass on which half they are (half of the time)",
+        "learn/_grow.py",
+        "[[hold, 1.0 - hold], [1.0 - hold, hold]]",
+        "[[0.5, 0.5], [0.5, 0.5]]",
+        "tests/test_grow.py -k halves",
+    ),
+    (
         "padding is not there (it speaks)",
         "energy/_markov.py",
         "jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)",
