@@ -200,7 +200,8 @@ def solvers(bench: Bench) -> None:
     bench.head("solver", "steps", "force evaluations", "distance to the reference", "judged bits/char", "+-", "entropy")
     texts = [model.decode(row) for row in np.asarray(ids)]
     bench.row("Tsit5, the reference", bench.options.reference, "", 0.0, *bench.judged(texts))
-    fixed = {"Euler": diffrax.Euler(), "Heun": diffrax.Heun(), "Tsit5": diffrax.Tsit5()}
+    fixed = {"Euler": diffrax.Euler(), "DDIM": ed.flow.DDIM(), "Heun": diffrax.Heun()}
+    fixed |= {"exponential Heun": ed.flow.ExponentialHeun(), "Tsit5": diffrax.Tsit5()}
     for name, solver in fixed.items():
         sizes, errors = (8, 16, 32, 64), []
         for steps in sizes:

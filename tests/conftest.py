@@ -1,10 +1,8 @@
 """Float64, one thread a process, shapes checked at run time, seeds that can be read off a failure."""
 
-import atexit
 import itertools
 import os
-import shutil
-import tempfile
+import time
 import zlib
 from pathlib import Path
 
@@ -25,19 +23,28 @@ import pytest  # noqa: E402
 jaxtyping.install_import_hook("energy_dllm", "typechecker.typechecker")
 
 jax.config.update("jax_enable_x64", True)
-# The tests compile much and compute little: few optimisations, and nothing twice. A fresh folder for each process.
+# The tests compile much and compute little: few optimisations, and nothing twice.
 jax.config.update("jax_disable_most_optimizations", True)
-CACHE = tempfile.mkdtemp(prefix="energy-dllm-tests-")
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("laws")
 
 TESTS = itertools.count()
 MAPS = Path("/proc/self/maps")
+
+
+def pytest_configure(config: pytest.Config):
+    """What is compiled is kept for the other process and for the next run; `pytest --cache-clear` forgets it."""
+    if config.cache is None:
+        return
+    kept = config.cache.mkdir("compiled")
+    if not hasattr(config, "workerinput"):
+        for file in kept.iterdir():
+            if time.time() - file.stat().st_mtime > 7 * 86_400:
+                file.unlink()
+    jax.config.update("jax_compilation_cache_dir", str(kept))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class GetKey:

@@ -144,7 +144,7 @@ def test_a_data_set_is_drawn_whole(law):
 def test_a_regular_expression_restricts_the_law(write, law):
     """At every moment it is matched; corrections that forget at random lead to the exact restricted law."""
     matching = ed.flow.Matching("[ab]*c?[ab]*", ed.data.Characters("abc"), length=4)
-    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=32, forget=1e-6, forgetting=ed.flow.at_random)
+    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=16, forget=1e-6, forgetting=ed.flow.at_random)
     restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
     families.likely(write("[4]", path=path, evidence=matching).ids, restricted / restricted.sum())
 
@@ -156,7 +156,7 @@ def test_away_from_another_law(law):
     one, two = (ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(each)) for each in (law, other))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=1.5 * one - 0.5 * two, steps=1, key=jax.random.key(0))
     sharp = law**1.5 / other**0.5
-    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=24, forget=1e-6, forgetting=ed.flow.at_random)
+    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=12, forget=1e-6, forgetting=ed.flow.at_random)
     made = ed.infill(model, "[4]", samples=20000, path=path, frames=1)
     families.likely(made.ids, sharp / sharp.sum())
     free_energy = made.free_energy[:8, -1] + np.log(sharp[made.ids[:8] @ 3 ** np.arange(3, -1, -1)])

@@ -1,5 +1,6 @@
 """Laws 3, 4, 5 and 8: the score is a gradient, the motion descends, the answer does not depend on the solver."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -358,6 +359,39 @@ def test_a_solver_of_order_n_converges_with_slope_n(solver, order, landscape):
     assert -0.35 < slope - order < (0.35 if order < 5 else 1.1)  # Tsit5's leading constant is tiny: slope 5 to 6
 
 
+@pytest.mark.parametrize(("solver", "order"), [(ed.flow.DDIM(), 1), (ed.flow.ExponentialHeun(), 2)])
+@pytest.mark.parametrize("kind", ["flow", "joint"])
+def test_an_exponential_integrator_of_order_n_converges_with_slope_n(solver, order, kind, landscape, getkey):
+    state = jax.random.normal(getkey(), (4, 5))
+    field = ed.flow.ProbabilityFlow(ed.energy.Empirical(np.array([[0, 2, 1, 4], [3, 2, 2, 0]]), size=5), steps=1)
+    if kind == "joint":
+        field, state = ed.flow.JointFlow(landscape, rate=2.0), (state, jnp.ones((4, landscape.dim)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(solver, step):  # as one vector
+        final = ed.solve(field, state, t0=-1.0, t1=1.0, solver=solver, step=step).final
+        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(final)])
+
+    exact = run(diffrax.Tsit5(), 2.0**-7)
+    steps = 2.0 ** -np.arange(3, 7)
+    errors = [np.abs(run(solver, step) - exact).max() for step in steps]
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert -0.35 < slope - order < 0.5
+
+
+@pytest.mark.parametrize("solver", [ed.flow.DDIM(), ed.flow.ExponentialHeun()])
+def test_an_exponential_integrator_takes_noise_away_exactly(solver):
+    """Where the posterior stands still, one step of any length ends where the path does."""
+    energy = ed.energy.Empirical(np.array([[0, 2, 1]]), size=3)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)))
+    path = ed.solve(
+        ed.flow.ProbabilityFlow(energy, steps=1), x, t0=-1.0, t1=2.0, levels=jnp.array([-1.0, 2.0]), solver=solver
+    )
+    codes = np.eye(3)[[0, 2, 1]]
+    assert np.allclose(path.final, codes + np.exp(-3.0) * (x - codes), atol=1e-12)
+    assert path.force_evaluations == getattr(solver, "stages", 1)
+
+
 def test_relax_is_euler(landscape):
     evidence = EVIDENCE["gaussian"]()
     b = evidence.field(landscape.vocabulary.codes)
@@ -411,7 +445,11 @@ def test_force_evaluations_are_counted(landscape):
         def hidden(self, time, state):
             return state
 
-    for solver in (diffrax.Euler(), diffrax.Heun(), diffrax.Tsit5(), diffrax.Dopri5()):
+    for solver in (
+        *(diffrax.Euler(), diffrax.Heun(), diffrax.Tsit5(), diffrax.Dopri5()),
+        ed.flow.DDIM(),
+        ed.flow.ExponentialHeun(),
+    ):
         calls = []
         path = ed.solve(Counted(landscape), jnp.ones((2, 8)), t0=0.0, t1=1.0, solver=solver, step=0.125)
         jax.effects_barrier()

@@ -8,6 +8,7 @@ from ._evidence import (
     Gaussian as Gaussian,
     Masked as Masked,
 )
+from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun
 from ._field import (
     AbstractField as AbstractField,
     AbstractFlow as AbstractFlow,
@@ -18,6 +19,7 @@ from ._field import (
     Relaxation as Relaxation,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._flow_map import AbstractFlowMap as AbstractFlowMap
 from ._front import Front as Front
 from ._layers import LayerRelaxation as LayerRelaxation
 from ._likelihood import (

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ._evidence import AbstractEvidence
+from ._exponential import DDIM, ExponentialHeun
 from ._field import AbstractField, JointFlow, ProbabilityFlow, Relaxation, ReverseDiffusion
 from ._front import Front
 from ._page import Page
@@ -84,12 +85,13 @@ class Diffusion(AbstractPath):
       everywhere at once (see `Front`). Each token has `1 + (L - 1) / front` times fewer of the steps to itself.
     - `field`: makes the motion from a landscape and what is given: `ProbabilityFlow`, `JointFlow`,
       `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
-    - `solver`: any diffrax solver; default Euler.
+    - `solver`: any diffrax solver, `DDIM`, `ExponentialHeun`, or a flow map. Default `DDIM`; Euler's method where
+      there is churn, Tsit5 beside a `controller`.
     - `controller`: any diffrax step size controller in place of the schedule's `steps`.
     - `schedule`: noise levels; default those of the model.
 
-    **Raises:** `ValueError` if `steps` or `front` is not positive, `churn` negative or beside a `controller`, or the
-    controller's tolerance is below the precision of the numbers.
+    **Raises:** `ValueError` if `steps` or `front` is not positive, `churn` negative, beside a `controller` or beside a
+    solver that knows no noise, or the controller's tolerance is below the precision of the numbers.
 
     **Example:**
 
@@ -127,6 +129,8 @@ class Diffusion(AbstractPath):
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         if not front > 0:
             raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
+        if churn and isinstance(solver, (DDIM, ExponentialHeun)):
+            raise ValueError(f"`churn` is {churn} beside a {type(solver).__name__}, which is for motion without noise.")
         if churn and controller is not None:
             raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
         least = float(jnp.finfo(jnp.result_type(float)).eps)
@@ -191,7 +195,7 @@ class Diffusion(AbstractPath):
             state,
             t0=clock[0],
             t1=clock[-1],
-            solver=self.solver,
+            solver=DDIM() if self.solver is None and self.controller is None and not self.churn else self.solver,
             times=clock[jnp.asarray(marks)] if marks else None,
             probes={"moment": lambda time, x, field: reading(field.evidence(time, x), field.hidden(time, x), page)},
             key=key,

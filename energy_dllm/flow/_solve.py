@@ -11,7 +11,8 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
-from ._field import AbstractField, AbstractMotion, AbstractStochasticField
+from ._field import AbstractField, AbstractMotion, AbstractStochasticField, ProbabilityFlow
+from ._flow_map import AbstractFlowMap
 from ._moment import Moment
 
 
@@ -69,7 +70,7 @@ class Trajectory(eqx.Module):
     - `states`: the state at each, leaves with a leading axis `N`.
     - `probes`: by name, what each probe read at each, leaves with a leading axis `N`.
     - `force_evaluations`: evaluations of `-dF/dg`, those of rejected steps included, those of probes not. Exact
-      for explicit methods; for implicit ones those of their inner iterations are not counted.
+      for explicit methods; for implicit ones those of their inner iterations are not counted. Of a flow map, its own.
     - `accepted`, `rejected`: steps of the solver.
     - `clock (max_steps + 1,)`: when it began and the end of every accepted step, infinite after the last; `None`
       unless `solve(..., clock=True)`.
@@ -137,7 +138,8 @@ def solve(
 
     Other arguments:
 
-    - `solver`: default `diffrax.Tsit5()`; `diffrax.Euler()` for a field with noise, or with `levels`.
+    - `solver`: any of diffrax, or a flow map; default `diffrax.Tsit5()`, and `diffrax.Euler()` for a field with noise
+      or with `levels`.
     - `controller`: default `diffrax.PIDController(rtol=1e-3, atol=1e-4)`, or equal steps where `step` is given.
     - `step`: size of the (first) step.
     - `levels`: step through exactly these times, from `t0` to `t1`, those of a noise schedule say; in place
@@ -150,9 +152,9 @@ def solve(
 
     **Returns:** a `Trajectory`.
 
-    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a
-    negative `step`, `levels` beside a `controller` or `step`, or a probe whose shapes depend on values; a
-    runtime error if `levels` do not lead from `t0` to `t1`.
+    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a flow map
+    along anything but a `ProbabilityFlow`, a negative `step`, `levels` beside a `controller` or `step`, or a probe
+    whose shapes depend on values; a runtime error if `levels` do not lead from `t0` to `t1`.
 
     **Example:**
 
@@ -171,6 +173,11 @@ def solve(
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
+    if isinstance(solver, AbstractFlowMap) and not isinstance(field, ProbabilityFlow):
+        raise ValueError(
+            f"`solver` is a flow map and the field a {type(field).__name__}; a map jumps along a ProbabilityFlow, so "
+            "leave out churn, front, and other fields."
+        )
     if levels is not None:
         if controller is not None or step is not None:
             raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")
@@ -226,6 +233,7 @@ def solve(
         t1,
         step,
         state,
+        args=field if isinstance(solver, AbstractFlowMap) else None,
         saveat=diffrax.SaveAt(subs=subs),
         stepsize_controller=controller,
         event=event,
@@ -242,7 +250,7 @@ def solve(
         times=saved[0],
         states=saved[1],
         probes=_read({} if probes is None else dict(probes), saved, field),
-        force_evaluations=field.force_evaluations * calls,
+        force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
         clock=solution.ys[-1] if clock else None,  # pyright: ignore
@@ -301,7 +309,7 @@ def _calls(solver: diffrax.AbstractSolver, steps: Int[Array, ""]) -> Int[Array, 
     """Evaluations of the vector field in `steps` steps, accepted or not."""
     tableau = getattr(solver, "tableau", None)
     if tableau is None:
-        return steps
+        return getattr(solver, "stages", 1) * steps
     if tableau.fsal:  # the last stage is the next step's first
         return (tableau.num_stages - 1) * steps + 1
     return tableau.num_stages * steps

@@ -1,6 +1,7 @@
 """`fit`: one jitted step, a log, checkpoints, and exact resumption."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -104,22 +105,6 @@ def fit(
     if folder is not None:
         run = _resume(folder, run, settings, windows)
 
-    @eqx.filter_jit
-    def update(run: _Run, ids, key):
-        def loss_of(parameters):
-            return objective(eqx.combine(parameters, static), ids, key, run.step / steps)
-
-        loss, gradient = jax.value_and_grad(loss_of)(run.model)
-        norm = optax.tree.norm(gradient)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        change, state = optimizer.update(gradient, run.optimizer, run.model)
-        fresh = optax.apply_updates(run.model, change)
-        decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
-        mean = jax.tree.map(lambda a, m: (decay * a + (1 - decay) * m).astype(a.dtype), run.average, fresh)
-        after = _Run(fresh, mean, state, run.step + 1)
-        # a step that is not finite leaves everything as it was
-        return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
-
     key = jax.random.key(seed)
     start, saved = time.monotonic(), time.monotonic()
     first = int(run.step)
@@ -128,7 +113,7 @@ def fit(
             place = windows.get_state()
             ids = jnp.asarray(next(windows))
             batch_key = jax.random.fold_in(key, n)
-            run, loss, norm, good = update(run, ids, batch_key)
+            run, loss, norm, good = _update(run, static, objective, optimizer, ids, batch_key, steps, average)
             if not good:
                 if folder is not None:
                     windows.set_state(place)
@@ -146,6 +131,25 @@ def fit(
                 _checkpoint(folder, run, settings, windows)
                 saved = now
     return eqx.combine(run.average, static)
+
+
+@eqx.filter_jit
+def _update(run: _Run, static, objective, optimizer, ids, key, steps: int, average: float):
+    """One batch. Out here, so that a second training of the same kind and shapes compiles nothing."""
+
+    def loss_of(parameters):
+        return objective(eqx.combine(parameters, static), ids, key, run.step / steps)
+
+    loss, gradient = jax.value_and_grad(loss_of)(run.model)
+    norm = optax.tree.norm(gradient)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    change, state = optimizer.update(gradient, run.optimizer, run.model)
+    fresh = optax.apply_updates(run.model, change)
+    decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
+    mean = jax.tree.map(lambda a, m: (decay * a + (1 - decay) * m).astype(a.dtype), run.average, fresh)
+    after = _Run(fresh, mean, state, run.step + 1)
+    # a step that is not finite leaves everything as it was
+    return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
 
 
 def default_optimizer(
@@ -185,6 +189,12 @@ def default_optimizer(
         raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
     if not tables > 0:
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
+    return _muon(learning_rate, steps, decay, tables)
+
+
+@functools.cache
+def _muon(learning_rate: float, steps: int, decay: float, tables: float) -> optax.GradientTransformation:
+    """The same object for the same numbers: what is compiled for one training serves the next."""
     warmup = max(1, steps // 20)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, warmup, max(steps, warmup + 1), 0.05 * learning_rate

@@ -216,7 +216,7 @@ class Surprise(AbstractObjective):
 
     def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
-        return _first_parameter(model)
+        return first_parameter(model)
 
 
 class Masking(AbstractObjective):
@@ -242,7 +242,7 @@ class Masking(AbstractObjective):
 
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
-        return _first_parameter(model)
+        return first_parameter(model)
 
 
 class NextToken(AbstractObjective):
@@ -266,7 +266,7 @@ class NextToken(AbstractObjective):
 
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
-        return _first_parameter(model)
+        return first_parameter(model)
 
 
 def _descend(energy, y, b, steps, step):
@@ -302,7 +302,7 @@ def _named_leaves(model):
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
 
 
-def _first_parameter(model) -> str:
+def first_parameter(model) -> str:
     for name, leaf in _named_leaves(model):
         if not jnp.all(jnp.isfinite(leaf)):
             return f"the parameter {name}"

@@ -89,7 +89,7 @@ class _Block(eqx.Module):
         return z + hidden @ self.down + self.down_bias, (keys, values)
 
 
-class _Trunk(eqx.Module):
+class Trunk(eqx.Module):
     """Embedding, blocks, and an untied read-out; `repeats` applies the blocks again with the same weights."""
 
     embedding: Float[Array, "W D"]
@@ -112,11 +112,14 @@ class _Trunk(eqx.Module):
         self.repeats = repeats
 
     def __call__(self, ids: Int[Array, " L"], allowed: Bool[Array, "L L"]) -> Float[Array, "L V"]:
-        z = self.embedding[ids]
+        return jax.nn.log_softmax(self.logits(self.embedding[ids], allowed), axis=-1)
+
+    def logits(self, z: Float[Array, "L D"], allowed: Bool[Array, "L L"]) -> Float[Array, "L V"]:
+        """What the blocks make of embedded tokens, not normalised."""
         for _ in range(self.repeats):
             for block in self.blocks:
                 z = block(z, allowed)
-        return jax.nn.log_softmax(_norm(z) @ self.readout.T + self.readout_bias, axis=-1)
+        return _norm(z) @ self.readout.T + self.readout_bias
 
 
 class MaskedDiffusion(AbstractTwin):
@@ -144,7 +147,7 @@ class MaskedDiffusion(AbstractTwin):
     ```
     """
 
-    trunk: _Trunk
+    trunk: Trunk
     size: int = eqx.field(static=True)
 
     def __init__(
@@ -162,7 +165,7 @@ class MaskedDiffusion(AbstractTwin):
         if local < 0:
             raise ValueError(f"`local` is {local}; expected 0 (no convolution) or more neighbours.")
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, local, key)
+        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, local, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
@@ -189,7 +192,7 @@ class Recurrent(AbstractTwin):
     ```
     """
 
-    trunk: _Trunk
+    trunk: Trunk
     size: int = eqx.field(static=True)
 
     def __init__(
@@ -204,7 +207,7 @@ class Recurrent(AbstractTwin):
         key: Key,
     ):
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, 0, key)
+        self.trunk = Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, 0, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
@@ -232,7 +235,7 @@ class Autoregressive(AbstractTwin):
     ```
     """
 
-    trunk: _Trunk
+    trunk: Trunk
     size: int = eqx.field(static=True)
 
     def __init__(
@@ -247,7 +250,7 @@ class Autoregressive(AbstractTwin):
         key: Key,
     ):
         self.size = size
-        self.trunk = _Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key)
+        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | tokens 1 .. i-1) (L, V)`."""
