@@ -432,6 +432,34 @@ FAULTS = (
         "log_q = log_p",
         "tests/test_generate.py -k loop_of_draws",
     ),
+    (
+        "8: noise is taken away exactly (DDIM steps as Euler does)",
+        "flow/_exponential.py",
+        "y1 = _ahead(y0, terms.vf(t0, y0, args), -jnp.expm1(-h), h)",
+        "y1 = _ahead(y0, terms.vf(t0, y0, args), h, h)",
+        "tests/test_flow.py -k takes_noise_away",
+    ),
+    (
+        "8: exponential Heun is of order two (the straight line is left out)",
+        "flow/_exponential.py",
+        "y1 = jax.tree.map(jnp.add, guess, change)",
+        "y1 = guess",
+        "tests/test_flow.py -k exponential_integrator_of_order",
+    ),
+    (
+        "8: a jump is two jumps of half its length (their shares exchanged)",
+        "learn/_distill.py",
+        "return share * first + (1 - share) * second",
+        "return share * second + (1 - share) * first",
+        "tests/test_flow_map.py -k least_where",
+    ),
+    (
+        "8: a jump is where the path leads (the noise is kept)",
+        "flow/_flow_map.py",
+        "return ratio * x + (1 - ratio) * (jnp.exp",
+        "return x + (1 - ratio) * (jnp.exp",
+        "tests/test_flow_map.py -k path_leads",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/distill.py train shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/distill.py table shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/distill.py table shakespeare ../shared/data/shakespeare_plays/plays.md.xz --draw
 
 `train` resumes where it was stopped. `table` starts all rows at the same noise: `agreement` is the share of tokens
 that a fine path of the ODE (`--reference` Euler steps) ends at as well, `distance` the root mean square of the
@@ -61,8 +62,25 @@ def table(options: argparse.Namespace) -> None:
 
         return jax.lax.map(one, keys, batch_size=8)
 
-    def row(name, steps, solver):
-        x, ids, cost = end(solver, model.schedule.levels(steps))
+    @eqx.filter_jit
+    def drawn(solver, levels):
+        """Some noise is left at the end, and all tokens are drawn together from what it leaves open."""
+
+        def one(key):
+            x = start + jnp.exp(-levels[0]) * jax.random.normal(key, start.shape)
+            path = ed.solve(field, x, t0=levels[0], t1=levels[-1], levels=levels, solver=solver)
+            b = field.evidence(levels[-1], path.final).field(model.energy.vocabulary.codes)
+            y = field.hidden(levels[-1], path.final)
+            ids = model.energy.sample(y, b, key=jax.random.fold_in(key, 1))
+            return path.final, ids, path.force_evaluations + field.force_evaluations
+
+        return jax.lax.map(one, keys, batch_size=8)
+
+    def row(name, steps, solver, until=None):
+        if until is None:
+            x, ids, cost = end(solver, model.schedule.levels(steps))
+        else:
+            x, ids, cost = drawn(solver, model.schedule.level(jnp.linspace(0.0, until, steps + 1)))
         texts = [model.decode(np.asarray(line)) for line in ids]
         bits = np.array([judge.bits_per_char(text) for text in texts])
         error, same = float(jnp.sqrt(jnp.mean((x - reference[0]) ** 2))), float(jnp.mean(ids == reference[1]))
@@ -73,6 +91,12 @@ def table(options: argparse.Namespace) -> None:
     reference = end(diffrax.Euler(), model.schedule.levels(options.reference))
     print("| path | evaluations | agreement | distance | judged bits/char | entropy, bits |\n|---|---|---|---|---|---|")
     row(f"ODE, {options.reference} Euler steps", options.reference, diffrax.Euler())
+    if options.draw:
+        for until in options.until:
+            noise = float(jnp.exp(-model.schedule.level(jnp.asarray(until))))
+            for steps in options.evaluations:
+                row(f"flow map, {steps}, to a noise of {noise:.2f}, and drawn", steps, jumps, until)
+        return
     shown = {}
     for steps in options.evaluations:
         shown[steps] = row(f"flow map, {steps}", steps, jumps)
@@ -101,6 +125,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--reference", type=int, default=128)
     parser.add_argument("--evaluations", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--draw", action="store_true", help="stop where noise is left, and draw the tokens together")
+    parser.add_argument("--until", type=float, nargs="*", default=[0.25, 0.5, 0.75], help="shares of the schedule")
     options = parser.parse_args()
     {"train": train, "table": table}[options.job](options)
 

@@ -35,9 +35,10 @@ MAPS = Path("/proc/self/maps")
 
 def pytest_configure(config: pytest.Config):
     """What is compiled is kept for the other process and for the next run; `pytest --cache-clear` forgets it."""
-    if config.cache is None:
+    cache = getattr(config, "cache", None)  # there is none under `-p no:cacheprovider`
+    if cache is None:
         return
-    kept = config.cache.mkdir("compiled")
+    kept = cache.mkdir("compiled")
     if not hasattr(config, "workerinput"):
         for file in kept.iterdir():
             if time.time() - file.stat().st_mtime > 7 * 86_400:

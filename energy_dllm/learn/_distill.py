@@ -73,8 +73,7 @@ class Distilling(AbstractObjective):
         evidence = lambda x, s: Gaussian(x, jnp.exp(-s)).field(codes)
 
         def asks(x, s):
-            flow = ProbabilityFlow(energy, steps=self.steps)
-            return flow.posterior(s, x)
+            return ProbabilityFlow(energy, steps=self.steps, step=self.teacher.step).posterior(s, x)
 
         def halves(x, s, m, t):
             b = evidence(x, s)
