@@ -449,8 +449,8 @@ FAULTS = (
     (
         "8: a jump is two jumps of half its length (their shares exchanged)",
         "learn/_distill.py",
-        "return share * first + (1 - share) * second",
-        "return share * second + (1 - share) * first",
+        "return share * jnp.exp(first) + (1 - share) * jnp.exp(second)",
+        "return share * jnp.exp(second) + (1 - share) * jnp.exp(first)",
         "tests/test_flow_map.py -k least_where",
     ),
     (

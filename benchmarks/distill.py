@@ -54,33 +54,23 @@ def table(options: argparse.Namespace) -> None:
     field = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation, step=model.step)
 
     @eqx.filter_jit
-    def end(solver, levels):
-        def one(key):
-            x = start + jnp.exp(-levels[0]) * jax.random.normal(key, start.shape)
-            path = ed.solve(field, x, t0=levels[0], t1=levels[-1], solver=solver, levels=levels)
-            return path.final, field.posterior(levels[-1], path.final).argmax(-1), path.force_evaluations
-
-        return jax.lax.map(one, keys, batch_size=8)
-
-    @eqx.filter_jit
-    def drawn(solver, levels):
-        """Some noise is left at the end, and all tokens are drawn together from what it leaves open."""
+    def end(solver, levels, draw):
+        """The likeliest token at every place; or, where noise is left, all drawn together from what it leaves open."""
 
         def one(key):
             x = start + jnp.exp(-levels[0]) * jax.random.normal(key, start.shape)
             path = ed.solve(field, x, t0=levels[0], t1=levels[-1], levels=levels, solver=solver)
             b = field.evidence(levels[-1], path.final).field(model.energy.vocabulary.codes)
             y = field.hidden(levels[-1], path.final)
+            if not draw:
+                return path.final, model.energy.logits(y, b).argmax(-1), path.force_evaluations
             ids = model.energy.sample(y, b, key=jax.random.fold_in(key, 1))
             return path.final, ids, path.force_evaluations + field.force_evaluations
 
         return jax.lax.map(one, keys, batch_size=8)
 
-    def row(name, steps, solver, until=None):
-        if until is None:
-            x, ids, cost = end(solver, model.schedule.levels(steps))
-        else:
-            x, ids, cost = drawn(solver, model.schedule.level(jnp.linspace(0.0, until, steps + 1)))
+    def row(name, steps, solver, until=1.0):
+        x, ids, cost = end(solver, model.schedule.level(jnp.linspace(0.0, until, steps + 1)), until < 1)
         texts = [model.decode(np.asarray(line)) for line in ids]
         bits = np.array([judge.bits_per_char(text) for text in texts])
         error, same = float(jnp.sqrt(jnp.mean((x - reference[0]) ** 2))), float(jnp.mean(ids == reference[1]))
@@ -88,7 +78,7 @@ def table(options: argparse.Namespace) -> None:
         print(f"| {name} | {int(cost[0])} | {numbers} | {symbol_entropy(texts):.2f} |", flush=True)
         return texts
 
-    reference = end(diffrax.Euler(), model.schedule.levels(options.reference))
+    reference = end(diffrax.Euler(), model.schedule.levels(options.reference), False)
     print("| path | evaluations | agreement | distance | judged bits/char | entropy, bits |\n|---|---|---|---|---|---|")
     row(f"ODE, {options.reference} Euler steps", options.reference, diffrax.Euler())
     if options.draw:

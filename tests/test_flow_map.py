@@ -156,6 +156,13 @@ def test_a_map_jumps_along_the_flow_it_knows(path, small, getkey, unchecked):
         ed.generate(small, length=8, path=path(jumps))
 
 
+def test_a_map_knows_no_wish(small, getkey, unchecked):
+    """It would be passed over in silence: the map was taught the landscape without it."""
+    path = ed.flow.Diffusion(steps=2, solver=ed.learn.FlowMap(small.energy, dim=16, depth=1, key=getkey()))
+    with pytest.raises(ValueError, match="not the `wish`"):
+        ed.generate(small, length=8, path=path, wish=ed.energy.Wish(lambda p: jnp.sum(p[:, 0])))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -381,6 +381,7 @@ def test_bad_input_is_named(write, wrong, words):
         (lambda: ed.flow.Diffusion(steps=-3), "`steps` is -3"),
         (lambda: ed.flow.Diffusion(steps=0), "`steps` is 0"),
         (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
+        (lambda: ed.flow.Diffusion(churn=0.5, solver=ed.flow.DDIM()), "beside a DDIM"),
         (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),
         (lambda: ed.flow.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
         (lambda: ed.flow.Diffusion(front=0.0), "`front` is 0.0"),

@@ -34,14 +34,14 @@ class AbstractFlowMap(diffrax.AbstractSolver):
     def jump(
         self,
         x: Float[Array, "L C"],
-        b: Float[Array, "L V"],
+        log_d: Float[Array, "L V"],
         codes: Float[Array, "V C"],
         start: Scalar,
         end: Scalar,
     ) -> Float[Array, "L C"]:
-        """`x` at noise time `end`, from `x` at `start` where the evidence is `b`."""
+        """`x` at noise time `end`, from `x` at `start`, by the `average` between them."""
         ratio = jnp.exp(start - end).astype(x.dtype)
-        return ratio * x + (1 - ratio) * (jnp.exp(self.average(b, start, end)) @ codes)
+        return ratio * x + (1 - ratio) * (jnp.exp(log_d) @ codes)
 
     def order(self, terms: diffrax.AbstractTerm) -> int | None:
         """None: the error of a jump does not shrink with its length."""
@@ -56,8 +56,9 @@ class AbstractFlowMap(diffrax.AbstractSolver):
         """One jump; `args` is the field, as `solve` passes it."""
         del solver_state, made_jump
         codes = args.energy.vocabulary.codes
-        b = args.evidence(t0, y0).field(codes)
-        y1 = self.jump(y0, b, codes, jnp.asarray(t0), jnp.asarray(t1))
+        start, end = jnp.asarray(t0), jnp.asarray(t1)
+        log_d = self.average(args.evidence(start, y0).field(codes), start, end)
+        y1 = self.jump(y0, log_d, codes, start, end)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> Array:

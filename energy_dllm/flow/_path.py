@@ -130,7 +130,10 @@ class Diffusion(AbstractPath):
         if not front > 0:
             raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
         if churn and isinstance(solver, (DDIM, ExponentialHeun)):
-            raise ValueError(f"`churn` is {churn} beside a {type(solver).__name__}, which is for motion without noise.")
+            raise ValueError(
+                f"`churn` is {churn} beside a {type(solver).__name__}, which is for motion without noise; leave out "
+                "`solver`, or set `churn=0`."
+            )
         if churn and controller is not None:
             raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
         least = float(jnp.finfo(jnp.result_type(float)).eps)

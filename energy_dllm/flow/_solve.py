@@ -11,6 +11,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
+from ..energy import Steered
 from ._field import AbstractField, AbstractMotion, AbstractStochasticField, ProbabilityFlow
 from ._flow_map import AbstractFlowMap
 from ._moment import Moment
@@ -153,8 +154,9 @@ def solve(
     **Returns:** a `Trajectory`.
 
     **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a flow map
-    along anything but a `ProbabilityFlow`, a negative `step`, `levels` beside a `controller` or `step`, or a probe
-    whose shapes depend on values; a runtime error if `levels` do not lead from `t0` to `t1`.
+    along anything but the `ProbabilityFlow` of a landscape without a wish, a negative `step`, `levels` beside a
+    `controller` or `step`, or a probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0`
+    to `t1`.
 
     **Example:**
 
@@ -173,11 +175,17 @@ def solve(
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
-    if isinstance(solver, AbstractFlowMap) and not isinstance(field, ProbabilityFlow):
-        raise ValueError(
-            f"`solver` is a flow map and the field a {type(field).__name__}; a map jumps along a ProbabilityFlow, so "
-            "leave out churn, front, and other fields."
-        )
+    if isinstance(solver, AbstractFlowMap):
+        if not isinstance(field, ProbabilityFlow):
+            raise ValueError(
+                f"`solver` is a flow map and the field a {type(field).__name__}; a map jumps along a ProbabilityFlow, "
+                "so leave out churn, front, and other fields."
+            )
+        if isinstance(field.energy, Steered):
+            raise ValueError(
+                "`solver` is a flow map, which knows the landscape it was taught and not the `wish` added to it; "
+                "leave out the wish, or step with `DDIM()`."
+            )
     if levels is not None:
         if controller is not None or step is not None:
             raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")

@@ -76,13 +76,11 @@ class Distilling(AbstractObjective):
             return ProbabilityFlow(energy, steps=self.steps, step=self.teacher.step).posterior(s, x)
 
         def halves(x, s, m, t):
-            b = evidence(x, s)
-            first = jnp.exp(model.average(b, s, m))
-            there = jnp.exp(s - m) * x + (1 - jnp.exp(s - m)) * (first @ codes)
-            second = jnp.exp(model.average(evidence(there, m), m, t))
+            first = model.average(evidence(x, s), s, m)
+            second = model.average(evidence(model.jump(x, first, codes, s, m), m), m, t)
             # half and half where the jump has no length
             share = jnp.where(t > s, jnp.expm1(m - s) / jnp.where(t > s, jnp.expm1(t - s), 1.0), 0.5)
-            return share * first + (1 - share) * second
+            return share * jnp.exp(first) + (1 - share) * jnp.exp(second)
 
         rows = lambda part, *arrays: [array[part] for array in arrays]
         wanted = []

@@ -189,7 +189,7 @@ def default_optimizer(
         raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
     if not tables > 0:
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
-    return _muon(learning_rate, steps, decay, tables)
+    return _muon(float(learning_rate), int(steps), float(decay), float(tables))
 
 
 @functools.cache
