@@ -94,6 +94,10 @@ def budget(bench: Bench) -> None:
         field = functools.partial(ed.flow.ProbabilityFlow, steps=inner, step=step)
         made = bench.write(ed.flow.Diffusion(steps=total // inner, field=field))
         show("noise, neurons at rest", f"noise {total // inner} x {inner}", made)
+        if total > 1:
+            one = functools.partial(ed.flow.ProbabilityFlow, steps=1, step=step)
+            path = ed.flow.Diffusion(steps=total - 1, until=bench.options.until, field=one)
+            show("noise, the rest drawn", f"noise {total - 1} x 1, the rest drawn", bench.write(path))
         rate = 1.0 / float(jnp.max(jnp.diff(bench.model.schedule.levels(total))))
         joint = functools.partial(ed.flow.JointFlow, rate=rate)
         show(
@@ -181,7 +185,7 @@ def _frontier(curves, real, file: Path) -> None:
 def solvers(bench: Bench) -> None:
     """Solvers of the probability flow: distance to a reference path, judged bits, entropy; orders by regression."""
     model, length, samples = bench.model, bench.options.length, min(8, bench.options.samples)
-    field = ed.flow.ProbabilityFlow(model.energy, step=model.step)
+    field = ed.flow.ProbabilityFlow(model.energy, steps=bench.options.relaxation, step=model.step)
     keys = jax.random.split(jax.random.key(bench.options.seed), samples)
     start = model.energy.denoised(model.energy.neutral(length), jnp.zeros((length, model.size)))
 
@@ -448,9 +452,9 @@ def clock(bench: Bench) -> None:
 
 
 def twins(bench: Bench) -> None:
-    """Trains two twins of the shipped size on the same plays, for `infill` and `time`; saves them in `--out`."""
+    """Trains two twins of the shipped size on the same plays, for other tables; saves them in `--out`."""
     corpus, _ = corpus_of_plays(Path(bench.options.text))
-    sizes = {"dim": 96, "depth": 2, "key": jax.random.key(0)}
+    sizes = {"dim": 128, "depth": 2, "key": jax.random.key(0)}
     bench.head("twin", "parameters", "batches of 16 windows of 64", "seconds", "bits/char of the validation play", "+-")
     for kind, objective in (
         (ed.learn.Autoregressive, ed.learn.NextToken()),
@@ -483,10 +487,12 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64, 128, 256])
     parser.add_argument("--temperatures", type=float, nargs="*", default=[1.0, 0.7])
     parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
+    parser.add_argument("--relaxation", type=int, default=4, help="steps of the neurons in each of `solvers`")
+    parser.add_argument("--until", type=float, default=0.3, help="where `budget` stops and draws")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
     parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `budget`")
     parser.add_argument("--figure", type=Path, help="where the picture of `budget` goes")
-    parser.add_argument("--steps", type=int, default=3000, help="batches that `twins` trains")
+    parser.add_argument("--steps", type=int, default=5000, help="batches that `twins` trains")
     parser.add_argument("--out", type=Path, default=Path("runs/twins_of_plays"), help="where `twins` saves them")
     parser.add_argument("--word", default="love")
     parser.add_argument("--avoid", nargs="*", default=["the", "and"])

@@ -80,10 +80,10 @@ def test_generate_json(run, model):
 
 
 def test_generate_in_a_pipe_is_the_text_alone(run, model):
-    noise = ["--noise", "--steps", "2", "--field", "joint", "--churn", "0"]
+    noise = ["--noise", "--steps", "2", "--field", "joint", "--churn", "0", "--until", "0.5", "--front", "9"]
     code, out, err = run("generate", model, "--length", "8", *noise)
     assert code == 0 and len(out) == 9
-    assert "2 force evaluations" in err and "reached the end" in err
+    assert "3 force evaluations" in err and "every token is drawn" in err
 
 
 def test_generate_on_a_terminal(run, model, monkeypatch):
@@ -223,6 +223,8 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "MODEL", "--prompt", "ab", "--avoid", "ab"], "cannot be matched with what is given"),
         (["generate", "MODEL", "--samples", "0"], "`samples` is 0"),
         (["generate", "MODEL", "--noise", "--churn", "-1"], "`churn` is -1"),
+        (["generate", "MODEL", "--noise", "--until", "2"], "`until` is 2"),
+        (["generate", "MODEL", "--noise", "--front", "0"], "`front` is 0"),
         (["generate", "MODEL", "--seed", "-1"], "`seed` is -1"),
         (["generate", "MODEL", "--prompt", "xyz"], "outside the alphabet"),
         (["generate", "MODEL", "--prompt", "abcabcabc", "--length", "8"], "at least one token"),

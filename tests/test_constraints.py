@@ -17,7 +17,7 @@ import energy_dllm as ed
 ABC = ed.data.Characters("abc ")
 ITEMS = np.array(list(itertools.product(range(3), repeat=4)))
 draws = functools.partial(ed.flow.Unmasking, rounds=4, steps=2)
-NOISE = ed.flow.Diffusion(steps=3, field=functools.partial(ed.flow.ProbabilityFlow, steps=1))
+noise = functools.partial(ed.flow.Diffusion, steps=3, field=functools.partial(ed.flow.ProbabilityFlow, steps=1))
 
 
 def strings(most):
@@ -174,7 +174,7 @@ def model():
 WORDS = "[abc]{1,3}( [abc]{2,3})*"
 
 
-@pytest.mark.parametrize("path", [draws(temperature=3.0), NOISE], ids=["draws", "noise"])
+@pytest.mark.parametrize("path", [draws(temperature=3.0), noise(), noise(until=0.5)], ids=["draws", "noise", "both"])
 def test_constraints_hold_in_every_sample(model, path):
     wanted = ed.flow.Matching(WORDS, ABC, length=12) + ed.flow.Matching.without(["aa", "bb"], ABC, length=12)
     sets = jnp.ones((12, 4), bool).at[4, 0].set(False)

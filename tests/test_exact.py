@@ -174,6 +174,16 @@ def test_through_noise_the_law_is_exact(path, write):
     families.likely(write("[4]", path=path).ids, LAW)
 
 
+def test_what_noise_leaves_open_is_drawn_exactly(write):
+    """Half the way in half as many steps, and the rest in one draw: the strings themselves, and those with a hole."""
+    path = through(steps=16, until=0.5, solver=diffrax.Heun())
+    made = write("[4]", path=path)
+    families.likely(made.ids, LAW)
+    assert (made.force_evaluations == 2 * 16 + 1).all() and (made.known[:, -1] == 1).all()
+    given = np.where((STRINGS[:, 0] == 0) & (STRINGS[:, 3] == 1), LAW, 0.0)
+    families.likely(write("a[2]b", path=path).ids, given / given.sum())
+
+
 def test_behind_a_front_of_noise_the_law_is_exact(write):
     """Each token has a noise time of its own; when the first is all but known the last has not set off."""
     families.likely(write("[4]", path=through(steps=64, front=4.0, solver=diffrax.Heun())).ids, LAW)

@@ -189,7 +189,7 @@ def test_a_sample_does_not_know_how_many_there_are(either, written):
     assert either(prompt="cab", seed=7, samples=1).texts == written.texts[:1]
 
 
-@pytest.mark.parametrize("path", [noise(churn=0.5), draws()])
+@pytest.mark.parametrize("path", [noise(churn=0.5, until=0.7), draws()])
 def test_looking_on_changes_nothing(write, path):
     """Not even the noise: pieces of a motion meet the noise of the whole."""
     seen = []
@@ -380,6 +380,8 @@ def test_bad_input_is_named(write, wrong, words):
     [
         (lambda: ed.flow.Diffusion(steps=-3), "`steps` is -3"),
         (lambda: ed.flow.Diffusion(steps=0), "`steps` is 0"),
+        (lambda: ed.flow.Diffusion(until=0.0), "`until` is 0.0"),
+        (lambda: ed.flow.Diffusion(until=1.5), "`until` is 1.5"),
         (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
         (lambda: ed.flow.Diffusion(churn=0.5, solver=ed.flow.DDIM()), "beside a DDIM"),
         (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),

@@ -31,6 +31,14 @@ Corrections = Annotated[
 ]
 Noise = Annotated[bool, _arg(help="Write out of Gaussian noise, in place of drawing tokens round by round.")]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
+Until = Annotated[
+    float | None,
+    _best(metavar="FLOAT", help="With --noise: the share of the schedule after which the tokens are drawn, 1 for all."),
+]
+Front = Annotated[
+    float | None,
+    _best(metavar="FLOAT", help="With --noise: it falls from left to right, in a front so many tokens wide."),
+]
 Churn = Annotated[float | None, _best(metavar="FLOAT", help="With --noise: noise on the way down, 0 for none.")]
 Field = Annotated[
     Literal["joint", "rest"] | None,
@@ -71,6 +79,8 @@ def generate(
     corrections: Corrections = None,
     noise: Noise = False,
     steps: Steps = None,
+    until: Until = None,
+    front: Front = None,
     churn: Churn = None,
     field: Field = None,
     match: Match = None,
@@ -91,7 +101,7 @@ def generate(
     """
     from . import _load
 
-    path = _path(rounds, temperature, order, corrections, noise, steps, churn, field)
+    path = _path(rounds, temperature, order, corrections, noise, steps, until, front, churn, field)
     loaded = _load(model)
     from .._generate import generate
 
@@ -121,6 +131,8 @@ def infill(
     corrections: Corrections = None,
     noise: Noise = False,
     steps: Steps = None,
+    until: Until = None,
+    front: Front = None,
     churn: Churn = None,
     field: Field = None,
     match: Match = None,
@@ -141,7 +153,7 @@ def infill(
     """
     from . import _load
 
-    path = _path(rounds, temperature, order, corrections, noise, steps, churn, field)
+    path = _path(rounds, temperature, order, corrections, noise, steps, until, front, churn, field)
     loaded = _load(model)
     from .._generate import infill, of_template
 
@@ -199,15 +211,17 @@ def _path(
     corrections: int | None,
     noise: bool,
     steps: int | None,
+    until: float | None,
+    front: float | None,
     churn: float | None,
     field: str | None,
 ) -> dict[str, Any]:
     """The path that was asked for; what was not is left to the library's own defaults."""
     drawn = {"rounds": rounds, "temperature": temperature, "order": order, "corrections": corrections}
-    falling = {"steps": steps, "churn": churn, "field": field}
+    falling = {"steps": steps, "until": until, "front": front, "churn": churn, "field": field}
     for name, value in (drawn if noise else falling).items():
         if value is not None:
-            fix = "it draws no tokens, so leave out one of them" if noise else "add it"
+            fix = "its tokens are not drawn round by round, so leave out one of them" if noise else "add it"
             raise ValueError(f"`--{name}` does not go {'with' if noise else 'without'} `--noise`; {fix}.")
     from .._generate import PATH
     from ..flow import Diffusion, JointFlow, ProbabilityFlow, Unmasking, at_random, left_to_right, most_certain

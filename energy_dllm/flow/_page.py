@@ -1,12 +1,17 @@
 """The page that is written on: what is given, what else is known, and the language the whole must belong to."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..energy import Language
+from .._types import Key
+from ..energy import AbstractFreeEnergy, Language
 from ._evidence import FORBIDDEN, AbstractEvidence
 from ._tokens import Given
+
+
+RULED_OUT = -1e30
 
 
 class Page(AbstractEvidence):
@@ -69,6 +74,41 @@ class Page(AbstractEvidence):
         if self.language is None:
             return page
         return eqx.tree_at(lambda page: page.language.start, page, start.astype(self.language.start.dtype))
+
+    def written(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> "Page":
+        """The same page with these tokens, where `known`, in place of what was given."""
+        return eqx.tree_at(lambda page: (page.given.ids, page.given.known), self, (ids, known))
+
+    def draw(
+        self,
+        energy: AbstractFreeEnergy,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        temperature: float = 1.0,
+        key: Key,
+    ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
+        """A token for every place, drawn together, and the log posterior `(L, V)` of them all.
+
+        **Arguments:**
+
+        - `energy`, `y`: the landscape, and the neurons' state in it.
+        - `b`: all evidence, this page's among it.
+        - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+        - `key`: random key.
+        """
+        logits = energy.logits(y, b)
+        # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
+        tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
+        tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
+        scores = jax.nn.log_softmax(logits + tilt, axis=-1)
+        if temperature == 0:
+            drawn = jnp.argmax(scores, axis=-1) if self.language is None else self.language.best(scores)
+        elif self.language is None:
+            drawn = energy.sample(y, b, tilt=tilt, key=key)
+        else:
+            drawn = self.language.sample(scores, key=key)
+        return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
 
 def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -77,9 +78,14 @@ class AbstractPath(eqx.Module):
 class Diffusion(AbstractPath):
     """Gaussian noise falls, and the text condenses: from `x = mean code + sigma_max * noise` to `argmax p`.
 
+    With `until < 1` the noise stops falling where something is still left open, and what is left is drawn: all tokens
+    together from `P(w | x)`, as the vocabulary has them. Where the posterior is exact so is the law of the text, at any
+    `until`, and the draw spares the steps behind it.
+
     **Arguments:**
 
     - `steps`: steps through the noise schedule, equal in information: more is better and slower.
+    - `until`: the share of the schedule that is followed before the tokens are drawn; at 1 nothing is drawn.
     - `churn`: noise on the way down, 0 for none (see `ReverseDiffusion`).
     - `front`: width in tokens of a front of noise that travels from left to right, infinite for noise that falls
       everywhere at once (see `Front`). Each token has `1 + (L - 1) / front` times fewer of the steps to itself.
@@ -90,8 +96,9 @@ class Diffusion(AbstractPath):
     - `controller`: any diffrax step size controller in place of the schedule's `steps`.
     - `schedule`: noise levels; default those of the model.
 
-    **Raises:** `ValueError` if `steps` or `front` is not positive, `churn` negative, beside a `controller` or beside a
-    solver that knows no noise, or the controller's tolerance is below the precision of the numbers.
+    **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (0, 1], `churn` negative, beside a
+    `controller` or beside a solver that knows no noise, or the controller's tolerance is below the precision of the
+    numbers.
 
     **Example:**
 
@@ -105,6 +112,7 @@ class Diffusion(AbstractPath):
     """
 
     steps: int = eqx.field(static=True)
+    until: float = eqx.field(static=True)
     churn: float = eqx.field(static=True)
     front: float = eqx.field(static=True)
     field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
@@ -116,6 +124,7 @@ class Diffusion(AbstractPath):
         self,
         *,
         steps: int = 24,
+        until: float = 1.0,
         churn: float = 0.0,
         front: float = math.inf,
         field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
@@ -125,6 +134,8 @@ class Diffusion(AbstractPath):
     ):
         if steps < 1:
             raise ValueError(f"`steps` is {steps}; expected a positive integer.")
+        if not 0 < until <= 1:
+            raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
         if churn < 0:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         if not front > 0:
@@ -145,12 +156,13 @@ class Diffusion(AbstractPath):
             )
         if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
             field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
-        self.steps, self.churn, self.front, self.field = steps, churn, float(front), field
+        self.steps, self.until, self.churn, self.front, self.field = steps, float(until), churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """Noise times `s = -log sigma`, `(steps + 1,)`; with a front equally spaced, so that it travels evenly."""
-        levels = (schedule if self.schedule is None else self.schedule).levels(self.steps)
+        schedule = schedule if self.schedule is None else self.schedule
+        levels = schedule.level(jnp.linspace(0.0, self.until, self.steps + 1))
         return levels if math.isinf(self.front) else jnp.linspace(levels[0], levels[-1], self.steps + 1)
 
     def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
@@ -188,13 +200,14 @@ class Diffusion(AbstractPath):
         *,
         key: Key,
     ) -> Trajectory:
-        """One `solve`, through exactly these levels or as the controller says."""
+        """One `solve`, through exactly these levels or as the controller says; then the draw, where there is one."""
         steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
         # the whole clock, of which this may be a piece; with a front its steps are equal
         pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
         start = clock[0] - numbers[0] * pace
-        return solve(
-            self._field(energy, page, start, start + self.steps * pace),
+        end = start + self.steps * pace
+        path = solve(
+            self._field(energy, page, start, end),
             state,
             t0=clock[0],
             t1=clock[-1],
@@ -204,11 +217,34 @@ class Diffusion(AbstractPath):
             key=key,
             **steps,
         )
+        if self.until == 1:
+            return path
+        there = (numbers[-1] == self.steps) & (path.result == diffrax.RESULTS.successful)
+        return self._drawn(energy, page, path, (start, end), there, reading, key=jax.random.fold_in(key, self.steps))
+
+    def _drawn(self, energy, page, path, span, there, reading, *, key):
+        """The path with the text drawn at its end, where it has got `there`."""
+        time, state = path.times[-1], path.final
+        field = self._field(energy, page, *span)
+        b = field.evidence(time, state).field(energy.vocabulary.codes)
+        ids, _ = page.draw(energy, field.hidden(time, state), b, key=key)
+        page = page.written(ids, jnp.ones(page.length, bool))
+        field = self._field(energy, page, *span)
+        drawn = reading(field.evidence(time, state), field.hidden(time, state), page)
+        put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
+        return eqx.tree_at(
+            lambda path: (path.probes["moment"], path.force_evaluations),
+            path,
+            (
+                jax.tree.map(put, path.probes["moment"], drawn),
+                path.force_evaluations + jnp.where(there, field.force_evaluations, 0),
+            ),
+        )
 
     @property
     def ending(self) -> str:
-        """The noise is gone."""
-        return "reached the end of the time interval"
+        """The noise is gone, or what it leaves open is drawn."""
+        return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
 
     def _field(self, energy, page, start, end):
         flow = self.field(energy, page)

@@ -11,14 +11,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
-from ._page import Page, allowed
+from ._page import Page
 from ._path import AbstractPath, Reading
 from ._relax import relax
 from ._schedule import AbstractSchedule
 from ._solve import Trajectory
 
-
-RULED_OUT = -1e30
 
 Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"]]
 """What comes first: `(key, log_p (L, V), ids (L,))` to `(L,)`, the highest first. `log_p` are the tokens' log
@@ -197,7 +195,7 @@ class Unmasking(AbstractPath):
     ) -> Draft:
         """Round `number` of 1 to `rounds`: draw, keep as many as are due, relax."""
         k1, k2 = jax.random.split(key)
-        drawn, log_p = self.draw(energy, page, draft, key=k1)
+        drawn, log_p = self._draw(energy, page, draft, key=k1)
         open = ~draft.known
         before = jnp.sum(page.given.known)
         due = before + (page.length - before) * number // self.rounds - jnp.sum(draft.known)
@@ -208,49 +206,29 @@ class Unmasking(AbstractPath):
         """Forget, relax, draw again, relax."""
         k1, k2 = jax.random.split(key)
         written = draft.known & ~page.given.known
-        b = _written(page, draft).field(energy.vocabulary.codes)
+        b = page.written(draft.ids, draft.known).field(energy.vocabulary.codes)
         # what the others say about each token: its own evidence left out
         log_q = jax.nn.log_softmax(energy.logits(draft.y, b) - b, axis=-1)
         due = jnp.maximum(1, jnp.round(self.forget * jnp.sum(written)).astype(int))
         gone = _first(due, jnp.where(written, self.forgetting(k1, log_q, draft.ids), -jnp.inf)) & written
         draft = self._settled(energy, page, draft._replace(known=draft.known & ~gone))
-        drawn, _ = self.draw(energy, page, draft, key=k2)
+        drawn, _ = self._draw(energy, page, draft, key=k2)
         ids = jnp.where(gone, drawn, draft.ids)
         return self._settled(energy, page, draft._replace(ids=ids, known=draft.known | gone))
 
-    def draw(
-        self, energy: AbstractFreeEnergy, page: Page, draft: Draft, *, key: Key
-    ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
-        """A token for every place, and the log probabilities `(L, V)` of them all."""
-        b = _written(page, draft).field(energy.vocabulary.codes)
-        logits = energy.logits(draft.y, b)
-        # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
-        tilt = jnp.zeros_like(b) if self.temperature in (0, 1) else (1.0 / self.temperature - 1.0) * (logits - b)
-        tilt = jnp.where(allowed(b), tilt, RULED_OUT)
-        scores = jax.nn.log_softmax(logits + tilt, axis=-1)
-        language = page.language
-        if self.temperature == 0:
-            drawn = jnp.argmax(scores, axis=-1) if language is None else language.best(scores)
-        elif language is None:
-            drawn = energy.sample(draft.y, b, tilt=tilt, key=key)
-        else:
-            drawn = language.sample(scores, key=key)
-        return drawn.astype(draft.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
+    def _draw(self, energy, page, draft, *, key):
+        page = page.written(draft.ids, draft.known)
+        b = page.field(energy.vocabulary.codes)
+        return page.draw(energy, draft.y, b, temperature=self.temperature, key=key)
 
     def _read(self, page, draft, reading):
-        written = _written(page, draft)
+        written = page.written(draft.ids, draft.known)
         return reading(written, draft.y, written)
 
     def _settled(self, energy, page, draft):
-        b = _written(page, draft).field(energy.vocabulary.codes)
+        b = page.written(draft.ids, draft.known).field(energy.vocabulary.codes)
         y = relax(energy, draft.y.astype(b.dtype), b, steps=self.steps, step=self.step)
         return draft._replace(y=y)
-
-
-def _written(page: Page, draft: Draft) -> Page:
-    """The page with what has been written since among the given."""
-    given = eqx.tree_at(lambda given: (given.ids, given.known), page.given, (draft.ids, draft.known))
-    return eqx.tree_at(lambda page: page.given, page, given)
 
 
 def _first(count: Int[Array, ""], scores: Float[Array, " L"]) -> Bool[Array, " L"]:
