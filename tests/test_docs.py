@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 
+pytestmark = pytest.mark.example
+
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(?P<indent> *)```python\b[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 OWNERS = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

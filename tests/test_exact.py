@@ -45,6 +45,17 @@ def test_it_is_bayes_over_the_items(name, exact):
     assert np.all(np.isfinite(exact.logits(y, b)))
 
 
+def test_many_items_are_looked_up_and_few_multiplied(exact, monkeypatch, getkey):
+    """To the same numbers, where something is ruled out for certain too."""
+    b = (3.0 * jax.random.normal(getkey(), (4, 5))).at[0, 3].set(-jnp.inf)
+    mask = jnp.array([True, True, False, True])
+    read = lambda: (exact.logits(exact.neutral(4), b), exact.log_shares(b, mask), jax.grad(lambda b: exact.log_shares(b)[0])(b))
+    few = read()
+    monkeypatch.setattr("energy_dllm.energy._empirical.DENSE", 0)
+    for one, other in zip(few, read(), strict=True):
+        assert np.allclose(np.exp(one), np.exp(other), atol=1e-12)
+
+
 def test_masks_leave_the_items_that_agree(exact):
     """Identity 16, absorbing noise: the posterior is the prior over what agrees with the visible tokens."""
     seen = ed.flow.Given(jnp.array([0, 0, 2, 0]), jnp.array([True, False, True, False]))

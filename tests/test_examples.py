@@ -11,6 +11,8 @@ import pytest
 import energy_dllm as ed
 
 
+pytestmark = pytest.mark.example
+
 FOLDER = Path(__file__).parent.parent / "examples"
 ngspice = pytest.mark.skipif(
     shutil.which(os.environ.get("ENERGY_DLLM_NGSPICE") or "ngspice") is None,

@@ -12,6 +12,12 @@ from ._landscape import AbstractFreeEnergy
 from ._states import Patterns, stored
 
 
+# One number for each token that each place of each item might have, up to so many: 1 MB in single precision.
+DENSE = 2**18
+# In place of minus infinity, which times 0 is no number.
+NEVER = -1e30
+
+
 class Codes(eqx.Module):
     """Token codes without neurons: `e (V, C)`, the vectors the noise acts on."""
 
@@ -147,8 +153,10 @@ class Empirical(AbstractFreeEnergy):
         """`log p_iw`, `p_iw = sum_mu p(mu | b) [w_mu_i = w]`; finite, the smallest number there is for a token in no
         item."""
         shares = jnp.exp(self.log_shares(b))
-        place = jnp.arange(b.shape[0])
-        p = jnp.zeros_like(b).at[place, self.items].add(shares[:, None])
+        if self._few:
+            p = einsum(shares, self._one_hot(b.dtype), "m, m l v -> l v")
+        else:
+            p = jnp.zeros_like(b).at[jnp.arange(b.shape[0]), self.items].add(shares[:, None])
         return jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
 
     def sample(
@@ -164,15 +172,38 @@ class Empirical(AbstractFreeEnergy):
         normaliser = 0.5 * x.size * jnp.log(2 * jnp.pi * jnp.asarray(sigma) ** 2)
         return jax.nn.logsumexp(self._scores(-squared / (2 * jnp.asarray(sigma) ** 2))) - normaliser
 
+    @property
+    def _few(self):
+        """Whether all items fit a dense matrix, whose products are many times faster than looking tokens up."""
+        return self.items.size * self.size <= DENSE
+
+    def _one_hot(self, dtype):
+        return jax.nn.one_hot(self.items, self.size, dtype=dtype)
+
     def _scores(self, b, mask=None):
-        each = self._each(b)
-        return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)
+        if not self._few:
+            each = self._each(b)
+            return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)
+        self._check(b)
+        seen = jnp.maximum(b, NEVER) if mask is None else jnp.where(mask[:, None], jnp.maximum(b, NEVER), 0.0)
+        return self.log_weights + einsum(self._one_hot(b.dtype), seen, "m l v, l v -> m")
 
     def _each(self, b):
         """What the evidence says of every token of every item, `(M, L)`."""
+        self._check(b)
+        return b[jnp.arange(b.shape[0]), self.items]
+
+    def _check(self, b):
         if b.shape != (self.items.shape[1], self.size):
             raise ValueError(
                 f"`b` has shape {b.shape}; expected {(self.items.shape[1], self.size)}: evidence for as many tokens as "
                 "an item has, over the same vocabulary."
             )
-        return b[jnp.arange(b.shape[0]), self.items]
+
+    @property
+    def _few(self):
+        """Whether the items fit a dense matrix, whose products are many times faster than looking tokens up."""
+        return self.items.size * self.size <= DENSE
+
+    def _one_hot(self, dtype):
+        return jax.nn.one_hot(self.items, self.size, dtype=dtype)
