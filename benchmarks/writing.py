@@ -1,6 +1,7 @@
 """Everything `generate`, `infill` and `repair` can be asked for, measured: one table a command.
 
     python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors
     python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
     python benchmarks/writing.py repair shakespeare PLAYS
@@ -105,11 +106,8 @@ def budget(bench: Bench) -> None:
             f"noise {total}, joint",
             bench.write(ed.flow.Diffusion(steps=total, field=joint)),
         )
-        for file in bench.options.twins:
-            twin = ed.load(file)
-            if isinstance(twin, ed.learn.MaskedDiffusion):
-                texts = _unmasked(twin, bench.model, length, total, bench.options.samples, bench.options.seed)
-                keep("masked twin", f"masked twin, {total} rounds", total, texts, "")
+        for texts in _of_twins(bench, total):
+            keep("masked twin", f"masked twin, {total} rounds", total, texts, "")
     # what more computing buys
     total = bench.options.evaluations[-2]
     inner = max(1, min(8, round(total**0.5)))
@@ -134,6 +132,22 @@ def budget(bench: Bench) -> None:
             show(f"best of n, {name}", f"best of {n}, {name}", made, [made.texts[i] for i in best], forces)
     if bench.options.figure is not None:
         _frontier(curves, real, bench.options.figure)
+
+
+def frontier(bench: Bench) -> None:
+    """The rows of the masked twins alone, beside those of `budget`: same judge, as many passages."""
+    bench.head("path", "evaluations of the twin", "judged bits/char", "+-", "entropy, bits")
+    for total in bench.options.evaluations:
+        for texts in _of_twins(bench, total):
+            bench.row(f"masked twin, {total} rounds", total, *bench.judged(texts))
+
+
+def _of_twins(bench: Bench, rounds: int):
+    """Passages of every masked twin, in so many rounds."""
+    options = bench.options
+    for twin in map(ed.load, options.twins):
+        if isinstance(twin, ed.learn.MaskedDiffusion):
+            yield _unmasked(twin, bench.model, options.length, rounds, options.samples, options.seed)
 
 
 def _unmasked(twin, model, length, rounds, samples, seed):
@@ -470,7 +484,7 @@ def twins(bench: Bench) -> None:
         bench.row(kind.__name__, sum(leaf.size for leaf in jax.tree.leaves(twin)), steps, seconds, *bits)
 
 
-TABLES = {"budget": budget, "solvers": solvers, "infill": infill, "repair": repair}
+TABLES = {"budget": budget, "frontier": frontier, "solvers": solvers, "infill": infill, "repair": repair}
 TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock, "twins": twins}
 
 

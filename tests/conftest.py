@@ -1,5 +1,6 @@
 """Float64, one thread a process, shapes checked at run time, seeds that can be read off a failure."""
 
+import gc
 import itertools
 import os
 import time
@@ -46,6 +47,13 @@ def pytest_configure(config: pytest.Config):
     jax.config.update("jax_compilation_cache_dir", str(kept))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_finish(session: pytest.Session):
+    """What is loaded stays: nobody looks through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 class GetKey:
