@@ -1,7 +1,7 @@
 """Everything `generate`, `infill` and `repair` can be asked for, measured: one table a command.
 
     python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
-    python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors
+    python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors --table-of-budget FILE
     python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
     python benchmarks/writing.py repair shakespeare PLAYS
@@ -68,21 +68,14 @@ class Bench:
 
 def budget(bench: Bench) -> None:
     """Judged bits and entropy against force evaluations, both paths; orders, corrections and best of n beside them."""
-    bench.head("path", "force evaluations", "judged bits/char", "+-", "entropy, bits", "F of the text, nats/char")
-    real = bench.judged(bench.windows)
-    bench.row("real text", "", *real, "")
+    bench.head("way", "path", "force evaluations", "judged bits/char", "+-", "entropy, bits", "F, nats/char")
+    bench.row("real text", "", "", *bench.judged(bench.windows), "")
     step, length = bench.model.step, bench.options.length
-    curves: dict[str, list[tuple[int, float, float, float]]] = {}
-
-    def keep(curve, name, forces, texts, price):
-        judged = bench.judged(texts)
-        bench.row(name, forces, *judged, price)
-        curves.setdefault(curve, []).append((forces, *judged))
 
     def show(curve, name, made, texts=None, forces=None):
         price = float((made.free_energy[:, -1] - made.free_energy[:, 0]).mean() / length)
         forces = int(made.force_evaluations[0]) if forces is None else forces
-        keep(curve, name, forces, made.texts if texts is None else texts, price)
+        bench.row(curve, name, forces, *bench.judged(made.texts if texts is None else texts), price)
 
     unmask = functools.partial(ed.flow.Unmasking, step=step)
     for total in bench.options.evaluations:
@@ -106,8 +99,6 @@ def budget(bench: Bench) -> None:
             f"noise {total}, joint",
             bench.write(ed.flow.Diffusion(steps=total, field=joint)),
         )
-        for texts in _of_twins(bench, total):
-            keep("masked twin", f"masked twin, {total} rounds", total, texts, "")
     # what more computing buys
     total = bench.options.evaluations[-2]
     inner = max(1, min(8, round(total**0.5)))
@@ -130,24 +121,23 @@ def budget(bench: Bench) -> None:
             best = groups[np.arange(len(groups)), score[groups].argmin(-1)]
             forces = n * int(made.force_evaluations[0])
             show(f"best of n, {name}", f"best of {n}, {name}", made, [made.texts[i] for i in best], forces)
-    if bench.options.figure is not None:
-        _frontier(curves, real, bench.options.figure)
 
 
 def frontier(bench: Bench) -> None:
-    """The rows of the masked twins alone, beside those of `budget`: same judge, as many passages."""
-    bench.head("path", "evaluations of the twin", "judged bits/char", "+-", "entropy, bits")
-    for total in bench.options.evaluations:
-        for texts in _of_twins(bench, total):
-            bench.row(f"masked twin, {total} rounds", total, *bench.judged(texts))
-
-
-def _of_twins(bench: Bench, rounds: int):
-    """Passages of every masked twin, in so many rounds."""
-    options = bench.options
-    for twin in map(ed.load, options.twins):
-        if isinstance(twin, ed.learn.MaskedDiffusion):
-            yield _unmasked(twin, bench.model, options.length, rounds, options.samples, options.seed)
+    """The masked twin's passages at the same budgets, and a picture of them with the table that `budget` printed."""
+    options, twin = bench.options, ed.load(bench.options.twins[0])
+    bench.head("way", "path", "evaluations of the twin", "judged bits/char", "+-", "entropy, bits", "")
+    curves = {}
+    for line in options.table_of_budget.read_text().splitlines()[2:]:
+        way, _, *numbers, _ = (cell.strip() for cell in line.split("|")[1:-1])
+        curves.setdefault(way, []).append([float(number or 0) for number in numbers])
+    for rounds in options.evaluations:
+        texts = _unmasked(twin, bench.model, options.length, rounds, options.samples, options.seed)
+        judged = bench.judged(texts)
+        bench.row("masked twin", f"{rounds} rounds", rounds, *judged, "")
+        curves.setdefault("masked twin", []).append([rounds, *judged])
+    (real,) = curves.pop("real text")
+    _draw(curves, real[1:], options.figure)
 
 
 def _unmasked(twin, model, length, rounds, samples, seed):
@@ -172,7 +162,7 @@ def _unmasked(twin, model, length, rounds, samples, seed):
     return [model.decode(row) for row in np.asarray(jax.lax.map(lambda key: write(twin, key), keys))]
 
 
-def _frontier(curves, real, file: Path) -> None:
+def _draw(curves, real, file: Path) -> None:
     """Judged bits against force evaluations and against entropy, a line for every way to spend them."""
     import matplotlib.pyplot as plt
 
@@ -187,8 +177,8 @@ def _frontier(curves, real, file: Path) -> None:
     right.plot(real[2], real[0], "*", color="k", markersize=13)
     right.annotate("real text", (real[2], real[0]), (8, -4), textcoords="offset points", fontsize=8)
     # what is still noise is off the page
-    left.set(xscale="log", xlabel="force evaluations", ylabel="judged bits a character", ylim=(real[0] - 0.5, 6.0))
-    right.set(xlabel="entropy of the symbols, bits", xlim=(real[2] - 1.4, real[2] + 0.4))
+    left.set(xscale="log", xlabel="force evaluations", ylabel="judged bits a character", ylim=(real[0] - 0.4, 6.6))
+    right.set(xlabel="entropy of the symbols, bits", xlim=(real[2] - 0.3, real[2] + 0.2))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
@@ -504,8 +494,9 @@ def main() -> None:
     parser.add_argument("--relaxation", type=int, default=4, help="steps of the neurons in each of `solvers`")
     parser.add_argument("--until", type=float, default=0.3, help="where `budget` stops and draws")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
-    parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `budget`")
-    parser.add_argument("--figure", type=Path, help="where the picture of `budget` goes")
+    parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `frontier`")
+    parser.add_argument("--table-of-budget", type=Path, help="what `budget` printed, for `frontier`")
+    parser.add_argument("--figure", type=Path, default=Path("budget.png"), help="where the picture of `frontier` goes")
     parser.add_argument("--steps", type=int, default=5000, help="batches that `twins` trains")
     parser.add_argument("--out", type=Path, default=Path("runs/twins_of_plays"), help="where `twins` saves them")
     parser.add_argument("--word", default="love")

@@ -172,14 +172,6 @@ class Empirical(AbstractFreeEnergy):
         normaliser = 0.5 * x.size * jnp.log(2 * jnp.pi * jnp.asarray(sigma) ** 2)
         return jax.nn.logsumexp(self._scores(-squared / (2 * jnp.asarray(sigma) ** 2))) - normaliser
 
-    @property
-    def _few(self):
-        """Whether all items fit a dense matrix, whose products are many times faster than looking tokens up."""
-        return self.items.size * self.size <= DENSE
-
-    def _one_hot(self, dtype):
-        return jax.nn.one_hot(self.items, self.size, dtype=dtype)
-
     def _scores(self, b, mask=None):
         if not self._few:
             each = self._each(b)
