@@ -412,9 +412,16 @@ FAULTS = (
         "tests/test_constraints.py -k any_order",
     ),
     (
+        "5: what noise leaves open is drawn (the likeliest is taken)",
+        "flow/_path.py",
+        "ids, _ = page.draw(energy, field.hidden(time, state), b, key=key)",
+        "ids, _ = page.draw(energy, field.hidden(time, state), b, temperature=0, key=key)",
+        "tests/test_exact.py -k left_open",
+    ),
+    (
         "9: what is drawn is accepted (the automaton is not asked)",
-        "flow/_unmask.py",
-        "drawn = language.sample(scores, key=key)",
+        "flow/_page.py",
+        "drawn = self.language.sample(scores, key=key)",
         "drawn = jax.random.categorical(key, scores, axis=-1)",
         "tests/test_constraints.py -k every_sample",
     ),
