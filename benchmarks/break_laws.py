@@ -416,7 +416,7 @@ FAULTS = (
         "flow/_path.py",
         "ids, _ = page.draw(energy, field.hidden(time, state), b, key=key)",
         "ids, _ = page.draw(energy, field.hidden(time, state), b, temperature=0, key=key)",
-        "tests/test_exact.py -k left_open",
+        "tests/test_exact.py -k leaves_open",
     ),
     (
         "9: what is drawn is accepted (the automaton is not asked)",

@@ -9,13 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
+from ._language import NEVER
 from ._states import Patterns, stored
 
 
 # One number for each token that each place of each item might have, up to so many: 1 MB in single precision.
 DENSE = 2**18
-# In place of minus infinity, which times 0 is no number.
-NEVER = -1e30
 
 
 class Codes(eqx.Module):
@@ -177,7 +176,8 @@ class Empirical(AbstractFreeEnergy):
             each = self._each(b)
             return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)
         self._check(b)
-        seen = jnp.maximum(b, NEVER) if mask is None else jnp.where(mask[:, None], jnp.maximum(b, NEVER), 0.0)
+        seen = jnp.maximum(b, NEVER)  # minus infinity, times 0, is no number
+        seen = seen if mask is None else jnp.where(mask[:, None], seen, 0.0)
         return self.log_weights + einsum(self._one_hot(b.dtype), seen, "m l v, l v -> m")
 
     def _each(self, b):
