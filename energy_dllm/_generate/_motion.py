@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
 from .._model import EnergyDLLM
-from .._types import Scalar
 from ..energy import AbstractFreeEnergy, Language
 from ..flow import AbstractEvidence, AbstractPath, Page, Trajectory, Unmasking, allowed
 
@@ -97,14 +96,14 @@ def follow(
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
     where = jnp.asarray(ids), jnp.asarray(starts)
-    state, first, forces = _begin(path, energy, page, *where, clock[0], keys[:, 0])
+    state = _begin(path, energy, page, *where, clock[0], keys[:, 0])
     parts: list[Trajectory] = []
 
     def gather() -> Moments:
-        read = jax.tree.map(
-            lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1),
-            *[first, *(part.probes["moment"] for part in parts)],
-        )
+        records = [jax.tree.map(np.asarray, part.probes["moment"]) for part in parts]
+        # every piece begins with what the one before ended with
+        later = [jax.tree.map(lambda leaf: leaf[:, 1:], record) for record in records[1:]]
+        read = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), records[0], *later)
         read = _reached(read)
         there = marks[: read["ids"].shape[1]]
         results = jax.tree.map(np.asarray, parts[-1])
@@ -115,7 +114,7 @@ def follow(
             clock=np.asarray(clock)[there],
             sigma=sigma[there],
             read=read,
-            forces=np.asarray(forces) + np.sum([part.force_evaluations for part in parts], axis=0),
+            forces=np.sum([part.force_evaluations for part in parts], axis=0),
             accepted=np.sum([part.accepted for part in parts], axis=0),
             rejected=np.sum([part.rejected for part in parts], axis=0),
             reasons=tuple(path.ending if reason == ENDED else reason for reason in reasons),
@@ -144,22 +143,15 @@ def _reached(read: dict[str, Any]) -> dict[str, Any]:
 
 
 @eqx.filter_jit
-def _begin(
-    path: AbstractPath, energy: AbstractFreeEnergy, page: Page, ids: Array, starts: Array, time: Scalar, keys: Array
-) -> PyTree[Array]:
-    """For every key the state at the beginning, how it reads, and what it took."""
-
-    def one(ids, start, key):
-        here = page.at(ids, start)
-        state, moment, forces = path.begin(energy, here, time, functools.partial(read, energy), key=key)
-        return state, jax.tree.map(lambda leaf: leaf[None], moment), forces
-
+def _begin(path, energy, page, ids, starts, time, keys) -> PyTree[Array]:
+    """The state at the beginning for every key."""
+    one = lambda ids, start, key: path.begin(energy, page.at(ids, start), time, key=key)
     return jax.vmap(one)(ids, starts, keys)
 
 
 @eqx.filter_jit
 def _move(path, energy, page, ids, starts, states, clock, numbers, inner, keys) -> Trajectory:
-    """From one time to another, recording in between; one motion for every key."""
+    """From one time to another, recording at both and in between; one motion for every key."""
 
     def one(ids, start, state, key):
         here = page.at(ids, start)

@@ -48,10 +48,8 @@ class AbstractPath(eqx.Module):
         """The noise level of the noisiest of `length` tokens at each; infinite while a token is not known at all."""
 
     @abc.abstractmethod
-    def begin(
-        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
-    ) -> tuple[PyTree[Array], PyTree[Array], Int[Array, ""]]:
-        """The state at the beginning, how it reads, and the force evaluations it took."""
+    def begin(self, energy: AbstractFreeEnergy, page: Page, time: Scalar, *, key: Key) -> PyTree[Array]:
+        """The state at the beginning."""
 
     @abc.abstractmethod
     def move(
@@ -66,8 +64,9 @@ class AbstractPath(eqx.Module):
         *,
         key: Key,
     ) -> Trajectory:
-        """From `clock[0]` to `clock[-1]`, the steps `numbers` of the whole, read at the `marks` among them and at the
-        end: probe `moment` of the trajectory."""
+        """From `clock[0]` to `clock[-1]`, the moments `numbers` of the whole, read at the first, at the `marks` among
+        them and at the last: probe `moment` of the trajectory. Number 0 is the beginning; what comes later may be
+        moved piece by piece, each from where the one before ended."""
 
     @property
     @abc.abstractmethod
@@ -173,20 +172,12 @@ class Diffusion(AbstractPath):
         u = jnp.clip(u, 0.0, 1.0)
         return jnp.exp(-(clock[0] + (clock[-1] - clock[0]) * u**2 * (3 - 2 * u)))
 
-    def begin(
-        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
-    ) -> tuple[PyTree[Array], PyTree[Array], Int[Array, ""]]:
-        """Full noise around the mean code, and how it reads."""
-        # whatever the end: no token has set off
-        field = self._field(energy, page, time, time + 1.0)
+    def begin(self, energy: AbstractFreeEnergy, page: Page, time: Scalar, *, key: Key) -> PyTree[Array]:
+        """Full noise around the mean code."""
         y = energy.neutral(page.length)
         mean = energy.denoised(y, page.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        flow = field
-        while isinstance(flow, (ReverseDiffusion, Front)):
-            flow = flow.flow
-        state = (x, y) if isinstance(flow, JointFlow) else x
-        return state, reading(field.evidence(time, state), field.hidden(time, state), page), jnp.zeros((), int)
+        return (x, y) if self._joint(energy, page) else x
 
     def move(
         self,
@@ -212,7 +203,7 @@ class Diffusion(AbstractPath):
             t0=clock[0],
             t1=clock[-1],
             solver=DDIM() if self.solver is None and self.controller is None and not self.churn else self.solver,
-            times=clock[jnp.asarray(marks)] if marks else None,
+            times=clock[jnp.asarray((0, *marks))],
             probes={"moment": lambda time, x, field: reading(field.evidence(time, x), field.hidden(time, x), page)},
             key=key,
             **steps,
@@ -232,12 +223,14 @@ class Diffusion(AbstractPath):
         field = self._field(energy, page, *span)
         drawn = reading(field.evidence(time, state), field.hidden(time, state), page)
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
+        # a joint flow has its neurons at hand, the others let them settle once more
+        more = 0 if self._joint(energy, page) else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,
             (
                 jax.tree.map(put, path.probes["moment"], drawn),
-                path.force_evaluations + jnp.where(there, field.force_evaluations, 0),
+                path.force_evaluations + jnp.where(there, more, 0),
             ),
         )
 
@@ -245,6 +238,9 @@ class Diffusion(AbstractPath):
     def ending(self) -> str:
         """The noise is gone, or what it leaves open is drawn."""
         return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
+
+    def _joint(self, energy, page):
+        return isinstance(self.field(energy, page), JointFlow)
 
     def _field(self, energy, page, start, end):
         flow = self.field(energy, page)

@@ -191,24 +191,35 @@ def solve(
             raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")
         if levels.ndim != 1 or levels.shape[0] < 2:
             raise ValueError(f"`levels` has shape {levels.shape}; expected (steps + 1,), from `t0` to `t1`.")
-        astray = jnp.any(jnp.diff(levels) <= 0) | (levels[0] != t0) | (levels[-1] != t1)
-        controller = diffrax.StepTo(
-            eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
-        )
         max_steps = max(max_steps, levels.shape[0] - 1)
-    if controller is None:
+    if controller is None and levels is None:
         adaptive = step is None and not stochastic
         controller = diffrax.PIDController(rtol=1e-3, atol=1e-4) if adaptive else diffrax.ConstantStepSize()
     if isinstance(controller, diffrax.ConstantStepSize) and step is None:
         raise ValueError("`step` is missing; a constant step size needs one (or pass a `controller`).")
     if solver is None:
         solver = diffrax.Euler() if stochastic or levels is not None else diffrax.Tsit5()
+    if stochastic and key is None:
+        raise ValueError("`key` is missing; a field with noise needs a random key.")
+    # numbers as arrays, so that another value of theirs is no other program
+    t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
+    step = None if step is None else jnp.asarray(step)
+    times = None if times is None else jnp.asarray(times)
+    probes = {} if probes is None else dict(probes)
+    return _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps)
+
+
+# Compiled once for every shape, by itself too where it is not part of something larger.
+@eqx.filter_jit
+def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps):
+    if levels is not None:
+        astray = jnp.any(jnp.diff(levels) <= 0) | (levels[0] != t0) | (levels[-1] != t1)
+        levels = eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
+        controller = diffrax.StepTo(levels)
 
     drift = diffrax.ODETerm(lambda t, y, args: field(jnp.asarray(t), y))
     terms, adjoint = drift, diffrax.RecursiveCheckpointAdjoint()
-    if stochastic:
-        if key is None:
-            raise ValueError("`key` is missing; a field with noise needs a random key.")
+    if isinstance(field, AbstractStochasticField):
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
         if levels is None:
             brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
@@ -223,10 +234,9 @@ def solve(
     record = lambda t, y, args: (t, y)
     subs = [diffrax.SubSaveAt(t1=True, fn=record)]
     if times is not None:
+        backwards = jnp.any(jnp.diff(times) <= 0)
         times = eqx.error_if(
-            jnp.asarray(times),
-            jnp.any(jnp.diff(jnp.asarray(times)) <= 0),
-            "`times` must increase: noise time and relaxation time both run forwards.",
+            times, backwards, "`times` must increase: noise time and relaxation time both run forwards."
         )
         subs.append(diffrax.SubSaveAt(ts=times, fn=record))
     if clock:
@@ -257,7 +267,7 @@ def solve(
     return Trajectory(
         times=saved[0],
         states=saved[1],
-        probes=_read({} if probes is None else dict(probes), saved, field),
+        probes=_read(probes, saved, field),
         force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],

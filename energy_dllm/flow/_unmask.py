@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
@@ -139,14 +139,10 @@ class Unmasking(AbstractPath):
         """Nothing is left to write."""
         return "every token is written"
 
-    def begin(
-        self, energy: AbstractFreeEnergy, page: Page, time: Scalar, reading: Reading, *, key: Key
-    ) -> tuple[Draft, PyTree[Array], Int[Array, ""]]:
-        """The page as given, the neurons at rest under it."""
-        given = page.given
-        draft = Draft(given.ids, given.known, energy.neutral(page.length))
-        draft = self._settled(energy, page, draft)
-        return draft, self._read(page, draft, reading), jnp.asarray(self.steps)
+    def begin(self, energy: AbstractFreeEnergy, page: Page, time: Scalar, *, key: Key) -> Draft:
+        """The page as given, the neurons neutral; moment 0 lets them relax under it."""
+        y = energy.neutral(page.length).astype(energy.vocabulary.codes.dtype)
+        return Draft(page.given.ids, page.given.known, y)
 
     def move(
         self,
@@ -160,30 +156,24 @@ class Unmasking(AbstractPath):
         *,
         key: Key,
     ) -> Trajectory:
-        """The rounds `numbers[1:]`, each a draw and a relaxation; a correction is two relaxations."""
+        """The rounds `numbers`, each a draw and a relaxation; a correction is two relaxations."""
 
         def one(draft, number):
-            k = jax.random.fold_in(key, number)
-            if self.corrections:
-                draft = jax.lax.cond(
-                    number > self.rounds,
-                    lambda draft: self.correct(energy, page, draft, key=k),
-                    lambda draft: self.write(energy, page, draft, number, key=k),
-                    draft,
-                )
-            else:
-                draft = self.write(energy, page, draft, number, key=k)
+            write = lambda draft: self.write(energy, page, draft, number, key=jax.random.fold_in(key, number))
+            draft = jax.lax.cond(fresh(number), write, lambda draft: draft, draft)
             return draft, (draft, self._read(page, draft, reading))
 
-        _, (drafts, moments) = jax.lax.scan(one, state, numbers[1:])
-        kept = jnp.asarray([*marks, clock.shape[0] - 1]) - 1
-        extra = jnp.sum(numbers[1:] > self.rounds)
+        # what a piece begins with was made by the piece before; nothing is before number 0
+        fresh = lambda number: (number > numbers[0]) | (number == 0)
+        _, (drafts, moments) = jax.lax.scan(one, state, numbers)
+        kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
+        relaxations = jnp.where(fresh(numbers), jnp.where(numbers > self.rounds, 2, 1), 0)
         none = jnp.zeros((), int)
         return Trajectory(
-            times=clock[1:][kept],
+            times=clock[kept],
             states=jax.tree.map(lambda leaf: leaf[kept], drafts),
             probes={"moment": jax.tree.map(lambda leaf: leaf[kept], moments)},
-            force_evaluations=self.steps * (clock.shape[0] - 1 + extra),
+            force_evaluations=self.steps * jnp.sum(relaxations),
             accepted=none + clock.shape[0] - 1,
             rejected=none,
             clock=None,
@@ -193,28 +183,31 @@ class Unmasking(AbstractPath):
     def write(
         self, energy: AbstractFreeEnergy, page: Page, draft: Draft, number: Int[Array, ""] | int, *, key: Key
     ) -> Draft:
-        """Round `number` of 1 to `rounds`: draw, keep as many as are due, relax."""
+        """Round `number`: draw, keep as many as are due, relax. In round 0 none is due, after `rounds` all that were
+        forgotten just before."""
         k1, k2 = jax.random.split(key)
+        if self.corrections:
+            late = jnp.asarray(number) > self.rounds
+            forgotten = lambda draft: self.reopen(energy, page, draft, key=k1)
+            draft = jax.lax.cond(late, forgotten, lambda draft: draft, draft)
+            # a key that was used up is needed for nothing else
+            k1, k2 = jnp.where(late, k2, k1), jnp.where(late, k1, k2)
         drawn, log_p = self._draw(energy, page, draft, key=k1)
         open = ~draft.known
         before = jnp.sum(page.given.known)
-        due = before + (page.length - before) * number // self.rounds - jnp.sum(draft.known)
+        due = before + (page.length - before) * jnp.minimum(number, self.rounds) // self.rounds - jnp.sum(draft.known)
         new = _first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
         return self._settled(energy, page, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
 
-    def correct(self, energy: AbstractFreeEnergy, page: Page, draft: Draft, *, key: Key) -> Draft:
-        """Forget, relax, draw again, relax."""
-        k1, k2 = jax.random.split(key)
+    def reopen(self, energy: AbstractFreeEnergy, page: Page, draft: Draft, *, key: Key) -> Draft:
+        """The first half of a correction: forget, relax."""
         written = draft.known & ~page.given.known
         b = page.written(draft.ids, draft.known).field(energy.vocabulary.codes)
         # what the others say about each token: its own evidence left out
         log_q = jax.nn.log_softmax(energy.logits(draft.y, b) - b, axis=-1)
         due = jnp.maximum(1, jnp.round(self.forget * jnp.sum(written)).astype(int))
-        gone = _first(due, jnp.where(written, self.forgetting(k1, log_q, draft.ids), -jnp.inf)) & written
-        draft = self._settled(energy, page, draft._replace(known=draft.known & ~gone))
-        drawn, _ = self._draw(energy, page, draft, key=k2)
-        ids = jnp.where(gone, drawn, draft.ids)
-        return self._settled(energy, page, draft._replace(ids=ids, known=draft.known | gone))
+        gone = _first(due, jnp.where(written, self.forgetting(key, log_q, draft.ids), -jnp.inf)) & written
+        return self._settled(energy, page, draft._replace(known=draft.known & ~gone))
 
     def _draw(self, energy, page, draft, *, key):
         page = page.written(draft.ids, draft.known)
@@ -227,7 +220,7 @@ class Unmasking(AbstractPath):
 
     def _settled(self, energy, page, draft):
         b = page.written(draft.ids, draft.known).field(energy.vocabulary.codes)
-        y = relax(energy, draft.y.astype(b.dtype), b, steps=self.steps, step=self.step)
+        y = relax(energy, draft.y, b, steps=self.steps, step=self.step)
         return draft._replace(y=y)
 
 
