@@ -17,6 +17,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
@@ -66,6 +67,11 @@ class GetKey:
     def __call__(self) -> jax.Array:
         self.calls += 1
         return jax.random.fold_in(jax.random.key(self.seed), self.calls)
+
+    def normal(self, shape: tuple[int, ...]) -> jax.Array:
+        """Normal numbers, drawn without anything to compile."""
+        self.calls += 1
+        return jax.numpy.asarray(np.random.default_rng((self.seed, self.calls)).normal(size=shape))
 
     def __repr__(self) -> str:
         return f"getkey(seed={self.seed})"
