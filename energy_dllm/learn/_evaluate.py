@@ -120,7 +120,12 @@ def _true(log_posterior: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Ar
 @eqx.filter_jit
 def _each(function, model, rows, batch_size, *settings):
     """`function(model, *row, *settings)` of every row; compiled once for every shape, not for every model."""
-    return jax.lax.map(lambda row: function(model, *row, *settings), rows, batch_size=batch_size)
+    number = rows[0].shape[0]
+    batch = min(number, batch_size)
+    # filled up, so that no smaller batch is compiled as well
+    fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
+    every = jax.lax.map(lambda row: function(model, *row, *settings), jax.tree.map(fill, rows), batch_size=batch)
+    return jax.tree.map(lambda leaf: leaf[:number], every)
 
 
 def _missed(model, ids, known):
@@ -131,21 +136,32 @@ def _masked_mean(ce: Float[Array, "N L"], known: Bool[Array, "N L"]) -> Float[Ar
     return jnp.sum(jnp.where(known, 0.0, ce)) / jnp.sum(~known)
 
 
+def _marks(model):
+    """Numbers of steps, from a quarter of the default to thirty times as many."""
+    return sorted({max(1, round(f * model.steps)) for f in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7, 10, 20, 30)})
+
+
 def _relaxation_curve(model, text, known, batch_size):
     """CE of masked tokens at 0.25 .. 30 times the default relaxation, one trajectory: 10 times the training horizon."""
-    marks = sorted({max(1, round(f * model.steps)) for f in (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7, 10, 20, 30)})
-    ce = _each(_relaxed, model, (text, known), batch_size, jnp.diff(jnp.asarray([0, *marks])))
+    marks = _marks(model)
+    ce = _each(_relaxed, model, (text, known), batch_size, np.diff([0, *marks]), _exact(model, model.step))
     return [(mark * model.step, float(_masked_mean(ce[:, n], known))) for n, mark in enumerate(marks)]
 
 
-def _relaxed(model, ids, known, pieces):
+def _relaxed(model, ids, known, pieces, step):
+    """What is missed after every piece of so many steps, one after the other."""
     b = model.field(Given(ids, known))
 
     def advance(y, steps):
-        y = relax(model.energy, y, b, steps=steps, step=model.step)
+        y = relax(model.energy, y, b, steps=steps, step=step)
         return y, -_true(jax.nn.log_softmax(model.energy.logits(y, b), axis=-1), ids)
 
     return jax.lax.scan(advance, model.energy.neutral(ids.shape[0]), pieces)[1]
+
+
+def _exact(model, number):
+    """As an array of the model's precision: another number is no other program."""
+    return jnp.asarray(number, model.energy.vocabulary.codes.dtype)
 
 
 def _noise_curve(model, text, key, batch_size):
@@ -173,15 +189,9 @@ def _step_curve(model, text, known, batch_size):
     """CE of masked tokens at the default relaxation time, for steps ever smaller."""
     curve = []
     for finer in (1, 2, 4, 8):
-        step, steps = model.step / finer, model.steps * finer
-        # arrays: all four are one program
-        exact = jnp.asarray(step, model.energy.vocabulary.codes.dtype), jnp.asarray(steps)
-        ce = _each(_stepped, model, (text, known), batch_size, *exact)
-        curve.append((step, float(_masked_mean(ce, known))))
+        step = model.step / finer
+        # no steps in all pieces but the first: the program of the relaxation curve
+        pieces = np.array([model.steps * finer] + [0] * (len(_marks(model)) - 1))
+        ce = _each(_relaxed, model, (text, known), batch_size, pieces, _exact(model, step))
+        curve.append((step, float(_masked_mean(ce[:, 0], known))))
     return curve
-
-
-def _stepped(model, ids, known, step, steps):
-    b = model.field(Given(ids, known))
-    y = relax(model.energy, model.energy.neutral(ids.shape[0]), b, steps=steps, step=step)
-    return -_true(jax.nn.log_softmax(model.energy.logits(y, b), axis=-1), ids)
