@@ -23,27 +23,29 @@ SPREAD = circuit.Technology(conductance=0.1, capacity=0.1, offset=1e-3, base=2e-
 
 
 def softmax(getkey, **settings) -> circuit.Crossbar:
-    return circuit.Crossbar(jnp.sign(getkey.normal((M, N))), circuit.Competition((M,), beta=0.8), **settings)
+    return circuit.Crossbar(
+        jnp.sign(jax.random.normal(getkey(), (M, N))), circuit.Competition((M,), beta=0.8), **settings
+    )
 
 
 def several(getkey) -> circuit.Crossbar:
     """Two groups, thresholds, a bias, a neuron that is held."""
     return circuit.Crossbar(
-        getkey.normal((M, N)),
+        jax.random.normal(getkey(), (M, N)),
         circuit.Competition((2, 3), beta=0.6),
-        threshold=getkey.normal((M,)),
-        bias=0.3 * getkey.normal((N,)),
+        threshold=jax.random.normal(getkey(), (M,)),
+        bias=0.3 * jax.random.normal(getkey(), (N,)),
         clamped=jnp.arange(N) == 3,
     )
 
 
 def rectified(getkey) -> circuit.Crossbar:
     return circuit.Crossbar(
-        0.3 * getkey.normal((M, N)),
+        0.3 * jax.random.normal(getkey(), (M, N)),
         circuit.Rectification(),
         circuit.TanhPair(beta=1.2),
-        threshold=0.1 * getkey.normal((M,)),
-        bias=0.1 * getkey.normal((N,)),
+        threshold=0.1 * jax.random.normal(getkey(), (M,)),
+        bias=0.1 * jax.random.normal(getkey(), (N,)),
     )
 
 
@@ -52,13 +54,13 @@ KINDS = {"softmax": softmax, "several": several, "rectified": rectified}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nominal_chip_is_its_crossbar(kind, getkey):
-    crossbar, v = KINDS[kind](getkey), getkey.normal((N,))
+    crossbar, v = KINDS[kind](getkey), jax.random.normal(getkey(), (N,))
     chip = circuit.fabricate(crossbar, circuit.BIPOLAR)
-    assert np.allclose(chip(0.0, v), crossbar(0.0, v), rtol=1e-12, atol=1e-12)
-    assert not np.allclose(circuit.fabricate(crossbar, SPREAD, getkey())(0.0, v), crossbar(0.0, v), atol=1e-2)
+    assert jnp.allclose(chip(0.0, v), crossbar(0.0, v), rtol=1e-12, atol=1e-12)
+    assert not jnp.allclose(circuit.fabricate(crossbar, SPREAD, getkey())(0.0, v), crossbar(0.0, v), atol=1e-2)
     # every wire and neuron carries a conductance of 1/R in all
-    assert np.allclose(np.abs(chip.forward).sum(1) + np.abs(chip.threshold) + chip.pad, 1.0)
-    assert np.allclose(np.abs(chip.backward).sum(0) + np.abs(chip.bias) + chip.leak, 1.0)
+    assert jnp.allclose(jnp.abs(chip.forward).sum(1) + jnp.abs(chip.threshold) + chip.pad, 1.0)
+    assert jnp.allclose(jnp.abs(chip.backward).sum(0) + jnp.abs(chip.bias) + chip.leak, 1.0)
 
 
 def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
@@ -66,13 +68,13 @@ def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
         (ed.energy.Identity(), ed.energy.SoftmaxMemory(8, memories=5, beta=1.3, key=getkey())),
         (ed.energy.Tanh(beta=1.4), ed.energy.RectifiedMemory(8, memories=5, key=getkey())),
     ):
-        network = ed.energy.Network(neurons, {"memory": memory}, 0.3 * getkey.normal((8,)))
+        network = ed.energy.Network(neurons, {"memory": memory}, 0.3 * jax.random.normal(getkey(), (8,)))
         energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(3, 8, key=getkey()), kappa=2.0)
-        field, y = ed.flow.Relaxation(energy, ed.flow.Masked(2)), getkey.normal((2, 8))
+        field, y = ed.flow.Relaxation(energy, ed.flow.Masked(2)), jax.random.normal(getkey(), (2, 8))
         crossbar = circuit.Crossbar.of(field, length=2)
         both = eqx.filter_jit(lambda crossbar, field, y: (crossbar(0.0, y.reshape(-1)), field(0.0, y).reshape(-1)))
         one, other = both(crossbar, field, y)
-        assert np.allclose(one, other, rtol=1e-10, atol=1e-12)
+        assert jnp.allclose(one, other, rtol=1e-10, atol=1e-12)
     network = eqx.tree_at(lambda n: n.synapses, network, {})
     with pytest.raises(ValueError, match=r"synapses \[\]; expected one SoftmaxMemory or RectifiedMemory"):
         circuit.Crossbar.of(eqx.tree_at(lambda f: f.energy.network, field, network))
@@ -80,13 +82,13 @@ def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
 
 def test_attention_to_a_clamped_context_is_a_crossbar(getkey):
     attention = ed.energy.Attention(8, heads=2, head_dim=4, reach=2, key=getkey())
-    context, place = getkey.normal((6, 8)), 2
+    context, place = jax.random.normal(getkey(), (6, 8)), 2
     crossbar = circuit.attend(attention, context, place)
     # the token's own energy as a query; its keys do not move
     own = lambda g: attention.per_token(context.at[place].set(g))[place]
-    g = getkey.normal((8,))
+    g = jax.random.normal(getkey(), (8,))
     pull, slope = jax.jit(lambda g: (crossbar(0.0, g) + g, -jax.grad(own)(g)))(g)
-    assert np.allclose(pull, slope, rtol=1e-10, atol=1e-12)
+    assert jnp.allclose(pull, slope, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="`place` is 6 in a context of 6"):
         circuit.attend(attention, context, 6)
     with pytest.raises(ValueError, match="rotary"):
@@ -94,18 +96,18 @@ def test_attention_to_a_clamped_context_is_a_crossbar(getkey):
 
 
 def test_chips_batch_and_differentiate(getkey):
-    crossbar, v = softmax(getkey), getkey.normal((N,))
+    crossbar, v = softmax(getkey), jax.random.normal(getkey(), (N,))
     keys = jax.random.split(getkey(), 3)
     build = lambda key: circuit.fabricate(crossbar, SPREAD, key)(0.0, v)
     together = jax.jit(jax.vmap(build))(keys)
-    assert np.allclose(together[1], jax.jit(build)(keys[1]), rtol=1e-12)
+    assert jnp.allclose(together[1], jax.jit(build)(keys[1]), rtol=1e-12)
 
     def loss(patterns):
         built = circuit.fabricate(eqx.tree_at(lambda c: c.patterns, crossbar, patterns), SPREAD, keys[0])
         return jnp.sum(built(0.0, v) ** 2) + circuit.headroom(crossbar, v, limit=1.0)
 
     slope = jax.jit(jax.grad(loss))(crossbar.patterns)
-    assert np.isfinite(slope).all() and (slope != 0).all()
+    assert jnp.isfinite(slope).all() and (slope != 0).all()
 
 
 def test_levels_are_as_many_as_there_are(getkey):
@@ -115,7 +117,7 @@ def test_levels_are_as_many_as_there_are(getkey):
         assert len(np.unique(np.abs(chip.forward).round(12))) <= levels
     fine = circuit.fabricate(crossbar, circuit.Technology(levels=100_000))
     exact = circuit.fabricate(crossbar, circuit.IDEAL)
-    assert np.allclose(fine.forward, exact.forward, atol=1e-5)
+    assert jnp.allclose(fine.forward, exact.forward, atol=1e-5)
 
 
 def test_head_room_is_refused_with_the_wire_and_its_range(getkey):
@@ -173,7 +175,7 @@ def test_weights_can_be_read_back_from_the_text(getkey):
     ],
 )
 def test_devices_follow_the_equation(kind, technology, step, path, end, getkey):
-    crossbar, v = KINDS[kind](getkey), getkey.normal((N,))
+    crossbar, v = KINDS[kind](getkey), jax.random.normal(getkey(), (N,))
     if kind == "softmax":
         v = crossbar.patterns[0].at[:5].multiply(-1.0)
     made = circuit.fabricate(crossbar, technology).circuit(v)
@@ -185,7 +187,7 @@ def test_devices_follow_the_equation(kind, technology, step, path, end, getkey):
 
 @ngspice
 def test_a_chip_with_all_its_faults_follows_its_own_equation(getkey):
-    crossbar, v = several(getkey), getkey.normal((N,))
+    crossbar, v = several(getkey), jax.random.normal(getkey(), (N,))
     chip = circuit.fabricate(crossbar, SPREAD, getkey())
     waves = circuit.simulate(chip.circuit(v), t1=10.0, max_step=0.02)
     own, other = circuit.compare(chip, v, waves), circuit.compare(crossbar, v, waves)
@@ -194,7 +196,7 @@ def test_a_chip_with_all_its_faults_follows_its_own_equation(getkey):
 
 @ngspice
 def test_supplies_pay_for_what_a_driver_delivers(getkey):
-    crossbar, v = softmax(getkey), getkey.normal((N,))
+    crossbar, v = softmax(getkey), jax.random.normal(getkey(), (N,))
     technology = circuit.BUILT
     made = circuit.fabricate(crossbar, technology).circuit(v, metered=True)
     waves = circuit.simulate(made, t1=10.0)
