@@ -190,7 +190,7 @@ class Unmasking(AbstractPath):
             late = jnp.asarray(number) > self.rounds
             forgotten = lambda draft: self.reopen(energy, page, draft, key=k1)
             draft = jax.lax.cond(late, forgotten, lambda draft: draft, draft)
-            # a key that was used up is needed for nothing else
+            # drawn with the key that forgetting has not used; in which order no longer matters, as all are due
             k1, k2 = jnp.where(late, k2, k1), jnp.where(late, k1, k2)
         drawn, log_p = self._draw(energy, page, draft, key=k1)
         open = ~draft.known
