@@ -81,20 +81,25 @@ def small_model(alphabet, *, steps=3):
 
 
 def finite_difference(function, point, direction, epsilon=1e-5):
-    """Central difference of a scalar function of a PyTree along a direction; what it needs is called twice."""
-    at = lambda by: jax.tree.map(lambda p, d: jnp.asarray(np.asarray(p) + by * np.asarray(d)), point, direction)
-    return (float(function(at(epsilon))) - float(function(at(-epsilon)))) / (2 * epsilon)
+    """Central difference of a scalar function of a PyTree along a direction."""
+    ahead = jax.tree.map(lambda p, d: p + epsilon * d, point, direction)
+    behind = jax.tree.map(lambda p, d: p - epsilon * d, point, direction)
+    return (function(ahead) - function(behind)) / (2 * epsilon)
 
 
 def random_like(tree, key):
     """A random direction in the space of a PyTree of arrays."""
-    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), leaf.dtype), tree)
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)],
+    )
 
 
 def dot(a, b):
     """Inner product of two PyTrees."""
-    return sum(np.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def likely(ids, law):
