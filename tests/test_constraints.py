@@ -78,7 +78,7 @@ def language():
 
 
 def test_a_language_is_the_sum_over_its_strings(language, getkey):
-    b = 3.0 * getkey.normal((4, 3))
+    b = 3.0 * jax.random.normal(getkey(), (4, 3))
     accepted = (ITEMS == 2).sum(1) <= 1
     weight = np.where(accepted, np.exp(np.asarray(b)[np.arange(4), ITEMS].sum(1)), 0.0)
     assert np.allclose(language(b), -np.log(weight.sum()), atol=1e-12)
@@ -198,8 +198,8 @@ def test_repair_obeys(model):
 
 def test_a_linear_wish_is_evidence(model, getkey):
     """And it is the only kind of which the mean field is exact: `F' = F(y, b - pull)`, whatever the strength."""
-    pull = getkey.normal((6, 4))
-    y, b = getkey.normal((6, 16)), getkey.normal((6, 4))
+    pull = jax.random.normal(getkey(), (6, 4))
+    y, b = jax.random.normal(getkey(), (6, 16)), jax.random.normal(getkey(), (6, 4))
     wish = 2.0 * ed.energy.Wish(lambda p: jnp.sum(p * pull), name="pull") + ed.energy.Wish(lambda p: 0.0 * p.sum())
     steered = ed.energy.Steered(model.energy, wish)
     everything = lambda energy, b: (energy(y, b), energy.force(y, b), energy.posterior(y, b))
@@ -212,8 +212,8 @@ def test_a_product_is_a_landscape(model, getkey):
     """Weights of one landscape add up to it, evidence counts once, and all neurons descend."""
     other = families.small_model("abc ").energy
     one = eqx.tree_at(lambda e: e.vocabulary.patterns, other, 2.0 * other.vocabulary.patterns)
-    b = getkey.normal((6, 4))
-    y = getkey.normal((6, 16))
+    b = jax.random.normal(getkey(), (6, 4))
+    y = jax.random.normal(getkey(), (6, 16))
     twice = jnp.concatenate([y, y], axis=-1)
     whole = 1.5 * one - 0.5 * one
     assert np.allclose(whole(twice, b), one(y, b)) and np.allclose(whole.logits(twice, b), one.logits(y, b))

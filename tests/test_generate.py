@@ -125,7 +125,7 @@ def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
     assert (made.ids[0] == ids).all()
     assert np.allclose(made.free_energy[0, -1], model.energy(y, b), rtol=1e-9)
     log_q = jax.nn.log_softmax(model.energy.logits(y, b) - b)
-    assert np.allclose(made.confidence[0], np.exp(log_q)[np.arange(LENGTH), ids], rtol=1e-9)
+    assert np.allclose(made.confidence[0], jnp.exp(log_q)[jnp.arange(LENGTH), ids], rtol=1e-9)
 
 
 def test_corrections_forget_and_write_again(model):
@@ -144,7 +144,7 @@ def test_orders_say_what_is_next(order):
     log_p = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
     score = order(jax.random.key(0), log_p, jnp.array([0, 0, 1]))
     first = {ed.flow.most_certain: [1, 2, 0], ed.flow.left_to_right: [0, 1, 2]}
-    assert score.shape == (3,) and (order not in first or np.argsort(-score).tolist() == first[order])
+    assert score.shape == (3,) and (order not in first or jnp.argsort(-score).tolist() == first[order])
     assert int(jnp.argmax(ed.flow.least_likely(jax.random.key(0), log_p, jnp.array([0, 1, 1])))) == 1
 
 
@@ -181,8 +181,8 @@ def test_it_is_solve_from_noise_to_text(model, joint):
         state = (x, y) if joint else x
         path = ed.solve(flow, state, t0=levels[0], t1=levels[-1], levels=levels, key=k2)
         p = flow.posterior(levels[-1], path.final)
-        assert (batch.ids[n] == np.argmax(p, axis=-1)).all()
-        assert np.allclose(batch.confidence[n, 1:], np.max(p, axis=-1)[1:], rtol=1e-9)
+        assert (batch.ids[n] == jnp.argmax(p, axis=-1)).all()
+        assert np.allclose(batch.confidence[n, 1:], jnp.max(p, axis=-1)[1:], rtol=1e-9)
 
 
 def test_a_sample_does_not_know_how_many_there_are(either, written):
@@ -457,7 +457,7 @@ def test_levels_are_stepped_through_exactly(model):
     path = ed.solve(field, x, t0=levels[0], t1=levels[-1], levels=levels, times=levels[1:3])
     for n in range(3):
         x = x + (levels[n + 1] - levels[n]) * field(levels[n], x)
-        assert np.allclose(path.states[n], x, atol=1e-12)
+        assert jnp.allclose(path.states[n], x, atol=1e-12)
     assert int(path.accepted) == 3 and int(path.force_evaluations) == 6
 
 

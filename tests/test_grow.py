@@ -56,7 +56,7 @@ def test_expected_counts_are_the_slope_of_the_likelihood(getkey):
     first, then = x[:, 0], 3 * x[:, :-1] + x[:, 1:]
     value, expected = grow._expected_counts(start, moves, first, then)
     slope = jax.grad(lambda moves: grow._expected_counts(start, moves, first, then)[0])(moves)
-    assert np.allclose(expected, slope * moves, atol=1e-12) and jnp.isclose(expected.sum(), 5 * 6)
+    assert jnp.allclose(expected, slope * moves, atol=1e-12) and jnp.isclose(expected.sum(), 5 * 6)
     # and the likelihood is that of the chain with these tables
     states = [(token, place) for token in range(3) for place in range(int(alive[token].sum()))]
     table = jnp.array([[moves[3 * a + b, i, j] for b, j in states] for a, i in states])
@@ -66,7 +66,7 @@ def test_expected_counts_are_the_slope_of_the_likelihood(getkey):
         for token in row[1:]:
             here = here @ table * jnp.array([state[0] == token for state in states])
         likelihood += jnp.log(here.sum())
-    assert np.isclose(value, likelihood, atol=1e-10)
+    assert jnp.isclose(value, likelihood, atol=1e-10)
 
 
 def test_a_batch_that_is_everything_raises_the_likelihood(getkey):
@@ -128,16 +128,16 @@ def test_the_rest_of_the_vocabulary_stays(getkey):
     after = ed.learn.grow(before, ids, length=32)
     assert jax.tree.structure(before) == jax.tree.structure(after)
     assert [leaf.shape for leaf in jax.tree.leaves(before)] == [leaf.shape for leaf in jax.tree.leaves(after)]
-    assert np.array_equal(before.patterns, after.patterns) and np.array_equal(before.codes, after.codes)
+    assert jnp.array_equal(before.patterns, after.patterns) and jnp.array_equal(before.codes, after.codes)
     again = ed.learn.grow(before, ids, length=32)
     other = ed.learn.grow(before, ids, length=32, seed=1)
-    assert eqx.tree_equal(after, again) and not np.array_equal(after.moves, other.moves)
+    assert eqx.tree_equal(after, again) and not jnp.array_equal(after.moves, other.moves)
 
 
 def test_a_token_that_is_never_seen_is_not_impossible(getkey):
     ids = np.asarray(jax.random.randint(getkey(), (300,), 0, 2))
     grown = ed.learn.grow(vocabulary(3, 6), ids, length=32)
-    assert np.all(np.isfinite(grown.surprise(jnp.array([0, 2, 1, 2, 2]))))
+    assert jnp.all(jnp.isfinite(grown.surprise(jnp.array([0, 2, 1, 2, 2]))))
 
 
 @pytest.mark.parametrize(

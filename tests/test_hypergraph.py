@@ -24,12 +24,12 @@ def make(kinds, getkey):
     synapses = {
         "parts": (weak(ed.energy.ConvolutionalSynapse.random(3, 4, 3, stride=3, key=getkey())), "tokens", "phrases"),
         "others": (weak(ed.energy.Attention(4, heads=1, head_dim=2, reach=2, key=getkey())), "tokens"),
-        "stored": (ed.energy.GaussianMemory(getkey.normal((3, 5)), beta=0.6), "whole"),
+        "stored": (ed.energy.GaussianMemory(jax.random.normal(getkey(), (3, 5)), beta=0.6), "whole"),
         "pair": (weak(ed.energy.DenseSynapse.random(5, 3, key=getkey())), "whole", "gate"),
         "three": (weak(ed.energy.DenseSynapse.random(5, 3, 5, key=getkey())), "whole", "gate", "whole"),
     }
     layers = {
-        name: ed.energy.Layer(families.NEURONS[kind](), shape, threshold=0.3 * getkey.normal(shape[-1:]))
+        name: ed.energy.Layer(families.NEURONS[kind](), shape, threshold=0.3 * jax.random.normal(getkey(), shape[-1:]))
         for (name, shape), kind in zip(LAYERS.items(), kinds, strict=True)
     }
     energy = ed.energy.Hypergraph(layers, {name: ed.energy.Hyperedge(*edge) for name, edge in synapses.items()})
@@ -143,7 +143,7 @@ def test_a_held_layer_stays_and_time_constants_do_not_move_the_rest():
     end = lambda **tau: ed.solve(ed.flow.LayerRelaxation(energy, tau=tau), cue, **options).final
     held = end(seen=jnp.inf)
     assert np.array_equal(held["seen"], cue["seen"])
-    assert np.allclose(held["which"], patterns @ np.tanh(cue["seen"]), atol=1e-4)
+    assert np.allclose(held["which"], patterns @ jnp.tanh(cue["seen"]), atol=1e-4)
     slow, quick = end(seen=3.0), end(which=0.5)
     assert np.allclose(slow["seen"], quick["seen"], atol=1e-3)
 
@@ -179,9 +179,9 @@ def test_the_language_model_is_a_hypergraph_of_three_layers(getkey):
     started in step with `y`, stay so: the paths of `y` are one.
     """
     energy, y = families.make_energy(getkey(), neurons="tanh", synapses=("attention",))
-    b = 2.0 * getkey.normal((6, 5))
+    b = 2.0 * jax.random.normal(getkey(), (6, 5))
     kappa, vocabulary = energy.kappa, energy.vocabulary
-    vocabulary = eqx.tree_at(lambda v: v.prior, vocabulary, getkey.normal((5,)))
+    vocabulary = eqx.tree_at(lambda v: v.prior, vocabulary, jax.random.normal(getkey(), (5,)))
     energy = eqx.tree_at(lambda e: e.vocabulary, energy, vocabulary)
     softmax = ed.energy.Softmax(beta=1 / float(kappa))
     prior = jnp.broadcast_to(vocabulary.prior, (6, 5))

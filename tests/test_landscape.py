@@ -72,7 +72,7 @@ def test_lanczos_finds_all_of_a_spectrum():
 def test_paths_part_at_the_saddle_and_meet_in_the_valley(pair):
     field = ed.flow.Descent(pair)
     read = lambda x: ed.probe.lyapunov(field, x, t1=4.0, step=0.05, count=3, key=jax.random.key(3))
-    assert np.allclose(read(np.zeros(3)).max(), BETA * A @ A - 1, atol=0.02)
+    assert np.allclose(read(jnp.zeros(3)).max(), BETA * A @ A - 1, atol=0.02)
     assert np.allclose(read(jnp.asarray(20 * A)), [-1.0] * 3, atol=1e-4)  # far out one memory remains, and its bowl
 
 

@@ -78,7 +78,7 @@ def test_force_and_parameters_have_true_gradients(name, getkey):
 
     direction = families.random_like(parameters, getkey())
     slope = families.finite_difference(value, parameters, direction)
-    assert np.allclose(families.dot(jax.grad(value)(parameters), direction), slope, rtol=1e-6, atol=1e-8)
+    assert jnp.allclose(families.dot(jax.grad(value)(parameters), direction), slope, rtol=1e-6, atol=1e-8)
 
 
 def test_patterns_come_and_go(name, getkey):
@@ -236,13 +236,13 @@ def test_log_sum_relu_stores_exactly(getkey):
     delta = 0.2
     beta = 2 / (gaps.min() - delta) ** 2
     hard, soft = ed.energy.KernelMemory(xi, beta=beta), ed.energy.GaussianMemory(xi, beta=beta)
-    assert np.all(pulls(hard, xi) == 0)
-    assert np.all(np.abs(pulls(soft, xi)).max(axis=-1) > 1e-4)
+    assert jnp.all(pulls(hard, xi) == 0)
+    assert jnp.all(jnp.abs(pulls(soft, xi)).max(axis=-1) > 1e-4)
 
-    offset = getkey.normal(xi.shape)
+    offset = jax.random.normal(getkey(), xi.shape)
     cue = xi + 0.99 * delta * offset / jnp.linalg.norm(offset, axis=1, keepdims=True)
     kernel = jnp.exp(-beta * energies(hard, cue))  # floor + S, with one pattern active
-    assert np.allclose(cue - kernel[:, None] * pulls(hard, cue), xi, atol=1e-12)
+    assert jnp.allclose(cue - kernel[:, None] * pulls(hard, cue), xi, atol=1e-12)
 
 
 def test_log_sum_relu_has_minima_at_centroids(getkey):
@@ -250,8 +250,8 @@ def test_log_sum_relu_has_minima_at_centroids(getkey):
     memory = ed.energy.KernelMemory(xi, beta=0.5, floor=1e-4)
     x = jnp.array([0.6, 0.3])
     total = jnp.exp(-0.5 * memory(x))
-    assert np.allclose(x - total / 2 * jax.grad(memory)(x), xi[:2].mean(0), atol=1e-12)
-    assert np.allclose(jax.grad(memory)(xi[:2].mean(0)), 0.0, atol=1e-12)
+    assert jnp.allclose(x - total / 2 * jax.grad(memory)(x), xi[:2].mean(0), atol=1e-12)
+    assert jnp.allclose(jax.grad(memory)(xi[:2].mean(0)), 0.0, atol=1e-12)
 
 
 def test_kernels_lie_between_log_sum_relu_and_log_sum_exp(getkey):
@@ -280,12 +280,12 @@ def test_outside_every_support_is_said(getkey):
     xi, _, _ = some(getkey)
     lost = 100.0 + jnp.zeros(6)
     strict = ed.energy.KernelMemory(xi, beta=0.7)
-    assert not strict.covers(lost) and strict.covers(xi[1]) and np.all(strict.shares(lost) == 0)
+    assert not strict.covers(lost) and strict.covers(xi[1]) and jnp.all(strict.shares(lost) == 0)
     with pytest.raises(RuntimeError, match="outside every support"):
         jax.block_until_ready(jax.grad(strict)(lost))
     kind = ed.energy.KernelMemory(xi, beta=0.7, floor=1e-6)
     nearest = xi[jnp.argmin(jnp.linalg.norm(xi - lost, axis=1))]
-    assert np.allclose(pull(kind, lost), lost - nearest)
+    assert jnp.allclose(pull(kind, lost), lost - nearest)
     rim = jnp.array([1 - 1e-9, 1 + 1e-9])[:, None] * kind.radius * jnp.eye(6)[0]
     one = ed.energy.KernelMemory(jnp.zeros((1, 6)), beta=0.7, floor=1e-6)
     assert abs(np.diff(energies(one, rim))[0]) < 1e-2  # continuous, if steep

@@ -104,7 +104,7 @@ def test_lines_outside_of_the_sieve_keep_their_place_in_the_sum(memory):
 def test_evidence_is_recalled_by_the_same_energy(memory, lines, getkey):
     codes = jnp.eye(len(ALPHABET))
     ids = jnp.asarray(memory.tokenizer.encode(lines[3]))
-    noisy = ed.flow.Gaussian(codes[ids] + 0.5 * getkey.normal((LENGTH, len(ALPHABET))), 0.5)
+    noisy = ed.flow.Gaussian(codes[ids] + 0.5 * jax.random.normal(getkey(), (LENGTH, len(ALPHABET))), 0.5)
     both = noisy + ed.flow.Given(ids, jnp.arange(LENGTH) < 2)
     for evidence in (noisy, both):
         found = memory.recall(evidence)

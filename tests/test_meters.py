@@ -120,7 +120,7 @@ def test_memories_leave_one_by_one_along_a_flow():
         probes={"effective": ed.probe.effective_memories},
     )
     effective = path.probes["effective"]
-    assert effective[0] > 20.0 and effective[-1] < 1.001 and np.all((effective >= 1 - 1e-12) & (effective <= 30))
+    assert effective[0] > 20.0 and effective[-1] < 1.001 and jnp.all((effective >= 1 - 1e-12) & (effective <= 30))
 
 
 def test_a_model_is_told_from_its_training_set():

@@ -7,7 +7,6 @@ import equinox as eqx
 import families
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import energy_dllm as ed
@@ -29,10 +28,10 @@ def test_default_model_has_the_stages(getkey):
     assert model.decode(ids) == "a cab"
     evidence = ed.flow.Given(ids, jnp.arange(5) != 2)
     y = model.settle(evidence)
-    assert np.allclose(model.posterior(evidence), model.energy.posterior(y, model.field(evidence)))
-    assert np.allclose(model.free_energy(evidence, y), sum(t.sum() for t in model.terms(evidence, y).values()))
-    assert np.allclose(np.exp(model.log_posterior(ids, evidence.known)), model.posterior(evidence), atol=1e-6)
-    assert np.allclose(model.denoised(evidence).sum(-1), 1.0, atol=1e-6)  # one-hot codes: a mean of corners
+    assert jnp.allclose(model.posterior(evidence), model.energy.posterior(y, model.field(evidence)))
+    assert jnp.allclose(model.free_energy(evidence, y), sum(t.sum() for t in model.terms(evidence, y).values()))
+    assert jnp.allclose(jnp.exp(model.log_posterior(ids, evidence.known)), model.posterior(evidence), atol=1e-6)
+    assert jnp.allclose(model.denoised(evidence).sum(-1), 1.0, atol=1e-6)  # one-hot codes: a mean of corners
     assert model.posterior(evidence)[0].argmax() == ids[0]
 
 
@@ -70,10 +69,10 @@ def test_the_shipped_model_is_small_and_says_where_it_comes_from():
 def test_laws_of_the_force_hold_for_the_shipped_energy(shipped, getkey):
     ids = shipped.encode(TEXT)
     b = shipped.field(ed.flow.Given(ids, jax.random.bernoulli(getkey(), 0.6, ids.shape)))
-    y, v = getkey.normal((2, ids.shape[0], shipped.energy.dim))
+    y, v = jax.random.normal(getkey(), (2, ids.shape[0], shipped.energy.dim))
     _, dg = jax.jvp(lambda y: shipped.energy.activation(y, b), (y,), (v,))
     slope = families.finite_difference(jax.jit(lambda y: shipped.energy(y, b)), y, v)
-    assert np.allclose(-jnp.vdot(eqx.filter_jit(shipped.energy.force)(y, b), dg), slope, rtol=1e-5)
+    assert jnp.allclose(-jnp.vdot(eqx.filter_jit(shipped.energy.force)(y, b), dg), slope, rtol=1e-5)
 
 
 def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, getkey):
@@ -104,7 +103,7 @@ def test_relaxation_of_the_shipped_model_lowers_f_at_every_step(evidence, shippe
     """Law 4, under soft evidence too: `Λ_b` is convex whatever is known."""
     ids = shipped.encode(TEXT[:40])
     codes = shipped.energy.vocabulary.codes
-    noisy = ed.flow.Gaussian(codes[ids] + 0.6 * getkey.normal((40, codes.shape[1])), 0.6)
+    noisy = ed.flow.Gaussian(codes[ids] + 0.6 * jax.random.normal(getkey(), (40, codes.shape[1])), 0.6)
     missing = ed.flow.Given(ids, jnp.arange(40) % 3 > 0)
     b = shipped.field(noisy if evidence == "noise" else missing)
 
@@ -114,7 +113,7 @@ def test_relaxation_of_the_shipped_model_lowers_f_at_every_step(evidence, shippe
         return jax.lax.scan(step, y, None, length=60)[1]
 
     f = path(shipped.energy.neutral(40))
-    assert np.all(np.diff(f) < 0) and f[0] - f[-1] > 0.1
+    assert jnp.all(jnp.diff(f) < 0) and f[0] - f[-1] > 0.1
 
 
 def test_context_is_worth_something_to_the_shipped_model(shipped):
@@ -123,4 +122,4 @@ def test_context_is_worth_something_to_the_shipped_model(shipped):
     ids = shipped.encode(text)
     for place in (1, 6, 13):
         log_p = shipped.log_posterior(ids, jnp.arange(len(text)) != place)
-        assert log_p[place, ids[place]] > np.log(0.3)
+        assert log_p[place, ids[place]] > jnp.log(0.3)

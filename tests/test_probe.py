@@ -340,7 +340,7 @@ def test_landscape_is_the_free_energy(model, noisy):
     land = ed.probe.landscape(model.energy, noisy, paths, resolution=5, margin=0.5)
     plane = land.plane
     gram = np.einsum("ald,bld->ab", plane.directions, plane.directions)
-    assert np.allclose(gram, np.eye(2), atol=1e-12)
+    assert np.allclose(gram, jnp.eye(2), atol=1e-12)
     assert np.allclose(free_energy(plane.origin), free_energy(paths[:, -1].mean(0)))
     for i, j in ((0, 0), (1, 4), (3, 2)):
         y = plane.origin + land.u[j] * plane.directions[0] + land.v[i] * plane.directions[1]
