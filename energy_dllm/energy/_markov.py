@@ -100,7 +100,8 @@ class MarkovVocabulary(AbstractVocabulary):
         """`sum_w pi_iw <y_i, U_w>`, less the log mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
         said, scores = self._scores(y, b, mask)
         _, _, silent, norm = self._messages(scores)
-        return jnp.sum(self._spoken(silent) * said, axis=-1) - norm
+        energies = jnp.sum(self._spoken(silent) * said, axis=-1) - norm
+        return energies if mask is None else jnp.where(mask, energies, 0.0)
 
     def voice(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
