@@ -121,11 +121,9 @@ class _Blocks:
             self.done = end
             if (self._ends(self.ids[:, :end]) <= end).all():
                 break
-        ends = self._ends(self.ids)
-        made = self._sum(self.past)
-        texts = [self.model.tokenizer.decode(row[:end]) for row, end in zip(made.ids, ends, strict=True)]
+        made = self._sum(self.past, self._ends(self.ids))
         early = "; every text has ended" if self.done < self.page.length else ""
-        return dataclasses.replace(made, texts=texts, reason=made.reason + early)
+        return dataclasses.replace(made, reason=made.reason + early)
 
     def _ends(self, ids: Integer[np.ndarray, "N L"]) -> Integer[np.ndarray, " N"]:
         """How long each text is, up to the first written token that ends it; longer than all of it without one."""
@@ -159,9 +157,10 @@ class _Blocks:
             for i in range(begin, end):
                 self.states[:, i + 1] = table[self.states[:, i], self.ids[:, i]]
 
-    def _sum(self, past) -> Generation:
-        """The passages as they stand, with every moment of every window."""
+    def _sum(self, past, ends: Integer[np.ndarray, " N"] | None = None) -> Generation:
+        """The passages as they stand, up to their ends, with every moment of every window."""
         samples, length = self.ids.shape
+        ends = np.full(samples, length) if ends is None else ends
         known, frames, entropy = [], [], []
         for (begin, end), ids, stands, moments in past:
             read = moments.read
@@ -180,8 +179,11 @@ class _Blocks:
         frames = np.concatenate(frames, axis=1)
         confidence = self._confidence(slice(*past[-1][0]), past[-1][3])
         ids = frames[:, -1]
+        # a passage that was written twice ends where it did, and is decoded once
+        _, firsts, same = np.unique(ids, axis=0, return_index=True, return_inverse=True)
+        texts = [self.model.tokenizer.decode(ids[n, : ends[n]]) for n in firsts]
         return Generation(
-            texts=[self.model.tokenizer.decode(row) for row in ids],
+            texts=[texts[n] for n in same],
             ids=ids,
             # of what was given, and what no window has looked at, there is no doubt
             confidence=np.nan_to_num(confidence, nan=1.0),

@@ -135,7 +135,8 @@ def solve(
     - `t0`, `t1`: the interval, in relaxation time `t` or noise time `s` as the field says; `t1 > t0`.
     - `times`: increasing times to record within the interval; only the end by default. The end is always recorded.
     - `probes`: functions `(time, state, field) -> PyTree` by name, read at every recorded time. They share what they
-      have in common: `field` is then a view of the field that has its evidence and hidden state at hand.
+      have in common: `field` is then a view of the field that has its evidence and hidden state at hand. They
+      are compiled with the motion: what a function takes from outside is what it was at its first call.
 
     Other arguments:
 
