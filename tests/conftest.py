@@ -11,8 +11,8 @@ from pathlib import Path
 
 # Read when jax starts, hence before it is imported: `-n 2` processes of one thread each, not two of many.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-# The emitter of before compiles twice as fast: the new one sets up MLIR afresh for every kernel. A jaxlib that no longer
-# knows the flag would end here, hence not for those to come.
+# The emitter of before compiles twice as fast: the new one sets up MLIR afresh for every kernel. A jaxlib that does
+# not know the flag any more would end here, hence not for those to come.
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("MPLBACKEND", "Agg")
