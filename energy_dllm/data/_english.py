@@ -5,6 +5,9 @@ that ends them, which makes every slot prefix-free and so the source unifilar: t
 decide the state.
 """
 
+from collections.abc import Callable
+
+
 Rules = dict[str, list[tuple[str, float, str]]]
 
 # Weights fall slowly with rank: many likely words in few characters give a high entropy rate.
@@ -59,10 +62,12 @@ def english() -> Rules:
             ("and ", 8, "sentence"),
         ],
     }
-    for role in ("subject", "object"):
-        rules[f"{role} one"] = _noun_phrase(role, ("one",))
-        rules[f"{role} many"] = _noun_phrase(role, ("many",))
-        rules[f"{role} any"] = _noun_phrase(role, ("one", "many"))
+    verb = lambda noun, number, share: [(f"{noun} ", share, f"verb {number}")]
+    end = lambda noun, number, share: _closing(noun, share)
+    for role, then in (("subject", verb), ("object", end)):
+        rules[f"{role} one"] = _noun_phrase(role, ("one",), then)
+        rules[f"{role} many"] = _noun_phrase(role, ("many",), then)
+        rules[f"{role} any"] = _noun_phrase(role, ("one", "many"), then)
     for number, ending in (("one", "s"), ("many", "")):
         verbs = [(f"{verb}{ending} ", 3.0 * weight, "object") for verb, weight in _TRANSITIVE.items()]
         for verb, weight in _INTRANSITIVE.items():
@@ -81,8 +86,10 @@ def _determiners(role: str) -> list[tuple[str, float, str]]:
     return [(f"{word} ", weight, goals[word]) for word, weight in weights.items()]
 
 
-def _noun_phrase(role: str, numbers: tuple[str, ...]) -> list[tuple[str, float, str]]:
-    """Any number of adjectives, then a noun. The number is remembered until the verb has agreed with it."""
+def _noun_phrase(
+    role: str, numbers: tuple[str, ...], then: Callable[[str, str, float], list[tuple[str, float, str]]]
+) -> list[tuple[str, float, str]]:
+    """Any number of adjectives, then a noun, and what follows it: a verb remembers the number until it has agreed."""
     total = sum(_ADJECTIVES.values())
     own = f"{role} {numbers[0] if len(numbers) == 1 else 'any'}"
     phrase = [(f"{word} ", _ADJECTIVE_SHARE * weight / total, own) for word, weight in _ADJECTIVES.items()]
@@ -91,10 +98,7 @@ def _noun_phrase(role: str, numbers: tuple[str, ...]) -> list[tuple[str, float, 
         for singular, plural, weight in _NOUNS:
             noun = singular if number == "one" else plural
             share = (1 - _ADJECTIVE_SHARE) * weight / total
-            if role == "subject":
-                phrase.append((f"{noun} ", share, f"verb {number}"))
-            else:
-                phrase += _closing(noun, share)
+            phrase += then(noun, number, share)
     return phrase
 
 
