@@ -363,9 +363,23 @@ FAULTS = (
         "tests/test_markov.py -k drawn_together",
     ),
     (
+        "9: a language is drawn together (each token from its own posterior)",
+        "energy/_markov.py",
+        "        if language is not None:\n",
+        "        if language is not None:\n            return language.sample(self.logits(y, b), key=key)\n",
+        "tests/test_markov.py -k language",
+    ),
+    (
+        "9: what is next to impossible is drawn where nothing else is left (no state has a scale of its own)",
+        "energy/_markov.py",
+        "top = jnp.max(onward, axis=-1)",
+        "top = jnp.full(onward.shape[0], jnp.max(onward))",
+        "tests/test_markov.py -k impossible",
+    ),
+    (
         "9: passages are exact in any number of rounds (tokens of a round drawn apart)",
         "energy/_network.py",
-        "return self.vocabulary.sample(y, b + tilt, key=key)",
+        "return self.vocabulary.sample(y, b + tilt, language=language, key=key)",
         "return jax.random.categorical(key, self.logits(y, b + tilt), axis=-1)",
         "tests/test_markov.py -k any_number",
     ),
@@ -421,8 +435,8 @@ FAULTS = (
     (
         "9: what is drawn is accepted (the automaton is not asked)",
         "flow/_page.py",
-        "drawn = self.language.sample(scores, key=key)",
-        "drawn = jax.random.categorical(key, scores, axis=-1)",
+        "language=self.language, key=key)",
+        "language=None, key=key)",
         "tests/test_constraints.py -k every_sample",
     ),
     (

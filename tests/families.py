@@ -153,7 +153,8 @@ class Markov(AbstractFreeEnergy):
     def logits(self, y, b):
         return jnp.log(jnp.maximum(self.chain.posterior(b), 1e-300))
 
-    def sample(self, y, b, *, tilt=0.0, key):
+    def sample(self, y, b, *, tilt=0.0, language=None, key):
+        assert language is None
         return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
 
 

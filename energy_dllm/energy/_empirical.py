@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
-from ._language import NEVER
+from ._language import NEVER, Language, apart
 from ._states import Patterns, stored
 
 
@@ -159,9 +159,18 @@ class Empirical(AbstractFreeEnergy):
         return jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        language: Language | None = None,
+        key: Key,
     ) -> Int[Array, " L"]:
-        """One item of the posterior, whole."""
+        """One item of the posterior, whole. With a `language`, which may accept none of them, each token from its own
+        posterior, of all passages of such tokens one that it accepts."""
+        if language is not None:
+            return apart(self.logits(y, b) + tilt, language, key=key)
         return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from ._language import Language
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -68,10 +69,16 @@ class AbstractFreeEnergy(eqx.Module):
 
     @abc.abstractmethod
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        language: Language | None = None,
+        key: Key,
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
-        to the log posterior."""
+        to the log posterior. With a `language` all of them are a passage that it accepts."""
 
     def __call__(
         self,

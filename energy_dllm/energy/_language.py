@@ -80,7 +80,7 @@ class Language(eqx.Module):
 
         def step(here, now):
             row, after = now
-            open = row & here[:, None] & _pad(after, False)[self.next]
+            open = row & here[:, None] & padded(after, False)[self.next]
             there = jnp.zeros(here.shape[0] + 1, bool).at[self.next].max(open)[:-1]
             return there, jnp.any(open, axis=0)
 
@@ -94,7 +94,7 @@ class Language(eqx.Module):
         end = jnp.where(self.accept, 0.0, NEVER).astype(b.dtype)
 
         def step(after, row):
-            behind = jnp.maximum(gather(row + _pad(after, NEVER)[self.next], axis=-1), NEVER)
+            behind = jnp.maximum(gather(row + padded(after, NEVER)[self.next], axis=-1), NEVER)
             return behind, behind
 
         return jnp.concatenate([jax.lax.scan(step, end, b, reverse=True)[1], end[None]])
@@ -102,7 +102,7 @@ class Language(eqx.Module):
     def _ahead(self, b, behind, choose):
         def step(state, now):
             n, row, after = now
-            token = choose(n, row + _pad(after, NEVER)[self.next[state]])
+            token = choose(n, row + padded(after, NEVER)[self.next[state]])
             return self.next[state, token], token
 
         numbers = jnp.arange(b.shape[0])
@@ -113,6 +113,13 @@ def _sum(values, axis):
     return jax.nn.logsumexp(values, axis=axis)
 
 
-def _pad(values, last):
-    """With a last entry for the state that is none."""
-    return jnp.append(values, jnp.asarray(last, values.dtype))
+def padded(values, last):
+    """With a last row for the state that is none."""
+    return jnp.concatenate([values, jnp.full((1, *values.shape[1:]), last, values.dtype)])
+
+
+def apart(scores: Float[Array, "L V"], language: Language | None, *, key: Key) -> Int[Array, " L"]:
+    """A token for every place, each from its own law `softmax(scores)`; what they make up is in the `language`."""
+    if language is None:
+        return jax.random.categorical(key, scores, axis=-1)
+    return language.sample(jax.nn.log_softmax(scores, axis=-1), key=key)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._types import Key
+from ._language import NEVER, Language, padded
 from ._vocabulary import AbstractVocabulary
 
 
@@ -123,9 +124,14 @@ class MarkovVocabulary(AbstractVocabulary):
 
         return jax.lax.scan(step, pi, token.T[ids])[1]
 
-    def sample(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key) -> Int[Array, " L"]:
-        """A token for every place, drawn together, exactly: states backwards from the last, then their tokens."""
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place, drawn together, exactly: states backwards from the last, then their tokens. With a
+        `language`, of the passages that it accepts: `O(L S K (K + V))` for its `S` states."""
         scores = self.heard(y) + b
+        if language is not None:
+            return _accepted(language, *(table.astype(scores.dtype) for table in self.tables()), scores, key)
         ahead, *_ = self._messages(scores)
         _, move, token = self.tables()
         tilted = jnp.log(token)[None] + scores[:, None]
@@ -182,3 +188,52 @@ def _messages(
     anything = jnp.ones_like(pi)
     _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
     return forward[:, 0], behind, forward[:, 1], norm[:, 0, 0] + top[:, 0]
+
+
+@jax.jit
+def _accepted(
+    language: Language,
+    pi: Float[Array, " K"],
+    move: Float[Array, "K K"],
+    token: Float[Array, "K V"],
+    scores: Float[Array, "L V"],
+    key: Key,
+) -> Int[Array, " L"]:
+    """A passage that the language accepts, drawn from the law of the chain tilted by `scores`, exactly.
+
+    `B_i(q, z) = sum_w O(w|z) exp(s_iw) sum_z' T(z'|z) B_(i+1)(next(q, w), z')`, backwards, for the automaton's
+    state `q` before token `i` and the chain's `z`; then, forwards, `z`, its token, the next `z`. Every `q` has its own
+    scale, in logs: a passage that only an unlikely one can end is drawn all the same.
+    """
+
+    def behind(after, row):
+        scale, share = after
+        onward = row + padded(scale, NEVER)[language.next]
+        top = jnp.max(onward, axis=-1)
+        weights = jnp.exp(onward - top[:, None])
+        moved = padded(share @ move.T, 1.0)
+
+        def add(total, now):
+            weight, chance, goal = now
+            return total + weight[:, None] * chance * moved[goal], None
+
+        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, token.T, language.next.T))
+        most = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
+        after = jnp.maximum(top + jnp.log(most), NEVER), total / most[:, None]
+        return after, after
+
+    end = jnp.where(language.accept, 0.0, NEVER).astype(pi.dtype), jnp.ones((language.accept.size, pi.size), pi.dtype)
+    _, (scales, shares) = jax.lax.scan(behind, end, scores, reverse=True)
+    scales, shares = (jnp.concatenate([part, last[None]]) for part, last in zip((scales, shares), end, strict=True))
+
+    def ahead(state, now):
+        place, before = state
+        row, share, scale, onward, key = now
+        k1, k2 = jax.random.split(key)
+        z = jax.random.categorical(k1, jnp.log(before) + jnp.log(share[place]))
+        value = scale + jnp.log(onward @ move[z])
+        w = jax.random.categorical(k2, jnp.log(token[z]) + row + padded(value, NEVER)[language.next[place]])
+        return (language.next[place, w], move[z]), w
+
+    keys = jax.random.split(key, scores.shape[0])
+    return jax.lax.scan(ahead, (language.start, pi), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy, total
+from ._language import Language
 from ._neurons import AbstractNeurons
 from ._synapses import AbstractSynapse
 from ._vocabulary import AbstractVocabulary
@@ -212,10 +213,17 @@ class FreeEnergy(AbstractFreeEnergy):
         return self.vocabulary.logits(y, b)
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        language: Language | None = None,
+        key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn together as the vocabulary has them; `tilt` is added to `b`."""
-        return self.vocabulary.sample(y, b + tilt, key=key)
+        """A token for every place `(L,)`, drawn together as the vocabulary has them, those of a passage that the
+        `language` accepts; `tilt` is added to `b`."""
+        return self.vocabulary.sample(y, b + tilt, language=language, key=key)
 
     def _spoken(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""

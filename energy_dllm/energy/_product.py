@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
+from ._language import Language, apart
 
 
 class Product(AbstractFreeEnergy):
@@ -132,10 +133,17 @@ class Product(AbstractFreeEnergy):
         return b + sum(weight * (landscape.logits(own, b) - b) for _, weight, landscape, own in self._each(y))
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        language: Language | None = None,
+        key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior: of a product only these are known."""
-        return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
+        """A token for every place, each from its own posterior: of a product only these are known. With a `language`
+        of all passages of such tokens one that it accepts."""
+        return apart(self.logits(y, b) + tilt, language, key=key)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._landscape import AbstractFreeEnergy
+from ._language import Language
 
 
 class Wish(eqx.Module):
@@ -149,10 +150,16 @@ class Steered(AbstractFreeEnergy):
         return self.base.logits(y, self._pulled(y, b))
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, tilt: Float[Array, "L V"] | float = 0.0, key: Key
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        language: Language | None = None,
+        key: Key,
     ) -> Int[Array, " L"]:
         """The landscape's under `b'`."""
-        return self.base.sample(y, self._pulled(y, b), tilt=tilt, key=key)
+        return self.base.sample(y, self._pulled(y, b), tilt=tilt, language=language, key=key)
 
     def _pulled(self, y, b):
         return b - jax.grad(self.wish)(self.base.posterior(y, b))

@@ -9,6 +9,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
+from ._language import Language, apart
 
 
 # Nats. Gaussian noise of sigma > 0.045 never says so much, a given token always does (`flow.FORBIDDEN`).
@@ -46,8 +47,11 @@ class AbstractVocabulary(eqx.Module):
         """Minus the log probability of each token where the neurons say nothing, nats `(L,)`."""
 
     @abc.abstractmethod
-    def sample(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key) -> Int[Array, " L"]:
-        """A token for every place, drawn together from the posterior as the vocabulary has it."""
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place, drawn together from the posterior as the vocabulary has it, of all passages or of
+        those that a `language` accepts."""
 
     def heard(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>`, what the neurons say of every candidate `(L, V)`."""
@@ -139,6 +143,9 @@ class Vocabulary(AbstractVocabulary):
         """`-log softmax(c)`, nats `(L,)`."""
         return -jax.nn.log_softmax(self.prior)[ids]
 
-    def sample(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior."""
-        return jax.random.categorical(key, self.logits(y, b), axis=-1)
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place, each from its own posterior; with a `language` of all passages of such tokens one
+        that it accepts."""
+        return apart(self.logits(y, b), language, key=key)

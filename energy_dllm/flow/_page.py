@@ -104,10 +104,8 @@ class Page(AbstractEvidence):
         scores = jax.nn.log_softmax(logits + tilt, axis=-1)
         if temperature == 0:
             drawn = jnp.argmax(scores, axis=-1) if self.language is None else self.language.best(scores)
-        elif self.language is None:
-            drawn = energy.sample(y, b, tilt=tilt, key=key)
         else:
-            drawn = self.language.sample(scores, key=key)
+            drawn = energy.sample(y, b, tilt=tilt, language=self.language, key=key)
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
 
