@@ -57,7 +57,7 @@ class Unmasking(AbstractPath):
     they were.
 
     With the exact posterior and a token a round the law of the passages is exact, in any order. Tokens of one round are
-    drawn together as far as the vocabulary (`energy.MarkovVocabulary`) or the automaton of the page knows how they
+    drawn together as far as the vocabulary (`energy.MarkovVocabulary`) and the automaton of the page know how they
     belong together, and independently beyond that; that is the price of fewer rounds. Corrections pay some of it back:
     they forget tokens, relax, and draw them anew. One token forgotten `at_random` is a step of Gibbs sampling, which
     keeps the law.
