@@ -101,11 +101,12 @@ class Page(AbstractEvidence):
         # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
         tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
         tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
-        scores = jax.nn.log_softmax(logits + tilt, axis=-1)
-        if temperature == 0:
-            drawn = jnp.argmax(scores, axis=-1) if self.language is None else self.language.best(scores)
-        else:
+        if temperature > 0:
             drawn = energy.sample(y, b, tilt=tilt, language=self.language, key=key)
+        elif self.language is None:
+            drawn = jnp.argmax(logits + tilt, axis=-1)
+        else:
+            drawn = self.language.best(jax.nn.log_softmax(logits + tilt, axis=-1))
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
 
