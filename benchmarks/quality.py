@@ -4,14 +4,17 @@
     python benchmarks/quality.py train tinyshakespeare --tuning --rates 3e-3 6e-3 1.2e-2 2.4e-2 --steps 1000
     python benchmarks/quality.py table runs/quality
     python benchmarks/quality.py likelihood shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/quality.py noise shakespeare ../shared/data/shakespeare_plays/plays.md.xz
 
 `train` runs one cell after the other (corpus, size, model, rate, seed), resumes where it was stopped, skips what is
-done and writes one JSON file a cell; `table` makes Markdown of all there are, `likelihood` measures a model's flow.
+done and writes one JSON file a cell; `table` makes Markdown of all there are, `likelihood` measures a model's flow,
+`noise` what context is worth to it under noise.
 `--tuning` holds the end of the training part out and scores on that, so that rates are chosen on it and not on the
 split that is reported. Sizes are 0.1M and 1M for a CPU, 10M for a GPU; parameters are counted without the fixed codes.
 """
 
 import argparse
+import functools
 import json
 import lzma
 import math
@@ -188,14 +191,75 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def likelihood(options: argparse.Namespace) -> None:
-    """The ODE likelihood of a model's flow on held-out text, at two resolutions, beside its masked NELBO."""
+def unseen(options: argparse.Namespace) -> tuple[ed.EnergyDLLM, jnp.ndarray]:
+    """A model, and windows that it has not seen."""
     model = ed.load(options.model)
     if options.text.suffix == ".xz":
         ids = model.tokenizer.encode(plays(lzma.open(options.text, "rt", encoding="utf-8").read())[VALIDATION])
     else:
         ids = ed.data.read_text(options.text, validation=0.1).validation
-    text = jnp.asarray(ed.data.windows_of(ids, options.length, count=options.windows, seed=0))
+    return model, jnp.asarray(ed.data.windows_of(ids, options.length, count=options.windows, seed=0))
+
+
+def noise(options: argparse.Namespace) -> None:
+    """Cross-entropy under noise beside the best posterior without context; how symmetric the denoiser's Jacobian is.
+
+    Without context: Bayes on each token alone, its prior counted in the very windows it is asked about.
+    """
+    model, text = unseen(options)
+    energy, codes = model.energy, model.energy.vocabulary.codes
+    prior = jnp.log(jnp.bincount(text.ravel(), length=model.size) / text.size)
+    k1, k2 = jax.random.split(jax.random.key(0))
+    unit = jax.random.normal(k1, (*text.shape, codes.shape[1]))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def denoised(x, steps, sigma):
+        b = ed.flow.Gaussian(x, sigma).field(codes)
+        y = ed.flow.relax(energy, energy.neutral(x.shape[0]), b, steps=steps, step=model.step)
+        return energy.logits(y, b), prior + b, energy.posterior(y, b) @ codes
+
+    @jax.jit
+    def entropies(sigma):
+        def nats(logits, ids):
+            return -jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), ids[:, None], axis=-1).mean()
+
+        def one(row):
+            ids, unit = row
+            inside, alone, _ = denoised(codes[ids] + sigma * unit, model.steps, sigma)
+            return jnp.stack([nats(inside, ids), nats(alone, ids)])
+
+        return jax.lax.map(one, (text, unit), batch_size=8)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def asymmetry(steps):
+        def one(row):
+            ids, unit, v = row
+            x_hat = lambda x: denoised(x, steps, 0.5)[2]
+            x = codes[ids] + 0.5 * unit
+            ahead, (back,) = jax.jvp(x_hat, (x,), (v,))[1], jax.vjp(x_hat, x)[1](v)
+            return jnp.linalg.norm(ahead - back) / jnp.linalg.norm(ahead)
+
+        return jax.lax.map(one, (text[:8], unit[:8], jax.random.normal(k2, unit[:8].shape)))
+
+    print("| 1/sigma | nats | without context | difference | +- |\n|---|---|---|---|---|")
+    for level in (0.3, 0.6, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
+        inside, alone = np.asarray(entropies(jnp.asarray(1 / level, codes.dtype))).T
+        error = (inside - alone).std(ddof=1) / len(text) ** 0.5
+        print(
+            f"| {level} | {inside.mean():.3f} | {alone.mean():.3f} | {(inside - alone).mean():.3f} | {error:.3f} |",
+            flush=True,
+        )
+    for times in (1, 4):
+        found = np.asarray(asymmetry(times * model.steps))
+        print(
+            f"asymmetry after {times * model.steps} steps: {found.mean():.1e}, the largest of 8 {found.max():.1e}",
+            flush=True,
+        )
+
+
+def likelihood(options: argparse.Namespace) -> None:
+    """The ODE likelihood of a model's flow on held-out text, at two resolutions, beside its masked NELBO."""
+    model, text = unseen(options)
     flow = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation, step=model.step)
     keys = jax.random.split(jax.random.key(0), len(text))
     result = {}
@@ -262,9 +326,16 @@ def main() -> None:
     flows.add_argument("--steps", type=int, default=32)
     flows.add_argument("--relaxation", type=int, default=12, help="relaxation steps of each evaluation")
     flows.add_argument("--directions", type=int, default=1)
+    noises = commands.add_parser("noise")
+    noises.add_argument("model")
+    noises.add_argument("text", type=Path)
+    noises.add_argument("--windows", type=int, default=64)
+    noises.add_argument("--length", type=int, default=64)
     options = parser.parse_args()
     if options.command == "train":
         run(options)
+    elif options.command == "noise":
+        noise(options)
     elif options.command == "table":
         print(table(options.folder))
     else:
