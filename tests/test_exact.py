@@ -212,7 +212,7 @@ def test_steps_that_are_too_few_are_seen(write):
         families.likely(write("[4]", path=through(steps=4)).ids, LAW)
 
 
-def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain):
+def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain, optimised):
     """`exp(-F(x))` is the text seen through noise: a string drawn by its posterior there has the law of the text."""
 
     def b(x):
