@@ -51,22 +51,27 @@ def test_expected_counts_are_the_slope_of_the_likelihood(getkey):
     pairs = np.stack(np.nonzero(np.ones((3, 3), bool)))
     alive = np.arange(4) < np.array([4, 2, 3])[:, None]
     counts = jax.random.uniform(getkey(), (9, 4, 4)) * alive[pairs[0]][:, :, None] * alive[pairs[1]][:, None, :]
-    start, moves = grow._laws(counts, pairs, alive)
     x = np.asarray(jax.random.randint(getkey(), (5, 7), 0, 3))
     first, then = x[:, 0], 3 * x[:, :-1] + x[:, 1:]
-    value, expected = grow._expected_counts(start, moves, first, then)
-    slope = jax.grad(lambda moves: grow._expected_counts(start, moves, first, then)[0])(moves)
-    assert jnp.allclose(expected, slope * moves, atol=1e-12) and jnp.isclose(expected.sum(), 5 * 6)
+
+    @jax.jit
+    def read(counts):
+        start, moves = grow._laws(counts, pairs, alive)
+        slope = jax.grad(lambda moves: grow._expected_counts(start, moves, first, then)[0])(moves)
+        return start, moves, *grow._expected_counts(start, moves, first, then), slope
+
+    start, moves, value, expected, slope = (np.asarray(part) for part in read(counts))
+    assert np.allclose(expected, slope * moves, atol=1e-12) and np.isclose(expected.sum(), 5 * 6)
     # and the likelihood is that of the chain with these tables
     states = [(token, place) for token in range(3) for place in range(int(alive[token].sum()))]
-    table = jnp.array([[moves[3 * a + b, i, j] for b, j in states] for a, i in states])
+    table = np.array([[moves[3 * a + b, i, j] for b, j in states] for a, i in states])
     likelihood = 0.0
     for row in x:
-        here = jnp.array([start[token, place] * (token == row[0]) for token, place in states])
+        here = np.array([start[token, place] * (token == row[0]) for token, place in states])
         for token in row[1:]:
-            here = here @ table * jnp.array([state[0] == token for state in states])
-        likelihood += jnp.log(here.sum())
-    assert jnp.isclose(value, likelihood, atol=1e-10)
+            here = here @ table * np.array([state[0] == token for state in states])
+        likelihood += np.log(here.sum())
+    assert np.isclose(value, likelihood, atol=1e-10)
 
 
 def test_a_batch_that_is_everything_raises_the_likelihood(getkey):
@@ -74,13 +79,14 @@ def test_a_batch_that_is_everything_raises_the_likelihood(getkey):
     x = np.asarray(jax.random.randint(getkey(), (6, 20), 0, 2)).cumsum(1) % 3
     pairs = np.stack(np.nonzero(np.ones((3, 3), bool)))
     alive = np.ones((3, 3), bool)
-    counts = jax.random.uniform(getkey(), (9, 3, 3))
-    found = []
-    for _ in range(20):
-        found.append(
-            float(grow._expected_counts(*grow._laws(counts, pairs, alive), x[:, 0], 3 * x[:, :-1] + x[:, 1:])[0])
-        )
-        counts = grow._update(counts, pairs, alive, x[:, 0], 3 * x[:, :-1] + x[:, 1:], 1.0)
+    first, then = x[:, 0], 3 * x[:, :-1] + x[:, 1:]
+
+    @jax.jit
+    def step(counts, _):
+        likelihood = grow._expected_counts(*grow._laws(counts, pairs, alive), first, then)[0]
+        return grow._update(counts, pairs, alive, first, then, 1.0), likelihood
+
+    found = np.asarray(jax.lax.scan(step, jax.random.uniform(getkey(), (9, 3, 3)), None, length=20)[1])
     # the law of the first token is how often a state is met, no parameter of its own
     assert np.all(np.diff(found) > -0.05) and found[-1] - found[0] > 3.0
 

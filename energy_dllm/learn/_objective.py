@@ -181,7 +181,7 @@ class Denoising(AbstractObjective):
                 return f"the parameter {name}"
 
         @eqx.filter_jit
-        def terms(steps):
+        def terms(model, b, steps):
             def after(y, b):
                 y = _descend(model.energy, y, b, jnp.minimum(steps, free), step)
                 return model.energy.terms(relax(model.energy, y, b, steps=jnp.maximum(steps - free, 0), step=step), b)
@@ -189,7 +189,7 @@ class Denoising(AbstractObjective):
             return jax.vmap(after)(neutral, b)
 
         for n in range(int(free) + self.tracked + 1):
-            for name, term in terms(jnp.asarray(n)).items():
+            for name, term in terms(model, b, jnp.asarray(n)).items():
                 if not jnp.all(jnp.isfinite(term)):
                     return f"the term {name!r} of F, at relaxation step {n}"
         return "the gradient; every term of F was finite"
