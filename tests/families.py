@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 import energy_dllm as ed
 from energy_dllm.energy import AbstractFreeEnergy
@@ -82,24 +83,27 @@ def small_model(alphabet, *, steps=3):
 
 def finite_difference(function, point, direction, epsilon=1e-5):
     """Central difference of a scalar function of a PyTree along a direction."""
+    point, direction = host(point), host(direction)
     ahead = jax.tree.map(lambda p, d: p + epsilon * d, point, direction)
     behind = jax.tree.map(lambda p, d: p - epsilon * d, point, direction)
     return (function(ahead) - function(behind)) / (2 * epsilon)
 
 
+def host(tree):
+    """Arrays as numpy: to compute with them, or to compare them, compiles nothing. What is being traced stays."""
+    known = lambda leaf: isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if known(leaf) else leaf, tree)
+
+
 def random_like(tree, key):
     """A random direction in the space of a PyTree of arrays."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        structure,
-        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)],
-    )
+    draw = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype), tree)
 
 
 def dot(a, b):
     """Inner product of two PyTrees."""
-    return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return sum((x * y).sum() for x, y in zip(jax.tree.leaves(host(a)), jax.tree.leaves(host(b)), strict=True))
 
 
 def likely(ids, law):

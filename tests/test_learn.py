@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from families import host
 
 import energy_dllm as ed
 
@@ -61,11 +62,6 @@ TWINS = {
 
 def tokens(shape, size, getkey):
     return jnp.asarray(np.random.default_rng(getkey.seed).integers(0, size, shape))
-
-
-def host(tree):
-    """Arrays as numpy: to compare them compiles nothing."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 # ------------------------------------------------------------------------------------------- twins
