@@ -292,8 +292,11 @@ SCRIPT = textwrap.dedent("""
 def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
     run = lambda folder: [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path / folder)]
     # three processes, one compilation
-    cache = {"COMPILATION_CACHE_DIR": str(tmp_path), "PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    env = os.environ | {f"JAX_{name}": value for name, value in {**cache, "DISABLE_MOST_OPTIMIZATIONS": "1"}.items()}
+    env = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     subprocess.run(run("whole"), check=True, env=env)
     process = subprocess.Popen(run("killed"), env=env)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
