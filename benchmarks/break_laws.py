@@ -442,8 +442,8 @@ FAULTS = (
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",
         "_generate/_blocks.py",
-        "jnp.asarray(self.behind[end])",
-        "jnp.ones_like(jnp.asarray(self.behind[end]))",
+        "on_device(self.behind[end])",
+        "jnp.ones(self.behind[end].shape, bool)",
         "tests/test_constraints.py -k across",
     ),
     (

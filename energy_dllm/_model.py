@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ._types import Key
+from ._values import on_device
 from .data import AbstractTokenizer
 from .energy import (
     AbstractFreeEnergy,
@@ -111,7 +112,7 @@ class EnergyDLLM(eqx.Module):
 
     def encode(self, text: str) -> Int[Array, " L"]:
         """Text to token ids `(L,)`; `ValueError` if a character is not in the alphabet."""
-        return jnp.asarray(self.tokenizer.encode(text))
+        return on_device(self.tokenizer.encode(text))
 
     def decode(self, ids: Integer[Array | np.ndarray, " L"]) -> str:
         """Token ids `(L,)` to text."""

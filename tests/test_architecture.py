@@ -29,7 +29,7 @@ LAYERS = (
     ("_model",),
     ("flow",),
     ("energy", "data"),
-    ("_types",),
+    ("_types", "_values"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 ROOMS = ("data", "energy", "flow", "learn", "probe", "circuit")

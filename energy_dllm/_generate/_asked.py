@@ -58,7 +58,7 @@ def page_of(model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None) 
     """What is given and what is asked for on one page, if they can be had together; and `behind` of its automaton."""
     others, matching = sorted_out(evidence, given.length)
     plain = Page(given, others)
-    sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.any(given.known) else []
+    sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.asarray(given.known).any() else []
     agree(model, sources if others is None else [*sources, ("", others)])
     if matching is None:
         return plain, None

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from .._model import EnergyDLLM
+from .._values import on_device
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
 from ..flow import AbstractEvidence, AbstractPath, Given, Likelihood, Page
 from ._asked import page_of
@@ -92,10 +93,10 @@ class _Blocks:
             seeds = jax.random.key(self.seed)
             seeds = jax.random.fold_in(jax.random.fold_in(seeds, 2**31 - 1), number) if number else seeds
             fold = lambda n, seeds=seeds: jax.random.split(jax.random.fold_in(seeds, n))
-            keys = jax.vmap(fold)(jnp.arange(samples))
+            keys = jax.vmap(fold)(np.arange(samples))
             # what a window before has passed over was all given
             self._advance(self.done, begin)
-            given = Given(jnp.asarray(self.ids[0, here]), jnp.asarray(self.known[here]))
+            given = Given(on_device(self.ids[0, here]), on_device(self.known[here]))
             page = Page(given, self._others(begin, end), self._language(end))
             # the state of every sample before this window
             before = self.ids.copy(), self.known.copy()
@@ -141,14 +142,14 @@ class _Blocks:
     def _others(self, begin: int, end: int) -> AbstractEvidence | None:
         if len(self.spans) == 1:
             return self.page.others
-        return None if self.b is None else Likelihood(jnp.asarray(self.b[begin:end]))
+        return None if self.b is None else Likelihood(on_device(self.b[begin:end]))
 
     def _language(self, end: int) -> Language | None:
         """What may come in a window so that the rest can follow."""
         language = self.page.language
         if language is None or self.behind is None:
             return None
-        return Language(language.next, jnp.asarray(self.behind[end]), 0)
+        return Language(language.next, on_device(self.behind[end]), 0)
 
     def _advance(self, begin: int, end: int) -> None:
         """The automaton goes over a window that is written."""

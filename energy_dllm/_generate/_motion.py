@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer, PyTree
 
 from .._model import EnergyDLLM
+from .._values import on_device
 from ..energy import AbstractFreeEnergy, Language
 from ..flow import AbstractEvidence, AbstractPath, Page, Trajectory, Unmasking, allowed
 
@@ -89,14 +90,13 @@ def follow(
 ) -> Moments:
     """One window, along the path, for every sample: its given tokens `ids`, and where its automaton stands."""
     dtype = energy.vocabulary.codes.dtype
-    clock = path.clock(model.schedule).astype(dtype)
-    sigma = np.asarray(path.sigma(clock, page.length))
+    clock = np.asarray(path.clock(model.schedule), dtype)
+    sigma = np.asarray(path.sigma(on_device(clock), page.length))
     steps = clock.shape[0] - 1
     # equally many steps between moments, as nearly as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
-    where = jnp.asarray(ids), jnp.asarray(starts)
-    state = _begin(path, energy, page, *where, clock[0], keys[:, 0])
+    state = _begin(path, energy, page, ids, starts, clock[0], keys)
     parts: list[Trajectory] = []
 
     def gather() -> Moments:
@@ -111,7 +111,7 @@ def follow(
         _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
         reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
         return Moments(
-            clock=np.asarray(clock)[there],
+            clock=clock[there],
             sigma=sigma[there],
             read=read,
             forces=np.sum([part.force_evaluations for part in parts], axis=0),
@@ -123,8 +123,7 @@ def follow(
     for piece in pieces:
         numbers = np.arange(piece[0], piece[-1] + 1)
         inner = tuple((piece[1:-1] - piece[0]).tolist())
-        part = _move(path, energy, page, *where, state, clock[numbers], jnp.asarray(numbers), inner, keys[:, 1])
-        state = jax.tree.map(lambda leaf: leaf[:, -1], part.states)
+        part, state = _move(path, energy, page, ids, starts, state, clock[numbers], numbers, inner, keys)
         parts.append(part)
         if watch is not None:
             watch(gather())
@@ -145,19 +144,20 @@ def _reached(read: dict[str, Any]) -> dict[str, Any]:
 @eqx.filter_jit
 def _begin(path, energy, page, ids, starts, time, keys) -> PyTree[Array]:
     """The state at the beginning for every key."""
-    one = lambda ids, start, key: path.begin(energy, page.at(ids, start), time, key=key)
+    one = lambda ids, start, key: path.begin(energy, page.at(ids, start), time, key=key[0])
     return jax.vmap(one)(ids, starts, keys)
 
 
 @eqx.filter_jit
-def _move(path, energy, page, ids, starts, states, clock, numbers, inner, keys) -> Trajectory:
-    """From one time to another, recording at both and in between; one motion for every key."""
+def _move(path, energy, page, ids, starts, states, clock, numbers, inner, keys) -> tuple[Trajectory, PyTree[Array]]:
+    """From one time to another, recording at both and in between; one motion for every pair of keys. And the end."""
 
     def one(ids, start, state, key):
         here = page.at(ids, start)
-        return path.move(energy, here, state, clock, numbers, inner, functools.partial(read, energy), key=key)
+        return path.move(energy, here, state, clock, numbers, inner, functools.partial(read, energy), key=key[1])
 
-    return eqx.filter_vmap(one)(ids, starts, states, keys)
+    path = eqx.filter_vmap(one)(ids, starts, states, keys)
+    return path, jax.tree.map(lambda leaf: leaf[:, -1], path.states)
 
 
 def read(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from .._model import EnergyDLLM
+from .._values import on_device
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
 from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
 from ._asked import agree, behind, sorted_out
@@ -123,7 +124,7 @@ def repair(
     page = aligned(energy, ids, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
     there = page.origin >= 0
     if shifts:
-        typed = Typo(jnp.asarray(ids[page.origin]), rate, jnp.asarray(there))
+        typed = Typo(on_device(ids[page.origin]), rate, on_device(there))
     known = typed if others is None else typed + others
     agree(model, [("", known)])
     language = None

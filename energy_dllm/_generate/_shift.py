@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from .._values import on_device
 from ..energy import AbstractFreeEnergy
 from ..flow import Typo, relax
 
@@ -46,8 +46,8 @@ def aligned(
         for row, each in zip(rows, pages, strict=False):
             row[: each.size] = each
         sizes = np.array([each.size for each in pages] + [1] * (most - len(pages)))
-        here = jnp.arange(longest + 1) < jnp.asarray(sizes)[:, None]
-        ids, known = jnp.asarray(seen[rows]), jnp.asarray(rows >= 0)
+        here = on_device(np.arange(longest + 1) < np.asarray(sizes)[:, None])
+        ids, known = on_device(seen[rows]), on_device(rows >= 0)
         rest = np.asarray(_at_rest(energy, ids, known, here, rate, steps, step), float)[: len(pages)]
         prices = rest[:-3] - rest[-3:][sizes[: len(pages) - 3] - lengths[0]]
         prices[1:] += cost

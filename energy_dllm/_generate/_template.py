@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._model import EnergyDLLM
+from .._values import on_device
 from ..flow import Given, relax
 from ._motion import WINDOW
 
@@ -83,7 +84,7 @@ def _given(texts, width: int) -> Given:
     widths = [piece.size if isinstance(piece, np.ndarray) else width if piece is None else piece for piece in texts]
     ids = [piece if isinstance(piece, np.ndarray) else np.zeros(n, int) for piece, n in zip(texts, widths, strict=True)]
     known = [np.full(n, isinstance(piece, np.ndarray)) for piece, n in zip(texts, widths, strict=True)]
-    return Given(jnp.asarray(np.concatenate(ids), jnp.int32), jnp.asarray(np.concatenate(known)))
+    return Given(on_device(np.concatenate(ids).astype(np.int32)), on_device(np.concatenate(known)))
 
 
 def _pieces(template: str) -> list[Piece]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
+import numpy as np
 
 from .._model import EnergyDLLM
+from .._values import on_device
 from ..energy import Wish
 from ..flow import AbstractEvidence, AbstractPath, Given
 from ._blocks import write
@@ -81,10 +82,10 @@ def generate(
             f"{both} {have} {fixed} tokens and `length` is {length}; expected what {leave} at "
             f"least one token to write, so make `length` at least {fixed + 1}."
         )
-    place = jnp.arange(length)
+    place = np.arange(length)
     given = Given(
-        jnp.concatenate([ids, jnp.zeros(length - fixed, int), end]).astype(jnp.int32),
-        (place < ids.shape[0]) | (place >= length - end.shape[0]),
+        on_device(np.concatenate([ids, np.zeros(length - fixed, int), end]).astype(np.int32)),
+        on_device((place < ids.shape[0]) | (place >= length - end.shape[0])),
     )
     return write(
         model,

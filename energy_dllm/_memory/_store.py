@@ -41,7 +41,7 @@ def counts_of(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarra
 
 
 def weights_of(weights, lines: int) -> Float[np.ndarray, " M"]:
-    weights = np.asarray(weights, np.float32)
+    weights = np.array(weights, np.float32)  # a copy: nobody else may change it
     if weights.shape != (lines,) or not (np.isfinite(weights) & (weights > 0)).all():
         raise ValueError(f"`weights` has shape {weights.shape}; expected {lines} positive numbers, one a line.")
     return weights

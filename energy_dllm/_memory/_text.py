@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt
 
+from .._values import on_device
 from ..data import AbstractTokenizer, Characters
 from ..energy import Chain, Lines
 from ..flow import AbstractEvidence, Likelihood
@@ -212,7 +213,7 @@ class TextMemory(eqx.Module):
             with np.errstate(divide="ignore"):
                 rest = np.logaddexp.reduce(scores.reshape(len(typos), -1) + np.log(share / 4.0), axis=1)
         room = 1 << (len(numbers) - 1).bit_length()
-        ids, seen, mask = map(jnp.asarray, typed.padded())
+        ids, seen, mask = map(on_device, typed.padded())
         found = masses(self._energy(numbers, room), ids, seen, mask, jnp.asarray(typos), jnp.asarray(GAPS))
         return judged(
             np.asarray(found)[..., : len(numbers) + 1], rest, numbers, self._read, threshold, clean, typos, GAPS

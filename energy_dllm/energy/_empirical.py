@@ -8,6 +8,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from .._values import on_device
 from ._landscape import AbstractFreeEnergy
 from ._language import NEVER, Language, apart
 from ._states import Patterns, stored
@@ -84,7 +85,7 @@ class Empirical(AbstractFreeEnergy):
         self.vocabulary = Codes(stored(codes, None)[0])
         weights = jnp.ones(len(ids), codes.dtype) if weights is None else weights
         self.log_weights = jax.nn.log_softmax(stored(jnp.zeros((len(ids), 1), codes.dtype), weights)[1])
-        self.items = jnp.asarray(ids)
+        self.items = on_device(ids)
 
     @classmethod
     def of_vectors(cls, vectors: Patterns, *, weights: Float[Array, " M"] | None = None) -> "Empirical":

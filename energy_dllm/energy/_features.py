@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from .._values import error_if
 from ._states import AbstractMemory, Patterns, stored
 from ._synapses import sizes
 
@@ -54,7 +55,7 @@ class AbstractFeatureMemory(AbstractMemory):
         where fewer are stored than are taken away.
         """
         change, count = self._sum(patterns, weights, chunk)
-        left = eqx.error_if(self.count - count, self.count < count, "`patterns` are more than the memory holds.")
+        left = error_if(lambda left: left < 0, "`patterns` are more than the memory holds.", self.count - count)
         # what is not there any more leaves rounding behind
         return self._with(jnp.where(left == 0, 0.0, self.total - change), left)
 
@@ -125,7 +126,8 @@ class PositiveFeatureMemory(AbstractFeatureMemory):
         log = jnp.where(held, jnp.log(jnp.where(held, self.total, 1.0)), -jnp.inf)
         log = log + 0.5 * jnp.sum(self.projection**2, axis=-1) - self._distances(x)
         lse = jax.nn.logsumexp(log) - jnp.log(log.size)
-        return -eqx.error_if(lse, ~jnp.any(held), "the memory is empty; `add` patterns first.") / self.beta
+        empty = lambda lse, held: ~held.any()
+        return -error_if(empty, "the memory is empty; `add` patterns first.", lse, held) / self.beta
 
     def _distances(self, x):
         return jnp.sum((self.beta**0.5 * x - 0.5 * self.projection) ** 2, axis=-1)
@@ -190,7 +192,7 @@ class TrigonometricFeatureMemory(AbstractFeatureMemory):
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
         """`-1/beta log z`, below the floor its tangent."""
         z = self.density(x)
-        z = eqx.error_if(z, self.count == 0, "the memory is empty; `add` patterns first.")
+        z = error_if(lambda z, count: count == 0, "the memory is empty; `add` patterns first.", z, self.count)
         above = jnp.log(jnp.maximum(z, self.floor))
         return -jnp.where(z >= self.floor, above, jnp.log(self.floor) + z / self.floor - 1.0) / self.beta
 

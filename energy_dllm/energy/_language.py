@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from .._values import on_device
 
 
 NEVER = -1e30
@@ -55,7 +56,7 @@ class Language(eqx.Module):
     @classmethod
     def of(cls, acceptor) -> "Language":
         """The language of a `data.Acceptor`."""
-        return cls(jnp.asarray(acceptor.next), jnp.asarray(acceptor.accept))
+        return cls(on_device(acceptor.next), on_device(acceptor.accept))
 
     def __call__(self, b: Float[Array, "N V"]) -> Scalar:
         """`-log sum_(s accepted) exp(sum_i b_i(s_i))` in nats; 1e30 if nothing is accepted."""

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._types import Scalar
+from .._values import error_if
 from ._states import AbstractSoftMinimum, Patterns, overlaps, positive, soft_minimum, squared, stored
 
 
@@ -176,7 +177,7 @@ class KernelMemory(AbstractSoftMinimum):
             # as logarithms, so that a high power near the rim does not round to nothing
             total = jax.nn.logsumexp(jnp.where(inside, logs, -jnp.inf))
             message = "`x` lies outside every support, where there is no gradient; give a `floor`, or lower `beta`."
-            return -eqx.error_if(total, ~jnp.any(inside), message) / self.beta
+            return -error_if(lambda total, inside: ~inside.any(), message, total, inside) / self.beta
         total = jnp.sum(jnp.where(inside, jnp.exp(logs), 0.0)) + self.floor
         return -jnp.log(total) / self.beta + 0.5 * jax.nn.relu(jnp.min(distances) - self.radius**2)
 

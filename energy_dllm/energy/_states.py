@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
+from .._values import error_if
 
 
 Patterns = Float[Array | np.ndarray, "M N"] | Sequence[Float[Array | np.ndarray, " N"]]
@@ -169,14 +170,15 @@ def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N
         rows = rows.astype(float)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"`patterns` has shape {rows.shape}; expected (M, N) with at least one pattern, one a row.")
-    rows = eqx.error_if(rows, ~jnp.all(jnp.isfinite(rows)), "`patterns` must be finite; one has a NaN or an infinity.")
+    infinite = lambda rows: ~(abs(rows) < np.inf)
+    rows = error_if(infinite, "`patterns` must be finite; one has a NaN or an infinity.", rows)
     if weights is None:
         return rows, jnp.zeros(rows.shape[0], rows.dtype)
     weights = jnp.asarray(weights, rows.dtype)
     if weights.shape != rows.shape[:1]:
         raise ValueError(f"`weights` has shape {weights.shape}; expected ({rows.shape[0]},), one a pattern.")
-    fault = ~jnp.all((weights > 0) & jnp.isfinite(weights))
-    return rows, jnp.log(eqx.error_if(weights, fault, "`weights` must be positive; remove a pattern instead of 0."))
+    fault = lambda weights: ~((weights > 0) & (weights < np.inf))
+    return rows, jnp.log(error_if(fault, "`weights` must be positive; remove a pattern instead of 0.", weights))
 
 
 def positive(name: str, value: Scalar | float, dtype) -> Scalar:
@@ -184,4 +186,4 @@ def positive(name: str, value: Scalar | float, dtype) -> Scalar:
     if isinstance(value, (int, float)) and not value > 0:
         raise ValueError(f"`{name}` is {value}; expected a positive number.")
     value = jnp.asarray(value, dtype)
-    return jnp.log(eqx.error_if(value, ~(value > 0), f"`{name}` must be positive."))
+    return jnp.log(error_if(lambda value: ~(value > 0), f"`{name}` must be positive.", value))

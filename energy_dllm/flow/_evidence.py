@@ -11,6 +11,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._values import error_if
+
 
 FORBIDDEN = -1000.0
 """The log-likelihood of a token that is ruled out; finite. Evidence that leaves one token makes it known."""
@@ -72,7 +74,7 @@ class Gaussian(AbstractEvidence):
         if sigma.shape not in ((), x.shape[:1]):
             raise ValueError(f"`sigma` has shape {sigma.shape}; expected () or ({x.shape[0]},), one a token.")
         sigma = jnp.broadcast_to(sigma, x.shape[:1])
-        self.sigma = eqx.error_if(sigma, ~(sigma > 0), "`sigma` must be positive at every token.")
+        self.sigma = error_if(lambda sigma: ~(sigma > 0), "`sigma` must be positive at every token.", sigma)
         self.x = x
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Scalar
+from .._values import on_device
 
 
 class AbstractSchedule(eqx.Module):
@@ -115,7 +116,7 @@ class InformationUniform(AbstractSchedule):
         if not gain > 0:
             raise ValueError("`cross_entropy` never falls; expected a curve that gains information with s.")
         share = (1 - uniform) * (ce[0] - ce) / gain + uniform * (s - s[0]) / (s[-1] - s[0])
-        self.knots, self.fraction = jnp.asarray(s), jnp.asarray(share)
+        self.knots, self.fraction = on_device(s), on_device(share)
 
     @classmethod
     def context_free(

@@ -1,10 +1,11 @@
 """Evidence about tokens themselves: given, mistyped, allowed, or spoken of by somebody else."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._values import error_if, on_device
 from ._evidence import FORBIDDEN, AbstractEvidence
 
 
@@ -128,8 +129,8 @@ class Allowed(AbstractEvidence):
     def __init__(self, sets: Bool[Array, "L V"]):
         if sets.ndim != 2:
             raise ValueError(f"`sets` has shape {sets.shape}; expected (L, V), one row a token.")
-        empty = ~jnp.all(jnp.any(sets, axis=-1))
-        self.sets = eqx.error_if(sets, empty, "`sets` allows no token at some place; allow at least one.")
+        empty = lambda sets: ~sets.any(axis=-1)
+        self.sets = error_if(empty, "`sets` allows no token at some place; allow at least one.", sets)
 
     @property
     def length(self) -> int:
@@ -171,8 +172,8 @@ class Likelihood(AbstractEvidence):
     def __init__(self, b: Float[Array, "L V"]):
         if b.ndim != 2:
             raise ValueError(f"`b` has shape {b.shape}; expected (L, V), one row a token.")
-        fault = ~jnp.all(jnp.isfinite(b))
-        self.b = eqx.error_if(b, fault, "`b` must be finite; use `FORBIDDEN` for a token that is ruled out.")
+        fault = lambda b: ~(abs(b) < np.inf)
+        self.b = error_if(fault, "`b` must be finite; use `FORBIDDEN` for a token that is ruled out.", b)
 
     @property
     def length(self) -> int:
@@ -194,7 +195,7 @@ def _tokens(ids, known):
     ids = jnp.asarray(ids)
     if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
-    known = jnp.ones(ids.shape, bool) if known is None else jnp.asarray(known)
+    known = on_device(np.ones(ids.shape, bool)) if known is None else jnp.asarray(known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
     return ids, known
@@ -202,6 +203,7 @@ def _tokens(ids, known):
 
 def _seen(ids, known, codes):
     size = codes.shape[0]
-    bad = jnp.any(known & ((ids < 0) | (ids >= size)))
-    ids = eqx.error_if(ids, bad, f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer.")
+    bad = lambda ids, known: known & ((ids < 0) | (ids >= size))
+    message = f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer."
+    ids = error_if(bad, message, ids, known)
     return jax.nn.one_hot(ids, size, dtype=bool)

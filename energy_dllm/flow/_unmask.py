@@ -7,9 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from .._values import on_device
 from ..energy import AbstractFreeEnergy
 from ._page import Page
 from ._path import AbstractPath, Reading
@@ -128,11 +130,11 @@ class Unmasking(AbstractPath):
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """Relaxation times `t`, one a round, the relaxation before the first draw being behind."""
-        return (1.0 + jnp.arange(self.rounds + self.corrections + 1)) * self.steps * self.step
+        return on_device((1.0 + np.arange(self.rounds + self.corrections + 1)) * self.steps * self.step)
 
     def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
         """Infinite while a token is unknown, then 0."""
-        return jnp.where(jnp.arange(clock.shape[0]) < self.rounds, jnp.inf, 0.0)
+        return on_device(np.where(np.arange(clock.shape[0]) < self.rounds, np.inf, 0.0))
 
     @property
     def ending(self) -> str:

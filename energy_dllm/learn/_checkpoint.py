@@ -15,10 +15,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from .._values import on_device
 
 
 FORMAT = "energy_dllm 2"
@@ -214,7 +215,7 @@ def _build(spec: Any, arrays: Mapping[str, np.ndarray]) -> Any:
                 f"the array {spec['array']} is {array.dtype}{list(array.shape)}; the file's own description says "
                 f"{spec['dtype']}{spec['shape']}; the file was altered."
             )
-        return jnp.asarray(array)
+        return on_device(array)
     if "tuple" in spec:
         return tuple(_build(item, arrays) for item in spec["tuple"])
     if "list" in spec:

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from .._values import on_device
 from ..data import Corpus, Windows
 from ..energy import MarkovVocabulary
 from ._checkpoint import FORMAT, read, write
@@ -111,7 +112,7 @@ def fit(
     with _bar(progress, steps, first) as advance, _Log(folder, first) as log:
         for n in range(first, end):
             place = windows.get_state()
-            ids = jnp.asarray(next(windows))
+            ids = on_device(next(windows))
             batch_key = jax.random.fold_in(key, n)
             run, loss, norm, good = _update(run, static, objective, optimizer, ids, batch_key, steps, average)
             if not good:
@@ -282,12 +283,12 @@ def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
             f"{settings[name]!r}; give another folder or the same settings."
         )
     leaves, tree = jax.tree.flatten(run)
-    stored = [arrays.get(f"{n:05d}") for n in range(len(leaves))]
-    for leaf, array in zip(leaves, stored, strict=True):
-        if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise ValueError(f"`directory` {folder} holds a checkpoint of other shapes; give another folder.")
+    stored = [arrays[name] for n in range(len(leaves)) if (name := f"{n:05d}") in arrays]
+    same = lambda leaf, array: array.shape == leaf.shape and array.dtype == leaf.dtype
+    if len(stored) < len(leaves) or not all(map(same, leaves, stored)):
+        raise ValueError(f"`directory` {folder} holds a checkpoint of other shapes; give another folder.")
     windows.set_state(header["windows"])
-    return jax.tree.unflatten(tree, [jnp.asarray(array) for array in stored])
+    return jax.tree.unflatten(tree, [on_device(array) for array in stored])
 
 
 class _Log:
