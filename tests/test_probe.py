@@ -9,6 +9,7 @@ from pathlib import Path
 
 import diffrax
 import equinox as eqx
+import families
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -51,8 +52,9 @@ def read(name: str, state, field):
 def shaken(module):
     """The module with every parameter moved, so that no bias or threshold is zero."""
     draw = np.random.default_rng(1).standard_normal
-    arrays = eqx.filter(module, eqx.is_array)
-    return jax.tree.map(lambda a: a + 0.3 * (np.std(a) or 1.0) * draw(a.shape), arrays)
+    arrays = families.host(eqx.filter(module, eqx.is_array))
+    move = lambda a: a + 0.3 * ((a.std() if a.size else 0.0) or 1.0) * draw(a.shape)
+    return jax.device_put(jax.tree.map(move, arrays))
 
 
 @pytest.fixture(scope="module")
