@@ -159,7 +159,7 @@ def test_train_begins_by_growing_and_reading(run, tmp_path, monkeypatch):
         (ed.learn.Denoising, 5, 2, tmp_path / "run"),
     )
     assert code == 0 and parts == [first, second] and record(printed)["reading"] == 3
-    assert record(printed)["grow"] is True
+    assert record(printed)["grow"] is True and (tmp_path / "run" / "grown.safetensors").exists()
 
 
 def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):

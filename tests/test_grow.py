@@ -165,3 +165,17 @@ def test_bad_settings(unchecked, words, states, settings):
     ids = settings.pop("ids", np.arange(300) % 3)
     with pytest.raises(ValueError, match=words):
         ed.learn.grow(vocabulary(3, states), ids, **settings)
+
+
+def test_what_was_grown_is_kept(tmp_path, monkeypatch):
+    """The same growing again counts nothing and is the same bit by bit; another is refused and loses nothing."""
+    ids, settings = np.tile([0, 1, 1, 2], 40), {"passes": 1.0, "length": 20, "directory": tmp_path / "run"}
+    grown = ed.learn.grow(vocabulary(3, 4), ids, **settings)
+    with pytest.raises(ValueError, match="holds another growing: its passes is 1.0, now 2.0"):
+        ed.learn.grow(vocabulary(3, 4), ids, **{**settings, "passes": 2.0})
+    with pytest.raises(ValueError, match="holds another growing: its ids is"):
+        ed.learn.grow(vocabulary(3, 4), ids[::-1], **settings)
+    with pytest.raises(ValueError, match="holds another growing: its vocabulary is"):
+        ed.learn.grow(eqx.tree_at(lambda v: v.patterns, grown, grown.patterns + 1.0), ids, **settings)
+    monkeypatch.setattr(grow, "_count", None)
+    assert bool(eqx.tree_equal(ed.learn.grow(vocabulary(3, 4), ids, **settings), grown))

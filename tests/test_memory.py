@@ -176,6 +176,18 @@ def test_weights_are_odds():
     assert np.allclose(np.exp(memory.energy.log_weights), [1 / 2, 1 / 16, 3 / 16, 4 / 16])
 
 
+def test_nobody_else_changes_a_memory():
+    """What it is made of is copied: arrays of numpy share what they hold with whoever is given them."""
+    for _ in range(16):  # whether jax takes an array over without a copy depends on where it happens to lie
+        weights = np.ones(64, np.float32)
+        memory = ed.TextMemory(
+            ["".join(f"{n:06b}").replace("0", "a").replace("1", "b") for n in range(64)], weights=weights
+        )
+        before = np.array(memory.weights)
+        weights[:] = 7.0
+        assert (np.asarray(memory.weights) == before).all()
+
+
 def test_a_memory_is_saved_and_loaded_bitwise(memory, lines, tmp_path):
     path = tmp_path / "memory.safetensors"
     ed.save(path, memory)

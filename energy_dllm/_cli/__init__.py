@@ -76,7 +76,8 @@ def train(
     model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
     if grow:
-        vocabulary = grown(model.energy.vocabulary, corpus.train, length=min(256, len(corpus.train) - 1), seed=seed)
+        stretch = min(256, len(corpus.train) - 1)
+        vocabulary = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=directory)
         model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
     if reading:
         first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}

@@ -1,5 +1,8 @@
 """A vocabulary that is counted instead of descended: states split, see the text, and merge."""
 
+import hashlib
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from ..energy import MarkovVocabulary
+from ._checkpoint import load, notes, save
 
 
 # Share of every law that goes anywhere: nothing that was not seen is impossible.
@@ -38,6 +42,7 @@ def grow(
     length: int = 256,
     batch_size: int = 4,
     seed: int = 0,
+    directory: str | os.PathLike | None = None,
 ) -> MarkovVocabulary:
     """Find the tables of a vocabulary by counting, in a chain that grows.
 
@@ -65,11 +70,13 @@ def grow(
     - `length`, `batch_size`: tokens of a stretch that is read at once, and stretches of a batch. Small batches find
       more: what is counted between two M steps is a thousand tokens by default.
     - `seed`: of the halves and of the stretches.
+    - `directory`: where the result is kept, as `grown.safetensors`. If the same growing already left it there, it is
+      read and nothing is counted.
 
     **Returns:** the vocabulary with its new tables.
 
-    **Raises:** `ValueError` if there are fewer states than tokens, `ids` are no ids of it or fewer than `length`, or a
-    setting is out of its range.
+    **Raises:** `ValueError` if there are fewer states than tokens, `ids` are no ids of it or fewer than `length`, a
+    setting is out of its range, or `directory` holds another growing.
 
     **Source:** Baum et al. 1970; Cappé & Moulines 2009 (batches); Petrov et al. 2006 (split and merge); George et al.
     2021 (states that stand for one token).
@@ -88,6 +95,11 @@ def grow(
     ids = np.asarray(ids)
     size, states = vocabulary.patterns.shape[0], vocabulary.start.shape[0]
     _check(ids, size, states, rounds=rounds, passes=passes, hold=hold, length=length, batch_size=batch_size)
+    settings = dict(rounds=rounds, passes=passes, hold=hold, length=length, batch_size=batch_size, seed=seed)
+    settings |= {"ids": _digest(ids), "vocabulary": _digest(*jax.tree.leaves(vocabulary))}
+    kept = None if directory is None else Path(directory) / "grown.safetensors"
+    if kept is not None and kept.exists():
+        return _read(kept, settings)
     ids, rng = ids.astype(np.int32), np.random.default_rng(seed)
     pairs = np.zeros((size, size))
     np.add.at(pairs, (ids[:-1], ids[1:]), 1.0)
@@ -98,7 +110,30 @@ def grow(
         chain = count(_split(chain, hold, rng), passes)
         # what is left counts once more, so that it fits together
         chain = count(_merge(chain, min(states, max(size, int(KEPT * len(chain.tokens))))), 0.6 * passes)
-    return _tables(vocabulary, chain)
+    grown = _tables(vocabulary, chain)
+    if kept is not None:
+        save(kept, grown, notes={"growing": settings})
+    return grown
+
+
+def _digest(*arrays) -> str:
+    """Changes with every number of them."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode() + np.asarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(kept: Path, settings: dict) -> MarkovVocabulary:
+    found = notes(kept).get("growing", {})
+    different = sorted(name for name in settings if found.get(name) != settings[name])
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"`directory` {kept.parent} holds another growing: its {name} is {found.get(name)!r}, now "
+            f"{settings[name]!r}; give another folder or the same settings."
+        )
+    return load(kept)
 
 
 def _check(ids, size, states, *, rounds, passes, hold, length, batch_size):
