@@ -331,7 +331,7 @@ def test_tables_are_no_matrices_of_the_optimizer(getkey):
 
     def in_the_first_row(leaf):
         gradient = np.zeros_like(leaf)
-        gradient[0] = 1.0
+        gradient[0] = np.arange(1.0, 1.0 + gradient[0].size).reshape(gradient[0].shape)
         return jnp.asarray(gradient)
 
     gradient = jax.tree.map(in_the_first_row, vocabulary)
@@ -349,9 +349,12 @@ def test_tables_are_no_matrices_of_the_optimizer(getkey):
         return optax.apply_updates(vocabulary, jax.tree.map(lambda change: change[1], changes))
 
     before, after = (jax.tree.map(np.asarray, v) for v in (vocabulary, second_step(vocabulary, gradient)))
-    # Adam leaves rows without a gradient where they are; Muon spreads, decay shrinks
-    assert np.all(after.moves[1:] == before.moves[1:]) and np.all(after.moves[0] != before.moves[0])
-    assert np.all(after.patterns[1:] != before.patterns[1:])
+    for table in ("start", "moves", "tokens"):
+        change = getattr(after, table) - getattr(before, table)
+        # Adam moves every number by as much, however steep it is there, and nothing where it is flat; no decay either
+        assert np.allclose(change[0], change[0].min(), rtol=1e-3) and np.all(change[0] < 0) and not np.any(change[1:])
+    change = after.patterns - before.patterns
+    assert np.ptp(change[0]) > 0.5 * np.abs(change[0]).max() and np.all(change[1:] != 0)
 
 
 def test_frequent_tokens_have_more_states(getkey):
