@@ -1,6 +1,6 @@
 """Which character was replaced? Per-token energy of the energy model beside the surprisal of its autoregressive twin.
 
-    python benchmarks/anomaly.py ../shared/data/shakespeare_plays/plays.md.xz --steps 11000 --out runs/anomaly
+    python benchmarks/anomaly.py ../shared/data/shakespeare_plays/plays.md.xz --out runs/anomaly
 
 One character of every window of the held-out test play is replaced by another of the alphabet, drawn at random. Every
 character gets a number; the AUC is the probability that the replaced one has a larger number than another character of
@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument("plays", type=Path)
     parser.add_argument("--model", default="shakespeare")
     parser.add_argument("--steps", type=int, default=11_000, help="of the twin; take those of the model")
-    parser.add_argument("--dim", type=int, default=96, help="of the twin")
+    parser.add_argument("--dim", type=int, default=128, help="of the twin")
     parser.add_argument("--learning-rate", type=float, default=6e-3, help="of the twin")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--windows", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("runs/anomaly"))

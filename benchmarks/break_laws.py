@@ -447,6 +447,13 @@ FAULTS = (
         "tests/test_constraints.py -k across",
     ),
     (
+        "9: a data set under a constraint has its restricted law (its tokens are drawn apart)",
+        "energy/_empirical.py",
+        "some = jnp.max(scores) > NEVER / 2",
+        "some = jnp.zeros((), bool)",
+        "tests/test_constraints.py -k from_its_restricted_law",
+    ),
+    (
         "9: a token's confidence is that of the others (its own evidence counts)",
         "_generate/_motion.py",
         "log_q = jax.nn.log_softmax(logits - plain, axis=-1)",

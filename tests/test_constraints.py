@@ -85,6 +85,7 @@ def test_a_language_is_the_sum_over_its_strings(language, getkey):
     exact = np.array([[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)]) / weight.sum()
     assert np.allclose(language.posterior(b), exact, atol=1e-12)
     assert (language.best(b) == ITEMS[weight.argmax()]).all()
+    assert (jax.jit(jax.vmap(language.accepts))(ITEMS) == accepted).all()
     drawn = jax.jit(jax.vmap(lambda key: language.sample(b, key=key)))(jax.random.split(getkey(), 20000))
     families.likely(np.asarray(drawn), weight / weight.sum())
 
@@ -139,6 +140,24 @@ def test_a_data_set_is_drawn_whole(law):
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
     path = ed.flow.Unmasking(rounds=1, steps=1)
     families.likely(ed.infill(model, "[4]", samples=20000, path=path, frames=1).ids, law)
+
+
+def test_a_data_set_under_a_constraint_is_drawn_from_its_restricted_law(law):
+    """In one draw, and behind what is given; where nothing that is accepted is in the data, tokens make it up."""
+    tokenizer, path = ed.data.Characters("abc"), ed.flow.Unmasking(rounds=1, steps=1)
+
+    def write(template, pattern, items=ITEMS, weights=law, samples=20000):
+        energy = ed.energy.Empirical(items, size=3, weights=jnp.asarray(weights))
+        model = ed.EnergyDLLM(tokenizer, energy=energy, steps=1, key=jax.random.key(0))
+        matching = ed.flow.Matching(pattern, tokenizer, length=4)
+        return ed.infill(model, template, samples=samples, path=path, evidence=matching, frames=1)
+
+    restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
+    families.likely(write("[4]", "[ab]*c?[ab]*").ids, restricted / restricted.sum())
+    given = np.where(ITEMS[:, 0] == 1, restricted, 0.0)
+    families.likely(write("b[3]", "[ab]*c?[ab]*").ids, given / given.sum())
+    apart = write("[4]", "abab|baba|caca", np.array([[0, 0, 1, 1], [1, 1, 0, 0]]), np.ones(2), samples=64)
+    assert set(apart.texts) == {"abab", "baba"}
 
 
 def test_a_regular_expression_restricts_the_law(write, law):

@@ -168,11 +168,14 @@ class Empirical(AbstractFreeEnergy):
         language: Language | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """One item of the posterior, whole. With a `language`, which may accept none of them, each token from its own
-        posterior, of all passages of such tokens one that it accepts."""
-        if language is not None:
-            return apart(self.logits(y, b) + tilt, language, key=key)
-        return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
+        """One item of the posterior, whole; with a `language` one that it accepts. If it accepts none of those that are
+        possible, each token from its own posterior, of all passages of such tokens one that it accepts."""
+        if language is None:
+            return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
+        scores = jnp.where(jax.vmap(language.accepts)(self.items), self._scores(b + tilt), -jnp.inf)
+        some = jnp.max(scores) > NEVER / 2
+        item = self.items[jax.random.categorical(key, jnp.where(some, scores, 0.0))]
+        return jnp.where(some, item, apart(self.logits(y, b) + tilt, language, key=key))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""

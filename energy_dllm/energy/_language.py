@@ -62,6 +62,12 @@ class Language(eqx.Module):
         """`-log sum_(s accepted) exp(sum_i b_i(s_i))` in nats; 1e30 if nothing is accepted."""
         return -self._behind(b, _sum)[0, self.start]
 
+    def accepts(self, ids: Int[Array, " N"]) -> Bool[Array, ""]:
+        """Whether a string of tokens is in the language."""
+        none = self.accept.shape[0]
+        step = lambda state, token: (padded(self.next, none)[state, token], None)
+        return padded(self.accept, False)[jax.lax.scan(step, self.start, ids)[0]]
+
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(s_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
         return -jax.grad(self.__call__)(b)
