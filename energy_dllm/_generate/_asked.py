@@ -4,6 +4,7 @@ import functools
 import operator
 from collections.abc import Sequence
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -34,7 +35,7 @@ def agree(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvidence]]) ->
         for name, source in sources
         for part in (source.sources if isinstance(source, Evidences) else (source,))
     ]
-    open = [(name, allowed(np.asarray(model.field(source)))) for name, source in flat]
+    open = [(name, allowed(field(model, source))) for name, source in flat]
     for n, (one, here) in enumerate(open):
         for two, there in open[:n]:
             void = np.flatnonzero(~(here & there).any(axis=-1))
@@ -62,7 +63,17 @@ def page_of(model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None) 
     agree(model, sources if others is None else [*sources, ("", others)])
     if matching is None:
         return plain, None
-    return Page(given, others, Language.of(matching.acceptor)), behind(matching, np.asarray(model.field(plain)))
+    return Page(given, others, Language.of(matching.acceptor)), behind(matching, field(model, plain))
+
+
+def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L V"]:
+    """What the evidence says, as numbers: one program, where one by one its operations are ten."""
+    return np.asarray(_field(model.energy.vocabulary.codes, evidence))
+
+
+@eqx.filter_jit
+def _field(codes, evidence):
+    return evidence.field(codes)
 
 
 def allowed(b: Float[np.ndarray, "L V"]) -> Bool[np.ndarray, "L V"]:

@@ -12,7 +12,7 @@ from .._model import EnergyDLLM
 from .._values import on_device
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
 from ..flow import AbstractEvidence, AbstractPath, Given, Likelihood, Page
-from ._asked import page_of
+from ._asked import field, page_of
 from ._motion import WINDOW, Generation, Moments, finite, follow, positive
 
 
@@ -78,7 +78,7 @@ class _Blocks:
         self.fixed = np.array(page.given.known)
         self.known = np.array(page.given.known)
         self.ids = np.tile(np.asarray(page.given.ids), (samples, 1))
-        self.b = None if page.others is None else np.asarray(page.others.field(energy.vocabulary.codes))
+        self.b = None if page.others is None else field(model, page.others)
         self.confidence = np.full(self.ids.shape, np.nan)
         # where the automaton stands before every token that is written, and from where it can still accept
         self.behind, self.states = behind, np.zeros((samples, page.length + 1), np.int32)

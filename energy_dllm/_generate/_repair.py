@@ -13,7 +13,7 @@ from .._model import EnergyDLLM
 from .._values import on_device
 from ..energy import AbstractFreeEnergy, Language, Steered, Wish
 from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
-from ._asked import agree, behind, sorted_out
+from ._asked import agree, behind, field, sorted_out
 from ._motion import FRAMES, finite, positive, read
 from ._shift import aligned
 
@@ -129,7 +129,7 @@ def repair(
     agree(model, [("", known)])
     language = None
     if matching is not None:
-        behind(matching, np.asarray(model.field(known)))
+        behind(matching, field(model, known))
         language = Language.of(matching.acceptor)
     path = _relax(energy, known, language, end, frames, stop)
     # moments after it came to rest were never reached
