@@ -156,8 +156,8 @@ def _move(path, energy, page, ids, starts, states, clock, numbers, inner, keys) 
         here = page.at(ids, start)
         return path.move(energy, here, state, clock, numbers, inner, functools.partial(read, energy), key=key[1])
 
-    path = eqx.filter_vmap(one)(ids, starts, states, keys)
-    return path, jax.tree.map(lambda leaf: leaf[:, -1], path.states)
+    made = eqx.filter_vmap(one)(ids, starts, states, keys)
+    return made, jax.tree.map(lambda leaf: leaf[:, -1], made.states)
 
 
 def read(
