@@ -1,10 +1,11 @@
 """What is known is looked at by numpy: a compiler that is asked about it builds a program for every shape."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import ArrayLike
@@ -15,10 +16,7 @@ def on_device(known: np.ndarray) -> jax.Array:
     return jax.device_put(np.array(known))  # of a copy: it may share the memory of what it is given
 
 
-_Value = TypeVar("_Value", bound=jax.Array)
-
-
-def error_if(fault: Callable[..., ArrayLike], message: str, value: _Value, *others: jax.Array) -> _Value:
+def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *others: jax.Array) -> jax.Array:
     """`value`, unless `fault(value, *others)` holds anywhere: then the `message`.
 
     As `equinox.error_if`, which also compiles a program where the values are known; here it is asked only about those
@@ -34,5 +32,5 @@ def error_if(fault: Callable[..., ArrayLike], message: str, value: _Value, *othe
     if not any(isinstance(array, Tracer) for array in known):
         with np.errstate(invalid="ignore"):  # comparing NaN
             if not np.any(fault(*map(np.asarray, known))):
-                return value
+                return jnp.asarray(value)  # of numpy, if the shapes are not checked
     return eqx.error_if(value, fault(*known), message)

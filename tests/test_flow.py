@@ -88,6 +88,29 @@ def test_evidence_names_what_does_not_fit(make, message, unchecked):
 
 
 @pytest.mark.parametrize(
+    ("make", "good", "bad"),
+    [
+        (lambda sigma: ed.flow.Gaussian(jnp.zeros((2, 3)), sigma).sigma, [1.0, 0.5], [1.0, np.nan]),
+        (lambda b: ed.flow.Likelihood(b).b, [[0.0, 1.0]], [[0.0, np.inf]]),
+        (lambda sets: ed.flow.Allowed(sets).sets, [[True, False]], [[False, False]]),
+        (lambda ids: ed.flow.Given(ids).field(jnp.eye(2)), [0, 1], [0, 2]),
+    ],
+)
+def test_values_are_checked_where_they_are_known_and_where_they_are_not(make, good, bad, unchecked, monkeypatch):
+    """No program is made of what is known to be sound; what is wrong is refused the same, known or traced."""
+    for values in (np.asarray(bad), jnp.asarray(bad)):
+        with pytest.raises(RuntimeError, match="`(sigma|b|sets|ids)`"):
+            make(values)
+    with pytest.raises(RuntimeError, match="`(sigma|b|sets|ids)`"):
+        jax.block_until_ready(eqx.filter_jit(make)(jnp.asarray(bad)))
+    traced = eqx.filter_jit(make)(jnp.asarray(good))
+    monkeypatch.setattr(eqx, "error_if", None)
+    for values in (np.asarray(good), jnp.asarray(good)):
+        made = make(values)
+        assert isinstance(made, jax.Array) and np.array_equal(made, traced)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: ed.flow.Gaussian(jnp.ones((3, 2)), 0.0), "`sigma` must be positive"),
