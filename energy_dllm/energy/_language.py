@@ -38,7 +38,7 @@ class Language(eqx.Module):
     tokenizer = ed.data.Characters("ab")
     language = ed.energy.Language.of(ed.data.Acceptor.of("a+b", tokenizer))
     s = language.sample(jnp.zeros((5, 2)), key=jax.random.key(0))
-    assert s.tolist() == [0, 0, 0, 0, 1]
+    assert s.tolist() == [0, 0, 0, 0, 1] and language.accepts(s)
     ```
     """
 
@@ -63,7 +63,7 @@ class Language(eqx.Module):
         return -self._behind(b, _sum)[0, self.start]
 
     def accepts(self, ids: Int[Array, " N"]) -> Bool[Array, ""]:
-        """Whether a string of tokens is in the language."""
+        """Whether the string `ids (N,)` is in the language."""
         none = self.accept.shape[0]
         step = lambda state, token: (padded(self.next, none)[state, token], None)
         return padded(self.accept, False)[jax.lax.scan(step, self.start, ids)[0]]
