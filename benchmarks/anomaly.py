@@ -76,7 +76,7 @@ def main() -> None:
         def one(ids):
             score = ed.probe.score(model, ids)
             log_p = twin.log_posterior(ids, jnp.ones(ids.shape, bool))
-            return score.surprise, score.energy, -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+            return score.nll, score.energy, -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
         return jax.lax.map(one, windows)
 

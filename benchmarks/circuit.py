@@ -234,7 +234,7 @@ def langevin(t1: float = 8000.0) -> None:
     state, parts, seconds = jnp.zeros(2), [], 0.0
     for piece in range(round(t1 / 400)):
         key = jax.random.fold_in(jax.random.key(0), piece)
-        made = circuit.shake(circuit.lower(memory, state), key, temperature=temperature, t1=400.0, step=0.2)
+        made = circuit.thermal_noise(circuit.lower(memory, state), key, temperature=temperature, t1=400.0, step=0.2)
         path = circuit.simulate(made, t1=400.0, max_step=0.2)
         times = np.arange(0.25, 400.0, 0.25)
         parts.append(np.stack([np.interp(times, path.times, path.states[:, n]) for n in range(2)], axis=1))

@@ -29,19 +29,19 @@ def main() -> None:
     axis = jnp.linspace(-1.6, 1.6, 161)
     grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
 
-    def found(sigma: float) -> ed.probe.Minima:
-        memory = ed.energy.GaussianMemory(points, beta=jnp.asarray(sigma**-2))
-        minima = ed.probe.minima(memory, starts, steps=400, apart=0.02)
+    def found(sigma: float) -> ed.memory.Minima:
+        memory = ed.memory.GaussianMemory(points, beta=jnp.asarray(sigma**-2))
+        minima = ed.memory.minima(memory, starts, steps=400, apart=0.02)
         return minima
 
-    critical = ed.probe.critical_noise(points, key=jax.random.key(0), draws=8)
+    critical = ed.memory.critical_noise(points, key=jax.random.key(0), draws=8)
     levels = np.geomspace(0.08, 1.2, 28)
     counts = [int((found(float(s)).curvature > 0).sum()) for s in levels]
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, 4, figsize=(11.5, 3.1), layout="constrained", width_ratios=(1, 1, 1, 1.25))
     for panel, sigma in zip(axes, (0.18, 0.34, 0.9), strict=False):
-        memory = ed.energy.GaussianMemory(points, beta=sigma**-2)
+        memory = ed.memory.GaussianMemory(points, beta=sigma**-2)
         energy = np.asarray(jax.jit(jax.vmap(jax.vmap(memory)))(grid))
         minima = found(sigma)
         low = energy.min()

@@ -24,7 +24,7 @@ def main() -> None:
     """Train, evaluate, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--reading", type=int, default=0, help="batches of 32 that the vocabulary reads first")
+    parser.add_argument("--pretraining", type=int, default=0, help="batches of 32 that the vocabulary reads first")
     parser.add_argument("--growing", action=argparse.BooleanOptionalAction, default=True, help="grow the vocabulary")
     parser.add_argument("--states", type=int, help="of the vocabulary, default four times the width")
     parser.add_argument("--dim", type=int, default=128)
@@ -45,7 +45,7 @@ def main() -> None:
         corpus,
         ed.learn.Denoising(gaussian=options.gaussian, typo=0.25 * options.gaussian),
         steps=options.steps,
-        reading=options.reading,
+        pretraining=options.pretraining,
         growing=options.growing,
         length=options.length,
         batch_size=options.batch_size,
@@ -56,7 +56,7 @@ def main() -> None:
     ed.save(options.out / "model.safetensors", model)
     starts = range(0, 1024 * options.length, options.length)
     windows = np.stack([corpus.validation[start : start + options.length] for start in starts])
-    alone = eqx.filter_jit(lambda vocabulary, ids: jax.vmap(vocabulary.surprise)(ids))(model.energy.vocabulary, windows)
+    alone = eqx.filter_jit(lambda vocabulary, ids: jax.vmap(vocabulary.nll)(ids))(model.energy.vocabulary, windows)
     score = ed.evaluate(model, corpus.validation, length=options.length, windows=1024)
     exact = ed.data.Grammar().window_entropy(options.length) / math.log(2)
     result = {

@@ -41,8 +41,8 @@ def classical(size: int, trials: int, seed: int = 0) -> tuple[float, float]:
 
     @jax.jit
     def overlap(xi, key):
-        memory = ed.energy.HopfieldMemory(xi)
-        end = lambda x, k: ed.flow.glauber(memory, x, sweeps=12, key=k)
+        memory = ed.memory.HopfieldMemory(xi)
+        end = lambda x, k: ed.memory.glauber(memory, x, sweeps=12, key=k)
         starts = xi[:8]
         return jnp.mean(jax.vmap(end)(starts, jax.random.split(key, 8)) * starts)
 
@@ -53,7 +53,9 @@ def classical(size: int, trials: int, seed: int = 0) -> tuple[float, float]:
         rates.append(np.mean([float(m) for m in kept]))
     curve = ", ".join(f"{a:g} N: {m:.3f}" for a, m in zip(loads, rates, strict=True))
     print(f"| classical memory, N = {size}: mean overlap against load | {curve} |", flush=True)
-    return ed.probe.capacity(loads, np.array(rates), level=0.967), ed.probe.capacity(loads, np.array(rates), level=0.7)
+    return ed.memory.capacity(loads, np.array(rates), level=0.967), ed.memory.capacity(
+        loads, np.array(rates), level=0.7
+    )
 
 
 def stable_load(degree: int, size: int, seed: int = 0) -> float:
@@ -66,7 +68,7 @@ def stable_load(degree: int, size: int, seed: int = 0) -> float:
 
     @jax.jit
     def stable(xi, shown):
-        memory = ed.energy.PolynomialMemory(xi, degree=degree)
+        memory = ed.memory.PolynomialMemory(xi, degree=degree)
         flips = 1 - 2 * jnp.eye(size)
         one = lambda x: jnp.mean(jax.lax.map(lambda flip: memory(flip * x) > memory(x), flips))
         return jnp.mean(jax.lax.map(one, shown))
@@ -81,7 +83,7 @@ def stable_load(degree: int, size: int, seed: int = 0) -> float:
         if rates[-1] < 0.97:
             break
     rates = np.minimum.accumulate(rates)
-    return ed.probe.capacity(loads[: len(rates)], rates, level=0.99)
+    return ed.memory.capacity(loads[: len(rates)], rates, level=0.99)
 
 
 # Neurons by beta: from some twenty patterns to some two thousand at the break.
@@ -107,7 +109,7 @@ def soft_curve(beta: float, size: int, loads: np.ndarray, trials: int = 4, seed:
 
     @jax.jit
     def kept(xi, load, starts):
-        memory = ed.energy.LogSumExpMemory(xi, beta=beta)
+        memory = ed.memory.LogSumExpMemory(xi, beta=beta)
         silent = jnp.where(jnp.arange(most) < load, 0.0, -1e9)  # one shape, compiled once, for all loads
         memory = eqx.tree_at(lambda m: m.log_weights, memory, silent)
         read = lambda x: jax.lax.fori_loop(0, 30, lambda _, x: x - jax.grad(memory)(x), x)
@@ -128,7 +130,7 @@ def soft_capacity(figure: Path | None) -> None:
         for size in sizes:
             loads = np.unique(np.round(soft_break(beta, size) * np.geomspace(0.2, 4.0, 13)).astype(int))
             curves[beta, size] = loads, soft_curve(beta, size, loads)
-            breaks[beta, size] = ed.probe.capacity(loads, np.minimum.accumulate(curves[beta, size][1]), level=0.5)
+            breaks[beta, size] = ed.memory.capacity(loads, np.minimum.accumulate(curves[beta, size][1]), level=0.5)
         slope = lambda values, sizes=sizes: np.polyfit(sizes, np.log(values), 1)[0]
         found, told = [breaks[beta, n] for n in sizes], [soft_break(beta, n) for n in sizes]
         print(
@@ -175,14 +177,14 @@ def exact_zeros() -> tuple[float, float, float]:
     r = gaps.min()
     beta = float(2 / (0.8 * r) ** 2)
     pull = lambda memory: np.abs(np.asarray(jax.vmap(jax.grad(memory))(jnp.asarray(xi)))).max(axis=1)
-    hard = pull(ed.energy.KernelMemory(jnp.asarray(xi), beta=beta))
-    soft = pull(ed.energy.GaussianMemory(jnp.asarray(xi), beta=beta))
+    hard = pull(ed.memory.KernelMemory(jnp.asarray(xi), beta=beta))
+    soft = pull(ed.memory.GaussianMemory(jnp.asarray(xi), beta=beta))
     return float(np.mean(hard == 0)), float(np.mean(soft == 0)), float(soft.max())
 
 
 FEATURES: dict[str, Callable] = {
-    "positive": ed.energy.PositiveFeatureMemory,
-    "trigonometric": ed.energy.TrigonometricFeatureMemory,
+    "positive": ed.memory.PositiveFeatureMemory,
+    "trigonometric": ed.memory.TrigonometricFeatureMemory,
 }
 
 
@@ -190,7 +192,7 @@ def feature_slope(kind: str) -> tuple[float, float]:
     """Slope of log error of the density against log features; share of far queries whose gradient is 0."""
     draw = np.random.default_rng(0)
     xi, queries = jnp.asarray(0.5 * draw.normal(size=(20, 4))), jnp.asarray(0.5 * draw.normal(size=(20, 4)))
-    exact = np.exp(-np.asarray(jax.vmap(ed.energy.GaussianMemory(xi))(queries)))
+    exact = np.exp(-np.asarray(jax.vmap(ed.memory.GaussianMemory(xi))(queries)))
     sizes, errors = (64, 256, 1024, 4096), []
     for size in sizes:
 
@@ -211,7 +213,7 @@ def clipped() -> float:
     draw = np.random.default_rng(0)
     xi, _ = jnp.asarray(0.5 * draw.normal(size=(20, 4))), draw.normal(size=(20, 4))
     far = jnp.asarray(3.0 * draw.normal(size=(2000, 4)))
-    memory = ed.energy.TrigonometricFeatureMemory(4, features=4096, key=jax.random.key(0)).add(xi)
+    memory = ed.memory.TrigonometricFeatureMemory(4, features=4096, key=jax.random.key(0)).add(xi)
     return float(np.mean(~np.asarray(jax.vmap(memory.covers)(far))))
 
 
@@ -236,7 +238,7 @@ def beside_hamux() -> list[str]:
     def recalled(answer):
         return np.mean(np.sqrt(np.mean((answer - np.asarray(xi[:200])) ** 2, axis=1)) < 0.01)
 
-    memory = ed.energy.LogSumExpMemory(xi, beta=1.0)
+    memory = ed.memory.LogSumExpMemory(xi, beta=1.0)
     descend = lambda x: jax.lax.scan(lambda x, _: (x - 0.5 * jax.grad(memory)(x), None), x, None, length=20)[0]
     answer, seconds = timed(jax.jit(jax.vmap(descend)), cues)
     rows.append(f"| this library, `LogSumExpMemory` | {recalled(answer):.1%} of 200 recalled, {seconds} |")
@@ -277,8 +279,8 @@ def beside_thrml(size: int = 32) -> list[str]:
     cues = np.repeat(xi, 20, axis=0) * np.where(draw.random((60, size)) < 0.15, -1.0, 1.0)
     true = np.repeat(xi, 20, axis=0)
     temperature = 0.1 * size
-    memory = ed.energy.HopfieldMemory(jnp.asarray(xi))
-    flip = lambda x, key: ed.flow.glauber(memory, x, sweeps=20, temperature=temperature, key=key)
+    memory = ed.memory.HopfieldMemory(jnp.asarray(xi))
+    flip = lambda x, key: ed.memory.glauber(memory, x, sweeps=20, temperature=temperature, key=key)
     keys = jax.random.split(jax.random.key(0), 60)
     answer, seconds = timed(jax.jit(jax.vmap(flip)), jnp.asarray(cues), keys)
     overlap = lambda answer: np.mean(answer * true)
@@ -365,7 +367,7 @@ def feature_rows() -> None:
 def condensation_rows() -> None:
     """The noise at which each item becomes its own well."""
     data = jnp.asarray(np.random.default_rng(0).normal(size=(1000, 16)))
-    found = ed.probe.critical_noise(data, key=jax.random.key(0), draws=8000)
+    found = ed.memory.critical_noise(data, key=jax.random.key(0), draws=8000)
     print(
         f"| condensation, D = 16, M = 1000: sigma_C; mass on the true item there | {found.condensation:.3f}; ", end=""
     )

@@ -86,7 +86,7 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     """Operations of one training step for each of its tokens, as the compiler counts them.
 
     A loop is counted as one turn; the turns of the relaxation are put in by hand: `E[untracked]` forces, and what the
-    gradient of one tracked step costs, `tracked` times. So are the passes over the text of a `MarkovVocabulary`.
+    gradient of one tracked step costs, `tracked` times. So are the passes over the text of a `HMMVocabulary`.
     """
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
     ids, key = jnp.zeros((8, length), int), jax.random.key(0)
@@ -101,10 +101,10 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     low, high = math.log1p(objective.shortest), math.log1p(objective.horizon)
     untracked = np.mean(np.floor(np.exp(np.linspace(low, high, 1000)))) - 1
     passes = 0
-    if isinstance(model.energy.vocabulary, ed.energy.MarkovVocabulary):
+    if isinstance(model.energy.vocabulary, ed.energy.HMMVocabulary):
         # forward and backward, with and without evidence; thrice as much where a gradient follows; at last the
         # posterior and the surprise
-        states = model.energy.vocabulary.start.size
+        states = model.energy.vocabulary.initial.size
         passes = 2 * states**2 * (4 * untracked + 3 * (4 * objective.tracked + 2 + 1))
     return passes + untracked * force + objective.tracked * (cost(loss(objective), parameters, ids, key) - force)
 

@@ -1,7 +1,7 @@
 """The training of every model in these benchmarks; that of the energy begins with parts in which its vocabulary reads.
 
 Reading is exact and costs a hundredth of a relaxation. What is read counts as seen: where budgets are compared, twins
-get the same windows in the same order, and the energy reads those it is then trained on (`reading=0`).
+get the same windows in the same order, and the energy reads those it is then trained on (`pretraining=0`).
 """
 
 import json
@@ -22,25 +22,27 @@ def train(
     batch_size: int,
     directory: Path,
     learning_rate: float,
-    reading: int = 0,
-    reading_batch: int = 32,
+    pretraining: int = 0,
+    pretraining_batch: int = 32,
     growing: bool = False,
     seed: int = 0,
     until: int | None = None,
     length: int = 64,
 ):
-    """The trained model; `reading` batches first, then `steps` (or only `until`). Resumes where it was stopped.
+    """The trained model; `pretraining` batches first, then `steps` (or only `until`). Resumes where it was stopped.
 
     With `growing` the vocabulary is grown from the training text before all else.
     """
     if growing:
         model = grown(model, corpus, directory, seed=seed)
-    if reading:
-        first = dict(steps=reading, batch_size=reading_batch, learning_rate=learning_rate, average=0.99)
-        folder = directory / "reading"
-        model = ed.fit(model, corpus, ed.learn.Surprise(), **first, length=length, seed=seed + 1, directory=folder)
+    if pretraining:
+        first = dict(steps=pretraining, batch_size=pretraining_batch, learning_rate=learning_rate, average=0.99)
+        folder = directory / "pretraining"
+        model = ed.fit(
+            model, corpus, ed.learn.MaximumLikelihood(), **first, length=length, seed=seed + 1, directory=folder
+        )
     # a chain that has read is not to be shouted at
-    optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0) if growing or reading else None
+    optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0) if growing or pretraining else None
     settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, optimizer=optimizer, until=until)
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
 
@@ -52,7 +54,7 @@ def grown(model: ed.EnergyDLLM, corpus: ed.data.Corpus, directory: Path, *, seed
         return ed.load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    vocabulary = ed.learn.grow(model.energy.vocabulary, corpus.train, seed=seed)
+    vocabulary = ed.learn.fit_split_merge(model.energy.vocabulary, corpus.train, seed=seed)
     log.write_text(json.dumps({"seconds": time.monotonic() - start}) + "\n")
     model = eqx.tree_at(lambda m: m.energy.vocabulary, model, vocabulary)
     ed.save(path, model)
@@ -62,7 +64,7 @@ def grown(model: ed.EnergyDLLM, corpus: ed.data.Corpus, directory: Path, *, seed
 def seconds(directory: Path) -> float:
     """Wall-clock seconds that all parts took, over all processes that took part."""
     total = 0.0
-    for part in ("growing", "reading", "."):
+    for part in ("growing", "pretraining", "."):
         log = directory / part / "log.jsonl"
         last = 0.0
         for line in log.read_text().splitlines() if log.exists() else ():

@@ -61,7 +61,7 @@ def main() -> None:
                     model,
                     length=options.length,
                     samples=options.samples,
-                    path=ed.flow.Diffusion(steps=steps, field=field, churn=churn),
+                    sampler=ed.sampling.Diffusion(steps=steps, field=field, churn=churn),
                     frames=1,
                     seed=options.seed,
                 )

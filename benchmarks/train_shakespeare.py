@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("plays", type=Path)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--until", type=int, help="go on to the second part after so many steps")
-    parser.add_argument("--reading", type=int, default=4000, help="batches of 32 that the vocabulary reads first")
+    parser.add_argument("--pretraining", type=int, default=4000, help="batches of 32 that the vocabulary reads first")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--states", type=int, default=512)
     parser.add_argument("--length", type=int, default=64)
@@ -97,7 +97,7 @@ def main() -> None:
         learning_rate=options.learning_rate,
         seed=options.seed,
         until=options.until,
-        reading=options.reading,
+        pretraining=options.pretraining,
         directory=options.out,
     )
     scores = {
@@ -109,11 +109,11 @@ def main() -> None:
         "data": f"{len(texts) - 2} plays of Shakespeare, {corpus.train.size} characters; "
         f"held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
-        f"--until {options.until or options.steps} --reading {options.reading} --dim {options.dim} "
+        f"--until {options.until or options.steps} --pretraining {options.pretraining} --dim {options.dim} "
         f"--states {options.states} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
-        "steps": f"{options.reading} of reading, then {options.until or options.steps} of {options.steps}",
+        "steps": f"{options.pretraining} of reading, then {options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),
         "scores": scores,

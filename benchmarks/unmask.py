@@ -26,17 +26,17 @@ def main() -> None:
     print("| rounds x steps, corrections | temperature | judged bits/char | +- | symbol entropy, bits | the first |")
     print("|---|---|---|---|---|---|")
     print(f"| real text | | {real['judged']:.2f} | | {real['entropy']:.2f} | |")
-    for rounds, steps, corrections in ((24, 8, 25), (12, 24, 6), (64, 8, 0), (64, 24, 0), (24, 24, 0), (16, 24, 0)):
+    for rounds, steps, remask_rounds in ((24, 8, 25), (12, 24, 6), (64, 8, 0), (64, 24, 0), (24, 24, 0), (16, 24, 0)):
         for temperature in (1.0, 0.7):
-            path = ed.flow.Unmasking(
-                rounds=rounds, steps=steps, step=model.step, temperature=temperature, corrections=corrections
+            sampler = ed.sampling.Unmasking(
+                rounds=rounds, steps=steps, step=model.step, temperature=temperature, remask_rounds=remask_rounds
             )
             sizes = {"length": options.length, "samples": options.samples, "frames": 1}
-            made = ed.generate(model, path=path, seed=options.seed, **sizes).texts
+            made = ed.generate(model, sampler=sampler, seed=options.seed, **sizes).texts
             bits = np.array([judge.bits_per_char(text) for text in made])
             error = bits.std(ddof=1) / len(bits) ** 0.5
             print(
-                f"| {rounds} x {steps}, {corrections} | {temperature} | {bits.mean():.2f} | {error:.2f} | "
+                f"| {rounds} x {steps}, {remask_rounds} | {temperature} | {bits.mean():.2f} | {error:.2f} | "
                 f"{symbol_entropy(made):.2f} | {made[0]!r} |",
                 flush=True,
             )

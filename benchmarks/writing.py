@@ -62,10 +62,10 @@ class Bench:
         bits = np.array([self.judge.bits_per_char(text) for text in texts])
         return float(bits.mean()), float(bits.std(ddof=1) / len(bits) ** 0.5), symbol_entropy(texts)
 
-    def write(self, path, **options) -> "ed._generate.Generation":
+    def write(self, path, **options) -> "ed.sampling.Generation":
         """As many passages as there are windows."""
         made = {"length": self.options.length, "samples": self.options.samples, "frames": 1, "seed": self.options.seed}
-        return ed.generate(self.model, path=path, **{**made, **options})
+        return ed.generate(self.model, sampler=path, **{**made, **options})
 
 
 def budget(bench: Bench) -> None:
@@ -79,7 +79,7 @@ def budget(bench: Bench) -> None:
         forces = int(made.force_evaluations[0]) if forces is None else forces
         bench.row(curve, name, forces, *bench.judged(made.texts if texts is None else texts), price)
 
-    unmask = functools.partial(ed.flow.Unmasking, step=step)
+    unmask = functools.partial(ed.sampling.Unmasking, step=step)
     for total in bench.options.evaluations:
         inner = max(1, min(8, round(total**0.5)))  # relaxation steps a round
         rounds = max(1, total // inner - 1)
@@ -88,31 +88,31 @@ def budget(bench: Bench) -> None:
             show(f"masks, T {temperature}", f"masks {rounds} x {inner}, T {temperature}", bench.write(path))
         inner = min(4, total)
         field = functools.partial(ed.flow.ProbabilityFlow, steps=inner, step=step)
-        made = bench.write(ed.flow.Diffusion(steps=total // inner, field=field))
+        made = bench.write(ed.sampling.Diffusion(steps=total // inner, field=field))
         show("noise, neurons at rest", f"noise {total // inner} x {inner}", made)
         if total > 1:
             one = functools.partial(ed.flow.ProbabilityFlow, steps=1, step=step)
-            path = ed.flow.Diffusion(steps=total - 1, until=bench.options.until, field=one)
+            path = ed.sampling.Diffusion(steps=total - 1, until=bench.options.until, field=one)
             show("noise, the rest drawn", f"noise {total - 1} x 1, the rest drawn", bench.write(path))
         rate = 1.0 / float(jnp.max(jnp.diff(bench.model.schedule.levels(total))))
         joint = functools.partial(ed.flow.JointFlow, rate=rate)
         show(
             "noise, neurons moving along",
             f"noise {total}, joint",
-            bench.write(ed.flow.Diffusion(steps=total, field=joint)),
+            bench.write(ed.sampling.Diffusion(steps=total, field=joint)),
         )
     # what more computing buys
     total = bench.options.evaluations[-2]
     inner = max(1, min(8, round(total**0.5)))
     rounds = total // inner - 1
-    for order in (ed.flow.most_certain, ed.flow.left_to_right):
+    for order in (ed.sampling.most_certain, ed.sampling.left_to_right):
         made = bench.write(unmask(rounds=rounds, steps=inner, order=order))
         show(order.__name__.replace("_", " "), f"masks {rounds} x {inner}, {order.__name__}", made)
-    for forgetting in (ed.flow.least_likely, ed.flow.at_random):
-        for corrections in (rounds // 2, rounds, 2 * rounds):
-            path = unmask(rounds=rounds, steps=inner, corrections=corrections, forgetting=forgetting)
-            name = f"corrections, {forgetting.__name__}"
-            show(name.replace("_", " "), f"and {corrections} {name}", bench.write(path))
+    for remask_order in (ed.sampling.least_likely, ed.sampling.at_random):
+        for remask_rounds in (rounds // 2, rounds, 2 * rounds):
+            path = unmask(rounds=rounds, steps=inner, remask_rounds=remask_rounds, remask_order=remask_order)
+            name = f"corrections, {remask_order.__name__}"
+            show(name.replace("_", " "), f"and {remask_rounds} {name}", bench.write(path))
     for n in (2, 4, 8):
         made = bench.write(unmask(rounds=rounds, steps=inner), samples=n * bench.options.samples)
         groups = np.arange(n * bench.options.samples).reshape(-1, n)
@@ -259,8 +259,8 @@ def infill(bench: Bench) -> None:
                 answers[f"{type(twin).__name__}, left side only"] = _greedy(twin, ids, known)
             else:
                 answers[type(twin).__name__] = posterior(twin, ids, known)
-        path = ed.flow.Unmasking(
-            rounds=24, step=model.step, steps=model.steps, temperature=0.0, order=ed.flow.most_certain
+        path = ed.sampling.Unmasking(
+            rounds=24, step=model.step, steps=model.steps, temperature=0.0, order=ed.sampling.most_certain
         )
         made = [_filled(model, row, hole, path) for row, hole in zip(np.asarray(ids), holes, strict=True)]
         answers["energy, most certain first, T 0"] = np.stack(made)
@@ -274,7 +274,7 @@ def infill(bench: Bench) -> None:
 def _filled(model, ids, hole, path):
     # holes as evidence, so that every window has one shape
     pieces = [f"[{1}]" if h else model.decode(ids[i : i + 1]).replace("[", "[[") for i, h in enumerate(hole)]
-    return ed.infill(model, "".join(pieces), path=path, frames=1).ids[0]
+    return ed.infill(model, "".join(pieces), sampler=path, frames=1).ids[0]
 
 
 @eqx.filter_jit
@@ -381,7 +381,7 @@ def constraints(bench: Bench) -> None:
     there = (jnp.arange(length) >= 8) & (jnp.arange(length) < 8 + len(word))
     common = [w for w in bench.options.avoid if all(c in model.tokenizer.symbols or c == " " for c in w)]
     space = int(model.encode(" ")[0])
-    spaces = ed.energy.Wish(lambda p: (jnp.sum(p[:, space]) - length / 3) ** 2, name="spaces")
+    spaces = ed.energy.Guidance(lambda p: (jnp.sum(p[:, space]) - length / 3) ** 2, name="spaces")
     count = lambda text: abs(text.count(" ") - length / 3) <= 0.05 * length
     kinds = {
         "none": ({}, lambda text: True),
@@ -395,11 +395,11 @@ def constraints(bench: Bench) -> None:
             {"evidence": matching(r"\S{2,4}(\s\S{2,4})*")},
             lambda text: re.fullmatch(r"\S{2,4}(\s\S{2,4})*", text) is not None,
         ),
-        "a third of spaces, within 5 % (a wish, 0.5)": ({"wish": 0.5 * spaces}, count),
-        "a third of spaces, within 5 % (a wish, 2)": ({"wish": 2.0 * spaces}, count),
+        "a third of spaces, within 5 % (a wish, 0.5)": ({"guidance": 0.5 * spaces}, count),
+        "a third of spaces, within 5 % (a wish, 2)": ({"guidance": 2.0 * spaces}, count),
     }
     bench.head("constraint", "satisfied", "judged bits/char", "+-", "entropy", "the first")
-    path = ed.flow.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
+    path = ed.sampling.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
     for name, (options, holds) in kinds.items():
         made = bench.write(path, **options)
         share = f"{np.mean([holds(text) for text in made.texts]):.1%} of {len(made.texts)}"
@@ -411,13 +411,13 @@ def blocks(bench: Bench) -> None:
     import resource
 
     model, window = bench.model, bench.options.length
-    path = ed.flow.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
+    path = ed.sampling.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])
     alone = bench.write(path, length=window)
     bench.head("what", "judged bits/char", "+-", "entropy", "seconds a block, median", "slowest after the first", "MiB")
     bench.row("single windows", *bench.judged(alone.texts), "", "", "")
     times, total = [time.monotonic()], bench.options.total
     made = ed.generate(
-        model, length=total, window=window, path=path, frames=1, seed=bench.options.seed,
+        model, length=total, window=window, sampler=path, frames=1, seed=bench.options.seed,
         watch=lambda _: times.append(time.monotonic()),
     )  # fmt: skip
     seconds = np.diff(times)
@@ -438,7 +438,7 @@ def clock(bench: Bench) -> None:
     bench.head("path", "force evaluations", "batch", "seconds", "judged bits/char", "+-", "entropy")
     for total in (8, 32, 128):
         inner = max(2, round(total**0.5))
-        path = ed.flow.Unmasking(rounds=max(1, total // inner - 1), steps=inner, step=bench.model.step)
+        path = ed.sampling.Unmasking(rounds=max(1, total // inner - 1), steps=inner, step=bench.model.step)
         for batch in (1, 32):
             write = functools.partial(bench.write, path, samples=batch, window=bench.options.length)
             write()

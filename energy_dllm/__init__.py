@@ -10,6 +10,8 @@
 | `data` | strings and ids |
 | `energy` | the scalar that is lowered |
 | `flow` | how the state moves |
+| `sampling` | from evidence to text |
+| `memory` | dense memories of one state, and of lines of text |
 | `learn` | how the scalar is found |
 | `probe` | looking at all of it |
 | `circuit` | the same motion as an electronic circuit |
@@ -29,13 +31,15 @@ if TYPE_CHECKING:
         energy as energy,
         flow as flow,
         learn as learn,
+        memory as memory,
         probe as probe,
+        sampling as sampling,
     )
-    from ._generate import generate as generate, infill as infill, repair as repair
-    from ._memory import TextMemory as TextMemory
     from ._model import EnergyDLLM as EnergyDLLM
     from .flow import solve as solve
     from .learn import evaluate as evaluate, fit as fit, load as load, save as save
+    from .memory import TextMemory as TextMemory
+    from .sampling import generate as generate, infill as infill, repair as repair
 
     __version__: str
 
@@ -53,19 +57,21 @@ __all__ = [
     "infill",
     "learn",
     "load",
+    "memory",
     "probe",
     "repair",
+    "sampling",
     "save",
     "solve",
 ]
 
-_ROOMS = ("data", "energy", "flow", "learn", "probe", "circuit")
+_ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
 _HOMES = {
     "EnergyDLLM": "._model",
-    "generate": "._generate",
-    "infill": "._generate",
-    "repair": "._generate",
-    "TextMemory": "._memory",
+    "generate": ".sampling",
+    "infill": ".sampling",
+    "repair": ".sampling",
+    "TextMemory": ".memory",
     "solve": ".flow",
     "fit": ".learn",
     "evaluate": ".learn",

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from ._checks import on_device
 from ._types import Key
-from ._values import on_device
 from .data import AbstractTokenizer
 from .energy import (
     AbstractFreeEnergy,
     Attention,
     ConvolutionalMemory,
     FreeEnergy,
+    HMMVocabulary,
     LayerNorm,
-    MarkovVocabulary,
     Network,
     Pairwise,
     Vocabulary,
@@ -35,7 +35,7 @@ class EnergyDLLM(eqx.Module):
     - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
     - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
-    - `states`: of the `MarkovVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
+    - `states`: of the `HMMVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
     - `counts`: how often each token was seen `(V,)`, for a share in the states; `np.bincount(corpus.train)`.
     - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
@@ -93,7 +93,7 @@ class EnergyDLLM(eqx.Module):
             }
             network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
             states = 4 * dim if states is None else states
-            make = partial(MarkovVocabulary, states=states, counts=counts) if states else Vocabulary
+            make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
             energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
         if energy.size != tokenizer.size:
             raise ValueError(

@@ -18,10 +18,8 @@ Variables: `x (L, C)` noisy observation, `y (L, D)` hidden state, `g (L, D)` act
 `s = -log sigma` and relaxation time `t`.
 """
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
-Tokens = Int[Array, " L"]
-Known = Bool[Array, " L"]

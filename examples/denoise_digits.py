@@ -32,11 +32,11 @@ def digits() -> jax.Array:
 def main(digit: int = 2, noise: float = 0.5, seed: int = 0, frames: int = 5, tries: int = 20) -> float:
     """Replace a share of the pixels by random ones, descend, draw; return the share of all cues that come back."""
     patterns = jnp.repeat(digits(), tries, axis=0)
-    memory = ed.energy.LogSumExpMemory(digits(), beta=0.6)
+    memory = ed.memory.LogSumExpMemory(digits(), beta=0.6)
     k1, k2 = jax.random.split(jax.random.key(seed))
     lost = jax.random.bernoulli(k1, noise, patterns.shape)
     cues = jnp.where(lost, jax.random.rademacher(k2, patterns.shape, patterns.dtype), patterns)
-    recall = lambda x, **more: ed.solve(ed.flow.Descent(memory), x, t0=0.0, t1=12.0, **more)
+    recall = lambda x, **more: ed.solve(ed.memory.Descent(memory), x, t0=0.0, t1=12.0, **more)
 
     times = jnp.array([0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0])[:frames]
     path = recall(cues[digit * tries], times=times, probes={"energy": lambda t, x, field: field.energy(x)})
@@ -47,7 +47,7 @@ def main(digit: int = 2, noise: float = 0.5, seed: int = 0, frames: int = 5, tri
         print("   ".join(lines))
     print("   ".join(f"E = {float(energy):<12.2f}" for energy in path.probes["energy"]))
 
-    rate = float(ed.probe.retrieval_rate(lambda x: recall(x).final, patterns, cues, tolerance=0.1))
+    rate = float(ed.memory.retrieval_rate(lambda x: recall(x).final, patterns, cues, tolerance=0.1))
     # the glyphs are alike, some of them but for three pixels: what any reader can do, but for ties
     nearest = np.mean(np.argmax(np.asarray(cues @ digits().T), axis=1) == np.arange(10).repeat(tries))
     print(f"{noise:.0%} of the pixels replaced by random ones: {rate:.0%} of {10 * tries} cues come back")

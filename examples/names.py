@@ -32,7 +32,7 @@ def main(pairs: int = 6, draws: int = 8, sigma: float = 0.35, seed: int = 0) -> 
         found = memory.recall(f"{EDGE}{cue}{EDGE}", clean=0.5)
         print(f"; {cue}: {found.best.strip(EDGE)} with {found.stored:.2f}", end="")
     print()
-    codes, chain = jnp.eye(memory.tokenizer.size), memory.energy.chain
+    codes, chain = jnp.eye(memory.tokenizer.size), memory.energy.background
     drawn = jax.jit(lambda b, keys: jax.vmap(lambda key: chain.sample(b, key=key))(keys))
     invented: list[str] = []
     for key in jax.random.split(jax.random.key(seed), pairs):

@@ -25,21 +25,21 @@ def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "to
     Path(folder).mkdir(parents=True, exist_ok=True)
 
     score = ed.probe.score(model, text)
-    place = int(jnp.argmax(score.surprise))
+    place = int(jnp.argmax(score.nll))
     wrong, right = int(score.ids[place]), int(score.likelier[place])
     print(f"{text!r}: F = {float(score.free_energy):.1f} nats")
     letters = model.tokenizer.symbols
-    print(f"letter {place}, {letters[wrong]!r}, surprises by {float(score.surprise[place]):.2f} nats", end="; ")
+    print(f"letter {place}, {letters[wrong]!r}, surprises by {float(score.nll[place]):.2f} nats", end="; ")
     print(f"the others would have {letters[right]!r}")
 
     # the place is hidden, and the rest asked why
     given = ed.flow.Given(score.ids, jnp.arange(len(score.ids)) != place)
     field, y = ed.flow.Relaxation(model.energy, given), model.settle(given)
     # the most surprising letter may be the likeliest one all the same: then it is held against the second
-    pair = {"token": right, "rival": None if right == wrong else wrong}
+    pair = {"token": right, "reference": None if right == wrong else wrong}
     why = ed.probe.attribution(0.0, y, field, **pair)
     missed = ed.probe.counterfactual(model.energy, given, y, place, **pair)
-    ours, theirs = (letters[int(ids[place])] for ids in (why.token, why.rival))
+    ours, theirs = (letters[int(ids[place])] for ids in (why.token, why.reference))
     print(f"log-odds of {ours!r} against {theirs!r}: {float(why.log_odds[place]):+.2f} nats")
     told = {name: float(part[place]) for name, part in why.parts.items()}
     for name, value in sorted(told.items(), key=lambda item: -abs(item[1])):

@@ -15,12 +15,12 @@ def main(halvings: int = 12) -> float:
     xi = jnp.array([1.2, -0.5, 0.3])
     norm = float(jnp.linalg.norm(xi))
     starts = 1.5 * jax.random.normal(jax.random.key(0), (16, 3))
-    pair = ed.energy.GaussianMemory(jnp.stack([xi, -xi]))
+    pair = ed.memory.GaussianMemory(jnp.stack([xi, -xi]))
 
-    def found(ratio: float) -> ed.probe.Minima:
+    def found(ratio: float) -> ed.memory.Minima:
         # temperature is a leaf: one compiled descent serves all of them
-        memory = ed.energy.GaussianMemory(pair.patterns, beta=jnp.asarray((ratio * norm) ** -2, xi.dtype))
-        return ed.probe.minima(memory, starts, steps=1500, apart=0.02 * norm)
+        memory = ed.memory.GaussianMemory(pair.patterns, beta=jnp.asarray((ratio * norm) ** -2, xi.dtype))
+        return ed.memory.minima(memory, starts, steps=1500, apart=0.02 * norm)
 
     print("sigma/|xi|  minima   m = |x|/|xi|   tanh(m |xi|^2/sigma^2)   curvature")
     for ratio in (0.4, 0.6, 0.8, 0.9, 1.1, 1.3):
@@ -33,7 +33,7 @@ def main(halvings: int = 12) -> float:
     for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (middle, high) if len(found(middle).points) > 1 else (low, middle)
-    speciation = ed.probe.critical_noise(pair.patterns, key=jax.random.key(1), draws=1).speciation / norm
+    speciation = ed.memory.critical_noise(pair.patterns, key=jax.random.key(1), draws=1).speciation / norm
     print(f"two minima up to sigma/|xi| = {low:.4f}; from the covariance, {speciation:.4f}")
     return low
 

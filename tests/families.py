@@ -30,30 +30,30 @@ SYNAPSES = {
     ),
     "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
     "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
-    "token memory": lambda dim, key: ed.energy.TokenMemory(
-        ed.energy.LogSumExpMemory(jax.random.normal(key, (9, dim)), beta=1.5)
+    "token memory": lambda dim, key: ed.memory.TokenMemory(
+        ed.memory.LogSumExpMemory(jax.random.normal(key, (9, dim)), beta=1.5)
     ),
-    "sequence memory": lambda dim, key: ed.energy.SequenceMemory(
-        ed.energy.GaussianMemory(jax.random.normal(key, (9, 7 * dim)), beta=0.1)
+    "sequence memory": lambda dim, key: ed.memory.SequenceMemory(
+        ed.memory.GaussianMemory(jax.random.normal(key, (9, 7 * dim)), beta=0.1)
     ),
 }
 
 # Of patterns (M, N), with whatever else they have away from its default.
 MEMORIES = {
-    "hopfield": lambda xi, **w: ed.energy.HopfieldMemory(xi, **w),
-    "polynomial": lambda xi, **w: ed.energy.PolynomialMemory(xi, degree=4, **w),
-    "exponential": lambda xi, **w: ed.energy.ExponentialMemory(xi, beta=0.3, **w),
-    "simplicial": lambda xi, **w: ed.energy.SimplicialMemory(xi, **w),
-    "some triples": lambda xi, **w: ed.energy.SimplicialMemory(xi, triples=jnp.array([[0, 1, 2], [4, 3, 1]]), **w),
-    "log-sum-exp": lambda xi, **w: ed.energy.LogSumExpMemory(xi, beta=0.7, **w),
-    "gaussian": lambda xi, **w: ed.energy.GaussianMemory(xi, beta=0.7, **w),
-    "log-sum-relu": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.1, **w),
-    "log-sum-relu, floor": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.7, floor=1e-3, **w),
-    "kernel": lambda xi, **w: ed.energy.KernelMemory(xi, beta=0.2, power=2.5, **w),
+    "hopfield": lambda xi, **w: ed.memory.HopfieldMemory(xi, **w),
+    "polynomial": lambda xi, **w: ed.memory.PolynomialMemory(xi, degree=4, **w),
+    "exponential": lambda xi, **w: ed.memory.ExponentialMemory(xi, beta=0.3, **w),
+    "simplicial": lambda xi, **w: ed.memory.SimplicialMemory(xi, **w),
+    "some triples": lambda xi, **w: ed.memory.SimplicialMemory(xi, triples=jnp.array([[0, 1, 2], [4, 3, 1]]), **w),
+    "log-sum-exp": lambda xi, **w: ed.memory.LogSumExpMemory(xi, beta=0.7, **w),
+    "gaussian": lambda xi, **w: ed.memory.GaussianMemory(xi, beta=0.7, **w),
+    "log-sum-relu": lambda xi, **w: ed.memory.KernelMemory(xi, beta=0.1, **w),
+    "log-sum-relu, floor": lambda xi, **w: ed.memory.KernelMemory(xi, beta=0.7, floor=1e-3, **w),
+    "kernel": lambda xi, **w: ed.memory.KernelMemory(xi, beta=0.2, power=2.5, **w),
 }
 FEATURES = {
-    "positive": lambda dim, **w: ed.energy.PositiveFeatureMemory(dim, beta=0.7, **w),
-    "trigonometric": lambda dim, **w: ed.energy.TrigonometricFeatureMemory(dim, beta=0.7, **w),
+    "positive": lambda dim, **w: ed.memory.PositiveFeatureMemory(dim, beta=0.7, **w),
+    "trigonometric": lambda dim, **w: ed.memory.TrigonometricFeatureMemory(dim, beta=0.7, **w),
 }
 
 
@@ -123,10 +123,10 @@ class Markov(AbstractFreeEnergy):
     """The exact free energy of a Markov chain, at any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
 
     vocabulary: ed.energy.Codes
-    chain: ed.energy.Chain
+    chain: ed.energy.NGram
 
     def __init__(self, counts):
-        self.vocabulary, self.chain = ed.energy.Codes(jnp.eye(len(counts))), ed.energy.Chain(counts)
+        self.vocabulary, self.background = ed.energy.Codes(jnp.eye(len(counts))), ed.energy.NGram(counts)
 
     @property
     def kappa(self):
@@ -138,14 +138,14 @@ class Markov(AbstractFreeEnergy):
 
     @property
     def size(self):
-        return self.chain.size
+        return self.background.size
 
     def neutral(self, length):
         return jnp.zeros((length, 0))
 
     def terms(self, y, b, *, spring=None, mask=None):
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
-        terms = {"chain": jnp.where(here, self.chain(jnp.where(here[:, None], b, 0.0)) / jnp.sum(here), 0.0)}
+        terms = {"chain": jnp.where(here, self.background(jnp.where(here[:, None], b, 0.0)) / jnp.sum(here), 0.0)}
         return terms if spring is None else terms | {"spring": jnp.where(here, spring, 0.0)}
 
     def force(self, y, b, *, mask=None):
@@ -155,10 +155,10 @@ class Markov(AbstractFreeEnergy):
         return {}
 
     def logits(self, y, b):
-        return jnp.log(jnp.maximum(self.chain.posterior(b), 1e-300))
+        return jnp.log(jnp.maximum(self.background.posterior(b), 1e-300))
 
-    def sample(self, y, b, *, tilt=0.0, language=None, key):
-        assert language is None
+    def sample(self, y, b, *, tilt=0.0, dfa=None, key):
+        assert dfa is None
         return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
 
 
@@ -169,5 +169,5 @@ def markov_model():
     """A chain in which the next token is nearly known, and no neurons; and the law of its first token and the next."""
     energy = Markov(jnp.array(COUNTS))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
-    context, table = (np.asarray(part) for part in energy.chain.tables())
+    context, table = (np.asarray(part) for part in energy.background.tables())
     return model, context @ table, table

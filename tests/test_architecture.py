@@ -25,14 +25,14 @@ LAYERS = (
     ("_cli",),
     ("probe", "circuit"),
     ("learn",),
-    ("_generate", "_memory"),
+    ("sampling", "memory"),
     ("_model",),
     ("flow",),
     ("energy", "data"),
-    ("_types", "_values"),
+    ("_types", "_checks"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
-ROOMS = ("data", "energy", "flow", "learn", "probe", "circuit")
+ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
 # Foreign packages that one room alone may know.
 HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe"}
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
@@ -43,7 +43,7 @@ DIETS = {
     "__main__": set[str](),
 }
 # The page of docs/api where a name of the package itself is described.
-PAGES = {"_model": "model", "_generate": "generate", "_memory": "memory", "flow": "flow", "learn": "learn"}
+PAGES = {"_model": "model", "sampling": "sampling", "memory": "memory", "flow": "flow", "learn": "learn"}
 BANNED = {"utils", "util", "core", "config", "common", "helpers", "misc"}
 MAX_LINES = 350
 

@@ -38,8 +38,8 @@ def test_the_parts_are_the_log_odds(energy, given):
     logits = energy.logits(y, given.field(energy.vocabulary.codes))
     best, second = np.sort(logits, axis=-1)[:, :-3:-1].T
     assert np.allclose(found.log_odds, best - second, atol=1e-12) and (found.token == logits.argmax(-1)).all()
-    assert np.allclose(found.total, found.log_odds, atol=1e-10) and np.abs(found.parts["unrest"]).max() > 0.01
-    assert set(found.parts) == {"prior", "evidence", *energy.network.synapses, "bias", "unrest"}
+    assert np.allclose(found.total, found.log_odds, atol=1e-10) and np.abs(found.parts["residual"]).max() > 0.01
+    assert set(found.parts) == {"prior", "evidence", *energy.network.synapses, "bias", "residual"}
     assert set(found.neighbours) == set(energy.network.synapses) and set(found.memories) == {"convolutional"}
     for name, split in [*found.neighbours.items(), *found.memories.items()]:
         assert np.allclose(split.sum(-1), found.parts[name], atol=1e-10), name
@@ -94,7 +94,7 @@ def test_what_is_taken_away_is_missed(energy, given):
     y = jax.random.normal(jax.random.key(7), (L, D))
     found = why(energy, given, y)
     missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
-    assert (missed.token, missed.rival) == (found.token[2], found.rival[2])
+    assert (missed.token, missed.reference) == (found.token[2], found.reference[2])
     told = np.sum([split[2] for split in found.neighbours.values()], axis=0)
     assert np.allclose(missed.neighbours, 0.1 * told, atol=1e-10)
     for name, fall in missed.terms.items():

@@ -241,7 +241,7 @@ def test_noise_moves_the_circuit_as_it_moves_the_equation(getkey):
     crossbar = circuit.Crossbar(jnp.zeros((1, 2)), circuit.Rectification())
     key, step, temperature = getkey(), 0.25, 0.04
     still = circuit.fabricate(crossbar, technology).circuit(jnp.zeros(2))
-    made = circuit.shake(still, key, temperature=temperature, t1=200.0, step=step)
+    made = circuit.thermal_noise(still, key, temperature=temperature, t1=200.0, step=step)
     waves = circuit.simulate(made, t1=200.0, max_step=0.02)
     drawn = np.asarray(jax.random.normal(key, (2, 802))) * (2 * temperature / step) ** 0.5
     v, seen = np.zeros(2), []
@@ -261,4 +261,4 @@ def test_noise_moves_the_circuit_as_it_moves_the_equation(getkey):
 def test_shake_names_what_is_wrong():
     made = circuit.lower(lambda t, y: -y, jnp.zeros(1))
     with pytest.raises(ValueError, match="`temperature` is 0.0; expected a positive"):
-        circuit.shake(made, jax.random.key(0), temperature=0.0, t1=1.0)
+        circuit.thermal_noise(made, jax.random.key(0), temperature=0.0, t1=1.0)

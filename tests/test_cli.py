@@ -15,7 +15,7 @@ from energy_dllm._cli import COMMANDS, main
 
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--length", "8", "--rounds", "2", "--corrections", "0"]
+SMALL = ["--length", "8", "--rounds", "2", "--remask-rounds", "0"]
 WRITTEN = {
     "text",
     "seed",
@@ -100,7 +100,7 @@ def test_generate_on_a_terminal(run, model, monkeypatch):
 
 def test_infill_and_repair(run, model):
     asked = ["--match", ".*ca.*", "--avoid", "cc", "aa", "--temperature", "0.5", "--order", "certain"]
-    code, out, _ = run("infill", "ab[3]c", model, "--rounds", "2", "--corrections", "0", *asked, "--json")
+    code, out, _ = run("infill", "ab[3]c", model, "--rounds", "2", "--remask-rounds", "0", *asked, "--json")
     (text,) = record(out)["text"]
     assert code == 0 and text[:2] == "ab" and text[5:] == "c" and set(record(out)) >= WRITTEN
     assert "ca" in text and "cc" not in text and "aa" not in text
@@ -117,7 +117,7 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     text.write_text("abc cab\n" * 64)
     out = tmp_path / "made" / "model.safetensors"
     argv = ["train", str(text), "--out", str(out), "--steps", "2", "--dim", "16", "--length", "8"]
-    argv += ["--batch-size", "2", "--reading", "1", "--directory", str(tmp_path / "run"), "--json"]
+    argv += ["--batch-size", "2", "--pretraining", "1", "--directory", str(tmp_path / "run"), "--json"]
     code, printed, _ = run(*argv)
     found = record(printed)
     assert code == 0 and found["steps"] == 2 and found["model"] == str(out)
@@ -152,14 +152,16 @@ def test_train_begins_by_growing_and_reading(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ed.learn, "fit", fit)
     out, folder = str(tmp_path / "m.safetensors"), str(tmp_path / "run")
-    sizes = ["--steps", "5", "--reading", "3", "--dim", "16", "--length", "8", "--batch-size", "2"]
-    code, printed, _ = run("train", str(text), "--out", out, *sizes, "--directory", folder, "--grow", "--json")
+    sizes = ["--steps", "5", "--pretraining", "3", "--dim", "16", "--length", "8", "--batch-size", "2"]
+    code, printed, _ = run(
+        "train", str(text), "--out", out, *sizes, "--directory", folder, "--fit-split-merge", "--json"
+    )
     first, second = (
-        (ed.learn.Surprise, 3, 8, tmp_path / "run" / "reading"),
+        (ed.learn.MaximumLikelihood, 3, 8, tmp_path / "run" / "pretraining"),
         (ed.learn.Denoising, 5, 2, tmp_path / "run"),
     )
-    assert code == 0 and parts == [first, second] and record(printed)["reading"] == 3
-    assert record(printed)["grow"] is True and (tmp_path / "run" / "grown.safetensors").exists()
+    assert code == 0 and parts == [first, second] and record(printed)["pretraining"] == 3
+    assert record(printed)["fit_split_merge"] is True and (tmp_path / "run" / "grown.safetensors").exists()
 
 
 def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):
@@ -170,7 +172,7 @@ def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):
         raise AssertionError("trained")
 
     monkeypatch.setattr(ed.learn, "fit", fit)
-    sizes = ["--length", "4", "--dim", "16", "--reading", "5"]
+    sizes = ["--length", "4", "--dim", "16", "--pretraining", "5"]
     for wrong, words in ((["--steps", "0"], "`steps` is 0"), (["--learning-rate", "-1"], "`learning_rate` is -1")):
         code, out, err = run("train", str(text), "--out", str(tmp_path / "m"), *sizes, *wrong)
         assert (code, out) == (2, "") and words in err
@@ -239,7 +241,7 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["train", "TEXT", "--out", "FOLDER"], "is a folder"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`steps` is 0"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`dim`=-8"),
-        (["train", "TEXT", "--out", "m", "--length", "4", "--reading", "-1"], "`--reading` is -1"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--pretraining", "-1"], "`--pretraining` is -1"),
         (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
         (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
         (["evaluate", "MODEL", "SHORT"], "window"),

@@ -16,8 +16,8 @@ import energy_dllm as ed
 
 ABC = ed.data.Characters("abc ")
 ITEMS = np.array(list(itertools.product(range(3), repeat=4)))
-draws = functools.partial(ed.flow.Unmasking, rounds=4, steps=2)
-noise = functools.partial(ed.flow.Diffusion, steps=3, field=functools.partial(ed.flow.ProbabilityFlow, steps=1))
+draws = functools.partial(ed.sampling.Unmasking, rounds=4, steps=2)
+noise = functools.partial(ed.sampling.Diffusion, steps=3, field=functools.partial(ed.flow.ProbabilityFlow, steps=1))
 
 
 def strings(most):
@@ -33,7 +33,7 @@ def strings(most):
      "((a|bc)+ )?c", "", "a{0}b", "(?:ab?){0,2}", r"\S+\s?", "[a-b]*c"],
 )  # fmt: skip
 def test_an_automaton_accepts_what_the_pattern_matches(pattern):
-    made = ed.data.Acceptor.of(pattern, ABC)
+    made = ed.data.RegexDFA.of(pattern, ABC)
     outside, lengths = ~made, set()
     for text in strings(5):
         matches = re.fullmatch(pattern, text, re.DOTALL) is not None
@@ -43,7 +43,7 @@ def test_an_automaton_accepts_what_the_pattern_matches(pattern):
 
 
 def test_automata_are_joined():
-    both = ed.data.Acceptor.without(["ab", "ca"], ABC) & ed.data.Acceptor.of(".*bb.*", ABC)
+    both = ed.data.RegexDFA.without(["ab", "ca"], ABC) & ed.data.RegexDFA.of(".*bb.*", ABC)
     for text in strings(5):
         assert both(ABC.encode(text)) == ("bb" in text and "ab" not in text and "ca" not in text)
 
@@ -69,31 +69,31 @@ def test_automata_are_joined():
 )
 def test_a_malformed_pattern_is_named(pattern, words):
     with pytest.raises(ValueError, match=words):
-        ed.data.Acceptor.of(pattern, ABC)
+        ed.data.RegexDFA.of(pattern, ABC)
 
 
 @pytest.fixture(scope="module")
-def language():
-    return ed.energy.Language.of(ed.data.Acceptor.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+def dfa():
+    return ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
 
 
-def test_a_language_is_the_sum_over_its_strings(language, getkey):
+def test_a_language_is_the_sum_over_its_strings(dfa, getkey):
     b = 3.0 * jax.random.normal(getkey(), (4, 3))
     accepted = (ITEMS == 2).sum(1) <= 1
     weight = np.where(accepted, np.exp(np.asarray(b)[np.arange(4), ITEMS].sum(1)), 0.0)
-    assert np.allclose(language(b), -np.log(weight.sum()), atol=1e-12)
+    assert np.allclose(dfa(b), -np.log(weight.sum()), atol=1e-12)
     exact = np.array([[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)]) / weight.sum()
-    assert np.allclose(language.posterior(b), exact, atol=1e-12)
-    assert (language.best(b) == ITEMS[weight.argmax()]).all()
-    assert (jax.jit(jax.vmap(language.accepts))(ITEMS) == accepted).all()
-    drawn = jax.jit(jax.vmap(lambda key: language.sample(b, key=key)))(jax.random.split(getkey(), 20000))
+    assert np.allclose(dfa.posterior(b), exact, atol=1e-12)
+    assert (dfa.best(b) == ITEMS[weight.argmax()]).all()
+    assert (jax.jit(jax.vmap(dfa.accepts))(ITEMS) == accepted).all()
+    drawn = jax.jit(jax.vmap(lambda key: dfa.sample(b, key=key)))(jax.random.split(getkey(), 20000))
     families.likely(np.asarray(drawn), weight / weight.sum())
 
 
-def test_a_language_knows_what_can_still_follow(language):
+def test_a_language_knows_what_can_still_follow(dfa):
     open = jnp.ones((4, 3), bool).at[1].set(jnp.array([False, False, True]))  # the one c there may be
-    assert (language.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()
-    assert not language.support(open.at[3].set(jnp.array([False, False, True]))).any()
+    assert (dfa.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()
+    assert not dfa.support(open.at[3].set(jnp.array([False, False, True]))).any()
 
 
 # ------------------------------------------------------------------------------------------- exact laws
@@ -111,8 +111,8 @@ def write(law):
     # a product, of one: it knows the posterior of every token and not how they belong together
     energy = 1.0 * ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
-    path = ed.flow.Unmasking(rounds=4, steps=1)
-    return functools.partial(ed.infill, model, samples=20000, path=path, frames=1)
+    path = ed.sampling.Unmasking(rounds=4, steps=1)
+    return functools.partial(ed.infill, model, samples=20000, sampler=path, frames=1)
 
 
 def test_unmasking_in_any_order_has_the_exact_law(write, law):
@@ -132,25 +132,25 @@ def test_infilling_has_the_exact_conditional(write, law):
 def test_tokens_drawn_at_once_are_drawn_apart(write, law):
     """That the two tests above can fail."""
     with pytest.raises(AssertionError):
-        families.likely(write("[4]", path=ed.flow.Unmasking(rounds=1, steps=1)).ids, law)
+        families.likely(write("[4]", sampler=ed.sampling.Unmasking(rounds=1, steps=1)).ids, law)
 
 
 def test_a_data_set_is_drawn_whole(law):
     energy = ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, steps=1, key=jax.random.key(0))
-    path = ed.flow.Unmasking(rounds=1, steps=1)
-    families.likely(ed.infill(model, "[4]", samples=20000, path=path, frames=1).ids, law)
+    path = ed.sampling.Unmasking(rounds=1, steps=1)
+    families.likely(ed.infill(model, "[4]", samples=20000, sampler=path, frames=1).ids, law)
 
 
 def test_a_data_set_under_a_constraint_is_drawn_from_its_restricted_law(law):
     """In one draw, and behind what is given; where nothing that is accepted is in the data, tokens make it up."""
-    tokenizer, path = ed.data.Characters("abc"), ed.flow.Unmasking(rounds=1, steps=1)
+    tokenizer, path = ed.data.Characters("abc"), ed.sampling.Unmasking(rounds=1, steps=1)
 
     def write(template, pattern, items=ITEMS, weights=law, samples=20000):
         energy = ed.energy.Empirical(items, size=3, weights=jnp.asarray(weights))
         model = ed.EnergyDLLM(tokenizer, energy=energy, steps=1, key=jax.random.key(0))
         matching = ed.flow.Matching(pattern, tokenizer, length=4)
-        return ed.infill(model, template, samples=samples, path=path, evidence=matching, frames=1)
+        return ed.infill(model, template, samples=samples, sampler=path, evidence=matching, frames=1)
 
     restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
     families.likely(write("[4]", "[ab]*c?[ab]*").ids, restricted / restricted.sum())
@@ -163,9 +163,11 @@ def test_a_data_set_under_a_constraint_is_drawn_from_its_restricted_law(law):
 def test_a_regular_expression_restricts_the_law(write, law):
     """At every moment it is matched; corrections that forget at random lead to the exact restricted law."""
     matching = ed.flow.Matching("[ab]*c?[ab]*", ed.data.Characters("abc"), length=4)
-    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=16, forget=1e-6, forgetting=ed.flow.at_random)
+    path = ed.sampling.Unmasking(
+        rounds=4, steps=1, remask_rounds=16, remask_fraction=1e-6, remask_order=ed.sampling.at_random
+    )
     restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
-    families.likely(write("[4]", path=path, evidence=matching).ids, restricted / restricted.sum())
+    families.likely(write("[4]", sampler=path, evidence=matching).ids, restricted / restricted.sum())
 
 
 def test_away_from_another_law(law):
@@ -175,8 +177,10 @@ def test_away_from_another_law(law):
     one, two = (ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(each)) for each in (law, other))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=1.5 * one - 0.5 * two, steps=1, key=jax.random.key(0))
     sharp = law**1.5 / other**0.5
-    path = ed.flow.Unmasking(rounds=4, steps=1, corrections=12, forget=1e-6, forgetting=ed.flow.at_random)
-    made = ed.infill(model, "[4]", samples=20000, path=path, frames=1)
+    path = ed.sampling.Unmasking(
+        rounds=4, steps=1, remask_rounds=12, remask_fraction=1e-6, remask_order=ed.sampling.at_random
+    )
+    made = ed.infill(model, "[4]", samples=20000, sampler=path, frames=1)
     families.likely(made.ids, sharp / sharp.sum())
     free_energy = made.free_energy[:8, -1] + np.log(sharp[made.ids[:8] @ 3 ** np.arange(3, -1, -1)])
     assert np.allclose(free_energy, free_energy[0], atol=1e-9)
@@ -197,7 +201,7 @@ WORDS = "[abc]{1,3}( [abc]{2,3})*"
 def test_constraints_hold_in_every_sample(model, path):
     wanted = ed.flow.Matching(WORDS, ABC, length=12) + ed.flow.Matching.without(["aa", "bb"], ABC, length=12)
     sets = jnp.ones((12, 4), bool).at[4, 0].set(False)
-    made = ed.generate(model, length=12, samples=20, path=path, prompt="c", evidence=wanted + ed.flow.Allowed(sets))
+    made = ed.generate(model, length=12, samples=20, sampler=path, prompt="c", evidence=wanted + ed.flow.Allowed(sets))
     for text in made.texts:
         assert re.fullmatch(WORDS, text) and "aa" not in text and "bb" not in text
         assert text[0] == "c" and text[4] != "a"
@@ -206,7 +210,7 @@ def test_constraints_hold_in_every_sample(model, path):
 
 def test_constraints_hold_across_blocks(model):
     matching = ed.flow.Matching(WORDS + " ccc", ABC, length=30)
-    made = ed.generate(model, length=30, samples=20, window=8, path=draws(), evidence=matching, frames=1)
+    made = ed.generate(model, length=30, samples=20, window=8, sampler=draws(), evidence=matching, frames=1)
     assert all(re.fullmatch(WORDS + " ccc", text) for text in made.texts)
 
 
@@ -219,12 +223,14 @@ def test_a_linear_wish_is_evidence(model, getkey):
     """And it is the only kind of which the mean field is exact: `F' = F(y, b - pull)`, whatever the strength."""
     pull = jax.random.normal(getkey(), (6, 4))
     y, b = jax.random.normal(getkey(), (6, 16)), jax.random.normal(getkey(), (6, 4))
-    wish = 2.0 * ed.energy.Wish(lambda p: jnp.sum(p * pull), name="pull") + ed.energy.Wish(lambda p: 0.0 * p.sum())
-    steered = ed.energy.Steered(model.energy, wish)
+    guidance = 2.0 * ed.energy.Guidance(lambda p: jnp.sum(p * pull), name="pull") + ed.energy.Guidance(
+        lambda p: 0.0 * p.sum()
+    )
+    steered = ed.energy.GuidedEnergy(model.energy, guidance)
     everything = lambda energy, b: (energy(y, b), energy.force(y, b), energy.posterior(y, b))
     found, exact = jax.jit(lambda: (everything(steered, b), everything(model.energy, b - 2 * pull)))()
     assert all(np.allclose(one, two, atol=1e-12) for one, two in zip(found, exact, strict=True))
-    assert wish.name == "pull + wish"
+    assert guidance.name == "pull + wish"
 
 
 def test_a_product_is_a_landscape(model, getkey):
@@ -248,7 +254,7 @@ def test_a_product_is_a_landscape(model, getkey):
     assert np.allclose(alone.posterior(y, b), jax.nn.softmax(b), atol=1e-12)
     assert np.allclose(alone(y, b), 6 * np.log(4) - jax.nn.logsumexp(b, axis=-1).sum())
     with pytest.raises(ValueError, match="`weights` has 1 numbers for 2 `landscapes`"):
-        ed.energy.Product([one, other], [1.0])
+        ed.energy.ProductOfExperts([one, other], [1.0])
     with pytest.raises(ValueError, match="differ in their token codes"):
         _ = one + families.small_model("ab").energy
 
@@ -256,10 +262,10 @@ def test_a_product_is_a_landscape(model, getkey):
 def test_a_wish_is_granted_by_its_strength(model):
     """A quadratic one: so many letters of one kind."""
     share = lambda text: text.count("a") / len(text)
-    wish = ed.energy.Wish(lambda p: (jnp.sum(p[:, 0]) - 9.0) ** 2, name="nine")
+    guidance = ed.energy.Guidance(lambda p: (jnp.sum(p[:, 0]) - 9.0) ** 2, name="nine")
     found = []
     for strength in (0.0, 3.0):
-        made = ed.generate(model, length=12, samples=20, path=draws(), wish=strength * wish)
+        made = ed.generate(model, length=12, samples=20, sampler=draws(), guidance=strength * guidance)
         found.append(np.mean([share(text) for text in made.texts]))
     assert abs(found[0] - 0.25) < 0.15 and abs(found[1] - 0.75) < 0.15 and "nine" in made.terms
 
@@ -289,12 +295,12 @@ def test_contradictions_are_named(model, options, words):
         if "allowed" in options:
             sets = jnp.zeros((12, 4), bool).at[:, jnp.array(options.pop("allowed"))].set(True)
             sources.append(ed.flow.Allowed(sets))
-        ed.generate(model, path=draws(), evidence=functools.reduce(lambda one, two: one + two, sources), **options)
+        ed.generate(model, sampler=draws(), evidence=functools.reduce(lambda one, two: one + two, sources), **options)
 
 
 def test_words_to_avoid_are_words():
     for words in ([], [""], "abc"):
         with pytest.raises(ValueError, match="`words` is"):
-            ed.data.Acceptor.without(words, ABC)
+            ed.data.RegexDFA.without(words, ABC)
     with pytest.raises(ValueError, match="matches nothing of 3 tokens; it can have 0"):
         ed.flow.Matching.without(["a", "b", "c", " "], ABC, length=3)

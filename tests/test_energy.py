@@ -259,15 +259,15 @@ def test_the_vocabulary_is_bayes(getkey):
     def read(y, b):
         energy = lambda y, b: vocabulary.per_token(y, b).sum()
         slopes = jax.grad(energy, (0, 1))(y, b)
-        return vocabulary.per_token(y, b), vocabulary.posterior(y, b), vocabulary.voice(y, b), *slopes
+        return vocabulary.per_token(y, b), vocabulary.posterior(y, b), vocabulary.message(y, b), *slopes
 
     _, prior, silence, *_ = read(y, 0 * b)
-    energies, p, voice, in_y, in_b = (np.asarray(part) for part in read(y, b))
+    energies, p, message, in_y, in_b = (np.asarray(part) for part in read(y, b))
     joint = prior * np.exp(b)
     assert np.allclose(energies, -np.log(joint.sum(-1)))
     assert np.allclose(p, joint / joint.sum(-1, keepdims=True))
     # p = -dE/db whatever y, and the voice is the force on y: nothing where nothing is known
-    assert np.allclose(-in_b, p) and np.allclose(-in_y, voice)
+    assert np.allclose(-in_b, p) and np.allclose(-in_y, message)
     assert np.allclose(silence, 0, atol=1e-12)
 
 
@@ -281,12 +281,12 @@ def test_a_known_token_says_its_pattern(getkey):
         b = ed.flow.Given(ids, known).field(vocabulary.codes)
         noisy = ed.flow.Gaussian(vocabulary.codes[ids], 0.05).field(vocabulary.codes)
         slope = jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y)
-        return vocabulary.known(b), vocabulary.known(noisy), vocabulary.voice(y, b), slope
+        return vocabulary.known(b), vocabulary.known(noisy), vocabulary.message(y, b), slope
 
-    seen, of_noise, voice, slope = read(y, ids, known)
+    seen, of_noise, message, slope = read(y, ids, known)
     assert np.array_equal(seen, known) and not np.any(of_noise)
     expected = np.where(known[:, None], np.asarray(vocabulary.patterns)[ids], 0.0)
-    assert np.allclose(voice, expected, atol=1e-12) and np.allclose(-slope, expected, atol=1e-12)
+    assert np.allclose(message, expected, atol=1e-12) and np.allclose(-slope, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", families.NEURONS)

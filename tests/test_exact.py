@@ -126,10 +126,10 @@ def test_a_trained_model_is_not_needed_to_write(exact):
     tokenizer = ed.data.Characters("abcde")
     model = ed.EnergyDLLM(tokenizer, energy=exact, steps=1, key=jax.random.key(0))
     words = {tokenizer.decode(row) for row in ITEMS}
-    path = ed.flow.Diffusion(steps=12)
-    made = ed.generate(model, length=4, samples=6, path=path, seed=1)  # compiled once: the hole below is as long
+    path = ed.sampling.Diffusion(steps=12)
+    made = ed.generate(model, length=4, samples=6, sampler=path, seed=1)  # compiled once: the hole below is as long
     assert set(made.texts) <= words and len(set(made.texts)) > 1
-    assert ed.infill(model, "a[1]c[1]", samples=6, path=path).texts[0] in {"aecb", "abcb", "aecd"}
+    assert ed.infill(model, "a[1]c[1]", samples=6, sampler=path).texts[0] in {"aecb", "abcb", "aecd"}
 
 
 def test_vectors_are_sequences_of_one_token(getkey):
@@ -168,7 +168,7 @@ def chain():
 
 # wide enough at the start that nothing of the data is left but its mean
 through = functools.partial(
-    ed.flow.Diffusion,
+    ed.sampling.Diffusion,
     field=functools.partial(ed.flow.ProbabilityFlow, steps=1),
     schedule=ed.flow.LogLinear(sigma_max=12.0, sigma_min=0.2),
 )
@@ -183,33 +183,33 @@ def write(chain):
 @pytest.mark.parametrize("path", [through(steps=32, solver=diffrax.Heun()), through(steps=64, churn=0.5)])
 def test_through_noise_the_law_is_exact(path, write):
     """Chi-square over all strings: the probability flow, and the reverse diffusion."""
-    families.likely(write("[4]", path=path).ids, LAW)
+    families.likely(write("[4]", sampler=path).ids, LAW)
 
 
 def test_what_noise_leaves_open_is_drawn_exactly(write):
     """Half the way in half as many steps, and the rest in one draw: the strings themselves, and those with a hole."""
     path = through(steps=16, until=0.5, solver=diffrax.Heun())
-    made = write("[4]", path=path)
+    made = write("[4]", sampler=path)
     families.likely(made.ids, LAW)
     assert (made.force_evaluations == 2 * 16 + 1).all() and (made.known[:, -1] == 1).all()
     given = np.where((STRINGS[:, 0] == 0) & (STRINGS[:, 3] == 1), LAW, 0.0)
-    families.likely(write("a[2]b", path=path).ids, given / given.sum())
+    families.likely(write("a[2]b", sampler=path).ids, given / given.sum())
 
 
 def test_behind_a_front_of_noise_the_law_is_exact(write):
     """Each token has a noise time of its own; when the first is all but known the last has not set off."""
-    families.likely(write("[4]", path=through(steps=64, front=4.0, solver=diffrax.Heun())).ids, LAW)
+    families.likely(write("[4]", sampler=through(steps=64, front=4.0, solver=diffrax.Heun())).ids, LAW)
 
 
 def test_through_noise_holes_have_the_exact_conditional(write):
     given = np.where((STRINGS[:, 0] == 0) & (STRINGS[:, 3] == 1), LAW, 0.0)
-    families.likely(write("a[2]b", path=through(steps=32, solver=diffrax.Heun())).ids, given / given.sum())
+    families.likely(write("a[2]b", sampler=through(steps=32, solver=diffrax.Heun())).ids, given / given.sum())
 
 
 def test_steps_that_are_too_few_are_seen(write):
     """That the tests above can fail."""
     with pytest.raises(AssertionError):
-        families.likely(write("[4]", path=through(steps=4)).ids, LAW)
+        families.likely(write("[4]", sampler=through(steps=4)).ids, LAW)
 
 
 def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain, optimised):
@@ -225,7 +225,7 @@ def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain, optimi
 
     def draw(key):
         k1, k2 = jax.random.split(key)
-        motion = ed.flow.Langevin(free_energy)
+        motion = ed.memory.Langevin(free_energy)
         x = ed.solve(motion, jnp.zeros((4, 3)), t0=0.0, t1=4.0, levels=levels, key=k1).final
         return jax.random.categorical(k2, chain.log_shares(b(x)))
 
@@ -238,11 +238,11 @@ def test_langevin_on_the_free_energy_has_the_law_of_the_noisy_text(chain, optimi
 
 def test_descent_burns_what_it_dissipates(getkey):
     """Identity 13: the drop of `E` is the integral of `|grad E|^2`; and it never rises."""
-    memory = ed.energy.GaussianMemory(jax.random.normal(getkey(), (5, 4)), beta=3.0)
+    memory = ed.memory.GaussianMemory(jax.random.normal(getkey(), (5, 4)), beta=3.0)
     times = jnp.linspace(0.0, 8.0, 400)
     probes = {"E": lambda t, x, field: field.energy(x), "burnt": lambda t, x, field: jnp.sum(field(t, x) ** 2)}
     path = ed.solve(
-        ed.flow.Descent(memory),
+        ed.memory.Descent(memory),
         2.0 * jax.random.normal(getkey(), (4,)),
         t0=0.0,
         t1=9.0,
@@ -257,13 +257,13 @@ def test_descent_burns_what_it_dissipates(getkey):
 
 def test_langevin_has_the_law_it_claims():
     """Mean and variance under `exp(-E/T)` of a lopsided pair of wells, by quadrature."""
-    memory = ed.energy.GaussianMemory(jnp.array([[-1.0], [1.2]]), beta=2.0, weights=jnp.array([1.0, 1.6]))
+    memory = ed.memory.GaussianMemory(jnp.array([[-1.0], [1.2]]), beta=2.0, weights=jnp.array([1.0, 1.6]))
     grid = np.linspace(-8.0, 8.0, 4001)
     weight = np.exp(-np.asarray(jax.vmap(memory)(jnp.asarray(grid)[:, None])) / 0.5)
     weight /= weight.sum()
     mean = weight @ grid
     variance = weight @ (grid - mean) ** 2
-    field = ed.flow.Langevin(memory, temperature=0.5)
+    field = ed.memory.Langevin(memory, temperature=0.5)
     levels = jnp.linspace(0.0, 12.0, 601)
     move = lambda key: ed.solve(field, jnp.zeros(1), t0=0.0, t1=12.0, levels=levels, key=key).final[0]
     ends = np.asarray(jax.jit(jax.vmap(move))(jax.random.split(jax.random.key(0), 6000)))
@@ -272,11 +272,11 @@ def test_langevin_has_the_law_it_claims():
 
 
 def test_flips_have_the_law_they_claim(getkey):
-    memory = ed.energy.HopfieldMemory(jax.random.normal(getkey(), (2, 3)))
+    memory = ed.memory.HopfieldMemory(jax.random.normal(getkey(), (2, 3)))
     states = np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T
     law = np.exp(-np.asarray(jax.vmap(memory)(jnp.asarray(states))) / 1.5)
     law /= law.sum()
-    flip = lambda key: ed.flow.glauber(memory, jnp.ones(3), sweeps=12, temperature=1.5, key=key)
+    flip = lambda key: ed.memory.glauber(memory, jnp.ones(3), sweeps=12, temperature=1.5, key=key)
     ends = np.asarray(jax.jit(jax.vmap(flip))(jax.random.split(getkey(), 8000)))
     found = np.array([(ends == state).all(1).mean() for state in states])
     assert np.abs(found - law).max() < 0.025
@@ -284,9 +284,9 @@ def test_flips_have_the_law_they_claim(getkey):
 
 def test_cold_flips_never_climb(getkey):
     xi = jnp.sign(jax.random.normal(getkey(), (3, 24)))
-    for memory in (ed.energy.HopfieldMemory(xi), ed.energy.SimplicialMemory(xi), ed.energy.PolynomialMemory(xi)):
+    for memory in (ed.memory.HopfieldMemory(xi), ed.memory.SimplicialMemory(xi), ed.memory.PolynomialMemory(xi)):
         cue = xi[0].at[:4].multiply(-1)
-        one = eqx.filter_jit(lambda m, x, key: ed.flow.glauber(m, x, sweeps=1, key=key))
+        one = eqx.filter_jit(lambda m, x, key: ed.memory.glauber(m, x, sweeps=1, key=key))
         x, energies = cue, [float(memory(cue))]
         for n in range(3):
             x = one(memory, x, jax.random.key(n))
@@ -321,8 +321,8 @@ def test_a_data_set_is_saved_and_loaded_bitwise(exact, tmp_path):
             lambda: ed.energy.Empirical(ITEMS).log_shares(jnp.zeros((3, 5))),
             r"`b` has shape \(3, 5\); expected \(4, 5\)",
         ),
-        (lambda: ed.flow.Langevin(jnp.sum, temperature=0.0), "`temperature` is 0.0"),
-        (lambda: ed.flow.glauber(jnp.sum, jnp.ones(3), sweeps=-1, key=jax.random.key(0)), "`sweeps`=-1"),
+        (lambda: ed.memory.Langevin(jnp.sum, temperature=0.0), "`temperature` is 0.0"),
+        (lambda: ed.memory.glauber(jnp.sum, jnp.ones(3), sweeps=-1, key=jax.random.key(0)), "`sweeps`=-1"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message, unchecked):

@@ -40,7 +40,7 @@ def test_tour_explains_the_letter_it_finds(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     model = ed.EnergyDLLM(ed.data.Characters("abc _"), dim=16, steps=8, key=jax.random.key(0))
     place, told = load("tour").main(model, "ab_ cab", str(tmp_path))
-    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "pairwise", "attention", "memory", "bias", "unrest"}
+    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "pairwise", "attention", "memory", "bias", "residual"}
     assert {path.name for path in tmp_path.iterdir()} == {"attribution.png", "attention.png"}
     # the sum that is printed, and the sum of what is printed
     odds = capsys.readouterr().out.split("against")[1].split(": ")[1].split()[0]

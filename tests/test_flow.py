@@ -538,14 +538,14 @@ def test_a_front_moves_every_token_at_its_own_time(landscape, getkey):
         (ed.flow.JointFlow(landscape), (x, landscape.neutral(4))),
     ]
     for flow, state in flows:
-        flat = ed.flow.Front(flow, width=float("inf"), start=-1.0, end=2.0)
+        flat = ed.flow.RollingNoise(flow, width=float("inf"), start=-1.0, end=2.0)
         (s, *_), (pace, *_) = flat.times(0.3, 4)
         x_of = lambda state: jax.tree.leaves(state)[0]
         assert np.allclose(x_of(flat(0.3, state)), pace * x_of(flow(s, state)), atol=1e-12)
         noise = ed.flow.ReverseDiffusion(flat, churn=0.5).amplitude(0.3, state)
         exact = ed.flow.ReverseDiffusion(flow, churn=0.5).amplitude(s, state)
         assert np.allclose(x_of(noise), np.sqrt(pace) * x_of(exact))
-    front = ed.flow.Front(ed.flow.ProbabilityFlow(landscape, steps=2), width=2.0, start=-1.0, end=2.0)
+    front = ed.flow.RollingNoise(ed.flow.ProbabilityFlow(landscape, steps=2), width=2.0, start=-1.0, end=2.0)
     s, speed = jax.jit(lambda s: jax.jvp(lambda s: front.times(s, 4)[0], (s,), (1.0,)))(0.3)
     assert np.allclose(front.times(0.3, 4)[1], speed) and len(set(s.tolist())) > 2 and (np.diff(s) <= 0).all()
     assert (front.times(-1.0, 4)[0] == -1.0).all() and np.allclose(front.times(2.0, 4)[0], 2.0)
@@ -638,9 +638,9 @@ def test_fields_name_bad_settings(landscape, unchecked):
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
         ed.flow.ReverseDiffusion(ed.flow.Relaxation(landscape, ed.flow.Masked(3)))  # pyright: ignore
     with pytest.raises(ValueError, match="`width` is 0"):
-        ed.flow.Front(flow, width=0.0, start=-1.0, end=2.0)
+        ed.flow.RollingNoise(flow, width=0.0, start=-1.0, end=2.0)
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
-        ed.flow.Front(ed.flow.Relaxation(landscape, ed.flow.Masked(3)), width=2.0, start=0.0, end=1.0)  # pyright: ignore
+        ed.flow.RollingNoise(ed.flow.Relaxation(landscape, ed.flow.Masked(3)), width=2.0, start=0.0, end=1.0)  # pyright: ignore
     with pytest.raises(ValueError, match="`key` is missing"):
         ed.solve(ed.flow.ReverseDiffusion(flow), jnp.ones((2, 5)), t0=0.0, t1=1.0, step=0.1)
     with pytest.raises(ValueError, match="`tolerance` is 0"):

@@ -130,7 +130,7 @@ def test_what_is_known_stays_known(small, getkey):
     p = np.exp(eqx.filter_jit(jumps.average)(b, jnp.array(-0.7), jnp.array(1.0)))
     assert np.allclose(p[:3], np.eye(4)[np.arange(3)], atol=1e-12) and np.allclose(p.sum(-1), 1)
     assert (p[3:].max(-1) < 1 - 1e-6).all()
-    made = ed.infill(small, "ab[6]c", path=ed.flow.Diffusion(steps=3, solver=jumps), samples=3)
+    made = ed.infill(small, "ab[6]c", sampler=ed.sampling.Diffusion(steps=3, solver=jumps), samples=3)
     assert all(text[:2] == "ab" and text[-1] == "c" for text in made.texts)
     assert made.force_evaluations.tolist() == [3] * 3
 
@@ -144,23 +144,23 @@ def test_a_map_is_kept(small, tmp_path, getkey):
 @pytest.mark.parametrize(
     "path",
     [
-        lambda jumps: ed.flow.Diffusion(steps=2, solver=jumps, churn=0.5),
-        lambda jumps: ed.flow.Diffusion(steps=2, solver=jumps, front=4.0),
-        lambda jumps: ed.flow.Diffusion(steps=2, solver=jumps, field=ed.flow.JointFlow),
+        lambda jumps: ed.sampling.Diffusion(steps=2, solver=jumps, churn=0.5),
+        lambda jumps: ed.sampling.Diffusion(steps=2, solver=jumps, front=4.0),
+        lambda jumps: ed.sampling.Diffusion(steps=2, solver=jumps, field=ed.flow.JointFlow),
     ],
     ids=["churn", "front", "joint"],
 )
 def test_a_map_jumps_along_the_flow_it_knows(path, small, getkey, unchecked):
     jumps = ed.learn.FlowMap(small.energy, dim=16, depth=1, key=getkey())
     with pytest.raises(ValueError, match="along a ProbabilityFlow"):
-        ed.generate(small, length=8, path=path(jumps))
+        ed.generate(small, length=8, sampler=path(jumps))
 
 
 def test_a_map_knows_no_wish(small, getkey, unchecked):
     """It would be passed over in silence: the map was taught the landscape without it."""
-    path = ed.flow.Diffusion(steps=2, solver=ed.learn.FlowMap(small.energy, dim=16, depth=1, key=getkey()))
-    with pytest.raises(ValueError, match="not the `wish`"):
-        ed.generate(small, length=8, path=path, wish=ed.energy.Wish(lambda p: jnp.sum(p[:, 0])))
+    path = ed.sampling.Diffusion(steps=2, solver=ed.learn.FlowMap(small.energy, dim=16, depth=1, key=getkey()))
+    with pytest.raises(ValueError, match="not the `guidance`"):
+        ed.generate(small, length=8, sampler=path, guidance=ed.energy.Guidance(lambda p: jnp.sum(p[:, 0])))
 
 
 @pytest.mark.parametrize(

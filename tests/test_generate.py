@@ -13,11 +13,11 @@ import pytest
 from jaxtyping import Array
 
 import energy_dllm as ed
-from energy_dllm._generate import of_template
-from energy_dllm._generate._shift import _at_rest
-from energy_dllm._generate._template import prices
 from energy_dllm.energy import AbstractFreeEnergy
 from energy_dllm.flow import AbstractEvidence, AbstractField
+from energy_dllm.sampling import of_template
+from energy_dllm.sampling._align import _at_rest
+from energy_dllm.sampling._template import prices
 
 
 LENGTH, STEPS = 12, 4
@@ -31,20 +31,20 @@ def model():
 
 # Two relaxation steps inside, not two dozen: the laws are the same and the compiler has less to do.
 short = functools.partial(ed.flow.ProbabilityFlow, steps=2)
-noise = functools.partial(ed.flow.Diffusion, steps=STEPS, field=short)
-draws = functools.partial(ed.flow.Unmasking, rounds=STEPS, steps=2)
+noise = functools.partial(ed.sampling.Diffusion, steps=STEPS, field=short)
+draws = functools.partial(ed.sampling.Unmasking, rounds=STEPS, steps=2)
 PATHS = {"noise": noise, "draws": draws}
 
 
 @pytest.fixture(scope="module")
 def write(model):
-    return functools.partial(ed.generate, model, length=LENGTH, samples=3, path=noise())
+    return functools.partial(ed.generate, model, length=LENGTH, samples=3, sampler=noise())
 
 
 @pytest.fixture(scope="module", params=PATHS)
 def either(model, request):
     """The same of both paths."""
-    return functools.partial(ed.generate, model, length=LENGTH, samples=3, path=PATHS[request.param]())
+    return functools.partial(ed.generate, model, length=LENGTH, samples=3, sampler=PATHS[request.param]())
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_noise_falls(write):
 
 def test_a_front_of_noise_leaves_the_left_behind(write):
     """What is certain is certain from the left, and the noise of the last token is what is reported."""
-    made = write(path=noise(steps=12, front=2.0), frames=12)
+    made = write(sampler=noise(steps=12, front=2.0), frames=12)
     middle = made.entropy[:, 6].mean(0)
     assert middle[:4].mean() < 0.5 * middle[-4:].mean() and (np.diff(made.sigma) <= 0).all()
     assert np.isclose(made.sigma[6], made.sigma[0]) and np.isclose(made.sigma[-1], np.exp(-made.times[-1]))
@@ -99,7 +99,7 @@ def test_a_front_of_noise_leaves_the_left_behind(write):
 
 def test_draws_stand(model):
     """What is written becomes evidence and stays; two forces a round, and two before the first."""
-    made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", path=draws())
+    made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", sampler=draws())
     assert np.allclose(made.known, (3 + 9 * np.arange(STEPS + 1) // STEPS) / LENGTH)
     assert made.sigma.tolist() == [np.inf] * STEPS + [0.0] and made.reason == "every token is written"
     assert made.force_evaluations.tolist() == [2 * (STEPS + 1)] * 3
@@ -111,8 +111,8 @@ def test_draws_stand(model):
 
 def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
     """The whole of it written out: in this order nothing of the draw is left open at temperature 0."""
-    path = draws(temperature=0.0, order=ed.flow.left_to_right)
-    made = ed.generate(model, length=LENGTH, path=path)
+    path = draws(temperature=0.0, order=ed.sampling.left_to_right)
+    made = ed.generate(model, length=LENGTH, sampler=path)
     ids, y, place = jnp.zeros(LENGTH, int), model.energy.neutral(LENGTH), jnp.arange(LENGTH)
     known, b = place < 0, jnp.zeros((LENGTH, model.size))
     relax = eqx.filter_jit(lambda energy, y, b: ed.flow.relax(energy, y, b, steps=2, step=0.6))
@@ -129,7 +129,9 @@ def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
 
 
 def test_corrections_forget_and_write_again(model):
-    made = ed.generate(model, length=LENGTH, samples=3, prompt="cab", path=draws(corrections=3, forget=0.3))
+    made = ed.generate(
+        model, length=LENGTH, samples=3, prompt="cab", sampler=draws(remask_rounds=3, remask_fraction=0.3)
+    )
     assert made.known.shape == (3, STEPS + 4) and (made.known[:, STEPS:] == 1).all()
     assert made.force_evaluations.tolist() == [2 * (STEPS + 1) + 4 * 3] * 3
     before, after = made.frames[:, STEPS:-1], made.frames[:, STEPS + 1 :]
@@ -139,36 +141,36 @@ def test_corrections_forget_and_write_again(model):
     )
 
 
-@pytest.mark.parametrize("order", [ed.flow.at_random, ed.flow.most_certain, ed.flow.left_to_right])
+@pytest.mark.parametrize("order", [ed.sampling.at_random, ed.sampling.most_certain, ed.sampling.left_to_right])
 def test_orders_say_what_is_next(order):
     log_p = jnp.log(jnp.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
     score = order(jax.random.key(0), log_p, jnp.array([0, 0, 1]))
-    first = {ed.flow.most_certain: [1, 2, 0], ed.flow.left_to_right: [0, 1, 2]}
+    first = {ed.sampling.most_certain: [1, 2, 0], ed.sampling.left_to_right: [0, 1, 2]}
     assert score.shape == (3,) and (order not in first or jnp.argsort(-score).tolist() == first[order])
-    assert int(jnp.argmax(ed.flow.least_likely(jax.random.key(0), log_p, jnp.array([0, 1, 1])))) == 1
+    assert int(jnp.argmax(ed.sampling.least_likely(jax.random.key(0), log_p, jnp.array([0, 1, 1])))) == 1
 
 
 def test_blocks_continue_what_was_written(model):
     """Windows of eight, four of them new: every one sees the end of the last, all have one shape."""
-    made = ed.generate(model, length=30, samples=2, prompt="cab", suffix="bb", window=8, path=draws(), frames=1)
+    made = ed.generate(model, length=30, samples=2, prompt="cab", suffix="bb", window=8, sampler=draws(), frames=1)
     assert all(len(t) == 30 and t.startswith("cab") and t.endswith("bb") for t in made.texts)
     blocks = 7  # 8 + 5 * 4 + the last, moved back to fit
     assert made.force_evaluations.tolist() == [2 * (STEPS + 1) * blocks] * 2
     assert made.frames.shape == (2, 2 * blocks, 30) and np.isclose(made.known[:, -1], 1.0).all()
     assert (np.diff(made.known) >= -1e-9).all() and np.isfinite(made.confidence).all()
     # the first window is a passage of its own
-    alone = ed.generate(model, length=8, samples=2, prompt="cab", path=draws(), frames=1)
+    alone = ed.generate(model, length=8, samples=2, prompt="cab", sampler=draws(), frames=1)
     assert (made.ids[:, :8] == alone.ids).all()
     # a template longer than a window is no other passage
-    assert ed.infill(model, "cab[25]bb", samples=2, window=8, path=draws(), frames=1).texts == made.texts
+    assert ed.infill(model, "cab[25]bb", samples=2, window=8, sampler=draws(), frames=1).texts == made.texts
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_it_is_solve_from_noise_to_text(model, joint):
     """The whole of it written out, one sample at a time: the batch is a loop."""
     field = ed.flow.JointFlow if joint else short
-    path = ed.flow.Diffusion(steps=STEPS, churn=0.5, field=field)
-    batch = ed.generate(model, length=LENGTH, prompt="b", path=path, samples=2, seed=3)
+    path = ed.sampling.Diffusion(steps=STEPS, churn=0.5, field=field)
+    batch = ed.generate(model, length=LENGTH, prompt="b", sampler=path, samples=2, seed=3)
     known = jnp.arange(LENGTH) < 1
     given = ed.flow.Given(jnp.where(known, 1, 0), known)
     levels = model.schedule.levels(STEPS)
@@ -193,8 +195,8 @@ def test_a_sample_does_not_know_how_many_there_are(either, written):
 def test_looking_on_changes_nothing(write, path):
     """Not even the noise: pieces of a motion meet the noise of the whole."""
     seen = []
-    quiet = write(seed=1, path=path, frames=1)
-    watched = write(seed=1, path=path, frames=2, watch=seen.append)
+    quiet = write(seed=1, sampler=path, frames=1)
+    watched = write(seed=1, sampler=path, frames=2, watch=seen.append)
     assert quiet.texts == watched.texts and np.allclose(quiet.confidence, watched.confidence, rtol=1e-9)
     assert np.allclose(quiet.free_energy[:, -1], watched.free_energy[:, -1], rtol=1e-9)
     assert quiet.force_evaluations.tolist() == watched.force_evaluations.tolist()
@@ -237,18 +239,18 @@ class Traces(list):
 
 def test_one_compile_a_shape(write):
     traces = Traces()
-    path = lambda: ed.flow.Diffusion(steps=STEPS, field=functools.partial(Counting, traces=traces))
-    write(path=path(), prompt="a", seed=0)
+    path = lambda: ed.sampling.Diffusion(steps=STEPS, field=functools.partial(Counting, traces=traces))
+    write(sampler=path(), prompt="a", seed=0)
     first = len(traces)
-    write(path=path(), prompt="cab c", seed=1)
+    write(sampler=path(), prompt="cab c", seed=1)
     assert len(traces) == first > 0
-    write(path=path(), length=LENGTH + 1)
+    write(sampler=path(), length=LENGTH + 1)
     assert len(traces) == 2 * first
 
 
 def test_adaptive_steps(write):
     controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
-    one = write(path=noise(controller=controller, solver=diffrax.Heun()), seed=2, frames=2)
+    one = write(sampler=noise(controller=controller, solver=diffrax.Heun()), seed=2, frames=2)
     assert one.free_energy.shape == (3, 3) and (one.accepted > 0).all()
     assert one.force_evaluations.tolist() == (4 * (one.accepted + one.rejected)).tolist()
 
@@ -256,13 +258,13 @@ def test_adaptive_steps(write):
 def test_a_solver_that_gives_up_says_so(write):
     """What was reached is returned, every number of it finite."""
     controller = diffrax.PIDController(rtol=1e-9, atol=1e-9, dtmin=0.5, force_dtmin=False)
-    made = write(path=noise(controller=controller, solver=diffrax.Heun()), frames=2)
+    made = write(sampler=noise(controller=controller, solver=diffrax.Heun()), frames=2)
     assert "minimum step size" in made.reason and "end of" not in made.reason
     assert np.isfinite(made.free_energy).all() and (made.frames >= 0).all() and (made.frames < 5).all()
 
 
 def test_infill_keeps_what_is_written(model):
-    filled = ed.infill(model, "ab[3]c [[[4]", samples=3, path=draws())
+    filled = ed.infill(model, "ab[3]c [[[4]", samples=3, sampler=draws())
     for text in filled.texts:
         assert len(text) == 12 and text[:2] == "ab" and text[5:8] == "c ["
     assert filled.frames.shape == (3, STEPS + 1, 12)
@@ -270,8 +272,8 @@ def test_infill_keeps_what_is_written(model):
 
 def test_a_hole_of_unknown_width_takes_the_room(model):
     for template, width in (("ab[*]c [3]", 5), ("ab[2][*]", 8), ("[*]", 12)):
-        filled = ed.infill(model, template, length=12, path=draws(), frames=1)
-        plain = ed.infill(model, template.replace("*", str(width)), path=draws(), frames=1)
+        filled = ed.infill(model, template, length=12, sampler=draws(), frames=1)
+        plain = ed.infill(model, template.replace("*", str(width)), sampler=draws(), frames=1)
         assert filled.texts == plain.texts and len(filled.texts[0]) == 12
 
 
@@ -281,13 +283,13 @@ def test_the_width_that_is_chosen_makes_what_is_given_likeliest():
     exact = [-np.log(start[0] * np.linalg.matrix_power(table, n + 1)[0, 2]) for n in range(1, 6)]
     found = prices(model, [of_template(model, f"a[{n}]c") for n in range(1, 6)])
     assert np.allclose(found, exact, atol=1e-9) and np.ptp(exact) > 1.0
-    made = ed.infill(model, "a[*]c", length=range(3, 8), path=ed.flow.Unmasking(rounds=2, steps=1), frames=1)
+    made = ed.infill(model, "a[*]c", length=range(3, 8), sampler=ed.sampling.Unmasking(rounds=2, steps=1), frames=1)
     assert len(made.texts[0]) == 3 + int(np.argmin(exact))
 
 
 def test_a_text_ends_where_it_says(model):
-    plain = ed.generate(model, length=30, samples=8, prompt="cab", window=8, path=draws(), frames=1)
-    ended = ed.generate(model, length=30, samples=8, prompt="cab", window=8, path=draws(), frames=1, stop="b")
+    plain = ed.generate(model, length=30, samples=8, prompt="cab", window=8, sampler=draws(), frames=1)
+    ended = ed.generate(model, length=30, samples=8, prompt="cab", window=8, sampler=draws(), frames=1, stop="b")
     for whole, text in zip(plain.texts, ended.texts, strict=True):
         written, cut = whole[3:], text[3:]  # the one that is given does not count
         assert cut == written.partition("b")[0] + "b" * ("b" in written)
@@ -367,7 +369,7 @@ def test_a_page_costs_what_all_its_texts_cost_together():
             {"stop": "b", "evidence": ed.flow.Matching(".*c", ALPHABET, length=LENGTH)},
             "`stop` would cut off the pattern",
         ),
-        ({"path": ed.flow.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
+        ({"path": ed.sampling.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
     ],
 )
 def test_bad_input_is_named(write, wrong, words):
@@ -378,21 +380,24 @@ def test_bad_input_is_named(write, wrong, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ed.flow.Diffusion(steps=-3), "`steps` is -3"),
-        (lambda: ed.flow.Diffusion(steps=0), "`steps` is 0"),
-        (lambda: ed.flow.Diffusion(until=0.0), "`until` is 0.0"),
-        (lambda: ed.flow.Diffusion(until=1.5), "`until` is 1.5"),
-        (lambda: ed.flow.Diffusion(churn=-0.5), "`churn` is -0.5"),
-        (lambda: ed.flow.Diffusion(churn=0.5, solver=ed.flow.DDIM()), "beside a DDIM"),
-        (lambda: ed.flow.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)), "beside a `controller`"),
-        (lambda: ed.flow.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
-        (lambda: ed.flow.Diffusion(front=0.0), "`front` is 0.0"),
-        (lambda: ed.flow.Unmasking(rounds=0), "`rounds` is 0"),
-        (lambda: ed.flow.Unmasking(steps=0), "`steps` is 0"),
-        (lambda: ed.flow.Unmasking(step=0.0), "`step` is 0.0"),
-        (lambda: ed.flow.Unmasking(temperature=-1.0), "`temperature` is -1.0"),
-        (lambda: ed.flow.Unmasking(corrections=-1), "`corrections` is -1"),
-        (lambda: ed.flow.Unmasking(forget=0.0), "`forget` is 0.0"),
+        (lambda: ed.sampling.Diffusion(steps=-3), "`steps` is -3"),
+        (lambda: ed.sampling.Diffusion(steps=0), "`steps` is 0"),
+        (lambda: ed.sampling.Diffusion(until=0.0), "`until` is 0.0"),
+        (lambda: ed.sampling.Diffusion(until=1.5), "`until` is 1.5"),
+        (lambda: ed.sampling.Diffusion(churn=-0.5), "`churn` is -0.5"),
+        (lambda: ed.sampling.Diffusion(churn=0.5, solver=ed.flow.DDIM()), "beside a DDIM"),
+        (
+            lambda: ed.sampling.Diffusion(churn=0.5, controller=diffrax.PIDController(1e-3, 1e-3)),
+            "beside a `controller`",
+        ),
+        (lambda: ed.sampling.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
+        (lambda: ed.sampling.Diffusion(front=0.0), "`front` is 0.0"),
+        (lambda: ed.sampling.Unmasking(rounds=0), "`rounds` is 0"),
+        (lambda: ed.sampling.Unmasking(steps=0), "`steps` is 0"),
+        (lambda: ed.sampling.Unmasking(step=0.0), "`step` is 0.0"),
+        (lambda: ed.sampling.Unmasking(temperature=-1.0), "`temperature` is -1.0"),
+        (lambda: ed.sampling.Unmasking(remask_rounds=-1), "`remask_rounds` is -1"),
+        (lambda: ed.sampling.Unmasking(remask_fraction=0.0), "`remask_fraction` is 0.0"),
     ],
 )
 def test_a_path_that_cannot_be_is_named(make, words):
@@ -444,7 +449,7 @@ def test_bad_texts_are_named(model):
 def test_divergence_is_said(model):
     broken = eqx.tree_at(lambda m: m.energy.network.bias, model, model.energy.network.bias * jnp.nan)
     with pytest.raises(FloatingPointError, match="the motion diverged"):
-        ed.generate(broken, length=LENGTH, path=noise(), samples=3)
+        ed.generate(broken, length=LENGTH, sampler=noise(), samples=3)
 
 
 # Levels of `solve`

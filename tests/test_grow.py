@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
-from energy_dllm.learn import _grow as grow
+from energy_dllm.learn import _split_merge as split_merge
 
 
 # A letter, a stretch without any news, the same letter again: two states too few and it cannot be carried.
@@ -25,13 +25,13 @@ def read(grammar, characters, seed=0):
 
 
 def vocabulary(size, states):
-    return ed.energy.MarkovVocabulary(size, 8, states=states, key=jax.random.key(0))
+    return ed.energy.HMMVocabulary(size, 8, states=states, key=jax.random.key(0))
 
 
 def a_chain(key, tokens):
     """Random counts between states that stand for the given tokens."""
     moves = np.asarray(jax.random.uniform(key, (len(tokens), len(tokens)), minval=0.1))
-    return grow._Chain(moves / moves.sum(), np.asarray(tokens))
+    return split_merge._Chain(moves / moves.sum(), np.asarray(tokens))
 
 
 def test_a_grown_chain_carries_a_letter_over_a_stretch_without_news(optimised):
@@ -40,8 +40,10 @@ def test_a_grown_chain_carries_a_letter_over_a_stretch_without_news(optimised):
     ids, held_out = read(grammar, 20_000), read(grammar, 32 * 200, seed=1).reshape(200, 32)
     found = {}
     for states in (len(grammar.alphabet), 24):
-        grown = ed.learn.grow(vocabulary(len(grammar.alphabet), states), ids, rounds=3, passes=5.0, length=64)
-        found[states] = float(jnp.mean(jax.jit(jax.vmap(grown.surprise))(jnp.asarray(held_out))))
+        grown = ed.learn.fit_split_merge(
+            vocabulary(len(grammar.alphabet), states), ids, rounds=3, epochs=5.0, length=64
+        )
+        found[states] = float(jnp.mean(jax.jit(jax.vmap(grown.nll))(jnp.asarray(held_out))))
     exact = -np.mean([grammar.log_probability(window) for window in held_out]) / 32
     assert exact < found[24] < 1.02 * exact + 1e-3 and found[len(grammar.alphabet)] > 1.5 * exact
 
@@ -56,9 +58,9 @@ def test_expected_counts_are_the_slope_of_the_likelihood(getkey):
 
     @jax.jit
     def read(counts):
-        start, moves = grow._laws(counts, pairs, alive)
-        slope = jax.grad(lambda moves: grow._expected_counts(start, moves, first, then)[0])(moves)
-        return start, moves, *grow._expected_counts(start, moves, first, then), slope
+        start, moves = split_merge._laws(counts, pairs, alive)
+        slope = jax.grad(lambda moves: split_merge._expected_counts(start, moves, first, then)[0])(moves)
+        return start, moves, *split_merge._expected_counts(start, moves, first, then), slope
 
     start, moves, value, expected, slope = (np.asarray(part) for part in read(counts))
     assert np.allclose(expected, slope * moves, atol=1e-12) and np.isclose(expected.sum(), 5 * 6)
@@ -83,8 +85,8 @@ def test_a_batch_that_is_everything_raises_the_likelihood(getkey):
 
     @jax.jit
     def step(counts, _):
-        likelihood = grow._expected_counts(*grow._laws(counts, pairs, alive), first, then)[0]
-        return grow._update(counts, pairs, alive, first, then, 1.0), likelihood
+        likelihood = split_merge._expected_counts(*split_merge._laws(counts, pairs, alive), first, then)[0]
+        return split_merge._update(counts, pairs, alive, first, then, 1.0), likelihood
 
     found = np.asarray(jax.lax.scan(step, jax.random.uniform(getkey(), (9, 3, 3)), None, length=20)[1])
     # the law of the first token is how often a state is met, no parameter of its own
@@ -96,8 +98,8 @@ def test_the_cost_of_a_merge_is_the_likelihood_it_loses(getkey):
     chain = a_chain(getkey(), [0, 0, 1, 1, 1])
     log = lambda x: np.log(np.maximum(x, 1e-300))
     likelihood = lambda moves: np.sum(moves * log(moves / moves.sum(1, keepdims=True)))
-    cost = grow._costs(chain.moves, chain.tokens)
-    merged = grow._merge(chain, 4)
+    cost = split_merge._costs(chain.moves, chain.tokens)
+    merged = split_merge._merge(chain, 4)
     first, second = np.unravel_index(np.argmin(cost), cost.shape)
     moves = chain.moves.copy()
     moves[first] += moves[second]
@@ -114,16 +116,16 @@ def test_the_cost_of_a_merge_is_the_likelihood_it_loses(getkey):
 def test_states_that_are_alike_merge_first_and_lose_nothing(getkey):
     tokens = np.array([0, 1, 1, 2])
     moves = np.roll(np.eye(4), 1, axis=1) + 0.02 * np.asarray(jax.random.uniform(getkey(), (4, 4)))
-    chain = grow._Chain(moves / moves.sum(), tokens)
-    twice = grow._Chain(np.kron(chain.moves, np.full((2, 2), 0.25)), np.repeat(chain.tokens, 2))
-    once = grow._merge(twice, 4)
+    chain = split_merge._Chain(moves / moves.sum(), tokens)
+    twice = split_merge._Chain(np.kron(chain.moves, np.full((2, 2), 0.25)), np.repeat(chain.tokens, 2))
+    once = split_merge._merge(twice, 4)
     assert np.array_equal(np.sort(once.tokens), chain.tokens) and np.allclose(once.moves, chain.moves)
 
 
 def test_halves_pass_on_which_half_they_are(getkey):
-    """Both together move as the whole did; each is followed by its like with probability `hold`, but for the noise."""
+    """Both together move as the whole did; each is followed by its like with probability `stickiness`, on average."""
     chain = a_chain(getkey(), list(range(30)))
-    halves = grow._split(chain, 0.9, np.random.default_rng(0)).moves.reshape(30, 2, 30, 2)
+    halves = split_merge._split(chain, 0.9, np.random.default_rng(0)).moves.reshape(30, 2, 30, 2)
     assert np.isclose(halves.sum(), 2.0, rtol=0.05)
     assert np.isclose(np.trace(halves.sum((0, 2))) / halves.sum(), 0.9, atol=0.02)
 
@@ -131,19 +133,19 @@ def test_halves_pass_on_which_half_they_are(getkey):
 def test_the_rest_of_the_vocabulary_stays(getkey):
     before = vocabulary(3, 5)
     ids = np.asarray(jax.random.randint(getkey(), (300,), 0, 3))
-    after = ed.learn.grow(before, ids, length=32)
+    after = ed.learn.fit_split_merge(before, ids, length=32)
     assert jax.tree.structure(before) == jax.tree.structure(after)
     assert [leaf.shape for leaf in jax.tree.leaves(before)] == [leaf.shape for leaf in jax.tree.leaves(after)]
     assert jnp.array_equal(before.patterns, after.patterns) and jnp.array_equal(before.codes, after.codes)
-    again = ed.learn.grow(before, ids, length=32)
-    other = ed.learn.grow(before, ids, length=32, seed=1)
-    assert eqx.tree_equal(after, again) and not jnp.array_equal(after.moves, other.moves)
+    again = ed.learn.fit_split_merge(before, ids, length=32)
+    other = ed.learn.fit_split_merge(before, ids, length=32, seed=1)
+    assert eqx.tree_equal(after, again) and not jnp.array_equal(after.transition, other.transition)
 
 
 def test_a_token_that_is_never_seen_is_not_impossible(getkey):
     ids = np.asarray(jax.random.randint(getkey(), (300,), 0, 2))
-    grown = ed.learn.grow(vocabulary(3, 6), ids, length=32)
-    assert jnp.all(jnp.isfinite(grown.surprise(jnp.array([0, 2, 1, 2, 2]))))
+    grown = ed.learn.fit_split_merge(vocabulary(3, 6), ids, length=32)
+    assert jnp.all(jnp.isfinite(grown.nll(jnp.array([0, 2, 1, 2, 2]))))
 
 
 @pytest.mark.parametrize(
@@ -157,25 +159,25 @@ def test_a_token_that_is_never_seen_is_not_impossible(getkey):
         ("`rounds` is 0", 5, {"rounds": 0}),
         ("`length` is 1", 5, {"length": 1}),
         ("`batch_size` is -1", 5, {"batch_size": -1}),
-        ("`passes` is 0", 5, {"passes": 0}),
-        ("`hold` is 1.0", 5, {"hold": 1.0}),
+        ("`epochs` is 0", 5, {"epochs": 0}),
+        ("`stickiness` is 1.0", 5, {"stickiness": 1.0}),
     ],
 )
 def test_bad_settings(unchecked, words, states, settings):
     ids = settings.pop("ids", np.arange(300) % 3)
     with pytest.raises(ValueError, match=words):
-        ed.learn.grow(vocabulary(3, states), ids, **settings)
+        ed.learn.fit_split_merge(vocabulary(3, states), ids, **settings)
 
 
 def test_what_was_grown_is_kept(tmp_path, monkeypatch):
     """The same growing again counts nothing and is the same bit by bit; another is refused and loses nothing."""
-    ids, settings = np.tile([0, 1, 1, 2], 40), {"passes": 1.0, "length": 20, "directory": tmp_path / "run"}
-    grown = ed.learn.grow(vocabulary(3, 4), ids, **settings)
-    with pytest.raises(ValueError, match="holds another growing: its passes is 1.0, now 2.0"):
-        ed.learn.grow(vocabulary(3, 4), ids, **{**settings, "passes": 2.0})
+    ids, settings = np.tile([0, 1, 1, 2], 40), {"epochs": 1.0, "length": 20, "directory": tmp_path / "run"}
+    grown = ed.learn.fit_split_merge(vocabulary(3, 4), ids, **settings)
+    with pytest.raises(ValueError, match="holds another growing: its epochs is 1.0, now 2.0"):
+        ed.learn.fit_split_merge(vocabulary(3, 4), ids, **{**settings, "epochs": 2.0})
     with pytest.raises(ValueError, match="holds another growing: its ids is"):
-        ed.learn.grow(vocabulary(3, 4), ids[::-1], **settings)
+        ed.learn.fit_split_merge(vocabulary(3, 4), ids[::-1], **settings)
     with pytest.raises(ValueError, match="holds another growing: its vocabulary is"):
-        ed.learn.grow(eqx.tree_at(lambda v: v.patterns, grown, grown.patterns + 1.0), ids, **settings)
-    monkeypatch.setattr(grow, "_count", None)
-    assert bool(eqx.tree_equal(ed.learn.grow(vocabulary(3, 4), ids, **settings), grown))
+        ed.learn.fit_split_merge(eqx.tree_at(lambda v: v.patterns, grown, grown.patterns + 1.0), ids, **settings)
+    monkeypatch.setattr(split_merge, "_count", None)
+    assert bool(eqx.tree_equal(ed.learn.fit_split_merge(vocabulary(3, 4), ids, **settings), grown))

@@ -24,7 +24,7 @@ def make(kinds, getkey):
     synapses = {
         "parts": (weak(ed.energy.ConvolutionalSynapse.random(3, 4, 3, stride=3, key=getkey())), "tokens", "phrases"),
         "others": (weak(ed.energy.Attention(4, heads=1, head_dim=2, reach=2, key=getkey())), "tokens"),
-        "stored": (ed.energy.GaussianMemory(jax.random.normal(getkey(), (3, 5)), beta=0.6), "whole"),
+        "stored": (ed.memory.GaussianMemory(jax.random.normal(getkey(), (3, 5)), beta=0.6), "whole"),
         "pair": (weak(ed.energy.DenseSynapse.random(5, 3, key=getkey())), "whole", "gate"),
         "three": (weak(ed.energy.DenseSynapse.random(5, 3, 5, key=getkey())), "whole", "gate", "whole"),
     }

@@ -16,7 +16,7 @@ A, BETA = np.array([0.9, 0.6, -0.3]), 3.0
 @pytest.fixture(scope="module")
 def pair():
     """Two memories at `+a` and `-a`: `E = |x|^2/2 + |a|^2/2 - log(2 cosh(beta <a, x>)) / beta`."""
-    return ed.energy.GaussianMemory(jnp.stack([jnp.asarray(A), -jnp.asarray(A)]), beta=BETA)
+    return ed.memory.GaussianMemory(jnp.stack([jnp.asarray(A), -jnp.asarray(A)]), beta=BETA)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_lanczos_finds_all_of_a_spectrum():
 
 
 def test_paths_part_at_the_saddle_and_meet_in_the_valley(pair):
-    field = ed.flow.Descent(pair)
+    field = ed.memory.Descent(pair)
     read = lambda x: ed.probe.lyapunov(field, x, t1=4.0, step=0.05, count=3, key=jax.random.key(3))
     assert np.allclose(read(jnp.zeros(3)).max(), BETA * A @ A - 1, atol=0.02)
     assert np.allclose(read(jnp.asarray(20 * A)), [-1.0] * 3, atol=1e-4)  # far out one memory remains, and its bowl
@@ -110,10 +110,10 @@ def test_a_score_is_the_posterior_of_the_others(model):
     ids = model.encode("abab ")
     known = jnp.arange(5) != 3
     log_p = eqx.filter_jit(model.log_posterior)(ids, known)[3]
-    assert np.allclose(found.surprise[3], -log_p[1]) and found.likelier[3] == log_p.argmax()
+    assert np.allclose(found.nll[3], -log_p[1]) and found.likelier[3] == log_p.argmax()
     free_energy = eqx.filter_jit(lambda given: model.free_energy(given, model.settle(given)))
     assert np.allclose(found.free_energy, free_energy(ed.flow.Given(ids)))
-    assert np.allclose(found.pseudo_likelihood, -found.surprise.sum())
+    assert np.allclose(found.pseudo_likelihood, -found.nll.sum())
 
 
 def test_landscapes_name_what_is_wrong(pair, model, unchecked):
@@ -129,6 +129,6 @@ def test_landscapes_name_what_is_wrong(pair, model, unchecked):
     with pytest.raises(ValueError, match=r"`count` is 0"):
         ed.probe.hessian_spectrum(pair, jnp.ones(3), key=jax.random.key(0), count=0)
     with pytest.raises(ValueError, match=r"`t1`=0.0 must be after `t0`=0.0"):
-        ed.probe.lyapunov(ed.flow.Descent(pair), jnp.ones(3), t1=0.0, key=jax.random.key(0))
+        ed.probe.lyapunov(ed.memory.Descent(pair), jnp.ones(3), t1=0.0, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"`text` is empty"):
         ed.probe.score(model, "")

@@ -173,7 +173,7 @@ def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey):
 def test_stillness_and_the_vocabulary_alone_have_their_price(small, corpus, getkey):
     """Stillness costs the logarithm of the speed; the vocabulary reads on while the rest learns."""
     # far from rest: squares would cost more
-    objective = ed.learn.Denoising(horizon=0, tracked=2, start=0.0, step=3.0, stillness=0.0, alone=0.0)
+    objective = ed.learn.Denoising(horizon=0, tracked=2, start=0.0, step=3.0, speed_penalty=0.0, prior_weight=0.0)
 
     @eqx.filter_jit
     def read(small, ids, key):
@@ -186,17 +186,17 @@ def test_stillness_and_the_vocabulary_alone_have_their_price(small, corpus, getk
             return energy.kappa * energy.force(y, b)
 
         return (
-            (loss(stillness=0.7) - loss(), jax.vmap(speed)(b)),
-            (loss(alone=0.7) - loss(), jax.vmap(energy.vocabulary.surprise)(ids).mean()),
-            ed.learn.Surprise()(small, ids, key, end),
+            (loss(speed_penalty=0.7) - loss(), jax.vmap(speed)(b)),
+            (loss(prior_weight=0.7) - loss(), jax.vmap(energy.vocabulary.nll)(ids).mean()),
+            ed.learn.MaximumLikelihood()(small, ids, key, end),
         )
 
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=3))
-    (stillness, v), (alone, surprise), only = host(read(small, ids, getkey()))
+    (speed_penalty, v), (prior_weight, nll), only = host(read(small, ids, getkey()))
     assert np.abs(v).max() > 1
-    assert np.allclose(stillness, 0.7 * np.mean(np.log1p(v**2)), rtol=1e-5)
-    assert np.allclose(alone, 0.7 * surprise, rtol=1e-5)
-    assert np.allclose(only, surprise)
+    assert np.allclose(speed_penalty, 0.7 * np.mean(np.log1p(v**2)), rtol=1e-5)
+    assert np.allclose(prior_weight, 0.7 * nll, rtol=1e-5)
+    assert np.allclose(only, nll)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_stillness_and_the_vocabulary_alone_have_their_price(small, corpus, getk
         dict(shortest=-1),
         dict(tracked=0),
         dict(step=0.0),
-        dict(stillness=-1.0),
+        dict(speed_penalty=-1.0),
         dict(start=-1.0),
-        dict(alone=-1.0),
+        dict(prior_weight=-1.0),
     ],
 )
 def test_objective_settings_are_checked(settings):

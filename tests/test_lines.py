@@ -17,7 +17,9 @@ V = 3
 @eqx.filter_jit
 def read(lines, b, gap=None, mask=None):
     """All that is read off, compiled once for each shape: eager steps are what costs time here."""
-    slope = jax.grad(lambda w: ed.energy.Lines(lines.ids, w, lines.chain)(b, gap=gap, mask=mask))(lines.log_weights)
+    slope = jax.grad(lambda w: ed.energy.PairHMMMixture(lines.ids, w, lines.background)(b, gap=gap, mask=mask))(
+        lines.log_weights
+    )
     return (
         lines.log_masses(b, gap=gap, mask=mask),
         lines(b, gap=gap),
@@ -28,7 +30,7 @@ def read(lines, b, gap=None, mask=None):
 
 
 def chain_of(order, seed=0):
-    return ed.energy.Chain(jnp.asarray(np.random.default_rng(seed).poisson(2.0, (V,) * (order + 1)), float))
+    return ed.energy.NGram(jnp.asarray(np.random.default_rng(seed).poisson(2.0, (V,) * (order + 1)), float))
 
 
 def probability(chain, string):
@@ -50,7 +52,7 @@ def lines_of(rng, chain):
     ids = np.full((4, 5), V)
     for row, length in zip(ids, lengths, strict=True):
         row[:length] = rng.integers(V, size=length)
-    return ed.energy.Lines(jnp.asarray(ids), jnp.log(jnp.array([0.4, 0.24, 0.12, 0.12, 0.12])), chain)
+    return ed.energy.PairHMMMixture(jnp.asarray(ids), jnp.log(jnp.array([0.4, 0.24, 0.12, 0.12, 0.12])), chain)
 
 
 def walks(line, b, token, gap):
@@ -87,18 +89,18 @@ def test_the_chain_is_the_sum_over_all_strings(order, getkey):
 
 
 def test_counts_smooth_and_many_counts_decide():
-    few, many = chain_of(2), ed.energy.Chain(1e6 * chain_of(2).counts)
+    few, many = chain_of(2), ed.energy.NGram(1e6 * chain_of(2).counts)
     frequency = many.counts / many.counts.sum(-1, keepdims=True)
     assert np.allclose(many.tables()[1], frequency, atol=1e-5)
     assert (few.tables()[1] > 0).all() and not np.allclose(few.tables()[1], frequency, atol=1e-2)
-    assert np.allclose(ed.energy.Chain(jnp.zeros((V, V))).tables()[1], 1 / V)
+    assert np.allclose(ed.energy.NGram(jnp.zeros((V, V))).tables()[1], 1 / V)
 
 
 @pytest.mark.parametrize("gap", [None, 0.2])
 def test_the_energy_is_the_sum_over_lines_and_alignments(gap, getkey):
     chain = chain_of(2)
     lines = lines_of(np.random.default_rng(1), chain)
-    token = np.asarray(chain.tokens)
+    token = np.asarray(chain.unigram)
     b = np.asarray(jax.random.normal(getkey(), (4, V)))
     masses, free_energy, p, _, _ = read(lines, jnp.asarray(b), gap and jnp.asarray(gap))
     terms = [
@@ -125,8 +127,8 @@ def test_posteriors_are_gradients_of_the_energy(gap, getkey):
         ahead, behind = (read(lines, b.at[i, w].add(h), gap)[1] for h in (1e-5, -1e-5))
         assert np.isclose(-(ahead - behind) / 2e-5, marginals[i, w], rtol=1e-6)
     if gap is None:  # by hand: each line votes for its own token, the background for its own guess
-        expected = p[0] * np.asarray(lines.chain.posterior(b))
-        token = np.asarray(lines.chain.tokens)
+        expected = p[0] * np.asarray(lines.background.posterior(b))
+        token = np.asarray(lines.background.unigram)
         for share, row in zip(p[1:], np.asarray(lines.ids), strict=True):
             for i in range(4):
                 guess = np.eye(V + 1)[row[i]][:V] if row[i] < V else token * np.exp(b[i]) / (token @ np.exp(b[i]))
@@ -161,7 +163,7 @@ def test_alignment_is_safe_for_long_lines_in_single_precision():
     """Sharp evidence over 200 tokens: a product of e^-30s, with a finite log and a finite gradient."""
     rng = np.random.default_rng(5)
     ids = jnp.asarray(rng.integers(V, size=(3, 200)))
-    lines = ed.energy.Lines(ids, jnp.log(jnp.full(4, 0.25)).astype(jnp.float32), chain_of(1))
+    lines = ed.energy.PairHMMMixture(ids, jnp.log(jnp.full(4, 0.25)).astype(jnp.float32), chain_of(1))
     b = ed.flow.Given(ids[1, 20:180]).field(jnp.eye(V, dtype=jnp.float32)).astype(jnp.float32)
     for gap in jnp.array([1e-6, 1e-3, 0.05, 0.3], jnp.float32):
         masses, _, p, _, marginals = read(lines, b, gap)
@@ -171,8 +173,8 @@ def test_alignment_is_safe_for_long_lines_in_single_precision():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ed.energy.Chain(jnp.ones((2, 3))), "expected \\(V, V\\)"),
-        (lambda: ed.energy.Lines(jnp.zeros((2, 3), int), jnp.zeros(2), chain_of(1)), "expected \\(M, L\\)"),
+        (lambda: ed.energy.NGram(jnp.ones((2, 3))), "expected \\(V, V\\)"),
+        (lambda: ed.energy.PairHMMMixture(jnp.zeros((2, 3), int), jnp.zeros(2), chain_of(1)), "expected \\(M, L\\)"),
         (lambda: lines_of(np.random.default_rng(0), chain_of(1))(jnp.zeros((2, V + 1))), "expected \\(N, 3\\)"),
     ],
 )

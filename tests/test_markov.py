@@ -22,10 +22,12 @@ TEXTS = np.array(list(itertools.product(range(V), repeat=L)))
 def make(key, **shape):
     """A vocabulary with loud patterns and uneven tables."""
     k1, k2, k3 = jax.random.split(key, 3)
-    vocabulary = ed.energy.MarkovVocabulary(V, D, **{"states": K, **shape}, key=k1)
-    tables = (jax.random.normal(k2, vocabulary.start.shape), 2 * vocabulary.moves, 1.5 * vocabulary.tokens)
+    vocabulary = ed.energy.HMMVocabulary(V, D, **{"states": K, **shape}, key=k1)
+    tables = (jax.random.normal(k2, vocabulary.initial.shape), 2 * vocabulary.transition, 1.5 * vocabulary.emission)
     return eqx.tree_at(
-        lambda v: (v.patterns, v.start, v.moves, v.tokens), vocabulary, (jax.random.normal(k3, (V, D)), *tables)
+        lambda v: (v.patterns, v.initial, v.transition, v.emission),
+        vocabulary,
+        (jax.random.normal(k3, (V, D)), *tables),
     )
 
 
@@ -66,7 +68,9 @@ def read(vocabulary, y, b) -> dict[str, Any]:
     """All that a vocabulary says of neurons and evidence, and the slopes of its energy; one program for every test."""
     energy = lambda y, b: vocabulary.per_token(y, b).sum()
     slope = jax.grad(energy, (0, 1))(y, b)
-    said = dict(heard=vocabulary.heard(y), posterior=vocabulary.posterior(y, b), voice=vocabulary.voice(y, b))
+    said = dict(
+        unary_logits=vocabulary.unary_logits(y), posterior=vocabulary.posterior(y, b), message=vocabulary.message(y, b)
+    )
     return dict(terms=vocabulary.per_token(y, b), slope_y=slope[0], slope_b=slope[1], **said)
 
 
@@ -79,21 +83,21 @@ def test_the_posterior_of_every_token_is_exact(getkey):
     vocabulary = make(getkey())
     y, b = np.asarray(getkey.normal((L, D))), np.asarray(getkey.normal((L, V)))
     m, patterns = seen(vocabulary, y, b), np.asarray(vocabulary.patterns)
-    weights, prior = enumerated(vocabulary, m["heard"] + b), enumerated(vocabulary, 0 * b)
+    weights, prior = enumerated(vocabulary, m["unary_logits"] + b), enumerated(vocabulary, 0 * b)
     p, pi = marginals(weights / weights.sum()), marginals(prior)
-    assert np.allclose(m["terms"].sum(), np.sum(pi * m["heard"]) - np.log(weights.sum()), atol=1e-12)
+    assert np.allclose(m["terms"].sum(), np.sum(pi * m["unary_logits"]) - np.log(weights.sum()), atol=1e-12)
     assert np.allclose(m["posterior"], p, atol=1e-12)
     assert np.allclose(-m["slope_b"], p, atol=1e-12)
     assert np.allclose(-m["slope_y"], (p - pi) @ patterns, atol=1e-12)
-    assert np.allclose(m["voice"], (p - pi) @ patterns, atol=1e-12)
-    silent = seen(vocabulary, 0 * y, 0 * b)["voice"]
+    assert np.allclose(m["message"], (p - pi) @ patterns, atol=1e-12)
+    silent = seen(vocabulary, 0 * y, 0 * b)["message"]
     assert np.allclose(silent, 0.0, atol=1e-12) and np.abs(p - pi).max() > 0.05
 
 
 def test_what_is_expected_of_a_token_does_not_depend_on_what_is_known_of_it(getkey):
     vocabulary = make(getkey())
     y, b = getkey.normal((L, D)), getkey.normal((L, V))
-    slope = np.asarray(jax.jit(jax.jacobian(lambda b: vocabulary.expected(y, b)))(b))  # (L, V, L, V)
+    slope = np.asarray(jax.jit(jax.jacobian(lambda b: vocabulary.cavity_logits(y, b)))(b))  # (L, V, L, V)
     own = np.stack([slope[i, :, i] for i in range(L)])
     assert np.abs(own).max() < 1e-12 < 1e-2 < np.abs(slope).max()
 
@@ -104,11 +108,11 @@ def test_a_known_token_says_its_pattern_and_its_company_hears_of_it(getkey):
     b = ed.flow.Given(jnp.array([0, 2, 1, 0]), jnp.asarray(known)).field(vocabulary.codes)
     pi = marginals(enumerated(vocabulary, np.zeros((L, V))))
     patterns, m = np.asarray(vocabulary.patterns), seen(vocabulary, y, b)
-    voice = m["voice"]
+    message = m["message"]
     own = patterns[[2, 0]] - pi[known] @ patterns
-    assert np.allclose(voice[known], own, atol=1e-12)
-    assert np.abs(voice[~known]).max(axis=-1).min() > 1e-4
-    assert np.allclose(-m["slope_y"], voice, atol=1e-12)
+    assert np.allclose(message[known], own, atol=1e-12)
+    assert np.abs(message[~known]).max(axis=-1).min() > 1e-4
+    assert np.allclose(-m["slope_y"], message, atol=1e-12)
     # another state of the neurons at a known token is nobody's business but its own
     other = seen(vocabulary, y + (np.arange(L) == 1)[:, None], b)["terms"]
     assert np.allclose(np.sum(other - m["terms"]), -np.sum(own[0]), atol=1e-9)
@@ -154,7 +158,7 @@ def test_f_falls_under_any_evidence(evidence, getkey):
 def test_padding_is_not_there(getkey):
     vocabulary = make(getkey())
     y, b = getkey.normal((L, D)), getkey.normal((L, V))
-    both = eqx.filter_jit(lambda v, y, b, mask=None: (v.per_token(y, b, mask), v.voice(y, b, mask)))
+    both = eqx.filter_jit(lambda v, y, b, mask=None: (v.per_token(y, b, mask), v.message(y, b, mask)))
     padded = both(vocabulary, y, b, jnp.asarray(np.arange(L) < 2))
     short = both(vocabulary, *(jnp.asarray(np.asarray(part)[:2]) for part in (y, b)))
     for long, alone in zip(map(np.asarray, padded), short, strict=True):
@@ -170,12 +174,12 @@ def test_the_surprise_of_a_text_is_its_likelihood(getkey):
     @jax.jit
     def both(ids):
         b = ed.flow.Given(ids, jnp.ones(L, bool)).field(vocabulary.codes)
-        return vocabulary.surprise(ids), vocabulary.per_token(jnp.zeros((L, D)), b)
+        return vocabulary.nll(ids), vocabulary.per_token(jnp.zeros((L, D)), b)
 
     for n in (0, 17, 80):
-        surprise, terms = map(np.asarray, both(jnp.asarray(TEXTS[n])))
-        assert np.allclose(surprise.sum(), -np.log(law[n]), atol=1e-10)
-        assert np.allclose(terms, surprise, atol=1e-10)
+        nll, terms = map(np.asarray, both(jnp.asarray(TEXTS[n])))
+        assert np.allclose(nll.sum(), -np.log(law[n]), atol=1e-10)
+        assert np.allclose(terms, nll, atol=1e-10)
 
 
 def test_tokens_are_drawn_together(getkey):
@@ -185,7 +189,7 @@ def test_tokens_are_drawn_together(getkey):
     @jax.jit
     def draw(key):
         ids = jax.vmap(lambda key: vocabulary.sample(y, b, key=key))(jax.random.split(key, 20_000))
-        return ids, vocabulary.heard(y) + b
+        return ids, vocabulary.unary_logits(y) + b
 
     ids, scores = map(np.asarray, draw(getkey()))
     law = enumerated(vocabulary, scores)
@@ -195,13 +199,13 @@ def test_tokens_are_drawn_together(getkey):
 def test_a_language_is_drawn_together(getkey):
     """Of the passages that it accepts, by the law of the chain: independent draws would fail this."""
     vocabulary = make(getkey())
-    language = ed.energy.Language.of(ed.data.Acceptor.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
     y, b = (jnp.asarray(0.3 * np.asarray(getkey.normal((L, width)))) for width in (D, V))
 
     @jax.jit
     def draw(key):
-        one = lambda key: vocabulary.sample(y, b, language=language, key=key)
-        return jax.vmap(one)(jax.random.split(key, 20_000)), vocabulary.heard(y) + b
+        one = lambda key: vocabulary.sample(y, b, dfa=dfa, key=key)
+        return jax.vmap(one)(jax.random.split(key, 20_000)), vocabulary.unary_logits(y) + b
 
     ids, scores = map(np.asarray, draw(getkey()))
     law = np.where((TEXTS == 2).sum(1) <= 1, enumerated(vocabulary, scores), 0.0)
@@ -212,12 +216,12 @@ def test_what_is_next_to_impossible_is_drawn_where_nothing_else_is_left(getkey):
     """In single precision: another beginning, which is ruled out, would have been e^1800 times as likely."""
     vocabulary = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), make(getkey()))
     text = "b" + 30 * "ca"
-    language = ed.energy.Language.of(ed.data.Acceptor.of(f"a[abc]*|{text}", ed.data.Characters("abc")))
+    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of(f"a[abc]*|{text}", ed.data.Characters("abc")))
     scores = np.zeros((len(text), V), np.float32)
     scores[0, 0] = -1e30
     scores[1:] = -30.0 * np.eye(V)[np.array([2, 0] * 30)]
     y = jnp.zeros((len(text), D), jnp.float32)
-    ids = jax.jit(lambda key: vocabulary.sample(y, jnp.asarray(scores), language=language, key=key))(getkey())
+    ids = jax.jit(lambda key: vocabulary.sample(y, jnp.asarray(scores), dfa=dfa, key=key))(getkey())
     assert ed.data.Characters("abc").decode(np.asarray(ids)) == text
 
 
@@ -232,9 +236,9 @@ def test_passages_are_exact_in_any_number_of_rounds(rounds, pattern, getkey):
     evidence = None
     if pattern is not None:
         evidence = ed.flow.Matching(pattern, model.tokenizer, length=L)
-        law = np.where([evidence.acceptor(text) for text in TEXTS], law, 0.0)
-    path = ed.flow.Unmasking(rounds=rounds, steps=1)
-    written = ed.generate(model, length=L, samples=20_000, path=path, evidence=evidence)
+        law = np.where([evidence.automaton(text) for text in TEXTS], law, 0.0)
+    path = ed.sampling.Unmasking(rounds=rounds, steps=1)
+    written = ed.generate(model, length=L, samples=20_000, sampler=path, evidence=evidence)
     families.likely(np.asarray(written.ids), law / law.sum())
 
 
@@ -296,18 +300,20 @@ def test_attribution_is_a_sum_here_too(getkey):
 
 def test_messages_survive_what_cannot_be(getkey):
     """Tables of ones and zeros, evidence against them, a long text: all stays finite, and sums to one."""
-    vocabulary = eqx.tree_at(lambda v: (v.moves, v.tokens), make(getkey()), (300 * np.eye(K), 300 * np.eye(K, V)))
+    vocabulary = eqx.tree_at(
+        lambda v: (v.transition, v.emission), make(getkey()), (300 * np.eye(K), 300 * np.eye(K, V))
+    )
     vocabulary = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float32), vocabulary)
 
     @jax.jit
     def read(ids, y):
         b = ed.flow.Given(ids, jnp.ones(500, bool)).field(vocabulary.codes)
         slope = jax.grad(lambda y: vocabulary.per_token(y, b).sum())(y)
-        return slope, vocabulary.surprise(ids), vocabulary.posterior(y, b)
+        return slope, vocabulary.nll(ids), vocabulary.posterior(y, b)
 
     y = jnp.asarray(np.ones((500, D), np.float32))
-    slope, surprise, posterior = map(np.asarray, read(jnp.asarray(np.arange(500) % V), y))
-    assert np.all(np.isfinite(slope)) and np.all(np.isfinite(surprise))
+    slope, nll, posterior = map(np.asarray, read(jnp.asarray(np.arange(500) % V), y))
+    assert np.all(np.isfinite(slope)) and np.all(np.isfinite(nll))
     assert np.allclose(posterior.sum(-1), 1.0, atol=1e-5)
 
 
@@ -317,17 +323,17 @@ def test_it_learns_a_source_by_reading(getkey):
     source = ed.data.Grammar(rules)
     corpus = ed.data.grammar_corpus(characters=20_000, grammar=source)
     model = eqx.filter_jit(ed.EnergyDLLM)(corpus.tokenizer, dim=16, states=8, key=getkey())
-    read = ed.fit(model, corpus, ed.learn.Surprise(), steps=150, length=24, batch_size=16, learning_rate=3e-2)
+    read = ed.fit(model, corpus, ed.learn.MaximumLikelihood(), steps=150, length=24, batch_size=16, learning_rate=3e-2)
     text = jnp.asarray(ed.data.windows_of(corpus.validation, 24, count=64, seed=0))
-    surprise = eqx.filter_jit(lambda model: jax.vmap(model.energy.vocabulary.surprise)(text).mean())
-    assert surprise(model) > 0.9 and surprise(read) < 1.05 * source.window_entropy(24)
+    nll = eqx.filter_jit(lambda model: jax.vmap(model.energy.vocabulary.nll)(text).mean())
+    assert nll(model) > 0.9 and nll(read) < 1.05 * source.window_entropy(24)
     # nothing else has moved
     before, after = (jax.tree.leaves(m.energy.network) for m in (model, read))  # pyright: ignore
     assert all(np.allclose(one, two, rtol=1e-12) for one, two in zip(before, after, strict=True))
 
 
 def test_tables_are_no_matrices_of_the_optimizer(getkey):
-    vocabulary: Any = ed.energy.MarkovVocabulary(20, 24, states=32, key=getkey())
+    vocabulary: Any = ed.energy.HMMVocabulary(20, 24, states=32, key=getkey())
 
     def in_the_first_row(leaf):
         gradient = np.zeros_like(leaf)
@@ -349,7 +355,7 @@ def test_tables_are_no_matrices_of_the_optimizer(getkey):
         return optax.apply_updates(vocabulary, jax.tree.map(lambda change: change[1], changes))
 
     before, after = (jax.tree.map(np.asarray, v) for v in (vocabulary, second_step(vocabulary, gradient)))
-    for table in ("start", "moves", "tokens"):
+    for table in ("initial", "transition", "emission"):
         change = getattr(after, table) - getattr(before, table)
         # Adam moves every number by as much, however steep it is there, and nothing where it is flat; no decay either
         assert np.allclose(change[0], change[0].min(), rtol=1e-3) and np.all(change[0] < 0) and not np.any(change[1:])
@@ -359,16 +365,14 @@ def test_tables_are_no_matrices_of_the_optimizer(getkey):
 
 def test_frequent_tokens_have_more_states(getkey):
     counts = np.array([1, 0, 25])
-    first = jax.jit(lambda key: ed.energy.MarkovVocabulary(3, 4, states=60, counts=counts, key=key).tables()[2])(
-        getkey()
-    )
+    first = jax.jit(lambda key: ed.energy.HMMVocabulary(3, 4, states=60, counts=counts, key=key).tables()[2])(getkey())
     assert np.bincount(np.asarray(first).argmax(-1), minlength=3).tolist() == [10, 0, 50]
 
 
 def test_sizes_must_be_positive(getkey):
     with pytest.raises(ValueError, match="`states` is 0"):
-        ed.energy.MarkovVocabulary(3, 4, states=0, key=getkey())
+        ed.energy.HMMVocabulary(3, 4, states=0, key=getkey())
     with pytest.raises(ValueError, match=r"`counts` has shape \(2,\)"):
-        ed.energy.MarkovVocabulary(3, 4, states=2, counts=np.array([1, 2]), key=getkey())
+        ed.energy.HMMVocabulary(3, 4, states=2, counts=np.array([1, 2]), key=getkey())
     plain = ed.EnergyDLLM(ed.data.Characters("ab"), dim=8, states=0, key=getkey())
     assert isinstance(plain.energy.vocabulary, ed.energy.Vocabulary)

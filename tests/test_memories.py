@@ -96,11 +96,11 @@ def test_patterns_come_and_go(name, getkey):
 @pytest.mark.parametrize(
     "make",
     [
-        ed.energy.ExponentialMemory,
-        ed.energy.LogSumExpMemory,
-        ed.energy.GaussianMemory,
-        lambda xi, beta: ed.energy.KernelMemory(xi, beta=beta, floor=1e-6),
-        lambda xi, beta: ed.energy.KernelMemory(xi, beta=beta, power=3.0, floor=1e-6),
+        ed.memory.ExponentialMemory,
+        ed.memory.LogSumExpMemory,
+        ed.memory.GaussianMemory,
+        lambda xi, beta: ed.memory.KernelMemory(xi, beta=beta, floor=1e-6),
+        lambda xi, beta: ed.memory.KernelMemory(xi, beta=beta, power=3.0, floor=1e-6),
     ],
 )
 def test_extreme_temperatures_and_far_queries_stay_finite(make, getkey):
@@ -133,7 +133,7 @@ def test_a_gaussian_memory_is_diffusion(getkey):
 
     @jax.jit
     def measured(xi, x, sigma):
-        memory = ed.energy.GaussianMemory(xi, beta=sigma**-2)
+        memory = ed.memory.GaussianMemory(xi, beta=sigma**-2)
         score, heat = jax.grad(lambda x, s: log_density(xi, x, s), argnums=(0, 1))(x, sigma)
         return {
             "energy": memory(x),
@@ -162,18 +162,18 @@ def test_a_gaussian_memory_is_diffusion(getkey):
     assert np.allclose(m["flow"], sigma**2 * m["score"], atol=1e-12) and np.allclose(m["flow"], -m["pull"], atol=1e-12)
 
     unit = xi / np.linalg.norm(xi, axis=1, keepdims=True)
-    dot, distance = ed.energy.LogSumExpMemory(unit, beta=1.3), ed.energy.GaussianMemory(unit, beta=1.3)
+    dot, distance = ed.memory.LogSumExpMemory(unit, beta=1.3), ed.memory.GaussianMemory(unit, beta=1.3)
     x = jnp.asarray(x)
     assert np.allclose(energy(distance, x), energy(dot, x) + 0.5, atol=1e-12)  # 6
     biased = dot.reweight(jnp.exp(-0.65 * (xi**2).sum(1)))
     biased = eqx.tree_at(lambda memory: memory.patterns, biased, jnp.asarray(xi))
-    assert np.allclose(energy(ed.energy.GaussianMemory(xi, beta=1.3), x), energy(biased, x), atol=1e-12)
+    assert np.allclose(energy(ed.memory.GaussianMemory(xi, beta=1.3), x), energy(biased, x), atol=1e-12)
 
 
 def test_a_symmetric_pair_divides_at_its_own_norm(getkey):
     """Identity 7: the origin is stable above `sigma = |xi|`; below, `m xi` is, `m = tanh(m |xi|^2 / sigma^2)`."""
     xi = np.random.default_rng(getkey.seed).normal(size=5)
-    pair = lambda ratio: ed.energy.GaussianMemory(np.stack([xi, -xi]), beta=float((ratio**2 * xi @ xi) ** -1))
+    pair = lambda ratio: ed.memory.GaussianMemory(np.stack([xi, -xi]), beta=float((ratio**2 * xi @ xi) ** -1))
     curvature = eqx.filter_jit(lambda memory: jax.hessian(memory)(jnp.zeros(5)))
     for ratio in (0.99, 1.0, 1.01):
         assert np.allclose(np.linalg.eigvalsh(curvature(pair(ratio)))[0], 1 - ratio**-2, atol=1e-12)
@@ -191,7 +191,7 @@ def test_information_is_the_integral_of_the_error():
     nodes, weights = jnp.asarray(nodes), jnp.asarray(weights) / np.sqrt(2 * np.pi)
 
     def averaged(read, snr):
-        memory = ed.energy.GaussianMemory(xi[:, None], beta=snr)
+        memory = ed.memory.GaussianMemory(xi[:, None], beta=snr)
         values = jax.vmap(lambda m, z: read(memory, m, (m + z * snr**-0.5)[None]), in_axes=(None, 0))
         return jnp.mean(jax.vmap(values, in_axes=(0, None))(xi, nodes) @ weights)
 
@@ -211,7 +211,7 @@ def test_a_dense_circle_is_a_bessel_function():
     """Identity 11 in our convention: `E(R) = (R^2 + 1)/2 - log I0(beta R) / beta`, score radial."""
     angle = 2 * jnp.pi * jnp.arange(1000) / 1000
     circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
-    memory = ed.energy.GaussianMemory(circle, beta=9.0, weights=jnp.full(1000, 1e-3))
+    memory = ed.memory.GaussianMemory(circle, beta=9.0, weights=jnp.full(1000, 1e-3))
     log_bessel = lambda z: jnp.log(jax.scipy.special.i0e(z)) + z
     x = jnp.array([0.3, -0.7])
     radius = jnp.linalg.norm(x)
@@ -235,7 +235,7 @@ def test_log_sum_relu_stores_exactly(getkey):
     gaps = jnp.linalg.norm(xi[:, None] - xi + 1e9 * jnp.eye(len(xi))[:, :, None], axis=-1)
     delta = 0.2
     beta = 2 / (gaps.min() - delta) ** 2
-    hard, soft = ed.energy.KernelMemory(xi, beta=beta), ed.energy.GaussianMemory(xi, beta=beta)
+    hard, soft = ed.memory.KernelMemory(xi, beta=beta), ed.memory.GaussianMemory(xi, beta=beta)
     assert jnp.all(pulls(hard, xi) == 0)
     assert jnp.all(jnp.abs(pulls(soft, xi)).max(axis=-1) > 1e-4)
 
@@ -247,7 +247,7 @@ def test_log_sum_relu_stores_exactly(getkey):
 
 def test_log_sum_relu_has_minima_at_centroids(getkey):
     xi = np.array([[0.0, 0.0], [1.0, 0.2], [9.0, 9.0]])
-    memory = ed.energy.KernelMemory(jnp.asarray(xi), beta=0.5, floor=1e-4)
+    memory = ed.memory.KernelMemory(jnp.asarray(xi), beta=0.5, floor=1e-4)
     x, centroid = np.array([0.6, 0.3]), xi[:2].mean(0)
     total = np.exp(-0.5 * energy(memory, x))
     assert np.allclose(x - total / 2 * np.asarray(pull(memory, x)), centroid, atol=1e-12)
@@ -256,12 +256,12 @@ def test_log_sum_relu_has_minima_at_centroids(getkey):
 
 def test_kernels_lie_between_log_sum_relu_and_log_sum_exp(getkey):
     xi, _, x = some(getkey)
-    end = energy(ed.energy.GaussianMemory(xi, beta=0.3), x)
+    end = energy(ed.memory.GaussianMemory(xi, beta=0.3), x)
     powers = (8.0, 80.0, 800.0)
-    errors = [abs(float(energy(ed.energy.KernelMemory(xi, beta=0.3, power=m), x)) - float(end)) for m in powers]
+    errors = [abs(float(energy(ed.memory.KernelMemory(xi, beta=0.3, power=m), x)) - float(end)) for m in powers]
     slope = np.polyfit(np.log(powers), np.log(errors), 1)[0]
     near_the_rim = jnp.asarray(np.array(xi[0]) + 0.999 * np.sqrt(1600 / 0.3) * np.eye(6)[0])
-    alone = ed.energy.KernelMemory(xi[:1], beta=0.3, power=800.0)
+    alone = ed.memory.KernelMemory(xi[:1], beta=0.3, power=800.0)
     assert np.isfinite(energy(alone, near_the_rim))  # where the kernel itself has long rounded to 0
     assert -1.15 < slope < -0.9  # m log(1 - u/m) = -u - u^2 / (2 m) ...
 
@@ -269,9 +269,9 @@ def test_kernels_lie_between_log_sum_relu_and_log_sum_exp(getkey):
 def test_what_is_not_there_counts_on_neither_side(getkey):
     """A short or padded sequence meets only the part of the patterns that it can be compared with."""
     xi, _, _ = some(getkey, 5, 12)
-    synapse = ed.energy.SequenceMemory(ed.energy.GaussianMemory(xi, beta=0.4))
+    synapse = ed.memory.SequenceMemory(ed.memory.GaussianMemory(xi, beta=0.4))
     g = jnp.asarray(np.random.default_rng(1).normal(size=(6, 2)))
-    short = energy(ed.energy.GaussianMemory(xi[:, :8], beta=0.4), g[:4].reshape(-1))
+    short = energy(ed.memory.GaussianMemory(xi[:, :8], beta=0.4), g[:4].reshape(-1))
     padded = eqx.filter_jit(lambda synapse, g, mask: synapse(g, mask))(synapse, g, jnp.arange(6) < 4)
     assert np.allclose(energy(synapse, g[:4]), short, atol=1e-12) and np.allclose(padded, short, atol=1e-12)
 
@@ -279,16 +279,16 @@ def test_what_is_not_there_counts_on_neither_side(getkey):
 def test_outside_every_support_is_said(getkey):
     xi, _, _ = some(getkey)
     lost = 100.0 + jnp.zeros(6)
-    strict = ed.energy.KernelMemory(xi, beta=0.7)
+    strict = ed.memory.KernelMemory(xi, beta=0.7)
     covers, shares = eqx.filter_jit(strict.covers), eqx.filter_jit(strict.shares)
     assert not covers(lost) and covers(xi[1]) and np.all(shares(lost) == 0)
     with pytest.raises(RuntimeError, match="outside every support"):
         jax.block_until_ready(jax.grad(strict)(lost))
-    kind = ed.energy.KernelMemory(xi, beta=0.7, floor=1e-6)
+    kind = ed.memory.KernelMemory(xi, beta=0.7, floor=1e-6)
     away = np.asarray(lost) - np.asarray(xi)
     assert np.allclose(pull(kind, lost), away[np.linalg.norm(away, axis=1).argmin()])
     rim = np.array([1 - 1e-9, 1 + 1e-9])[:, None] * float(kind.radius) * np.eye(6)[0]
-    one = ed.energy.KernelMemory(jnp.zeros((1, 6)), beta=0.7, floor=1e-6)
+    one = ed.memory.KernelMemory(jnp.zeros((1, 6)), beta=0.7, floor=1e-6)
     assert abs(np.diff(energies(one, rim))[0]) < 1e-2  # continuous, if steep
 
 
@@ -317,7 +317,7 @@ def test_features_add_and_forget(features):
 
 def test_the_error_of_features_falls_as_their_root(features):
     make, xi, w, x = features
-    exact = float(jnp.exp(-0.7 * ed.energy.GaussianMemory(xi, beta=0.7, weights=w)(x)))
+    exact = float(jnp.exp(-0.7 * ed.memory.GaussianMemory(xi, beta=0.7, weights=w)(x)))
 
     def error(size):
         one = lambda key: jnp.exp(-0.7 * make(size, key).add(xi, weights=w)(x))
@@ -333,7 +333,7 @@ def test_features_never_lose_their_gradient(features):
     queries = 6.0 * jax.random.normal(jax.random.key(2), (200, 3))
     heights, slopes = jax.jit(jax.vmap(jax.value_and_grad(memory)))(queries)
     assert np.isfinite(heights).all() and (np.linalg.norm(slopes, axis=1) > 1e-6).all()
-    if isinstance(memory, ed.energy.TrigonometricFeatureMemory):  # whose logarithm would have been clipped here
+    if isinstance(memory, ed.memory.TrigonometricFeatureMemory):  # whose logarithm would have been clipped here
         assert 0.1 < np.mean(~jax.vmap(memory.covers)(queries)) < 0.9
 
 
@@ -343,27 +343,27 @@ def test_features_never_lose_their_gradient(features):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ed.energy.HopfieldMemory(jnp.zeros((0, 4))), r"`patterns` has shape \(0, 4\); expected \(M, N\)"),
-        (lambda: ed.energy.GaussianMemory(jnp.zeros(4)), r"`patterns` has shape \(4,\)"),
-        (lambda: ed.energy.GaussianMemory([jnp.zeros(4), jnp.zeros(3)]), r"the shapes \[\(3,\), \(4,\)\]"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3), beta=0.0), "`beta` is 0.0"),
-        (lambda: ed.energy.LogSumExpMemory(jnp.eye(3), beta=-2.0), "`beta` is -2.0"),
-        (lambda: ed.energy.KernelMemory(jnp.eye(3), power=0.5), "`power` is 0.5"),
-        (lambda: ed.energy.KernelMemory(jnp.eye(3), floor=-1.0), "`floor` is -1.0"),
-        (lambda: ed.energy.PolynomialMemory(jnp.eye(3), degree=1), "`degree` is 1"),
-        (lambda: ed.energy.SimplicialMemory(jnp.eye(2)), "width 2; three bodies"),
-        (lambda: ed.energy.SimplicialMemory(jnp.eye(4), triples=jnp.array([[0, 1, 1]])), "three different neurons"),
-        (lambda: ed.energy.SimplicialMemory(jnp.eye(4), triples=jnp.array([0, 1])), r"`triples` has shape \(2,\)"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3), weights=jnp.ones(2)), r"`weights` has shape \(2,\)"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3)).remove(3), "`indices` has 3; the memory holds 3"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3)).remove(0, 1, 2), "leave no pattern"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3)).add(jnp.ones((1, 4))), "`patterns` have width 4"),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3))(jnp.ones(4)), r"`x` has shape \(4,\); expected \(3,\)"),
-        (lambda: ed.energy.PositiveFeatureMemory(3, beta=0.0, key=jax.random.key(0)), "`beta` is 0.0"),
-        (lambda: ed.energy.PositiveFeatureMemory(3, features=0, key=jax.random.key(0)), "`features` is 0"),
-        (lambda: ed.energy.TrigonometricFeatureMemory(3, floor=0.0, key=jax.random.key(0)), "`floor` is 0.0"),
-        (lambda: ed.energy.PositiveFeatureMemory(3, key=jax.random.key(0)).add(jnp.ones((1, 4))), "have width 4"),
-        (lambda: ed.energy.SequenceMemory(ed.energy.GaussianMemory(jnp.eye(6)))(jnp.ones((4, 2))), "3 tokens of width"),
+        (lambda: ed.memory.HopfieldMemory(jnp.zeros((0, 4))), r"`patterns` has shape \(0, 4\); expected \(M, N\)"),
+        (lambda: ed.memory.GaussianMemory(jnp.zeros(4)), r"`patterns` has shape \(4,\)"),
+        (lambda: ed.memory.GaussianMemory([jnp.zeros(4), jnp.zeros(3)]), r"the shapes \[\(3,\), \(4,\)\]"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3), beta=0.0), "`beta` is 0.0"),
+        (lambda: ed.memory.LogSumExpMemory(jnp.eye(3), beta=-2.0), "`beta` is -2.0"),
+        (lambda: ed.memory.KernelMemory(jnp.eye(3), power=0.5), "`power` is 0.5"),
+        (lambda: ed.memory.KernelMemory(jnp.eye(3), floor=-1.0), "`floor` is -1.0"),
+        (lambda: ed.memory.PolynomialMemory(jnp.eye(3), degree=1), "`degree` is 1"),
+        (lambda: ed.memory.SimplicialMemory(jnp.eye(2)), "width 2; three bodies"),
+        (lambda: ed.memory.SimplicialMemory(jnp.eye(4), triples=jnp.array([[0, 1, 1]])), "three different neurons"),
+        (lambda: ed.memory.SimplicialMemory(jnp.eye(4), triples=jnp.array([0, 1])), r"`triples` has shape \(2,\)"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3), weights=jnp.ones(2)), r"`weights` has shape \(2,\)"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3)).remove(3), "`indices` has 3; the memory holds 3"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3)).remove(0, 1, 2), "leave no pattern"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3)).add(jnp.ones((1, 4))), "`patterns` have width 4"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3))(jnp.ones(4)), r"`x` has shape \(4,\); expected \(3,\)"),
+        (lambda: ed.memory.PositiveFeatureMemory(3, beta=0.0, key=jax.random.key(0)), "`beta` is 0.0"),
+        (lambda: ed.memory.PositiveFeatureMemory(3, features=0, key=jax.random.key(0)), "`features` is 0"),
+        (lambda: ed.memory.TrigonometricFeatureMemory(3, floor=0.0, key=jax.random.key(0)), "`floor` is 0.0"),
+        (lambda: ed.memory.PositiveFeatureMemory(3, key=jax.random.key(0)).add(jnp.ones((1, 4))), "have width 4"),
+        (lambda: ed.memory.SequenceMemory(ed.memory.GaussianMemory(jnp.eye(6)))(jnp.ones((4, 2))), "3 tokens of width"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message, unchecked):
@@ -374,15 +374,15 @@ def test_what_does_not_fit_is_named(make, message, unchecked):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ed.energy.HopfieldMemory(jnp.array([[1.0, jnp.nan]])), "`patterns` must be finite"),
+        (lambda: ed.memory.HopfieldMemory(jnp.array([[1.0, jnp.nan]])), "`patterns` must be finite"),
         (
-            lambda: ed.energy.GaussianMemory(jnp.eye(3), weights=jnp.array([1.0, 0.0, 1.0])),
+            lambda: ed.memory.GaussianMemory(jnp.eye(3), weights=jnp.array([1.0, 0.0, 1.0])),
             "`weights` must be positive",
         ),
-        (lambda: ed.energy.GaussianMemory(jnp.eye(3), beta=jnp.array(-1.0)), "`beta` must be positive"),
-        (lambda: ed.energy.PositiveFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
-        (lambda: ed.energy.TrigonometricFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
-        (lambda: ed.energy.PositiveFeatureMemory(3, key=jax.random.key(0)).remove(jnp.ones((1, 3))), "are more than"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3), beta=jnp.array(-1.0)), "`beta` must be positive"),
+        (lambda: ed.memory.PositiveFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
+        (lambda: ed.memory.TrigonometricFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
+        (lambda: ed.memory.PositiveFeatureMemory(3, key=jax.random.key(0)).remove(jnp.ones((1, 3))), "are more than"),
     ],
 )
 def test_bad_values_are_named(make, message):

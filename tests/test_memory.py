@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
-from energy_dllm._memory import _recall
-from energy_dllm._memory._grams import shared, signatures
-from energy_dllm._memory._store import columns_of
+from energy_dllm.memory import _recall
+from energy_dllm.memory._grams import shared, signatures
+from energy_dllm.memory._store import columns_of
 
 
 ALPHABET = "abcdefgh "
@@ -221,7 +221,7 @@ def test_the_voice_of_a_memory_is_bayes(memory, lines):
     given = ed.flow.Given(jnp.asarray(memory.tokenizer.encode(lines[0])), jnp.arange(LENGTH) % 4 == 0)
     codes = jnp.eye(len(ALPHABET))
     b = given.field(codes)
-    background = jax.jit(lambda b: memory.energy.chain.posterior(b))(b)
+    background = jax.jit(lambda b: memory.energy.background.posterior(b))(b)
     together = background * jnp.exp(memory.evidence(given).b)
     assert np.allclose(together / together.sum(-1, keepdims=True), memory.marginals(given), atol=1e-6)
     strange = ed.flow.Given(jnp.asarray(memory.tokenizer.encode(lines[0][::-1])), jnp.arange(LENGTH) % 2 == 0)

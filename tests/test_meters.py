@@ -17,7 +17,7 @@ def capacity_at(degree, size, loads, trials=30):
 
     @jax.jit
     def stable(xi):
-        memory = ed.energy.PolynomialMemory(xi, degree=degree)
+        memory = ed.memory.PolynomialMemory(xi, degree=degree)
         flip = 1 - 2 * jnp.eye(size)
         one = lambda x: jnp.mean(jax.vmap(lambda f: memory(f * x) > memory(x))(flip))
         return jnp.mean(jax.vmap(one)(xi[: int(min(loads))]))
@@ -26,7 +26,7 @@ def capacity_at(degree, size, loads, trials=30):
     rows = lambda load: np.pad(draw.choice([-1.0, 1.0], size=(load, size)), ((0, max(loads) - load), (0, 0)))
     # an empty row is no memory: one shape, compiled once, for all loads
     rates = [np.mean([stable(jnp.asarray(rows(load)) / size**0.5) for _ in range(trials)]) for load in loads]
-    return ed.probe.capacity(np.array(loads, float), np.array(rates), level=0.99)
+    return ed.memory.capacity(np.array(loads, float), np.array(rates), level=0.99)
 
 
 def test_the_curve_of_retrieval_is_that_of_flips():
@@ -35,10 +35,10 @@ def test_the_curve_of_retrieval_is_that_of_flips():
     rates = []
     for load in (2, 12):
         xi = signs(draw, load, 40)
-        memory = ed.energy.HopfieldMemory(xi)
+        memory = ed.memory.HopfieldMemory(xi)
         cues = xi * jnp.where(draw.random(xi.shape) < 0.1, -1.0, 1.0)
-        recall = lambda x, memory=memory: ed.flow.glauber(memory, x, sweeps=4, key=jax.random.key(1))
-        rate = jax.jit(lambda cues, xi=xi, recall=recall: ed.probe.retrieval_rate(recall, xi, cues))(cues)
+        recall = lambda x, memory=memory: ed.memory.glauber(memory, x, sweeps=4, key=jax.random.key(1))
+        rate = jax.jit(lambda cues, xi=xi, recall=recall: ed.memory.retrieval_rate(recall, xi, cues))(cues)
         by_hand = np.mean(np.all(np.asarray(jax.jit(jax.vmap(recall))(cues)) == np.asarray(xi), axis=1))
         assert np.isclose(rate, by_hand)
         rates.append(float(rate))
@@ -53,16 +53,16 @@ def test_capacity_grows_as_the_power_of_the_degree():
 
 
 def test_the_capacity_is_where_the_curve_crosses():
-    assert ed.probe.capacity(np.array([1.0, 3.0]), np.array([1.0, 0.0]), level=0.25) == 2.5
-    assert ed.probe.capacity(np.array([1.0, 3.0]), np.array([1.0, 0.6])) == float("inf")
+    assert ed.memory.capacity(np.array([1.0, 3.0]), np.array([1.0, 0.0]), level=0.25) == 2.5
+    assert ed.memory.capacity(np.array([1.0, 3.0]), np.array([1.0, 0.6])) == float("inf")
 
 
 def test_a_basin_ends_half_way_to_its_neighbour():
-    memory = ed.energy.GaussianMemory(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), beta=50.0)
+    memory = ed.memory.GaussianMemory(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), beta=50.0)
     read = lambda x: x - jax.grad(memory)(x)
     recall = lambda x: read(read(read(x)))
     radii = jnp.array([0.5, 0.97, 2.0])
-    rates = ed.probe.basin(recall, memory.patterns[0], radii, key=jax.random.key(0), tries=200)
+    rates = ed.memory.basin(recall, memory.patterns[0], radii, key=jax.random.key(0), tries=200)
     # a circle of radius 2 around (1, 0) lies left of the middle line between angles of +-120 degrees: one third
     assert rates[0] == rates[1] == 1.0 and abs(float(rates[2]) - 2 / 3) < 0.1
 
@@ -73,16 +73,16 @@ def test_minima_are_all_found_once():
     xi = jnp.array([0.9, -0.5, 0.4])
     norm = jnp.linalg.norm(xi)
     for ratio, count in ((0.8, 2), (1.1, 1)):
-        memory = ed.energy.GaussianMemory(jnp.stack([xi, -xi]), beta=(ratio * norm) ** -2)
-        found = ed.probe.minima(memory, starts, steps=300)
+        memory = ed.memory.GaussianMemory(jnp.stack([xi, -xi]), beta=(ratio * norm) ** -2)
+        found = ed.memory.minima(memory, starts, steps=300)
         assert len(found.points) == count and found.counts.sum() == 24 and found.speed < 1e-6
         m = 1.0
         for _ in range(500):
             m = np.tanh(m / ratio**2)
         assert np.allclose(np.linalg.norm(found.points, axis=1), m * norm, atol=1e-6)
         assert (found.curvature > 0).all() and np.allclose(found.points[found.which], found.points[found.which])
-    stuck = ed.probe.minima(
-        ed.energy.GaussianMemory(jnp.stack([xi, -xi]), beta=(0.8 * norm) ** -2), jnp.zeros((1, 3)), steps=50
+    stuck = ed.memory.minima(
+        ed.memory.GaussianMemory(jnp.stack([xi, -xi]), beta=(0.8 * norm) ** -2), jnp.zeros((1, 3)), steps=50
     )
     assert stuck.curvature[0] < 0  # on the ridge between them: a saddle, and said so
 
@@ -90,7 +90,7 @@ def test_minima_are_all_found_once():
 def test_log_sum_relu_has_more_minima_than_memories():
     xi = jnp.array([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]])
     starts = jnp.stack(jnp.meshgrid(jnp.linspace(-1.0, 6.1, 15), jnp.linspace(-1.0, 1.0, 5)), axis=-1).reshape(-1, 2)
-    hard = ed.probe.minima(ed.energy.KernelMemory(xi, beta=2.0 / 0.8**2, floor=1e-3), starts, steps=400)
+    hard = ed.memory.minima(ed.memory.KernelMemory(xi, beta=2.0 / 0.8**2, floor=1e-3), starts, steps=400)
     assert sorted(np.round(hard.points[:, 0], 3)) == [0.0, 0.5, 1.0, 5.0]
 
 
@@ -98,7 +98,7 @@ def test_condensation_is_where_the_books_say():
     """Identity 9: `D = 16`, `n = 1000`; mass and effective memories around `sigma_C = 0.854`."""
     data = jax.random.normal(jax.random.key(0), (1000, 16))
     closed = (1000 ** (2 / 16) - 1) ** -0.5
-    found = ed.probe.critical_noise(data, key=jax.random.key(1), ratios=(0.6, 1.0, 1.6), draws=4000)
+    found = ed.memory.critical_noise(data, key=jax.random.key(1), ratios=(0.6, 1.0, 1.6), draws=4000)
     assert abs(found.condensation / closed - 1) < 0.02
     assert abs(float(found.mass[1]) - 0.585) < 0.02
     assert abs(float(found.mass[0]) - 0.97) < 0.02 and abs(float(found.mass[2]) - 0.14) < 0.02
@@ -117,7 +117,7 @@ def test_memories_leave_one_by_one_along_a_flow():
         t0=-2.5,
         t1=3.5,
         times=times,
-        probes={"effective": ed.probe.effective_memories},
+        probes={"effective": ed.memory.effective_memories},
     )
     effective = path.probes["effective"]
     assert effective[0] > 20.0 and effective[-1] < 1.001 and jnp.all((effective >= 1 - 1e-12) & (effective <= 30))
@@ -129,7 +129,7 @@ def test_a_model_is_told_from_its_training_set():
     copies = training[draw.integers(40, size=10)] + 0.01 * draw.normal(size=(10, 8))
     blends = np.repeat(training[:2].mean(0, keepdims=True), 10, 0) + 0.01 * draw.normal(size=(10, 8))
     fresh = draw.normal(size=(20, 8))
-    report = ed.probe.memorisation(np.vstack([copies, blends, fresh]), training)
+    report = ed.memory.memorisation(np.vstack([copies, blends, fresh]), training)
     assert (report.memorised, report.spurious) == (0.25, 0.25) and report.generalised == 0.5
     assert np.allclose(np.linalg.norm(copies - training[report.nearest[:10]], axis=1), report.distance[:10])
 
@@ -137,16 +137,16 @@ def test_a_model_is_told_from_its_training_set():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ed.probe.retrieval_rate(lambda x: x, jnp.ones((2, 3)), jnp.ones((3, 3))), "differ"),
-        (lambda: ed.probe.retrieval_rate(lambda x: x, jnp.ones((2, 3)), jnp.ones((2, 3)), tolerance=-1), "is -1"),
-        (lambda: ed.probe.capacity(np.array([2.0, 1.0]), np.array([1.0, 0.0])), "must increase"),
-        (lambda: ed.probe.capacity(np.array([1.0, 2.0]), np.array([0.3, 0.0])), "begin at 0.3"),
-        (lambda: ed.probe.minima(jnp.sum, jnp.ones(3)), r"`starts` has shape \(3,\)"),
-        (lambda: ed.probe.minima(jnp.sum, jnp.ones((2, 3)), apart=0.0), "`apart`=0.0"),
-        (lambda: ed.probe.critical_noise(jnp.ones((1, 3)), key=jax.random.key(0)), "at least two rows"),
-        (lambda: ed.probe.critical_noise(jnp.ones((4, 3)), key=jax.random.key(0)), "all equal"),
-        (lambda: ed.probe.memorisation(np.ones((2, 3)), np.ones((2, 4))), "equally wide"),
-        (lambda: ed.probe.memorisation(np.ones((2, 3)), np.ones((2, 3))), "`near` is 0.0"),
+        (lambda: ed.memory.retrieval_rate(lambda x: x, jnp.ones((2, 3)), jnp.ones((3, 3))), "differ"),
+        (lambda: ed.memory.retrieval_rate(lambda x: x, jnp.ones((2, 3)), jnp.ones((2, 3)), tolerance=-1), "is -1"),
+        (lambda: ed.memory.capacity(np.array([2.0, 1.0]), np.array([1.0, 0.0])), "must increase"),
+        (lambda: ed.memory.capacity(np.array([1.0, 2.0]), np.array([0.3, 0.0])), "begin at 0.3"),
+        (lambda: ed.memory.minima(jnp.sum, jnp.ones(3)), r"`starts` has shape \(3,\)"),
+        (lambda: ed.memory.minima(jnp.sum, jnp.ones((2, 3)), apart=0.0), "`apart`=0.0"),
+        (lambda: ed.memory.critical_noise(jnp.ones((1, 3)), key=jax.random.key(0)), "at least two rows"),
+        (lambda: ed.memory.critical_noise(jnp.ones((4, 3)), key=jax.random.key(0)), "all equal"),
+        (lambda: ed.memory.memorisation(np.ones((2, 3)), np.ones((2, 4))), "equally wide"),
+        (lambda: ed.memory.memorisation(np.ones((2, 3)), np.ones((2, 3))), "`near` is 0.0"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message, unchecked):

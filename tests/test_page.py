@@ -66,7 +66,7 @@ def test_a_long_passage_is_made_in_windows(look, model):
     assert data["tokens"][-1][:9] == model.encode("a<bcdefgh").tolist() and data["known"] == 9
     assert {len(row) for name in ("tokens", "confidence", "energy") for row in data[name]} == {12}
     assert [len(row) for row in data["why"]["parts"]["attention"]] == [12]
-    whom, share = map(np.array, data["heard"]["attention"])
+    whom, share = map(np.array, data["attended"]["attention"])
     # of its window each token hears four others, the strongest first; the last one holds the last six tokens
     assert whom.shape == share.shape == (12, 4) and (np.diff(share) <= 0).all()
     assert (whom != np.arange(12)[:, None]).all() and whom[:6].max() < 6 and whom[10:].min() >= 6

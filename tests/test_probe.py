@@ -265,8 +265,8 @@ def test_probes_name_what_is_wrong(model, unchecked):
         read(ed.probe.free_energy, D + 1)
     with pytest.raises(ValueError, match=r"`token` has the ids 9 to 9; expected 0 to 3"):
         read(ed.probe.attribution, token=9)
-    with pytest.raises(ValueError, match=r"`rival` has shape \(2,\); expected one id, or \(6,\)"):
-        read(ed.probe.attribution, rival=np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"`reference` has shape \(2,\); expected one id, or \(6,\)"):
+        read(ed.probe.attribution, reference=np.array([0, 1]))
     with pytest.raises(ValueError, match=r"`count` is 0; expected a positive integer"):
         read(ed.probe.nearest_tokens, count=0)
     with pytest.raises(ValueError, match=r"`solver` is a Euler, which estimates no error"):

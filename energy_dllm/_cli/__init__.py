@@ -37,8 +37,10 @@ def train(
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
-    reading: Annotated[int, _arg(help="Batches of a first part, four times as large, for the vocabulary.")] = 1000,
-    grow: Annotated[bool, _arg(help="Grow the vocabulary by counting first: for texts of strict form.")] = False,
+    pretraining: Annotated[int, _arg(help="Batches of a first part, four times as large, for the vocabulary.")] = 1000,
+    fit_split_merge: Annotated[
+        bool, _arg(help="Grow the vocabulary by counting first: for texts of strict form.")
+    ] = False,
     seed: Seed = 0,
     directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
     json: Json = False,
@@ -51,8 +53,8 @@ def train(
     """
     if out.is_dir():
         raise ValueError(f"`--out` {out} is a folder; expected a file name, such as model.safetensors.")
-    if reading < 0:
-        raise ValueError(f"`--reading` is {reading}; expected a number of batches, or 0 for none.")
+    if pretraining < 0:
+        raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     corpus = corpus_of(source)
     # asked now, not after hours of training
     if len(corpus.validation) < 2 * length:
@@ -65,7 +67,7 @@ def train(
     import numpy as np
 
     from .._model import EnergyDLLM
-    from ..learn import Denoising, Surprise, default_optimizer, evaluate, fit, grow as grown, save
+    from ..learn import Denoising, MaximumLikelihood, default_optimizer, evaluate, fit, fit_split_merge as grown, save
 
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
@@ -75,27 +77,35 @@ def train(
     counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
     model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
-    if grow:
+    if fit_split_merge:
         stretch = min(256, len(corpus.train) - 1)
         vocabulary = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=directory)
         model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
-    if reading:
-        first = {**settings, "steps": reading, "batch_size": 4 * batch_size, "average": 0.99}
-        folder = None if directory is None else directory / "reading"
-        model = fit(model, corpus, Surprise(), **first, directory=folder, progress=show)
-    settings["optimizer"] = gentle if grow or reading else None
+    if pretraining:
+        first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
+        folder = None if directory is None else directory / "pretraining"
+        model = fit(model, corpus, MaximumLikelihood(), **first, directory=folder, progress=show)
+    settings["optimizer"] = gentle if fit_split_merge or pretraining else None
     model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)
     settings.pop("optimizer", None)
-    record = {"source": source, "dim": dim, **settings, "reading": reading, "grow": grow, "seconds": seconds, **score}
+    record = {
+        "source": source,
+        "dim": dim,
+        **settings,
+        "pretraining": pretraining,
+        "fit_split_merge": fit_split_merge,
+        "seconds": seconds,
+        **score,
+    }
     save(out, model, notes={**record, "energy_dllm": version()})
     if json:
         emit(record, str(out))
         return
     bound = f"{score['masked_nelbo_bits_per_char']:.3f} ± {score['standard_error']:.3f}"
     print(f"{out}: at most {bound} bits per character on held-out text")
-    note(f"{reading} + {steps} steps · {seconds:.0f} s · try: energy-dllm generate {out}")
+    note(f"{pretraining} + {steps} steps · {seconds:.0f} s · try: energy-dllm generate {out}")
 
 
 def evaluate(

@@ -25,7 +25,7 @@ Order = Annotated[
     Literal["random", "certain", "left"] | None,
     _best(metavar="{random,certain,left}", help="Which drawn tokens stay first: any, the most certain, the leftmost."),
 ]
-Corrections = Annotated[
+RemaskRounds = Annotated[
     int | None,
     _best(metavar="INT", help="Rounds at the end that forget the least likely tokens and draw them anew."),
 ]
@@ -76,7 +76,7 @@ def generate(
     rounds: Rounds = None,
     temperature: Temperature = None,
     order: Order = None,
-    corrections: Corrections = None,
+    remask_rounds: RemaskRounds = None,
     noise: Noise = False,
     steps: Steps = None,
     until: Until = None,
@@ -101,11 +101,11 @@ def generate(
     """
     from . import _load
 
-    path = _path(rounds, temperature, order, corrections, noise, steps, until, front, churn, field)
+    sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     loaded = _load(model)
-    from .._generate import generate
+    from ..sampling import generate
 
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **path}
+    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream)
@@ -128,7 +128,7 @@ def infill(
     rounds: Rounds = None,
     temperature: Temperature = None,
     order: Order = None,
-    corrections: Corrections = None,
+    remask_rounds: RemaskRounds = None,
     noise: Noise = False,
     steps: Steps = None,
     until: Until = None,
@@ -153,13 +153,13 @@ def infill(
     """
     from . import _load
 
-    path = _path(rounds, temperature, order, corrections, noise, steps, until, front, churn, field)
+    sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     loaded = _load(model)
-    from .._generate import infill, of_template
+    from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
     there = of_template(loaded, template, size).length if match or avoid else 0
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **path}
+    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, there)
     written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
 
@@ -185,7 +185,7 @@ def repair(
     from . import _load
 
     loaded = _load(model)
-    from .._generate import repair
+    from ..sampling import repair
 
     start = time.monotonic()
     evidence = _evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text)))
@@ -204,11 +204,11 @@ def repair(
     emit({**record, "result": fixed.reason}, model)
 
 
-def _path(
+def _sampler(
     rounds: int | None,
     temperature: float | None,
     order: str | None,
-    corrections: int | None,
+    remask_rounds: int | None,
     noise: bool,
     steps: int | None,
     until: float | None,
@@ -217,14 +217,16 @@ def _path(
     field: str | None,
 ) -> dict[str, Any]:
     """The path that was asked for; what was not is left to the library's own defaults."""
-    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "corrections": corrections}
+    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "remask_rounds": remask_rounds}
     falling = {"steps": steps, "until": until, "front": front, "churn": churn, "field": field}
     for name, value in (drawn if noise else falling).items():
         if value is not None:
             fix = "its tokens are not drawn round by round, so leave out one of them" if noise else "add it"
-            raise ValueError(f"`--{name}` does not go {'with' if noise else 'without'} `--noise`; {fix}.")
-    from .._generate import PATH
-    from ..flow import Diffusion, JointFlow, ProbabilityFlow, Unmasking, at_random, left_to_right, most_certain
+            raise ValueError(
+                f"`--{name.replace('_', '-')}` does not go {'with' if noise else 'without'} `--noise`; {fix}."
+            )
+    from ..flow import JointFlow, ProbabilityFlow
+    from ..sampling import DEFAULT, Diffusion, Unmasking, at_random, left_to_right, most_certain
 
     chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
     if field is not None:
@@ -232,9 +234,9 @@ def _path(
     if order is not None:
         chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
     if noise:
-        return {"path": Diffusion(**chosen)}
-    best = {field.name: getattr(PATH, field.name) for field in dataclasses.fields(PATH)}
-    return {"path": Unmasking(**best | chosen)} if chosen else {}
+        return {"sampler": Diffusion(**chosen)}
+    best = {field.name: getattr(DEFAULT, field.name) for field in dataclasses.fields(DEFAULT)}
+    return {"sampler": Unmasking(**best | chosen)} if chosen else {}
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ._energy import EnergyReport as EnergyReport, energy_report as energy_repor
 from ._graph import FUNCTIONS as FUNCTIONS, Function as Function, Graph as Graph
 from ._lower import lower as lower
 from ._netlist import GROUND as GROUND, Netlist as Netlist, escape as escape
-from ._noise import shake as shake
+from ._noise import thermal_noise as thermal_noise
 from ._rules import RULES as RULES
 from ._simulate import (
     OLDEST as OLDEST,

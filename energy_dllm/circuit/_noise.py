@@ -11,7 +11,7 @@ from ._circuit import Circuit
 from ._netlist import GROUND
 
 
-def shake(circuit: Circuit, key: Key, *, temperature: float, t1: float, step: float = 0.05) -> Circuit:
+def thermal_noise(circuit: Circuit, key: Key, *, temperature: float, t1: float, step: float = 0.05) -> Circuit:
     """The circuit with noise on every component: `d state = field d time + sqrt(2 T) dW`, whose law is `exp(-E / T)`.
 
     Each component gets a current that runs in straight lines between independent normal values, `step` apart, of
@@ -36,7 +36,7 @@ def shake(circuit: Circuit, key: Key, *, temperature: float, t1: float, step: fl
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     circuit = ed.circuit.lower(lambda t, y: -y, jnp.zeros(2))
-    shaken = ed.circuit.shake(circuit, jax.random.key(0), temperature=0.1, t1=5.0)
+    shaken = ed.circuit.thermal_noise(circuit, jax.random.key(0), temperature=0.1, t1=5.0)
     assert shaken.elements == circuit.elements + 2
     ```
     """

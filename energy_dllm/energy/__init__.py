@@ -1,12 +1,8 @@
 """The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
 
-from ._bridges import SequenceMemory as SequenceMemory, TokenMemory as TokenMemory
+from ._dfa import DFA as DFA
 from ._empirical import Codes as Codes, Empirical as Empirical
-from ._features import (
-    AbstractFeatureMemory as AbstractFeatureMemory,
-    PositiveFeatureMemory as PositiveFeatureMemory,
-    TrigonometricFeatureMemory as TrigonometricFeatureMemory,
-)
+from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
 from ._hypergraph import (
     ConvolutionalSynapse as ConvolutionalSynapse,
     DenseSynapse as DenseSynapse,
@@ -15,19 +11,12 @@ from ._hypergraph import (
     Layer as Layer,
 )
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
-from ._language import Language as Language
-from ._lines import Chain as Chain, Lines as Lines
-from ._markov import MarkovVocabulary as MarkovVocabulary
+from ._markov import HMMVocabulary as HMMVocabulary
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
     MappingMemory as MappingMemory,
     RectifiedMemory as RectifiedMemory,
     SoftmaxMemory as SoftmaxMemory,
-)
-from ._minima import (
-    GaussianMemory as GaussianMemory,
-    KernelMemory as KernelMemory,
-    LogSumExpMemory as LogSumExpMemory,
 )
 from ._network import FreeEnergy as FreeEnergy, Network as Network
 from ._neurons import (
@@ -39,20 +28,8 @@ from ._neurons import (
     Spherical as Spherical,
     Tanh as Tanh,
 )
-from ._product import Product as Product
-from ._states import (
-    AbstractMemory as AbstractMemory,
-    AbstractPatternMemory as AbstractPatternMemory,
-    AbstractSoftMinimum as AbstractSoftMinimum,
-    AbstractSum as AbstractSum,
-)
-from ._steered import Steered as Steered, Wish as Wish
-from ._sums import (
-    ExponentialMemory as ExponentialMemory,
-    HopfieldMemory as HopfieldMemory,
-    PolynomialMemory as PolynomialMemory,
-    SimplicialMemory as SimplicialMemory,
-)
+from ._ngram import NGram as NGram, PairHMMMixture as PairHMMMixture
+from ._product import ProductOfExperts as ProductOfExperts
 from ._synapses import (
     AbstractAttention as AbstractAttention,
     AbstractSynapse as AbstractSynapse,

@@ -7,11 +7,10 @@ import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import Patterns, on_device, stored
 from .._types import Key, Scalar
-from .._values import on_device
+from ._dfa import DFA, NEVER, apart
 from ._landscape import AbstractFreeEnergy
-from ._language import NEVER, Language, apart
-from ._states import Patterns, stored
 
 
 # One number for each token that each place of each item might have, up to so many: 1 MB in single precision.
@@ -165,17 +164,17 @@ class Empirical(AbstractFreeEnergy):
         b: Float[Array, "L V"],
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
-        language: Language | None = None,
+        dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """One item of the posterior, whole; with a `language` one that it accepts. If it accepts none of those that are
+        """One item of the posterior, whole; with a `dfa` one that it accepts. If it accepts none of those that are
         possible, each token from its own posterior, of all passages of such tokens one that it accepts."""
-        if language is None:
+        if dfa is None:
             return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
-        scores = jnp.where(jax.vmap(language.accepts)(self.items), self._scores(b + tilt), -jnp.inf)
+        scores = jnp.where(jax.vmap(dfa.accepts)(self.items), self._scores(b + tilt), -jnp.inf)
         some = jnp.max(scores) > NEVER / 2
         item = self.items[jax.random.categorical(key, jnp.where(some, scores, 0.0))]
-        return jnp.where(some, item, apart(self.logits(y, b) + tilt, language, key=key))
+        return jnp.where(some, item, apart(self.logits(y, b) + tilt, dfa, key=key))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._language import Language
+from ._dfa import DFA
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -74,11 +74,11 @@ class AbstractFreeEnergy(eqx.Module):
         b: Float[Array, "L V"],
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
-        language: Language | None = None,
+        dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
-        to the log posterior. With a `language` all of them are a passage that it accepts."""
+        to the log posterior. With a `dfa` all of them are a passage that it accepts."""
 
     def __call__(
         self,
@@ -96,22 +96,22 @@ class AbstractFreeEnergy(eqx.Module):
         return jax.nn.softmax(self.logits(y, b), axis=-1)
 
     def __rmul__(self, weight: Scalar | float) -> "AbstractFreeEnergy":
-        """`weight * landscape`: the law to that power, a `Product` of one."""
-        from ._product import Product
+        """`weight * landscape`: the law to that power, a `ProductOfExperts` of one."""
+        from ._product import ProductOfExperts
 
-        return Product([self], [weight])
+        return ProductOfExperts([self], [weight])
 
     def __add__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
-        """`one + another`: the law of both together, their `Product`."""
-        from ._product import Product
+        """`one + another`: the law of both together, their `ProductOfExperts`."""
+        from ._product import ProductOfExperts
 
-        return Product([self, other], [1.0, 1.0])
+        return ProductOfExperts([self, other], [1.0, 1.0])
 
     def __sub__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
         """`one - another`: away from what the other likes."""
-        from ._product import Product
+        from ._product import ProductOfExperts
 
-        return Product([self, other], [1.0, -1.0])
+        return ProductOfExperts([self, other], [1.0, -1.0])
 
     def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
         """`x_hat = sum_w p_w e_w (L, C)`."""

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._types import Key
-from ._language import NEVER, Language, padded
+from ._dfa import DFA, NEVER, padded
 from ._vocabulary import AbstractVocabulary
 
 
@@ -17,7 +17,7 @@ FLOOR = 1e-4
 OWN = 5.0
 
 
-class MarkovVocabulary(AbstractVocabulary):
+class HMMVocabulary(AbstractVocabulary):
     """A vocabulary in which tokens belong together: a hidden Markov model, tilted by what the neurons say.
 
     `E = sum_iw pi_iw s_iw - log Z(s + b)`, `s = <y, U>`, `Z(s) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i s_i(w_i))`
@@ -28,14 +28,14 @@ class MarkovVocabulary(AbstractVocabulary):
     token given the evidence about all of them, `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` its voice: what is thought of it
     beyond what is true of any passage. `log Z` is convex and the rest a straight line, so `F` falls under any evidence.
 
-    One pass forward and one backward, `O(L K^2)`. The energy of token `i` is that of what is known and said of it,
+    One pass forward and one backward, `O(L S^2)`. The energy of token `i` is that of what is known and said of it,
     given the same of all tokens before it.
 
     **Arguments:**
 
     - `size`: number of tokens `V`.
     - `dim`: hidden width `D`.
-    - `states`: states `K` of the chain. At first each speaks for one token, by 5 nats; all tokens have a share in them.
+    - `states`: states `S` of the chain. At first each speaks for one token, by 5 nats; all tokens have a share in them.
     - `counts`: how often each token was seen `(V,)`; shares are as their square root. Equal by default.
     - `key`: random key; patterns have standard deviation `2/D`, logits of the tables 1.
 
@@ -48,7 +48,7 @@ class MarkovVocabulary(AbstractVocabulary):
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    vocabulary = ed.energy.MarkovVocabulary(5, 8, states=3, key=jax.random.key(0))
+    vocabulary = ed.energy.HMMVocabulary(5, 8, states=3, key=jax.random.key(0))
     p = vocabulary.posterior(jnp.zeros((4, 8)), jnp.zeros((4, 5)))
     assert jnp.allclose(p.sum(-1), 1.0, atol=1e-5)
     ```
@@ -56,9 +56,9 @@ class MarkovVocabulary(AbstractVocabulary):
 
     codes: Float[Array, "V C"]
     patterns: Float[Array, "V D"]
-    start: Float[Array, " K"]
-    moves: Float[Array, "K K"]
-    tokens: Float[Array, "K V"]
+    initial: Float[Array, " S"]
+    transition: Float[Array, "S S"]
+    emission: Float[Array, "S V"]
 
     def __init__(
         self,
@@ -78,21 +78,21 @@ class MarkovVocabulary(AbstractVocabulary):
         k1, k2, k3 = jax.random.split(key, 3)
         self.codes = jnp.eye(size)
         self.patterns = 2.0 / dim * jax.random.normal(k1, (size, dim))
-        self.start = jnp.zeros(states)
-        self.moves = jax.random.normal(k2, (states, states))
+        self.initial = jnp.zeros(states)
+        self.transition = jax.random.normal(k2, (states, states))
         share = np.cumsum(np.sqrt(counts))
         own = jax.nn.one_hot(np.searchsorted(share / share[-1], (np.arange(states) + 0.5) / states), size)
-        self.tokens = jax.random.normal(k3, (states, size)) + OWN * own
+        self.emission = jax.random.normal(k3, (states, size)) + OWN * own
 
-    def tables(self) -> tuple[Float[Array, " K"], Float[Array, "K K"], Float[Array, "K V"]]:
+    def tables(self) -> tuple[Float[Array, " S"], Float[Array, "S S"], Float[Array, "S V"]]:
         """`pi(z)`, `T(z' | z)` and `O(w | z)`: probabilities, rows sum to 1."""
-        rows = (jax.nn.softmax(logits, axis=-1) for logits in (self.start, self.moves, self.tokens))
+        rows = (jax.nn.softmax(logits, axis=-1) for logits in (self.initial, self.transition, self.emission))
         pi, move, token = ((1.0 - FLOOR) * row + FLOOR / row.shape[-1] for row in rows)
         return pi, move, token
 
-    def expected(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`log P(w_i | what is said and known of all other tokens) (L, V)`."""
-        ahead, behind, *_ = self._messages(self.heard(y) + b)
+        ahead, behind, *_ = self._messages(self.unary_logits(y) + b)
         return self._cavity(ahead, behind)
 
     def per_token(
@@ -104,7 +104,7 @@ class MarkovVocabulary(AbstractVocabulary):
         energies = jnp.sum(self._spoken(silent) * said, axis=-1) - norm
         return energies if mask is None else jnp.where(mask, energies, 0.0)
 
-    def voice(
+    def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`."""
@@ -113,7 +113,7 @@ class MarkovVocabulary(AbstractVocabulary):
         told = jax.nn.softmax(self._cavity(ahead, behind) + scores, axis=-1) - self._spoken(silent)
         return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
 
-    def surprise(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log P(w_i | w_1 .. w_(i-1))`, nats `(L,)`."""
         pi, move, token = self.tables()
 
@@ -125,13 +125,13 @@ class MarkovVocabulary(AbstractVocabulary):
         return jax.lax.scan(step, pi, token.T[ids])[1]
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
     ) -> Int[Array, " L"]:
         """A token for every place, drawn together, exactly: states backwards from the last, then their tokens. With a
-        `language`, of the passages that it accepts: `O(L S K (K + V))` for its `S` states."""
-        scores = self.heard(y) + b
-        if language is not None:
-            return _accepted(language, *(table.astype(scores.dtype) for table in self.tables()), scores, key)
+        `dfa`, of the passages that it accepts: `O(L S K (K + V))` for its `S` states."""
+        scores = self.unary_logits(y) + b
+        if dfa is not None:
+            return _accepted(dfa, *(table.astype(scores.dtype) for table in self.tables()), scores, key)
         ahead, *_ = self._messages(scores)
         _, move, token = self.tables()
         tilted = jnp.log(token)[None] + scores[:, None]
@@ -150,7 +150,7 @@ class MarkovVocabulary(AbstractVocabulary):
 
     def _scores(self, y, b, mask):
         """What the neurons say of each token, and that with the evidence `(L, V)`; 0 where there is no token."""
-        said = self.heard(y)
+        said = self.unary_logits(y)
         scores = said + b
         if mask is None:
             return said, scores
@@ -171,8 +171,8 @@ class MarkovVocabulary(AbstractVocabulary):
 # Compiled once for every shape, by itself too where it is not part of something larger.
 @jax.jit
 def _messages(
-    pi: Float[Array, " K"], move: Float[Array, "K K"], token: Float[Array, "K V"], scores: Float[Array, "L V"]
-) -> tuple[Float[Array, "L K"], Float[Array, "L K"], Float[Array, "L K"], Float[Array, " L"]]:
+    pi: Float[Array, " S"], move: Float[Array, "S S"], token: Float[Array, "S V"], scores: Float[Array, "L V"]
+) -> tuple[Float[Array, "L S"], Float[Array, "L S"], Float[Array, "L S"], Float[Array, " L"]]:
     """The law of each state before its token is seen; what all tokens behind say of it, up to a factor; its law where
     nothing is seen; and the log of the sum of the token's weights given those before."""
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
@@ -192,10 +192,10 @@ def _messages(
 
 @jax.jit
 def _accepted(
-    language: Language,
-    pi: Float[Array, " K"],
-    move: Float[Array, "K K"],
-    token: Float[Array, "K V"],
+    dfa: DFA,
+    pi: Float[Array, " S"],
+    move: Float[Array, "S S"],
+    token: Float[Array, "S V"],
     scores: Float[Array, "L V"],
     key: Key,
 ) -> Int[Array, " L"]:
@@ -208,7 +208,7 @@ def _accepted(
 
     def behind(after, row):
         scale, share = after
-        onward = row + padded(scale, NEVER)[language.next]
+        onward = row + padded(scale, NEVER)[dfa.next]
         top = jnp.max(onward, axis=-1)
         weights = jnp.exp(onward - top[:, None])
         moved = padded(share @ move.T, 1.0)
@@ -217,12 +217,12 @@ def _accepted(
             weight, chance, goal = now
             return total + weight[:, None] * chance * moved[goal], None
 
-        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, token.T, language.next.T))
+        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, token.T, dfa.next.T))
         most = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
         after = jnp.maximum(top + jnp.log(most), NEVER), total / most[:, None]
         return after, after
 
-    end = jnp.where(language.accept, 0.0, NEVER).astype(pi.dtype), jnp.ones((language.accept.size, pi.size), pi.dtype)
+    end = jnp.where(dfa.accept, 0.0, NEVER).astype(pi.dtype), jnp.ones((dfa.accept.size, pi.size), pi.dtype)
     _, (scales, shares) = jax.lax.scan(behind, end, scores, reverse=True)
     scales, shares = (jnp.concatenate([part, last[None]]) for part, last in zip((scales, shares), end, strict=True))
 
@@ -232,8 +232,8 @@ def _accepted(
         k1, k2 = jax.random.split(key)
         z = jax.random.categorical(k1, jnp.log(before) + jnp.log(share[place]))
         value = scale + jnp.log(onward @ move[z])
-        w = jax.random.categorical(k2, jnp.log(token[z]) + row + padded(value, NEVER)[language.next[place]])
-        return (language.next[place, w], move[z]), w
+        w = jax.random.categorical(k2, jnp.log(token[z]) + row + padded(value, NEVER)[dfa.next[place]])
+        return (dfa.next[place, w], move[z]), w
 
     keys = jax.random.split(key, scores.shape[0])
-    return jax.lax.scan(ahead, (language.start, pi), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]
+    return jax.lax.scan(ahead, (dfa.start, pi), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]

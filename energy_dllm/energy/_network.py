@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
-from ._language import Language
 from ._neurons import AbstractNeurons
 from ._synapses import AbstractSynapse
 from ._vocabulary import AbstractVocabulary
@@ -61,13 +61,13 @@ class Network(eqx.Module):
         return "neurons", *self.synapses, "bias"
 
     def _terms(self, y, g: Array | Mapping[str, Array], mask):
-        heard = g if isinstance(g, Mapping) else dict.fromkeys(self._names, g)
+        activations = g if isinstance(g, Mapping) else dict.fromkeys(self._names, g)
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
-        terms = {"neurons": jnp.sum(y * heard["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
+        terms = {"neurons": jnp.sum(y * activations["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
         if mask is not None:
             terms["neurons"] = jnp.where(mask, terms["neurons"], 0.0)
-        terms |= {name: synapse.per_token(heard[name], mask) for name, synapse in self.synapses.items()}
-        bias = -heard["bias"] @ self.bias
+        terms |= {name: synapse.per_token(activations[name], mask) for name, synapse in self.synapses.items()}
+        bias = -activations["bias"] @ self.bias
         terms["bias"] = bias if mask is None else jnp.where(mask, bias, 0.0)
         return terms
 
@@ -85,7 +85,7 @@ class FreeEnergy(AbstractFreeEnergy):
     told to the others and not to itself, so that no prior counts its own evidence.
 
     The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape, on which
-    only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a `MarkovVocabulary`,
+    only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a `HMMVocabulary`,
     and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter can be dented where
     the context is less certain than the evidence.
 
@@ -148,7 +148,7 @@ class FreeEnergy(AbstractFreeEnergy):
     ) -> Float[Array, "L D"]:
         """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
         self._check(y, b)
-        return self.network.activation(y) + self.kappa * self.vocabulary.voice(y, b, mask)
+        return self.network.activation(y) + self.kappa * self.vocabulary.message(y, b, mask)
 
     # Compiled once for every shape, by themselves too where they are not part of something larger.
     @eqx.filter_jit
@@ -209,7 +209,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`<y, U> + c + b (L, V)`; in a `MarkovVocabulary`, `c` is what the other tokens leave to expect."""
+        """`<y, U> + c + b (L, V)`; in a `HMMVocabulary`, `c` is what the other tokens leave to expect."""
         return self.vocabulary.logits(y, b)
 
     def sample(
@@ -218,12 +218,12 @@ class FreeEnergy(AbstractFreeEnergy):
         b: Float[Array, "L V"],
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
-        language: Language | None = None,
+        dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn together as the vocabulary has them, those of a passage that the
-        `language` accepts; `tilt` is added to `b`."""
-        return self.vocabulary.sample(y, b + tilt, language=language, key=key)
+        `dfa` accepts; `tilt` is added to `b`."""
+        return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
 
     def _spoken(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from ._dfa import DFA, apart
 from ._landscape import AbstractFreeEnergy
-from ._language import Language, apart
 
 
-class Product(AbstractFreeEnergy):
+class ProductOfExperts(AbstractFreeEnergy):
     """The law `prod_n p_n^(w_n)` of several landscapes, normalised: `(1 + w) A - w B` sharpens what tells A from B.
 
     `F = sum_n w_n F_n(y_n; b) + (1 - sum_n w_n) F_0(b)`, where `F_0` is that of tokens all equally likely: whatever
@@ -57,7 +57,7 @@ class Product(AbstractFreeEnergy):
             )
         parts: list[tuple[Scalar | float, AbstractFreeEnergy]] = []
         for weight, whole in zip(weights, landscapes, strict=True):
-            if isinstance(whole, Product):
+            if isinstance(whole, ProductOfExperts):
                 parts += [(weight * own, part) for own, part in zip(whole.weights, whole.landscapes, strict=True)]
             else:
                 parts.append((weight, whole))
@@ -138,12 +138,12 @@ class Product(AbstractFreeEnergy):
         b: Float[Array, "L V"],
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
-        language: Language | None = None,
+        dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior: of a product only these are known. With a `language`
+        """A token for every place, each from its own posterior: of a product only these are known. With a `dfa`
         of all passages of such tokens one that it accepts."""
-        return apart(self.logits(y, b) + tilt, language, key=key)
+        return apart(self.logits(y, b) + tilt, dfa, key=key)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -9,7 +9,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
-from ._language import Language, apart
+from ._dfa import DFA, apart
 
 
 # Nats. Gaussian noise of sigma > 0.045 never says so much, a given token always does (`flow.FORBIDDEN`).
@@ -27,7 +27,7 @@ class AbstractVocabulary(eqx.Module):
     patterns: eqx.AbstractVar[Float[Array, "V D"]]
 
     @abc.abstractmethod
-    def expected(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """What the log posterior of a token has beside `<y_i, U_w>` and `b_iw`, whatever these are `(L, V)`."""
 
     @abc.abstractmethod
@@ -37,29 +37,29 @@ class AbstractVocabulary(eqx.Module):
         """The energy, nats `(L,)`: minus the log-likelihood of the evidence under what is expected."""
 
     @abc.abstractmethod
-    def voice(
+    def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """Minus the gradient of `per_token` in `y` `(L, D)`; the pattern of a known token."""
 
     @abc.abstractmethod
-    def surprise(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """Minus the log probability of each token where the neurons say nothing, nats `(L,)`."""
 
     @abc.abstractmethod
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
     ) -> Int[Array, " L"]:
         """A token for every place, drawn together from the posterior as the vocabulary has it, of all passages or of
-        those that a `language` accepts."""
+        those that a `dfa` accepts."""
 
-    def heard(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
+    def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>`, what the neurons say of every candidate `(L, V)`."""
         return einsum(y, self.patterns, "l d, v d -> l v")
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The log posterior `(L, V)` up to a constant per token: heard, expected, and the evidence."""
-        return self.heard(y) + self.expected(y, b) + b
+        return self.unary_logits(y) + self.cavity_logits(y, b) + b
 
     def known(self, b: Float[Array, "L V"]) -> Bool[Array, " L"]:
         """Whether the evidence leaves one candidate, all others being `CERTAIN` nats or more below it `(L,)`."""
@@ -117,7 +117,7 @@ class Vocabulary(AbstractVocabulary):
         self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
 
-    def expected(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The prior `c_w`, the same everywhere `(L, V)`."""
         return jnp.broadcast_to(self.prior, b.shape)
 
@@ -130,7 +130,7 @@ class Vocabulary(AbstractVocabulary):
         energy = expected - jax.nn.logsumexp(prior + b, axis=-1)
         return energy if mask is None else jnp.where(mask, energy, 0.0)
 
-    def voice(
+    def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
@@ -139,13 +139,13 @@ class Vocabulary(AbstractVocabulary):
         told = jax.nn.softmax(prior + b, axis=-1) - expected
         return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
 
-    def surprise(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log softmax(c)`, nats `(L,)`."""
         return -jax.nn.log_softmax(self.prior)[ids]
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, language: Language | None = None, key: Key
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
     ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior; with a `language` of all passages of such tokens one
+        """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
         that it accepts."""
-        return apart(self.logits(y, b), language, key=key)
+        return apart(self.logits(y, b), dfa, key=key)

@@ -23,7 +23,7 @@ class DDIM(diffrax.AbstractSolver):
     import jax, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
-    made = ed.generate(model, length=12, path=ed.flow.Diffusion(steps=4, solver=ed.flow.DDIM()))
+    made = ed.generate(model, length=12, sampler=ed.sampling.Diffusion(steps=4, solver=ed.flow.DDIM()))
     assert made.reason == "reached the end of the time interval"
     ```
     """
@@ -65,8 +65,8 @@ class ExponentialHeun(diffrax.AbstractSolver):
     import jax, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
-    path = ed.flow.Diffusion(steps=2, solver=ed.flow.ExponentialHeun())
-    assert ed.generate(model, length=12, path=path).force_evaluations.tolist() == [2 * 2 * 24]
+    sampler = ed.sampling.Diffusion(steps=2, solver=ed.flow.ExponentialHeun())
+    assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 24]
     ```
     """
 

@@ -6,7 +6,7 @@
 | `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` settled anew at every evaluation |
 | `JointFlow` | `(x, y)` | both at once, `y` on a faster clock |
 | `ReverseDiffusion` | that of the flow it wraps | the flow plus matched noise; marginals kept |
-| `Front` | that of the flow it wraps | the flow with a noise time for each token: the left of the text first |
+| `RollingNoise` | that of the flow it wraps | the flow with a noise time for each token: the left of the text first |
 """
 
 import abc
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
-from ._evidence import AbstractEvidence, Gaussian
 from ._relax import relax
+from .evidence._evidence import AbstractEvidence, Gaussian
 
 
 Times = Scalar | float | Float[Array, " L"]
@@ -61,7 +61,7 @@ class AbstractFlow(AbstractField):
     """A field that moves an observation `x` from noise to text. Its time may be one for all tokens, or one of each."""
 
     @abc.abstractmethod
-    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+    def diffusion_coefficient(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
         """`sigma sqrt(ds_i/ds)` of each token, or of all: how fast noise that keeps the marginals has to be fed."""
 
 
@@ -159,7 +159,7 @@ class ProbabilityFlow(AbstractFlow):
         """`steps`."""
         return self.steps
 
-    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+    def diffusion_coefficient(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
         """`e^-s`."""
         return jnp.exp(-jnp.asarray(time))
 
@@ -222,7 +222,7 @@ class JointFlow(AbstractFlow):
         """One."""
         return 1
 
-    def spread(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
+    def diffusion_coefficient(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
         """`e^-s`."""
         return jnp.exp(-jnp.asarray(time))
 
@@ -261,7 +261,7 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
 
     **Arguments:**
 
-    - `flow`: a `ProbabilityFlow`, a `JointFlow`, or a `Front` of one.
+    - `flow`: a `ProbabilityFlow`, a `JointFlow`, or a `RollingNoise` of one.
     - `churn`: strength of the noise, not negative.
 
     **Raises:** `ValueError` if `churn` is negative or `flow` does not move an observation `x`.
@@ -310,7 +310,7 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
     def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
         x = state[0] if isinstance(state, tuple) else state
-        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(self.flow.spread(time, x.shape[0]))[:, None]
+        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(self.flow.diffusion_coefficient(time, x.shape[0]))[:, None]
         noise = jnp.broadcast_to(size, x.shape)
         return (noise, jnp.zeros_like(state[1])) if isinstance(state, tuple) else noise
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import on_device
 from .._types import Scalar
-from .._values import on_device
 
 
 class AbstractSchedule(eqx.Module):

@@ -11,10 +11,10 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
-from ..energy import Steered
+from ..energy import GuidedEnergy
+from ._cached import CachedField
 from ._field import AbstractField, AbstractMotion, AbstractStochasticField, ProbabilityFlow
 from ._flow_map import AbstractFlowMap
-from ._moment import Moment
 
 
 BATCH = 8
@@ -84,8 +84,8 @@ class Trajectory(eqx.Module):
     force_evaluations: Int[Array, ""]
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
-    clock: Float[Array, " S"] | None
-    result: diffrax.RESULTS
+    clock: Float[Array, " S"] | None = None
+    result: diffrax.RESULTS = eqx.field(default_factory=lambda: diffrax.RESULTS.successful)
 
     @property
     def final(self) -> PyTree[Array]:
@@ -100,9 +100,14 @@ class Trajectory(eqx.Module):
         return jnp.where(jnp.isfinite(self.clock[1:]), jnp.diff(self.clock), 0.0)
 
     @property
+    def complete(self) -> Bool[Array, ""]:
+        """Whether it reached the end of the time interval."""
+        return self.result == diffrax.RESULTS.successful
+
+    @property
     def reason(self) -> str:
         """Why it stopped, in words."""
-        if self.result == diffrax.RESULTS.successful:
+        if self.complete:
             return "reached the end of the time interval"
         if self.result == diffrax.RESULTS.event_occurred:
             return "came to rest"
@@ -182,9 +187,9 @@ def solve(
                 f"`solver` is a flow map and the field a {type(field).__name__}; a map jumps along a ProbabilityFlow, "
                 "so leave out churn, front, and other fields."
             )
-        if isinstance(field.energy, Steered):
+        if isinstance(field.energy, GuidedEnergy):
             raise ValueError(
-                "`solver` is a flow map, which knows the landscape it was taught and not the `wish` added to it; "
+                "`solver` is a flow map, which knows the landscape it was taught and not the `guidance` added to it; "
                 "leave out the wish, or step with `DDIM()`."
             )
     if levels is not None:
@@ -293,7 +298,7 @@ def _read(probes, records, field):
         # that the probes have what is left in common
         here, record = jax.lax.optimization_barrier((arrays, record))
         now = eqx.combine(here, rest)
-        moment = Moment(now, *record) if isinstance(now, AbstractField) else now
+        moment = CachedField(now, *record) if isinstance(now, AbstractField) else now
         return {name: _ask(name, probe, record, moment) for name, probe in probes.items()}
 
     # several records at once keep the processor busy; filled up, so that no smaller batch is compiled as well

@@ -19,11 +19,31 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .._values import on_device
+from .._checks import on_device
 
 
 FORMAT = "energy_dllm 2"
 _PACKAGE = __name__.split(".")[0]
+_MOVED = {
+    "energy.Chain": "energy.NGram",
+    "energy.Lines": "energy.PairHMMMixture",
+    "energy.MarkovVocabulary": "energy.HMMVocabulary",
+    "energy.Product": "energy.ProductOfExperts",
+    "_memory.TextMemory": "memory.TextMemory",
+}
+"""Addresses of classes in files that earlier versions wrote, and those of today."""
+_MOVED |= {
+    f"energy.{name}Memory": f"memory.{name}Memory"
+    for name in (
+        *("Exponential", "Gaussian", "Hopfield", "Kernel", "LogSumExp", "Polynomial", "PositiveFeature", "Sequence"),
+        *("Simplicial", "Token", "TrigonometricFeature"),
+    )
+}
+_FIELDS = {
+    "energy.HMMVocabulary": {"start": "initial", "moves": "transition", "tokens": "emission"},
+    "energy.PairHMMMixture": {"chain": "background"},
+}
+"""Fields that were renamed, by the address of their class today."""
 
 
 def save(path: str | os.PathLike, model: eqx.Module, *, notes: Mapping[str, Any] | None = None) -> None:
@@ -222,16 +242,17 @@ def _build(spec: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return [_build(item, arrays) for item in spec["list"]]
     if "dict" in spec:
         return {name: _build(item, arrays) for name, item in spec["dict"].items()}
-    cls = _class(spec["class"])
+    address: str = _MOVED.get(spec["class"]) or spec["class"]
+    renamed: dict[str, str] = _FIELDS.get(address) or {}
+    cls = _class(address)
+    fields: dict[str, Any] = {renamed.get(name) or name: value for name, value in spec["fields"].items()}
     names = [field.name for field in dataclasses.fields(cls)]
-    if set(names) != set(spec["fields"]):
-        raise ValueError(
-            f"the file's {spec['class']} has fields {sorted(spec['fields'])}; this version's has {sorted(names)}."
-        )
+    if set(names) != set(fields):
+        raise ValueError(f"the file's {address} has fields {sorted(fields)}; this version's has {sorted(names)}.")
     # Fields are filled, constructors do not run: what was saved is what comes back.
     value = object.__new__(cls)
     for name in names:
-        object.__setattr__(value, name, _build(spec["fields"][name], arrays))
+        object.__setattr__(value, name, _build(fields[name], arrays))
     for check in (getattr(base, "__check_init__", None) for base in cls.__mro__ if "__check_init__" in vars(base)):
         check(value)  # pyright: ignore
     return value

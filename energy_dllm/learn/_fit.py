@@ -17,9 +17,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from .._values import on_device
+from .._checks import on_device
 from ..data import Corpus, Windows
-from ..energy import MarkovVocabulary
+from ..energy import HMMVocabulary
 from ._checkpoint import FORMAT, read, write
 from ._objective import AbstractObjective
 
@@ -168,7 +168,7 @@ def default_optimizer(
     - `learning_rate`: peak of `eta`.
     - `steps`: length of the schedule.
     - `decay`: of matrices, not negative.
-    - `tables`: how much farther than all else the logits of a `MarkovVocabulary` move, positive.
+    - `tables`: how much farther than all else the logits of a `HMMVocabulary` move, positive.
 
     **Raises:** `ValueError` if `learning_rate`, `steps` or `tables` is not positive or `decay` is negative.
 
@@ -238,13 +238,13 @@ def _each(function, parameters, *rest, otherwise=lambda leaf, *rest: rest[0]):
     """`function` of every leaf, `otherwise` of those that are the logits of a table, which are no map of anything."""
 
     def one(node, *rest):
-        if not isinstance(node, MarkovVocabulary):
+        if not isinstance(node, HMMVocabulary):
             return function(node, *rest)
         tables = jax.tree.map(otherwise, node, *rest)
         patterns = jax.tree.map(function, node.patterns, *(other.patterns for other in rest))
         return eqx.tree_at(lambda node: node.patterns, tables, patterns, is_leaf=lambda leaf: leaf is None)
 
-    return jax.tree.map(one, parameters, *rest, is_leaf=lambda node: isinstance(node, MarkovVocabulary))
+    return jax.tree.map(one, parameters, *rest, is_leaf=lambda node: isinstance(node, HMMVocabulary))
 
 
 def _matrix(leaf):

@@ -46,7 +46,7 @@ class FlowMap(AbstractFlowMap):
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
     jumps = ed.learn.FlowMap(model.energy, dim=16, depth=1, key=jax.random.key(1))
-    made = ed.generate(model, length=12, path=ed.flow.Diffusion(steps=2, solver=jumps))
+    made = ed.generate(model, length=12, sampler=ed.sampling.Diffusion(steps=2, solver=jumps))
     assert made.force_evaluations.tolist() == [2]
     ```
     """

@@ -37,16 +37,16 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    `loss = -sum_i w_i log p(token_i) / sum_i w_i + stillness mean log(1 + (dy/dt)^2) + alone mean_i S_i`
+    `loss = -sum_i w_i log p(token_i) / sum_i w_i + speed_penalty mean log(1 + (dy/dt)^2) + prior_weight mean_i S_i`
 
-    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`; `S` is the `surprise` of the text to the
+    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`; `S` is the `nll` of the text to the
     vocabulary alone.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
     log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of the draw
-    grow geometrically from 0 over the first `anneal` of the training. `stillness` asks that the motion has ended by
+    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` asks that the motion has ended by
     then, with the speed of the last step; the log has what each part is worth.
 
     **Arguments:**
@@ -56,10 +56,10 @@ class Denoising(AbstractObjective):
     - `tracked`: steps the gradient follows.
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
     - `anneal`: fraction of the training over which `shortest` and `horizon` are reached.
-    - `stillness`: weight of the penalty on the speed of the neurons at the end. It grows with the square of a small
+    - `speed_penalty`: weight of the penalty on the speed of the neurons at the end. It grows with the square of a small
       speed and with the logarithm of a large one, so that one window in motion does not outweigh a batch at rest.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
-    - `alone`: weight of the surprise, so that the vocabulary goes on reading.
+    - `prior_weight`: weight of the surprise, so that the vocabulary goes on reading.
 
     **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
@@ -81,9 +81,9 @@ class Denoising(AbstractObjective):
     tracked: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
     anneal: float = eqx.field(static=True)
-    stillness: float = eqx.field(static=True)
+    speed_penalty: float = eqx.field(static=True)
     start: float = eqx.field(static=True)
-    alone: float = eqx.field(static=True)
+    prior_weight: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -95,23 +95,23 @@ class Denoising(AbstractObjective):
         tracked: int = 2,
         step: float = 0.6,
         anneal: float = 0.5,
-        stillness: float = 0.2,
+        speed_penalty: float = 0.2,
         start: float = 1.0,
-        alone: float = 1.0,
+        prior_weight: float = 1.0,
     ):
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or shortest < 0:
             raise ValueError(f"`horizon`={horizon} and `shortest`={shortest} must be >= 0.")
-        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(stillness, start, alone) < 0:
+        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(speed_penalty, start, prior_weight) < 0:
             raise ValueError(
                 f"`tracked`={tracked} must be >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1], "
-                f"`stillness`={stillness}, `start`={start} and `alone`={alone} >= 0."
+                f"`speed_penalty`={speed_penalty}, `start`={start} and `prior_weight`={prior_weight} >= 0."
             )
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
-        self.step, self.anneal, self.stillness, self.start = step, anneal, stillness, start
-        self.alone = alone
+        self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
+        self.prior_weight = prior_weight
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the stillness term."""
@@ -134,8 +134,8 @@ class Denoising(AbstractObjective):
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
 
         log_posterior, motion = jax.vmap(settle)(y, b)
-        loss = cross_entropy(log_posterior, ids, asked) + self.stillness * jnp.mean(motion)
-        return loss + self.alone * jnp.mean(jax.vmap(energy.vocabulary.surprise)(ids))
+        loss = cross_entropy(log_posterior, ids, asked) + self.speed_penalty * jnp.mean(motion)
+        return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
@@ -195,10 +195,10 @@ class Denoising(AbstractObjective):
         return "the gradient; every term of F was finite"
 
 
-class Surprise(AbstractObjective):
+class MaximumLikelihood(AbstractObjective):
     """What the vocabulary alone finds of a text, `-log P(w_1 .. w_L) / L`: exact, and cheap beside a relaxation.
 
-    The first part of a training, in which a `MarkovVocabulary` reads; neurons and synapses stay as they are.
+    The first part of a training, in which a `HMMVocabulary` reads; neurons and synapses stay as they are.
 
     **Example:**
 
@@ -206,13 +206,13 @@ class Surprise(AbstractObjective):
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    assert ed.learn.Surprise()(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
+    assert ed.learn.MaximumLikelihood()(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
     ```
     """
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean over the tokens, nats."""
-        return jnp.mean(jax.vmap(model.energy.vocabulary.surprise)(ids))
+        return jnp.mean(jax.vmap(model.energy.vocabulary.nll)(ids))
 
     def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""

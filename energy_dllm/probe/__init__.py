@@ -1,6 +1,5 @@
 """Looking: probes along a motion, slices of the landscape, figures, and `inspect`, which does it all."""
 
-from ._animate import animate as animate
 from ._attribution import Attribution as Attribution, attribution as attribution
 from ._check import Finding as Finding, Health as Health, check as check
 from ._commitment import certainty_time as certainty_time, commitment_time as commitment_time
@@ -14,27 +13,7 @@ from ._members import (
     nearest_tokens as nearest_tokens,
     strongest_memories as strongest_memories,
 )
-from ._memorisation import (
-    CriticalNoise as CriticalNoise,
-    Memorisation as Memorisation,
-    critical_noise as critical_noise,
-    effective_memories as effective_memories,
-    memorisation as memorisation,
-)
 from ._page import page as page
-from ._passage import plot_passage as plot_passage
-from ._plot import (
-    plot_energy as plot_energy,
-    plot_landscape as plot_landscape,
-    plot_relaxation as plot_relaxation,
-    plot_relaxation_curve as plot_relaxation_curve,
-)
-from ._plot_why import (
-    plot_attention as plot_attention,
-    plot_attribution as plot_attribution,
-    plot_barrier as plot_barrier,
-    plot_spectrum as plot_spectrum,
-)
 from ._probes import (
     attention_pattern as attention_pattern,
     confidence as confidence,
@@ -47,13 +26,6 @@ from ._probes import (
     posterior_entropy as posterior_entropy,
     tokens as tokens,
 )
-from ._recall import (
-    Minima as Minima,
-    basin as basin,
-    capacity as capacity,
-    minima as minima,
-    retrieval_rate as retrieval_rate,
-)
 from ._rest import Barrier as Barrier, RestPoint as RestPoint, barrier as barrier, rest_point as rest_point
 from ._score import Score as Score, score as score
 from ._slices import Profile as Profile, Projection as Projection, profile as profile, project as project
@@ -62,4 +34,18 @@ from ._spectrum import (
     hessian_spectrum as hessian_spectrum,
     lyapunov as lyapunov,
     relaxation_rates as relaxation_rates,
+)
+from .plot._animate import animate as animate
+from .plot._motion import (
+    plot_energy as plot_energy,
+    plot_landscape as plot_landscape,
+    plot_relaxation as plot_relaxation,
+    plot_relaxation_curve as plot_relaxation_curve,
+)
+from .plot._passage import plot_passage as plot_passage
+from .plot._why import (
+    plot_attention as plot_attention,
+    plot_attribution as plot_attribution,
+    plot_barrier as plot_barrier,
+    plot_spectrum as plot_spectrum,
 )

@@ -16,10 +16,10 @@ from ._probes import learned, seen
 class Attribution(eqx.Module):
     """What `attribution` returns: arrays only, one row for each token `i` of the passage.
 
-    - `token (L,)`, `rival (L,)`: the two ids that are compared.
+    - `token (L,)`, `reference (L,)`: the two ids that are compared.
     - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
-      and `unrest`, what the neurons have not yet lost or gained on the way to rest.
+      and `residual`, what the neurons have not yet lost or gained on the way to rest.
     - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is what token `j` told token `i`; the sum of a
       row is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
       the diagonal what was recalled at `i` itself.
@@ -28,7 +28,7 @@ class Attribution(eqx.Module):
     """
 
     token: Int[Array, " L"]
-    rival: Int[Array, " L"]
+    reference: Int[Array, " L"]
     log_odds: Float[Array, " L"]
     parts: dict[str, Float[Array, " L"]]
     neighbours: dict[str, Float[Array, "L L"]]
@@ -46,7 +46,7 @@ def attribution(
     field: AbstractField,
     *,
     token: Int[Array, " L"] | int | None = None,
-    rival: Int[Array, " L"] | int | None = None,
+    reference: Int[Array, " L"] | int | None = None,
 ) -> Attribution:
     """The log-odds of one token against another, split exactly into everything that spoke for either.
 
@@ -54,8 +54,8 @@ def attribution(
 
     `log p_w / p_r = (c_w - c_r) + (b_w - b_r) + sum_n <told_n, U_w - U_r> + <y - sum_n told_n, U_w - U_r>`
 
-    with `c` the prior (in a `MarkovVocabulary` what all other tokens leave to expect) and `told_n = kappa` times the
-    force of term `n` (the bias `a` is one of them). The last part is `unrest`: 0 at rest, and off rest what makes the
+    with `c` the prior (in a `HMMVocabulary` what all other tokens leave to expect) and `told_n = kappa` times the
+    force of term `n` (the bias `a` is one of them). The last part is `residual`: 0 at rest, and off rest what makes the
     sum exact everywhere. Attention and pairwise coupling are split by neighbour, the memories by stored pattern.
 
     Main arguments: `time`, `state`, `field` as `solve` passes them.
@@ -63,14 +63,14 @@ def attribution(
     Other arguments:
 
     - `token`: ids `(L,)` or one id for all places; by default the likeliest token of each place.
-    - `rival`: what it is compared with; by default the likeliest other token.
+    - `reference`: what it is compared with; by default the likeliest other token.
 
-    To record a fixed pair along a motion, bind it: `functools.partial(attribution, token=3, rival=5)`.
+    To record a fixed pair along a motion, bind it: `functools.partial(attribution, token=3, reference=5)`.
 
     **Returns:** an `Attribution`.
 
-    **Raises:** `ValueError` if `token` or `rival` is no id of the vocabulary or has another length than the passage, or
-    if the field moves over an energy without a network.
+    **Raises:** `ValueError` if `token` or `reference` is no id of the vocabulary or has another length than the
+    passage, or if the field moves over an energy without a network.
 
     **Example:**
 
@@ -85,7 +85,7 @@ def attribution(
     """
     y, b = seen(jnp.asarray(time), state, field)
     energy = learned(field)
-    w, r = pair(energy.logits(y, b), token, rival)
+    w, r = pair(energy.logits(y, b), token, reference)
     return _attribution(energy, y, b, w, r)
 
 
@@ -94,10 +94,10 @@ def _attribution(energy, y, b, w, r):
     here, logits = jnp.arange(y.shape[0]), energy.logits(y, b)
     u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
     told = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
-    expected = energy.vocabulary.expected(y, b)
+    expected = energy.vocabulary.cavity_logits(y, b)
     parts = {"prior": expected[here, w] - expected[here, r], "evidence": b[here, w] - b[here, r]}
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in told.items()}
-    parts["unrest"] = jnp.sum((y - jnp.sum(jnp.stack(list(told.values())), axis=0)) * u, axis=-1)
+    parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(told.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
     neighbours, memories = {}, {}
     for name, synapse in energy.network.synapses.items():
@@ -108,12 +108,12 @@ def _attribution(energy, y, b, w, r):
     return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, memories)
 
 
-def pair(logits, token, rival):
+def pair(logits, token, reference):
     """Both ids at every place: what was asked for, else the likeliest and the likeliest other."""
     length, size = logits.shape
     w = jnp.argmax(logits, axis=-1) if token is None else _ids("token", token, length, size)
     others = jnp.where(jax.nn.one_hot(w, size, dtype=bool), -jnp.inf, logits)
-    r = jnp.argmax(others, axis=-1) if rival is None else _ids("rival", rival, length, size)
+    r = jnp.argmax(others, axis=-1) if reference is None else _ids("reference", reference, length, size)
     return w, r
 
 

@@ -16,14 +16,14 @@ from ._parts import by_neighbour
 class Counterfactual(eqx.Module):
     """What `counterfactual` returns: by how much the log-odds of one place fall without a part, nats.
 
-    - `token`, `rival`: the two ids that are compared.
+    - `token`, `reference`: the two ids that are compared.
     - `log_odds ()`: with everything in place, settled as long as without.
     - `terms`: by name, the fall when the place no longer listens to that synapse, or has no bias.
     - `neighbours (L,)`: the fall when it no longer listens to token `j`, in any synapse that couples them.
     """
 
     token: Int[Array, ""]
-    rival: Int[Array, ""]
+    reference: Int[Array, ""]
     log_odds: Scalar
     terms: dict[str, Scalar]
     neighbours: Float[Array, " L"]
@@ -36,7 +36,7 @@ def counterfactual(
     place: int | Int[Array, ""],
     *,
     token: int | None = None,
-    rival: int | None = None,
+    reference: int | None = None,
     steps: int = 24,
     step: float = 0.6,
 ) -> Counterfactual:
@@ -52,7 +52,7 @@ def counterfactual(
     - `evidence`: what is known of the passage.
     - `y`: the hidden state to settle from `(L, D)`, such as `model.settle(evidence)`.
     - `place`: which token.
-    - `token`, `rival`: the ids that are compared, by default the two likeliest at `y`.
+    - `token`, `reference`: the ids that are compared, by default the two likeliest at `y`.
     - `steps`, `step`: the relaxation after each removal.
 
     **Returns:** a `Counterfactual`.
@@ -83,7 +83,7 @@ def counterfactual(
     length = y.shape[0]
     if not isinstance(place, Tracer) and not -length <= place < length:
         raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
-    w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, rival)
+    w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, reference)
     i = jnp.asarray(place) % length
     return _counterfactual(energy, evidence, y, i, w[i], r[i], steps, step)
 
@@ -106,10 +106,10 @@ def _counterfactual(energy, evidence, y, place, w, r, steps, step):
 
         def move(y, _):
             g = energy.activation(y, b)
-            heard = [told(synapse, g, heed) for synapse in synapses.values()]
-            heard.append(jnp.broadcast_to(energy.network.bias, y.shape))
-            heard = [each.at[place].multiply(weight) for each, weight in zip(heard, terms, strict=True)]
-            return y + step * (sum(heard) - y), None
+            messages = [told(synapse, g, heed) for synapse in synapses.values()]
+            messages.append(jnp.broadcast_to(energy.network.bias, y.shape))
+            messages = [each.at[place].multiply(weight) for each, weight in zip(messages, terms, strict=True)]
+            return y + step * (sum(messages) - y), None
 
         logits = energy.logits(jax.lax.scan(move, y, None, length=steps)[0], b)[place]
         return logits[w] - logits[r]

@@ -10,9 +10,9 @@ import numpy as np
 
 from .._model import EnergyDLLM
 from ._commitment import commitment_time
-from ._look import Seen, look, write
-from ._passage import plot_passage
-from ._plot import plot_energy, plot_landscape, plot_relaxation
+from ._record import Record, record, write
+from .plot._motion import plot_energy, plot_landscape, plot_relaxation
+from .plot._passage import plot_passage
 
 
 def inspect(
@@ -64,7 +64,7 @@ def inspect(
     folder = Path(directory)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`directory` {folder} is a file; expected a folder, which is made if it does not exist.")
-    seen = look(model, prompt, length, steps, seed)
+    seen = record(model, prompt, length, steps, seed)
     files = {
         "energy.png": _png(plot_energy(seen.passage, noise_time=True)),
         "passage.png": _png(plot_passage(seen.passage, model.tokenizer)),
@@ -75,7 +75,7 @@ def inspect(
     return write(folder, files)
 
 
-def _arrays(seen: Seen) -> dict[str, np.ndarray]:
+def _arrays(seen: Record) -> dict[str, np.ndarray]:
     """Everything by a flat name such as `passage/energy_terms/memory`."""
     named = {"slice": seen.slice, "attention": seen.attention}
     for name, path in (("passage", seen.passage), ("relaxation", seen.relaxation)):

@@ -14,8 +14,8 @@ import numpy as np
 from .._model import EnergyDLLM
 from ..flow import AbstractEvidence, JointFlow, Trajectory
 from ._attribution import attribution
-from ._look import Seen, asked, begun, generated, looked, sound, write
 from ._probes import attention_pattern, energy_by_token
+from ._record import Record, begun, check_finite, generated, recorded_from, validate, write
 
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -69,8 +69,8 @@ def page(
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"`file` {file} is a folder; expected a file, such as report.html.")
-    known = asked(model, prompt, length, steps)
-    seen = looked(model, known[:WINDOW], min(length, WINDOW), steps, seed)
+    known = validate(model, prompt, length, steps)
+    seen = recorded_from(model, known[:WINDOW], min(length, WINDOW), steps, seed)
     times, land = seen.passage.times, seen.slice
     moments = len(times)
     keep = np.unique(np.linspace(0, moments - 1, max(2, min(moments, NUMBERS // length))).round().astype(int))
@@ -79,7 +79,7 @@ def page(
         field = JointFlow(model.energy, given, rate=seen.rate)
         row = jax.tree.map(np.asarray, _told(field, times[keep], jax.tree.map(lambda s: s[keep], passage.states)))
         row |= {name: np.asarray(passage.probes[name])[keep] for name in ("tokens", "confidence")}
-        row["heard"] = {name: _strongest(pairs, length, start) for name, pairs in row["heard"].items()}
+        row["attended"] = {name: _strongest(pairs, length, start) for name, pairs in row["attended"].items()}
         pages.append(start + behind)
         rows.append(_behind(row, behind))
     whole = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *rows)
@@ -95,10 +95,10 @@ def page(
         "terms": {name: _short(term.sum(axis=-1)) for name, term in whole["terms"].items()},
         "why": {
             "token": why["token"].tolist(),
-            "rival": why["rival"].tolist(),
+            "reference": why["reference"].tolist(),
             "parts": {name: _short(part) for name, part in why["parts"].items()},
         },
-        "heard": {name: [j.T.tolist(), _short(share.T, 3)] for name, (j, share) in whole["heard"].items()},
+        "attended": {name: [j.T.tolist(), _short(share.T, 3)] for name, (j, share) in whole["attended"].items()},
         "land": {
             name: _short(getattr(land, key), 6)
             for name, key in (("u", "u"), ("v", "v"), ("F", "free_energy"), ("paths", "paths"))
@@ -116,7 +116,7 @@ def page(
 
 
 def _windows(
-    model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seen: Seen, seed: int
+    model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seen: Record, seed: int
 ) -> Iterator[tuple[int, int, AbstractEvidence, Trajectory]]:
     """Where each window starts, how many of its tokens are of the pages before, its evidence and its motion."""
     yield 0, 0, seen.given, seen.passage
@@ -126,7 +126,7 @@ def _windows(
         start = min(done - CONTEXT, length - WINDOW)  # the last window is as long as the others: nothing new compiles
         given = begun(np.concatenate([text[start:], known[done : start + WINDOW]]), WINDOW)
         passage = _written(model, given, levels, seen.rate, jax.random.fold_in(key, done))
-        sound(passage, f"passage behind token {done}")
+        check_finite(passage, f"passage behind token {done}")
         yield start, done - start, given, passage
         text = np.concatenate([text, np.asarray(passage.probes["tokens"])[-1, done - start :]])
 
@@ -141,12 +141,12 @@ def _told(field, times, states):
     def one(at):
         time, state = at
         found = attribution(time, state, field)
-        why = {"token": found.token, "rival": found.rival, "parts": found.parts}
+        why = {"token": found.token, "reference": found.reference, "parts": found.parts}
         return {"terms": energy_by_token(time, state, field), "why": why}
 
     heads = attention_pattern(times[-1], jax.tree.map(lambda s: s[-1], states), field)
-    heard = {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
-    return jax.lax.map(one, (times, states)) | {"heard": heard}
+    attended = {name: jnp.mean(pairs, axis=0) for name, pairs in heads.items()}
+    return jax.lax.map(one, (times, states)) | {"attended": attended}
 
 
 def _behind(row: Any, start: int) -> Any:

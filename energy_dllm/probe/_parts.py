@@ -10,9 +10,6 @@ from einops import einsum
 from jaxtyping import Array, Float
 
 from ..energy import (
-    AbstractPatternMemory,
-    AbstractSoftMinimum,
-    AbstractSum,
     AbstractSynapse,
     Attention,
     ConvolutionalMemory,
@@ -21,8 +18,8 @@ from ..energy import (
     Pairwise,
     RectifiedMemory,
     SoftmaxMemory,
-    TokenMemory,
 )
+from ..memory import AbstractPatternMemory, AbstractSoftMinimum, AbstractSum, TokenMemory
 
 
 def by_neighbour(
@@ -136,13 +133,13 @@ def _mapping(synapse, g, u):
 
 def _pairwise(synapse, g, u):
     length = g.shape[0]
-    heard = jnp.zeros((length, length), g.dtype)
+    message = jnp.zeros((length, length), g.dtype)
     for o in range(1, min(synapse.left.shape[0], length - 1) + 1):
         left, right = synapse.left[o - 1], synapse.right[o - 1]
         later = jnp.sum((u[:-o] @ left.T) * (g[o:] @ right.T), axis=-1)
         earlier = jnp.sum((g[:-o] @ left.T) * (u[o:] @ right.T), axis=-1)
-        heard = heard + jnp.diag(later, o) + jnp.diag(earlier, -o)
-    return heard
+        message = message + jnp.diag(later, o) + jnp.diag(earlier, -o)
+    return message
 
 
 def _recalled(synapse, g, u, axis):

@@ -50,7 +50,7 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
     saddle = ed.probe.rest_point(lambda x: -jax.grad(memory)(x), jnp.array([0.2, 0.1]))
     assert jnp.allclose(saddle.point, 0.0, atol=1e-4) and saddle.speed < 1e-4
     ```
@@ -135,7 +135,7 @@ def barrier(
     ```python
     import jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
     over = ed.probe.barrier(memory, jnp.array([1.5, 1.0]), jnp.array([-1.5, 0.0]), steps=100)
     assert jnp.allclose(over.saddle, 0.0, atol=1e-3) and over.curvature < 0 < over.height
     ```

@@ -15,13 +15,13 @@ class Score(eqx.Module):
     """What `score` returns, one row a token.
 
     - `ids (L,)`: the text.
-    - `surprise (L,)`: `-log p(token_i | all other tokens)`, nats; large where a token is out of place.
+    - `nll (L,)`: `-log p(token_i | all other tokens)`, nats; large where a token is out of place.
     - `likelier (L,)`: the token the others would rather have there.
     - `energy (L,)`: each token's share of the free energy with all tokens given, nats; a bond is shared by its ends.
     """
 
     ids: Int[Array, " L"]
-    surprise: Float[Array, " L"]
+    nll: Float[Array, " L"]
     likelier: Int[Array, " L"]
     energy: Float[Array, " L"]
 
@@ -33,13 +33,13 @@ class Score(eqx.Module):
     @property
     def pseudo_likelihood(self) -> Scalar:
         """`sum_i log p(token_i | all other tokens)`, nats: for ranking texts; divide by `L` if their lengths differ."""
-        return -jnp.sum(self.surprise)
+        return -jnp.sum(self.nll)
 
 
 def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 16) -> Score:
     """The free energy of a text and of each token, and how much the others are surprised by each.
 
-    `surprise` leaves out one token after the other and lets the neurons settle under the rest: `L` relaxations.
+    `nll` leaves out one token after the other and lets the neurons settle under the rest: `L` relaxations.
     `energy` takes one, with everything given.
 
     **Arguments:**
@@ -61,7 +61,7 @@ def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     score = ed.probe.score(model, "ab ba")
-    assert score.surprise.shape == (5,) and (score.surprise > 0).all()
+    assert score.nll.shape == (5,) and (score.nll > 0).all()
     ```
     """
     if batch_size < 1:
@@ -82,7 +82,7 @@ def scored(model: EnergyDLLM, ids: Int[Array, " L"], batch_size: int) -> Score:
         log_p = model.log_posterior(ids, here != i)[i]
         return -log_p[ids[i]], jnp.argmax(log_p)
 
-    surprise, likelier = jax.lax.map(without, here, batch_size=min(batch_size, ids.shape[0]))
+    nll, likelier = jax.lax.map(without, here, batch_size=min(batch_size, ids.shape[0]))
     given = Given(ids)
     terms = model.terms(given, model.settle(given))
-    return Score(ids, surprise, likelier, sum(terms.values(), jnp.zeros_like(surprise)))
+    return Score(ids, nll, likelier, sum(terms.values(), jnp.zeros_like(nll)))

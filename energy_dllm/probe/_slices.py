@@ -46,7 +46,7 @@ def profile(
     ```python
     import jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
     slice = ed.probe.profile(memory, *memory.patterns, points=5, margin=0.0)
     assert slice.energy.argmax() == 2
     ```

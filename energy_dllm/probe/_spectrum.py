@@ -54,7 +54,7 @@ def hessian_spectrum(
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
     found = ed.probe.hessian_spectrum(memory, jnp.zeros(2), key=jax.random.key(0))
     assert jnp.allclose(found.values, jnp.array([-3.0, 1.0]), atol=1e-4)  # 1 - beta |xi|^2, and 1
     ```
@@ -200,7 +200,7 @@ def lyapunov(
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    field = ed.flow.Descent(ed.energy.GaussianMemory(jnp.zeros((1, 3))))  # one bowl of curvature 1
+    field = ed.memory.Descent(ed.memory.GaussianMemory(jnp.zeros((1, 3))))  # one bowl of curvature 1
     exponents = ed.probe.lyapunov(field, jnp.ones(3), t1=5.0, key=jax.random.key(0), count=2)
     assert jnp.allclose(exponents, -1.0, atol=1e-3)
     ```

@@ -1,0 +1,76 @@
+"""What is known is looked at by numpy: a compiler that is asked about it builds a program for every shape."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float
+
+
+Patterns = Float[Array | np.ndarray, "M N"] | Sequence[Float[Array | np.ndarray, " N"]]
+
+
+def on_device(known: np.ndarray) -> jax.Array:
+    """An array of numpy as one of jax. `jnp.asarray` compiles a program for every shape it has not seen."""
+    return jax.device_put(np.array(known))  # of a copy: it may share the memory of what it is given
+
+
+def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *others: jax.Array) -> jax.Array:
+    """`value`, unless `fault(value, *others)` holds anywhere: then the `message`.
+
+    As `equinox.error_if`, which also compiles a program where the values are known; here it is asked only about those
+    that are being traced, and about those at fault.
+
+    **Arguments:**
+
+    - `fault`: true where something is wrong, in operators alone: it is given arrays of numpy or of jax.
+    - `message`: what was expected and the usual fix.
+    - `value`, `others`: arrays, handed to `fault`; the first is returned.
+    """
+    known: list[Any] = [value, *others]
+    if not any(isinstance(array, Tracer) for array in known):
+        with np.errstate(invalid="ignore"):  # comparing NaN
+            if not np.any(fault(*map(np.asarray, known))):
+                return jnp.asarray(value)  # of numpy, if the shapes are not checked
+    return eqx.error_if(value, fault(*known), message)
+
+
+def sizes(**sizes: int) -> None:
+    """`ValueError` naming the first of these numbers that is not positive."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"`{name}` is {size}; expected a positive integer.")
+
+
+def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N"], Float[Array, " M"]]:
+    """Patterns and log-weights as leaves, having looked at them."""
+    if isinstance(patterns, (list, tuple)):
+        shapes = sorted({np.shape(pattern) for pattern in patterns})
+        if len(shapes) > 1:
+            raise ValueError(f"`patterns` have the shapes {shapes}; expected one shape (N,) for all, pad or cut them.")
+    rows = jnp.asarray(patterns)
+    if not jnp.issubdtype(rows.dtype, jnp.floating):
+        rows = rows.astype(float)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise ValueError(f"`patterns` has shape {rows.shape}; expected (M, N) with at least one pattern, one a row.")
+    infinite = lambda rows: ~(abs(rows) < np.inf)
+    rows = error_if(infinite, "`patterns` must be finite; one has a NaN or an infinity.", rows)
+    if weights is None:
+        return rows, jnp.zeros(rows.shape[0], rows.dtype)
+    weights = jnp.asarray(weights, rows.dtype)
+    if weights.shape != rows.shape[:1]:
+        raise ValueError(f"`weights` has shape {weights.shape}; expected ({rows.shape[0]},), one a pattern.")
+    fault = lambda weights: ~((weights > 0) & (weights < np.inf))
+    return rows, jnp.log(error_if(fault, "`weights` must be positive; remove a pattern instead of 0.", weights))
+
+
+def log_positive(name: str, value: Float[Array, ""] | float, dtype) -> Float[Array, ""]:
+    """The logarithm of a parameter that must be positive."""
+    if isinstance(value, (int, float)) and not value > 0:
+        raise ValueError(f"`{name}` is {value}; expected a positive number.")
+    value = jnp.asarray(value, dtype)
+    return jnp.log(error_if(lambda value: ~(value > 0), f"`{name}` must be positive.", value))

@@ -1,0 +1,167 @@
+"""Energies added to a landscape: any differentiable scalar of the posterior, with a strength."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key, Scalar
+from ._dfa import DFA
+from ._landscape import AbstractFreeEnergy
+
+
+class Guidance(eqx.Module):
+    """A scalar `E(p)` of the posterior `p (L, V)`, low where it is granted. `2.0 * one + another` is a wish too.
+
+    **Arguments:**
+
+    - `function`: `p (L, V)` to a scalar in nats, differentiable: a count, a distance, any Equinox classifier.
+    - `weight`: its strength; negative for the opposite.
+    - `name`: under which it appears among the terms.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    fewer = ed.energy.Guidance(lambda p: jnp.sum(p[:, 0]), name="as") + 2.0 * ed.energy.Guidance(
+        lambda p: -jnp.sum(p[:, 1])
+    )
+    assert float(fewer(jnp.ones((3, 2)) / 2)) == 1.5 - 3.0
+    ```
+    """
+
+    function: Callable[[Float[Array, "L V"]], Scalar]
+    weight: Scalar
+    name: str = eqx.field(static=True)
+
+    def __init__(
+        self, function: Callable[[Float[Array, "L V"]], Scalar], weight: Scalar | float = 1.0, name: str = "guidance"
+    ):
+        # an array, so that another strength is not another program
+        self.function, self.weight, self.name = function, jnp.asarray(weight, jnp.result_type(float)), name
+
+    def __call__(self, p: Float[Array, "L V"]) -> Scalar:
+        """`weight * E(p)` in nats."""
+        return self.weight * self.function(p)
+
+    def __rmul__(self, strength: Scalar | float) -> "Guidance":
+        return Guidance(self.function, strength * self.weight, self.name)
+
+    def __add__(self, other: "Guidance") -> "Guidance":
+        name = self.name if self.name == other.name else f"{self.name} + {other.name}"
+        return Guidance(Both(self, other), 1.0, name)
+
+
+class Both(eqx.Module):
+    """Two wishes at once."""
+
+    one: Guidance
+    two: Guidance
+
+    def __call__(self, p: Float[Array, "L V"]) -> Scalar:
+        """Their sum."""
+        return self.one(p) + self.two(p)
+
+
+class GuidedEnergy(AbstractFreeEnergy):
+    """A landscape with a wish added, every motion of which obeys both.
+
+    The wish acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the mean
+    field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. With a wish that is linear in `p` it is exact.
+
+    **Arguments:**
+
+    - `base`: the landscape.
+    - `guidance`: what is added.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    more = 5.0 * ed.energy.Guidance(lambda p: -jnp.sum(p[:, 1]))
+    p = ed.energy.GuidedEnergy(model.energy, more).posterior(model.energy.neutral(4), jnp.zeros((4, 3)))
+    assert (p[:, 1] > 0.9).all()
+    ```
+    """
+
+    base: AbstractFreeEnergy
+    guidance: Guidance
+
+    def __init__(self, base: AbstractFreeEnergy, guidance: Guidance):
+        self.base, self.guidance = base, guidance
+
+    @property
+    def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the landscape."""
+        return self.base.vocabulary
+
+    @property
+    def kappa(self) -> Scalar:
+        """That of the landscape."""
+        return self.base.kappa
+
+    @property
+    def dim(self) -> int:
+        """Hidden width `D`."""
+        return self.base.dim
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.base.size
+
+    def neutral(self, length: int) -> Float[Array, "L D"]:
+        """That of the landscape."""
+        return self.base.neutral(length)
+
+    def terms(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        spring: Float[Array, " L"] | None = None,
+        mask: Bool[Array, " L"] | None = None,
+    ) -> dict[str, Float[Array, " L"]]:
+        """Those of the landscape under `b'`, and the wish in equal parts."""
+        p = self.base.posterior(y, b)
+        cost, pull = jax.value_and_grad(self.guidance)(p)
+        here = jnp.ones(b.shape[0], bool) if mask is None else mask
+        share = (cost - jnp.sum(p * pull)) / jnp.maximum(jnp.sum(here), 1)
+        terms = self.base.terms(y, b - pull, spring=spring, mask=mask)
+        return {**terms, self.guidance.name: jnp.where(here, share, 0.0)}
+
+    def force(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """The landscape's under `b'`."""
+        return self.base.force(y, self._pulled(y, b), mask=mask)
+
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """The landscape's under `b'`."""
+        return self.base.forces(y, self._pulled(y, b), mask=mask)
+
+    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """The landscape's under `b'`."""
+        return self.base.logits(y, self._pulled(y, b))
+
+    def sample(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+        key: Key,
+    ) -> Int[Array, " L"]:
+        """The landscape's under `b'`."""
+        return self.base.sample(y, self._pulled(y, b), tilt=tilt, dfa=dfa, key=key)
+
+    def _pulled(self, y, b):
+        return b - jax.grad(self.guidance)(self.base.posterior(y, b))

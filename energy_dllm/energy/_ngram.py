@@ -1,0 +1,229 @@
+"""Lines of text as memories: one scalar of the evidence, whose gradients are what is recalled."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key, Scalar
+
+
+class NGram(eqx.Module):
+    """What text is like that nobody stored: a Markov chain, as an energy of the evidence.
+
+    `E(b) = -log sum_s P(s) exp(sum_i b_i(s_i))` over all strings `s`, by the forward recursion. `P` is read from
+    counts of tuples. What was seen once may be a line's own secret, so the first sighting of every tuple goes to the
+    shorter history `h'` instead: `P(c | h) = (max(n_hc - 1, 0) + t_h P(c | h')) / n_h`, with `t_h` tokens seen after
+    `h`.
+
+    **Arguments:**
+
+    - `counts`: how often each tuple of two (first order) or three tokens (second order) was seen, `(V, V)` or
+      `(V, V, V)`.
+
+    **Raises:** `ValueError` if `counts` has another shape.
+
+    **Source:** absolute discounting (Ney, Essen & Kneser 1994) with discount 1.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    chain = ed.energy.NGram(jnp.array([[0.0, 9.0], [9.0, 0.0]]))
+    b = jnp.array([[0.0, -30.0], [0.0, 0.0]])  # the first token is 0
+    assert chain.posterior(b)[1, 1] > 0.8
+    ```
+    """
+
+    counts: Float[Array, "*context V"]
+
+    def __check_init__(self):
+        shape = jnp.shape(self.counts)
+        if len(shape) not in (2, 3) or len(set(shape)) != 1:
+            raise ValueError(f"`counts` has shape {shape}; expected (V, V) or (V, V, V), one axis a token.")
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.counts.shape[-1]
+
+    @property
+    def unigram(self) -> Float[Array, " V"]:
+        """The probability `u_w` of each token, whatever stands before it."""
+        single = jnp.sum(self.counts, axis=tuple(range(self.counts.ndim - 1)), dtype=jnp.result_type(float)) + 1.0
+        return single / jnp.sum(single)
+
+    def tables(self) -> tuple[Float[Array, "*context"], Float[Array, "*context V"]]:
+        """The probabilities of a context, and of a token after a context."""
+        counts = jnp.asarray(self.counts, jnp.result_type(float))
+        table = self.unigram
+        context = jnp.ones(())
+        for axes in range(counts.ndim - 2, -1, -1):
+            seen = jnp.sum(counts, axis=tuple(range(axes)))
+            again = jnp.maximum(seen - 1.0, 0.0)
+            once = jnp.maximum(jnp.sum(jnp.minimum(seen, 1.0), axis=-1, keepdims=True), 1.0)
+            context = context[..., None] * table
+            table = (again + once * table) / (jnp.sum(again, axis=-1, keepdims=True) + once)
+        return context, table
+
+    def __call__(self, b: Float[Array, "N V"]) -> Scalar:
+        """`-log sum_s P(s) exp(sum_i b_i(s_i))` in nats."""
+        alpha, step = self._begin(b.dtype)
+        return -jnp.sum(jax.lax.scan(step, alpha, b)[1])
+
+    def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
+        """`P(s_i = w | b) = -dE/db_iw`, `(N, V)`."""
+        return -jax.grad(self.__call__)(b)
+
+    def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
+        """A string drawn from `P(s) exp(sum_i b_i(s_i))`, exactly: forward sums, drawn backwards."""
+        alpha, step = self._begin(b.dtype)
+
+        def ahead(alpha, row):
+            alpha, _ = step(alpha, row)
+            return alpha, alpha
+
+        weights = jnp.moveaxis(jax.lax.scan(ahead, alpha, b)[1], -1, 1)
+        table = self.tables()[1]
+        key, *keys = jax.random.split(key, b.shape[0])
+        last = jax.random.categorical(key, jnp.log(weights[-1]).ravel())
+        state = jnp.unravel_index(last, weights.shape[1:])  # the last tokens, oldest first
+
+        def back(state, now):
+            weight, key = now
+            before = weight[(slice(None), *state[:-1])] * table[(slice(None), *state)]
+            state = (jax.random.categorical(key, jnp.log(before)), *state[:-1])
+            return state, state[-1]
+
+        if not keys:
+            return state[-1][None]
+        tokens = jax.lax.scan(back, state, (weights[:-1], jnp.stack(keys)), reverse=True)[1]
+        return jnp.append(tokens, state[-1])
+
+    def _begin(self, dtype):
+        """The share of each context, its oldest token last, and the step to the next: laid out for a product of
+        matrices."""
+        context, table = (t.astype(dtype) for t in self.tables())
+        table = jnp.moveaxis(table, 0, -2)
+
+        def step(alpha, row):
+            top = jnp.max(row)
+            alpha = jnp.einsum("...a,...ac->...c", alpha, table) * jnp.exp(row - top)
+            total = jnp.sum(alpha)
+            return jnp.moveaxis(alpha / total, 0, -1), jnp.log(total) + top
+
+        return jnp.moveaxis(context, 0, -1), step
+
+
+class PairHMMMixture(eqx.Module):
+    """Stored lines and the chance that none of them is meant: one energy of the evidence.
+
+    `F(b) = -log [ w_0 Z_0(b) + sum_m w_m Z_m(b) ]`, with `-log Z_0` the `NGram` and, where the place is known,
+    `Z_m(b) = exp(sum_i b_i(xi_m,i))`. What lies behind the end of a line is any token, `log sum_w u_w exp(b_iw)`.
+
+    With a rate `gap`, the place is not: half of `Z_m` is the sum over all alignments of the cue with a piece of the
+    line, where each token of the cue is, with probability `gap`, an inserted one, and each token of the line that
+    follows is left out with probability `gap`. With `a_0 = 1/length` at each place to begin,
+
+    `a_i = (1 - gap) e_i * (a_(i-1) T) + gap u_i a_(i-1)`,  `T_jk = (1 - gap) gap^(k-j-1)` for `k > j`,
+
+    `e_ij = exp(b_i(xi_m,j))`, `u_i = sum_w u_w exp(b_iw)`; paths that run off the end of the line are lost.
+
+    Posterior and marginals are gradients: `P(m | b) = -dF/dlog w_m`, `P(token_i = w | b) = -dF/db_iw`.
+
+    **Arguments:**
+
+    - `ids`: stored tokens `(M, L)`; from the end of a line on, `V`.
+    - `log_weights`: `log w_0, log w_1, ... (M + 1,)`, that of the background first.
+    - `background`: the background.
+
+    **Raises:** `ValueError` if shapes do not match.
+
+    **Source:** the exponential memory of Demircigil et al. 2017 on log-likelihoods; the alignments are those of a pair
+    hidden Markov model (Durbin et al. 1998, chapter 4).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    chain = ed.energy.NGram(jnp.ones((3, 3)))
+    lines = ed.energy.PairHMMMixture(jnp.array([[0, 1, 2], [2, 2, 3]]), jnp.log(jnp.array([0.5, 0.25, 0.25])), chain)
+    b = ed.flow.Typo(jnp.array([2, 1]), 0.1).field(jnp.eye(3))  # 2 2 with a mistake, or the 1 2 of the other?
+    assert lines.posterior(b).shape == (3,) and lines.marginals(b).shape == (2, 3)
+    ```
+    """
+
+    ids: Int[Array, "M L"]
+    log_weights: Float[Array, " terms"]
+    background: NGram
+
+    def __check_init__(self):
+        shapes = jnp.shape(self.ids), jnp.shape(self.log_weights)
+        if len(shapes[0]) != 2 or shapes[1] != (shapes[0][0] + 1,):
+            raise ValueError(f"`ids` and `log_weights` have shapes {shapes}; expected (M, L) and (M + 1,).")
+
+    def placed(self, b: Float[Array, "N V"], *, mask: Bool[Array, " N"] | None = None) -> Float[Array, " M"]:
+        """`sum_i b_i(xi_m,i)`: the log-likelihood of the evidence if it begins where the line begins."""
+        table = self._table(b)
+        if mask is not None:
+            table = jnp.where(mask[:, None], table, 0.0)
+        longer = max(0, b.shape[0] - self.ids.shape[1])
+        ids = jnp.pad(self.ids, ((0, 0), (0, longer)), constant_values=self.background.size)[:, : b.shape[0]]
+        return jnp.sum(table[jnp.arange(b.shape[0]), ids], axis=-1)
+
+    def aligned(
+        self, b: Float[Array, "N V"], gap: Scalar | float, *, mask: Bool[Array, " N"] | None = None
+    ) -> Float[Array, " M"]:
+        """The log of the sum over all alignments `(M,)`; what is not in `mask` was never part of the cue."""
+        size, width = self.background.size, self.ids.shape[1]
+        inside = self.ids < size
+        length = jnp.sum(inside, axis=-1, keepdims=True)
+        place = jnp.arange(width + 1)
+        length = jnp.maximum(length, 1)
+        start = jnp.where(place < length, 1.0 / length, 0.0).astype(b.dtype)
+        ahead = place[None, :] - place[:, None] - 1
+        # one column less: no token lies before the first
+        jump = jnp.where(ahead >= 0, (1.0 - gap) * gap ** jnp.maximum(ahead, 0), 0.0)[:, 1:].astype(b.dtype)
+        mask = jnp.ones(b.shape[0], bool) if mask is None else mask
+
+        def step(a, now):
+            row, there = now
+            top = jnp.max(row)
+            emit = jnp.where(inside, jnp.exp(row - top)[self.ids], 0.0)
+            after = jnp.pad((1.0 - gap) * emit * (a @ jump), ((0, 0), (1, 0))) + gap * jnp.exp(row[size] - top) * a
+            total = jnp.sum(after, axis=-1, keepdims=True)
+            return jnp.where(there, after / total, a), jnp.where(there, jnp.log(total[:, 0]) + top, 0.0)
+
+        return jnp.sum(jax.lax.scan(step, start, (self._table(b), mask))[1], axis=0)
+
+    def log_masses(
+        self, b: Float[Array, "N V"], *, gap: Scalar | float | None = None, mask: Bool[Array, " N"] | None = None
+    ) -> Float[Array, " terms"]:
+        """`log w_0 Z_0, log w_1 Z_1, ...`: the terms of the sum in `F`, that of the background first."""
+        likelihood = self.placed(b, mask=mask)
+        if gap is not None:
+            likelihood = jnp.logaddexp(likelihood, self.aligned(b, gap, mask=mask)) - jnp.log(2.0)
+        return self.log_weights + jnp.concatenate([-self.background(b)[None], likelihood])
+
+    def __call__(
+        self, b: Float[Array, "N V"], *, gap: Scalar | float | None = None, mask: Bool[Array, " N"] | None = None
+    ) -> Scalar:
+        """`F(b)` in nats."""
+        return -jax.nn.logsumexp(self.log_masses(b, gap=gap, mask=mask))
+
+    def posterior(self, b: Float[Array, "N V"], *, gap: Scalar | float | None = None) -> Float[Array, " terms"]:
+        """`P(none | b), P(1 | b), ...`, `(M + 1,)`."""
+        return jax.nn.softmax(self.log_masses(b, gap=gap))
+
+    def marginals(self, b: Float[Array, "N V"], *, gap: Scalar | float | None = None) -> Float[Array, "N V"]:
+        """`P(token_i = w | b) = -dF/db_iw`, `(N, V)`."""
+        return -jax.grad(lambda b: self(b, gap=gap))(b)
+
+    def _table(self, b):
+        """Evidence `(N, V + 1)`, the last column being that of no token in particular."""
+        if b.ndim != 2 or b.shape[1] != self.background.size:
+            raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.background.size}), one row a token.")
+        anything = jax.nn.logsumexp(b + jnp.log(self.background.unigram).astype(b.dtype), axis=-1, keepdims=True)
+        return jnp.concatenate([b, anything], axis=-1)

@@ -1,0 +1,76 @@
+"""A field at one moment: what all probes of a record share."""
+
+from typing import Any
+
+from jaxtyping import Array, Float, PyTree
+
+from .._types import Scalar
+from ..energy import AbstractFreeEnergy
+from ._field import AbstractField
+from .evidence._evidence import AbstractEvidence
+
+
+class FixedEvidence(AbstractEvidence):
+    """Evidence that was read already: `b (L, V)` and spring `(L,)`."""
+
+    b: Float[Array, "L V"]
+    stored: Float[Array, " L"]
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.b.shape[0]
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """`b` itself."""
+        return self.b
+
+    def spring(self) -> Float[Array, " L"]:
+        """What was read."""
+        return self.stored
+
+
+class CachedField(AbstractField):
+    """A field at one moment: `y`, `b` and spring are computed once, however many probes ask.
+
+    Evidence checks itself (`eqx.error_if`), and XLA merges no two checks, nor anything that follows from them. With one
+    check it merges the rest by itself: probes that ask for the same force share it. What is not of this moment is
+    asked of the field itself, by the same names.
+    """
+
+    of: AbstractField
+    now: FixedEvidence
+    y: Float[Array, "L D"]
+
+    def __init__(self, of: AbstractField, time: Scalar, state: PyTree[Array]):
+        evidence = of.evidence(time, state)
+        self.of = of
+        self.now = FixedEvidence(evidence.field(of.energy.vocabulary.codes), evidence.spring())
+        self.y = of.hidden(time, state)
+
+    @property
+    def energy(self) -> AbstractFreeEnergy:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The landscape of the field."""
+        return self.of.energy
+
+    @property
+    def force_evaluations(self) -> int:
+        """Those of the field."""
+        return self.of.force_evaluations
+
+    def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+        """The motion of the field."""
+        return self.of(time, state, args)
+
+    def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
+        """What it sees now."""
+        return self.now
+
+    def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
+        """The hidden state now."""
+        return self.y
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("of", "now", "y"):  # not made yet
+            raise AttributeError(name)
+        return getattr(self.of, name)

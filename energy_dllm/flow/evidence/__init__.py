@@ -1,0 +1,1 @@
+"""Evidence: what is known about a passage, as log-likelihoods `b (L, V)`; the names are those of `flow`."""

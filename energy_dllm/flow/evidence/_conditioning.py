@@ -1,0 +1,117 @@
+"""The page that is written on: what is given, what else is known, and the language the whole must belong to."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ..._types import Key
+from ...energy import DFA, AbstractFreeEnergy
+from ._evidence import FORBIDDEN, AbstractEvidence
+from ._tokens import Given
+
+
+RULED_OUT = -1e30
+
+
+class Conditioning(AbstractEvidence):
+    """Given tokens, evidence about the others, and an automaton that has to accept the whole.
+
+    The automaton enters as evidence: `b_iw = FORBIDDEN` where no accepted string that agrees with all the rest has the
+    token `w` at place `i`, by a forward and a backward pass.
+
+    **Arguments:**
+
+    - `given`: the tokens that are given.
+    - `others`: evidence besides; none by default.
+    - `dfa`: what the whole must belong to; anything by default.
+
+    **Raises:** `ValueError` if lengths differ.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    tokenizer = ed.data.Characters("ab")
+    conditioning = ed.flow.Conditioning(ed.flow.Given(jnp.array([1, 0]), jnp.array([True, False])))
+    assert conditioning.field(jnp.eye(2))[0, 0] == ed.flow.FORBIDDEN
+    ```
+    """
+
+    given: Given
+    others: AbstractEvidence | None = None
+    dfa: DFA | None = None
+
+    def __check_init__(self):
+        if self.others is not None and self.others.length != self.given.length:
+            raise ValueError(
+                f"`evidence` speaks of {self.others.length} tokens; the passage has {self.given.length}, so give "
+                "evidence of that length."
+            )
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.given.length
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """All of it, in nats."""
+        b = self.given.field(codes)
+        if self.others is not None:
+            b = b + self.others.field(codes)
+        if self.dfa is None:
+            return b
+        return b + jnp.where(self.dfa.support(allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
+
+    def spring(self) -> Float[Array, " L"]:
+        """That of the other evidence."""
+        return self.given.spring() if self.others is None else self.others.spring()
+
+    def at(self, ids: Int[Array, " L"], start: Int[Array, ""]) -> "Conditioning":
+        """The same page with other given tokens, and a language that begins elsewhere."""
+        conditioning = eqx.tree_at(lambda conditioning: conditioning.given.ids, self, ids)
+        if self.dfa is None:
+            return conditioning
+        return eqx.tree_at(
+            lambda conditioning: conditioning.dfa.start, conditioning, start.astype(self.dfa.start.dtype)
+        )
+
+    def written(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> "Conditioning":
+        """The same page with these tokens, where `known`, in place of what was given."""
+        return eqx.tree_at(lambda conditioning: (conditioning.given.ids, conditioning.given.known), self, (ids, known))
+
+    def draw(
+        self,
+        energy: AbstractFreeEnergy,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        temperature: float = 1.0,
+        key: Key,
+    ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
+        """A token for every place, drawn together, and the log posterior `(L, V)` of them all.
+
+        **Arguments:**
+
+        - `energy`, `y`: the landscape, and the neurons' state in it.
+        - `b`: all evidence, this page's among it.
+        - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+        - `key`: random key.
+        """
+        logits = energy.logits(y, b)
+        # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
+        tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
+        tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
+        if temperature > 0:
+            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
+        elif self.dfa is None:
+            drawn = jnp.argmax(logits + tilt, axis=-1)
+        else:
+            drawn = self.dfa.best(jax.nn.log_softmax(logits + tilt, axis=-1))
+        return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
+
+
+def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
+    """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
+    return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN

@@ -1,0 +1,174 @@
+"""Evidence: one interface for every kind of corruption and control.
+
+Evidence about a passage is a log-likelihood `b (L, V)` in nats: how well every token of the vocabulary explains
+what was seen at every place. Noise, masks, prompts, typing errors and constraints differ in `b` only; evidence
+from independent sources adds, so it composes with `+`. A hard "no" is finite, `FORBIDDEN`.
+"""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._checks import error_if
+
+
+FORBIDDEN = -1000.0
+"""The log-likelihood of a token that is ruled out; finite. Evidence that leaves one token makes it known."""
+
+
+class AbstractEvidence(eqx.Module):
+    """What is known about a passage of `length` tokens.
+
+    To add a kind of evidence, write `length`, `field` and `spring`.
+    """
+
+    @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """Number of tokens `L`."""
+
+    @abc.abstractmethod
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """The log-likelihood `b (L, V)` in nats, given the token codes `e (V, C)`."""
+
+    @abc.abstractmethod
+    def spring(self) -> Float[Array, " L"]:
+        """The part of the evidence's energy no token can change, `(L,)`: 0 unless there is noise."""
+
+    def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
+        """Evidence from two independent sources."""
+        return Evidences((self, other))
+
+
+class Gaussian(AbstractEvidence):
+    """Token codes seen through Gaussian noise: `b_iw = (<x_i, e_w> - |e_w|^2 / 2) / sigma_i^2`.
+
+    **Arguments:**
+
+    - `x`: the noisy observation `(L, C)`.
+    - `sigma`: noise level of each token `(L,)`, or one level for all; positive, in units of the codes.
+
+    **Raises:** `ValueError` if shapes do not match; a runtime error if a `sigma` is not positive.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    codes = jnp.eye(3)
+    b = ed.flow.Gaussian(codes[jnp.array([2, 0])], 0.1).field(codes)
+    assert b.argmax(-1).tolist() == [2, 0]
+    ```
+    """
+
+    x: Float[Array, "L C"]
+    sigma: Float[Array, " L"]
+
+    def __init__(self, x: Float[Array, "L C"], sigma: Float[Array, " L"] | Float[Array, ""] | float):
+        x = jnp.asarray(x)
+        if x.ndim != 2:
+            raise ValueError(f"`x` has shape {x.shape}; expected (L, C), one code a token.")
+        sigma = jnp.asarray(sigma, x.dtype)
+        if sigma.shape not in ((), x.shape[:1]):
+            raise ValueError(f"`sigma` has shape {sigma.shape}; expected () or ({x.shape[0]},), one a token.")
+        sigma = jnp.broadcast_to(sigma, x.shape[:1])
+        self.sigma = error_if(lambda sigma: ~(sigma > 0), "`sigma` must be positive at every token.", sigma)
+        self.x = x
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.x.shape[0]
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """`(<x_i, e_w> - |e_w|^2 / 2) / sigma_i^2`."""
+        if codes.shape[1] != self.x.shape[1]:
+            raise ValueError(f"`x` has codes of width {self.x.shape[1]}; the model's have {codes.shape[1]}.")
+        return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None] ** 2
+
+    def spring(self) -> Float[Array, " L"]:
+        """`|x_i|^2 / (2 sigma_i^2)`."""
+        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2
+
+
+class Masked(AbstractEvidence):
+    """Nothing is known: `b = 0`.
+
+    **Arguments:**
+
+    - `length`: number of tokens `L`, positive.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    assert ed.flow.Masked(4).field(jnp.eye(3)).shape == (4, 3)
+    ```
+    """
+
+    tokens: int = eqx.field(static=True)
+
+    def __init__(self, length: int):
+        if length < 1:
+            raise ValueError(f"`length` is {length}; expected a positive number of tokens.")
+        self.tokens = length
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.tokens
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """Zeros."""
+        return jnp.zeros((self.tokens, codes.shape[0]), codes.dtype)
+
+    def spring(self) -> Float[Array, " L"]:
+        """Zeros: there is no noise."""
+        return jnp.zeros(self.length)
+
+
+class Evidences(AbstractEvidence):
+    """Evidence from independent sources, added. Usually written `one + another`.
+
+    **Arguments:**
+
+    - `sources`: pieces of evidence about the same tokens.
+
+    **Raises:** `ValueError` if there are none or their lengths differ.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    both = ed.flow.Given(jnp.array([1, 2])) + ed.flow.Masked(2)
+    assert len(both.sources) == 2 and both.length == 2
+    ```
+    """
+
+    sources: tuple[AbstractEvidence, ...]
+
+    def __init__(self, sources: tuple[AbstractEvidence, ...]):
+        flat = [s for source in sources for s in (source.sources if type(source) is Evidences else (source,))]
+        lengths = [source.length for source in flat]
+        if not flat:
+            raise ValueError("`sources` is empty; expected at least one piece of evidence.")
+        if len(set(lengths)) > 1:
+            raise ValueError(f"`sources` speak of {lengths} tokens; expected the same length of all.")
+        self.sources = tuple(flat)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens `L`."""
+        return self.sources[0].length
+
+    def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
+        """The sum of the sources' log-likelihoods."""
+        return sum((source.field(codes) for source in self.sources[1:]), self.sources[0].field(codes))
+
+    def spring(self) -> Float[Array, " L"]:
+        """The sum of the sources' springs."""
+        return sum((source.spring() for source in self.sources[1:]), self.sources[0].spring())

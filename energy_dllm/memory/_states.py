@@ -1,0 +1,157 @@
+"""Associative memories of one state: scalars `E(x)` of a vector `x (N,)`, low where something is stored.
+
+| memory | energy of one pattern, `E_mu(x)` | together |
+|---|---|---|
+| `HopfieldMemory` | `-w <xi, x>^2 / 2` | sum |
+| `PolynomialMemory` | `-w relu(<xi, x>)^n / n` | sum |
+| `ExponentialMemory` | `-w exp(beta (<xi, x> - R^2)) / beta` | sum |
+| `SimplicialMemory` | `-w sum_(i<j<k) xi_i x_i xi_j x_j xi_k x_k` | sum |
+| `LogSumExpMemory` | `abs(x)^2 / 2 - <xi, x>` | soft minimum |
+| `GaussianMemory` | `abs(x - xi)^2 / 2` | soft minimum |
+| `KernelMemory` | `-m/beta log relu(1 - beta abs(x - xi)^2 / (2 m))` | soft minimum |
+
+A sum lets every pattern pull at once, `E = sum_mu E_mu`. A soft minimum lets them compete,
+`E = -1/beta log sum_mu w_mu exp(-beta E_mu)`: its force is an average of the patterns' own forces under `shares`.
+"""
+
+import abc
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._checks import Patterns, stored
+from .._types import Scalar
+
+
+_Self = TypeVar("_Self", bound="AbstractPatternMemory")
+
+
+class AbstractMemory(eqx.Module):
+    """A scalar energy `E(x)` of one state `x (N,)`; retrieval is descent, `dx/dt = -dE/dx` (`memory.Descent`).
+
+    A memory knows nothing of tokens. `TokenMemory` makes a synapse of it that looks at every token by itself,
+    `SequenceMemory` one that looks at the whole sequence as one state; as synapses they join any `Network`.
+    To add a memory without explicit patterns, write `dim` and `__call__`; with them, see `AbstractPatternMemory`.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """Width `N` of a state."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Float[Array, " N"]) -> Scalar:
+        """The energy `E(x)`, a scalar."""
+
+
+class AbstractPatternMemory(AbstractMemory):
+    """A memory whose stored patterns are leaves `(M, N)`, each with a weight; both can be learned.
+
+    To add one, derive from `AbstractSum` and write `per_memory`, the energy of every pattern alone, or from
+    `AbstractSoftMinimum` and write `__call__` too. Adding, removing and reweighting return a new memory and leave the
+    old one as it was.
+    """
+
+    patterns: eqx.AbstractVar[Float[Array, "M N"]]
+    log_weights: eqx.AbstractVar[Float[Array, " M"]]
+
+    @abc.abstractmethod
+    def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """The energy `E_mu(x) (M,)` each pattern would have alone, its weight included."""
+
+    @property
+    def dim(self) -> int:
+        """Width `N` of a state."""
+        return self.patterns.shape[1]
+
+    @property
+    def weights(self) -> Float[Array, " M"]:
+        """`w_mu (M,)`, positive; 1 unless said otherwise."""
+        return jnp.exp(self.log_weights)
+
+    def add(self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None) -> _Self:
+        """A memory with these patterns `(K, N)` as well; `ValueError` if they have another width."""
+        rows, logs = stored(patterns, weights)
+        if rows.shape[1] != self.dim:
+            raise ValueError(f"`patterns` have width {rows.shape[1]}; the memory holds states of width {self.dim}.")
+        both = lambda old, new: jnp.concatenate([old, new.astype(old.dtype)])
+        return self._with(both(self.patterns, rows), both(self.log_weights, logs))
+
+    def remove(self: _Self, *indices: int) -> _Self:
+        """A memory without the patterns of these indices; `ValueError` for one that is not there."""
+        count = self.patterns.shape[0]
+        for index in indices:
+            if not -count <= index < count:
+                raise ValueError(f"`indices` has {index}; the memory holds {count} patterns, 0 to {count - 1}.")
+        kept = np.delete(np.arange(count), np.array(indices, int))
+        if not kept.size:
+            raise ValueError("`indices` leave no pattern; a memory holds at least one.")
+        return self._with(self.patterns[kept], self.log_weights[kept])
+
+    def reweight(self: _Self, weights: Float[Array, " M"]) -> _Self:
+        """The same patterns with other weights `(M,)`, all positive."""
+        return self._with(*stored(self.patterns, weights))
+
+    def _with(self, patterns, log_weights):
+        where = lambda memory: (memory.patterns, memory.log_weights)
+        return eqx.tree_at(where, self, (patterns, log_weights))
+
+
+class AbstractSum(AbstractPatternMemory):
+    """Patterns that all pull at once: `E = sum_mu E_mu`."""
+
+    def __call__(self, x: Float[Array, " N"]) -> Scalar:
+        """`sum_mu E_mu(x)`."""
+        return jnp.sum(self.per_memory(x))
+
+
+class AbstractSoftMinimum(AbstractPatternMemory):
+    """Patterns that compete: `E = -1/beta log sum_mu exp(-beta E_mu)`, at most the least of them.
+
+    `beta` is a learnable leaf, kept as its logarithm, with its true gradient.
+    """
+
+    log_beta: eqx.AbstractVar[Scalar]
+
+    @property
+    def beta(self) -> Scalar:
+        """Inverse temperature; of Gaussian noise, `1 / sigma^2`."""
+        return jnp.exp(self.log_beta)
+
+    def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`p(mu | x) = softmax(-beta E_mu) (M,)`: how much of each pattern's own force acts at `x`.
+
+        Zeros where no pattern reaches (`KernelMemory.covers`).
+        """
+        energies = self.per_memory(x)
+        some = jnp.any(jnp.isfinite(energies))
+        return jnp.where(some, jax.nn.softmax(jnp.where(some, -self.beta * energies, 0.0)), 0.0)
+
+
+def soft_minimum(energies: Float[Array, " M"], beta: Scalar) -> Scalar:
+    """`-1/beta log sum_mu exp(-beta E_mu)`, as the least energy and what the others take off it."""
+    least = jax.lax.stop_gradient(jnp.min(energies))
+    gaps = energies - least
+    # where E is computed twice, differently rounded, the least gap can come out below 0 and beta makes it huge
+    gaps = gaps + jax.lax.stop_gradient(jax.nn.relu(-gaps))
+    return least - jnp.log(jnp.sum(jnp.exp(-beta * gaps))) / beta
+
+
+def overlaps(patterns: Float[Array, "M N"], x: Float[Array, " N"]) -> Float[Array, " M"]:
+    """`<xi_mu, x>`."""
+    return patterns @ _fitting(patterns, x)
+
+
+def squared(patterns: Float[Array, "M N"], x: Float[Array, " N"]) -> Float[Array, " M"]:
+    """`|x - xi_mu|^2`, of differences: exactly 0, and of gradient 0, at a pattern."""
+    return jnp.sum((_fitting(patterns, x) - patterns) ** 2, axis=-1)
+
+
+def _fitting(patterns, x):
+    if x.shape != patterns.shape[1:]:
+        raise ValueError(f"`x` has shape {x.shape}; expected {patterns.shape[1:]}, as a pattern. `vmap` for a batch.")
+    return x

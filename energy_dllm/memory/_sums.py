@@ -1,0 +1,198 @@
+"""Memories whose patterns all pull at once: classical, polynomial, exponential, simplicial."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._checks import Patterns, log_positive, stored
+from .._types import Scalar
+from ._states import AbstractSum, overlaps
+
+
+# Where the exponential goes on as its tangent: e^30 is 1e13, finite in every precision and so is its square.
+_LINEAR = 30.0
+
+
+class HopfieldMemory(AbstractSum):
+    """The classical memory: `E = -1/2 sum_mu w_mu <xi_mu, x>^2`, the Hebb rule as an energy.
+
+    For states of +-1 (`glauber`), where the self-coupling is a constant, or in a box: over all of space it has no lower
+    bound. Random patterns are held up to about `M = 0.138 N`.
+
+    **Arguments:**
+
+    - `patterns`: stored patterns `(M, N)`, usually +-1.
+    - `weights`: weights `(M,)`, positive; 1 by default.
+
+    **Raises:** `ValueError` for no pattern or shapes that differ; a runtime error if one is not finite.
+
+    **Source:** Hopfield 1982; capacity: Amit, Gutfreund & Sompolinsky 1985.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.memory.HopfieldMemory(jnp.array([[1.0, -1.0, 1.0, 1.0]]))
+    assert memory(memory.patterns[0]) == -8.0
+    ```
+    """
+
+    patterns: Float[Array, "M N"]
+    log_weights: Float[Array, " M"]
+
+    def __init__(self, patterns: Patterns, *, weights: Float[Array, " M"] | None = None):
+        self.patterns, self.log_weights = stored(patterns, weights)
+
+    def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`-1/2 w_mu <xi_mu, x>^2`."""
+        return -0.5 * self.weights * (overlaps(self.patterns, x)) ** 2
+
+
+class PolynomialMemory(AbstractSum):
+    """The dense memory of degree `n`: `E = -1/n sum_mu w_mu relu(<xi_mu, x>)^n`.
+
+    Holds about `N^(n-1)` random patterns of +-1. Powers of overlaps of order `N` are large numbers: for many neurons
+    and a high degree store `xi / sqrt(N)` and start from `x / sqrt(N)`, which scales the energy and nothing else.
+
+    **Arguments:**
+
+    - `patterns`: stored patterns `(M, N)`.
+    - `degree`: `n`, at least 2.
+    - `weights`: weights `(M,)`, positive; 1 by default.
+
+    **Raises:** `ValueError` for no pattern, shapes that differ or a degree below 2; a runtime error if one is not
+    finite.
+
+    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.memory.PolynomialMemory(jnp.array([[1.0, -1.0, 1.0]]), degree=3)
+    assert memory(memory.patterns[0]) == -9.0 and memory(-memory.patterns[0]) == 0.0
+    ```
+    """
+
+    patterns: Float[Array, "M N"]
+    log_weights: Float[Array, " M"]
+    degree: int = eqx.field(static=True)
+
+    def __init__(self, patterns: Patterns, *, degree: int = 3, weights: Float[Array, " M"] | None = None):
+        if degree < 2:
+            raise ValueError(f"`degree` is {degree}; expected a whole number of at least 2.")
+        self.patterns, self.log_weights = stored(patterns, weights)
+        self.degree = degree
+
+    def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`-1/n w_mu relu(<xi_mu, x>)^n`."""
+        return -self.weights * jax.nn.relu(overlaps(self.patterns, x)) ** self.degree / self.degree
+
+
+class ExponentialMemory(AbstractSum):
+    """The memory of exponential capacity: `E = -1/beta sum_mu w_mu exp(beta (<xi_mu, x> - R^2))`, `R = max |xi|`.
+
+    `R^2` is a choice of unit that keeps the exponent below 0 for every state in the ball of radius `R`, where nothing
+    can overflow. Far outside it, above an exponent of 30, the exponential goes on as its tangent.
+
+    **Arguments:**
+
+    - `patterns`: stored patterns `(M, N)`.
+    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
+    - `weights`: weights `(M,)`, positive; 1 by default.
+
+    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`; a runtime error if one is not finite.
+
+    **Source:** Demircigil et al. 2017 (arXiv 1702.01929).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.memory.ExponentialMemory(jnp.array([[1.0, -1.0], [1.0, 1.0]]), beta=2.0)
+    assert jnp.allclose(memory(memory.patterns[0]), -(1 + jnp.exp(-4.0)) / 2)
+    ```
+    """
+
+    patterns: Float[Array, "M N"]
+    log_weights: Float[Array, " M"]
+    log_beta: Scalar
+
+    def __init__(self, patterns: Patterns, *, beta: Scalar | float = 1.0, weights: Float[Array, " M"] | None = None):
+        self.patterns, self.log_weights = stored(patterns, weights)
+        self.log_beta = log_positive("beta", beta, self.patterns.dtype)
+
+    def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`-w_mu exp(beta (<xi_mu, x> - R^2)) / beta`."""
+        beta = jnp.exp(self.log_beta)
+        radius = jnp.max(jnp.sum(self.patterns**2, axis=-1))
+        exponent = beta * (overlaps(self.patterns, x) - radius) + self.log_weights
+        below = jnp.minimum(exponent, _LINEAR)
+        return -jnp.exp(below) * (1 + exponent - below) / beta
+
+
+class SimplicialMemory(AbstractSum):
+    """Three neurons at a time: `E = -sum_mu w_mu sum_(i<j<k) z_i z_j z_k`, `z = xi_mu * x`.
+
+    Over all triples the inner sum is a polynomial of power sums, `(p_1^3 - 3 p_1 p_2 + 2 p_3) / 6`, and costs no more
+    than an overlap; `triples` keeps some of the simplices only. For states of +-1, as `HopfieldMemory`.
+
+    **Arguments:**
+
+    - `patterns`: stored patterns `(M, N)`, usually +-1.
+    - `triples`: the simplices `(K, 3)` as indices of neurons; all of them by default.
+    - `weights`: weights `(M,)`, positive; 1 by default.
+
+    **Raises:** `ValueError` for no pattern, shapes that differ, fewer than three neurons, or a triple that is none.
+
+    **Source:** Burns & Fukai 2023, Simplicial Hopfield networks (arXiv 2305.05179).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    memory = ed.memory.SimplicialMemory(jnp.array([[1.0, -1.0, 1.0, -1.0]]))
+    assert jnp.allclose(memory(memory.patterns[0]), -4.0)  # four triples
+    ```
+    """
+
+    patterns: Float[Array, "M N"]
+    log_weights: Float[Array, " M"]
+    triples: Int[Array, "K 3"] | None
+
+    def __init__(
+        self,
+        patterns: Patterns,
+        *,
+        triples: Int[Array | np.ndarray, "K 3"] | None = None,
+        weights: Float[Array, " M"] | None = None,
+    ):
+        self.patterns, self.log_weights = stored(patterns, weights)
+        size = self.patterns.shape[1]
+        if size < 3:
+            raise ValueError(f"`patterns` have width {size}; three bodies need at least three neurons.")
+        self.triples = None if triples is None else _simplices(np.asarray(triples), size)
+
+    def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`-w_mu sum_(i<j<k) z_i z_j z_k`."""
+        overlaps(self.patterns, x)
+        z = self.patterns * x
+        if self.triples is not None:
+            return -self.weights * jnp.sum(jnp.prod(z[:, self.triples], axis=-1), axis=-1)
+        one, two, three = (jnp.sum(z**n, axis=-1) for n in (1, 2, 3))
+        return -self.weights * (one**3 - 3 * one * two + 2 * three) / 6
+
+
+def _simplices(triples: np.ndarray, size: int) -> Int[Array, "K 3"]:
+    if triples.ndim != 2 or triples.shape[1] != 3 or not len(triples):
+        raise ValueError(f"`triples` has shape {triples.shape}; expected (K, 3), three neurons a row.")
+    rows = np.sort(triples, axis=1)
+    if rows.min() < 0 or rows.max() >= size or (np.diff(rows, axis=1) == 0).any():
+        raise ValueError(f"`triples` has a row that is not three different neurons of 0 to {size - 1}.")
+    return jnp.asarray(rows)

@@ -1,0 +1,95 @@
+"""A passage condensing out of noise, drawn character by character."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...data import AbstractTokenizer
+from ...flow import Trajectory
+from ._style import COLOURS, INK, figure, recorded, style
+
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 32) -> "matplotlib.figure.Figure":
+    """A passage condensing out of noise: a row for each moment, the final text at the bottom.
+
+    Every cell is the likeliest token; its shade is the certainty `1 - entropy / log V`. A bar marks the
+    moment from which a token never changes again; without one it was there from the start.
+
+    **Arguments:**
+
+    - `path`: a trajectory in noise time recorded with the probes `tokens` and `posterior_entropy`, under
+      these names.
+    - `tokenizer`: of the model.
+    - `rows`: at most so many recorded moments are drawn, evenly spread.
+
+    **Returns:** a matplotlib `Figure`.
+
+    **Raises:** `ImportError` without matplotlib; `ValueError` if a probe was not recorded or `rows` is below
+    2.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    probes = {"tokens": ed.probe.tokens, "posterior_entropy": ed.probe.posterior_entropy}
+    state = jax.random.normal(jax.random.key(1), (8, 3)), model.energy.neutral(8)
+    path = ed.solve(ed.flow.JointFlow(model.energy), state, t0=-1.0, t1=1.5, times=jnp.arange(-1, 1.5), probes=probes)
+    assert ed.probe.plot_passage(path, model.tokenizer).axes
+    ```
+    """
+    if rows < 2:
+        raise ValueError(f"`rows` is {rows}; expected at least the first and the last moment.")
+    ids, entropy = np.asarray(recorded(path, "tokens")), np.asarray(recorded(path, "posterior_entropy"))
+    kept = np.unique(np.linspace(0, len(ids) - 1, min(rows, len(ids))).round().astype(int))
+    certainty = 1.0 - entropy[kept] / np.log(max(tokenizer.size, 2))
+    sigma = np.exp(-np.asarray(path.times))[kept]
+    # the first drawn row at or after the last change
+    agree = np.flip(np.cumprod(np.flip(ids == ids[-1], 0), axis=0), 0)
+    commit = np.searchsorted(kept, len(ids) - agree.sum(axis=0))
+    ids = ids[kept]
+    height, length = ids.shape
+    with style():
+        from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.font_manager import FontProperties
+
+        made, axes = figure(1.7 + 0.135 * max(length, 24), 1.1 + 0.19 * height)
+        shades = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#d3e6f3", "#74b3dc"])
+        image = axes.imshow(certainty, cmap=shades, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+        mono = FontProperties(family="DejaVu Sans Mono", size=7.5)
+        small = FontProperties(family="DejaVu Sans Mono", size=4.5)
+        glyphs = _glyphs(tokenizer, mono)
+        for i, j in np.ndindex(height, length):
+            colour = INK if certainty[i, j] > 0.25 else "#858585"
+            glyph = glyphs[ids[i, j]]
+            font = mono if len(glyph) < 2 else small
+            axes.text(j, i, glyph, color=colour, ha="center", va="center", fontproperties=font, parse_math=False)
+        late = np.flatnonzero(commit > 0)
+        axes.hlines(commit[late] - 0.5, late - 0.5, late + 0.5, color=COLOURS[1], linewidth=1.8)
+        axes.set_title("bar: from here on it stays", loc="right", color=COLOURS[1], fontsize=8)
+        marks = np.unique(np.linspace(0, height - 1, min(height, 9)).round().astype(int))
+        axes.set_yticks(marks, [f"{sigma[m]:.2g}" for m in marks])
+        axes.set_ylabel("noise level $\\sigma$")
+        axes.set_xlabel("token")
+        axes.set_title("A passage, from noise to text")
+        axes.spines[:].set_visible(False)
+        bar = made.colorbar(image, ax=axes, pad=0.015, fraction=0.035, aspect=40)
+        bar.set_label("certainty, 1 − entropy / log V")
+        bar.outline.set_visible(False)
+    return made
+
+
+def _glyphs(tokenizer: AbstractTokenizer, font: Any) -> list[str]:
+    """What to draw for each token: a space is blank, a line break an arrow, what the font lacks a box."""
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    drawable = FT2Font(findfont(font)).get_charmap()
+    special = {"␣": "", "\\n": "↵"}
+    named = [special.get(symbol, symbol) for symbol in tokenizer.symbols]
+    return [symbol if all(ord(c) in drawable for c in symbol) else "□" for symbol in named]

@@ -1,0 +1,105 @@
+"""One look for every figure: white ground, dark ink, colours that the colour-blind can tell apart."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from ...flow import Trajectory
+
+
+INK, GREY = "#1a1a1a", "#6b6b6b"
+# Okabe and Ito's colours, darkened where they would be too pale for a line on white.
+COLOURS = ("#0072b2", "#d55e00", "#00795a", "#b0508a", "#8a6100", "#3a8fc7", "#4d4d4d")
+STYLE = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    # opaque: a figure must also be readable on a dark page
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@contextlib.contextmanager
+def style():
+    """The look, while a figure is made; matplotlib's own settings are left as they were."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("plots need matplotlib, which is optional: pip install 'energy-dllm[plot]'.") from error
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):  # pyright: ignore
+        yield
+
+
+def figure(width: float, height: float, *grid: int, **settings: Any) -> tuple[Any, Any]:
+    """A figure outside pyplot (nothing global to close) and its axes."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots(*grid, **settings)
+
+
+def finish(axes: Any) -> None:
+    """Light horizontal lines to read values by."""
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02)
+
+
+def label_ends(axes: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
+    """Write `(y, text, colour)` at the right end of lines, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    gap = (high - low) * 0.155 / max(inches, 0.5)
+    order = sorted(ends, key=lambda end: end[0])
+    place = np.array([end[0] for end in order])
+    for _ in range(100):
+        close = np.flatnonzero(np.diff(place) < gap * 0.999)
+        if not close.size:
+            break
+        for i in close:
+            middle = 0.5 * (place[i] + place[i + 1])
+            place[i], place[i + 1] = middle - gap / 2, middle + gap / 2
+    for y, (_, text, colour) in zip(place, order, strict=True):
+        axes.annotate(
+            text,
+            (x, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def sigma_axis(axes: Any, *, label: str = "noise level $\\sigma$") -> None:
+    """The noise level along the top of an axis whose bottom is noise time."""
+    low, high = axes.get_xlim()
+    top = axes.secondary_xaxis("top", functions=(lambda s: s, lambda s: s))
+    marks = [m for m in (20, 10, 5, 3, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if low <= -np.log(m) <= high]
+    top.set_xticks([-np.log(m) for m in marks], [f"{m:g}" for m in marks])
+    top.set_xlabel(label)
+
+
+def recorded(path: Trajectory, name: str) -> Any:
+    """What a probe read along a path."""
+    if name not in path.probes:
+        raise ValueError(
+            f"`path` has no probe named {name!r}; record it: solve(..., probes={{{name!r}: probe.{name}}})."
+        )
+    return path.probes[name]

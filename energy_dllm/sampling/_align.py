@@ -1,0 +1,90 @@
+"""Letters that are missing, or too many: the page on which the typed text costs the least free energy."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer
+
+from .._checks import on_device
+from ..energy import AbstractFreeEnergy
+from ..flow import Typo, relax
+
+
+BATCH = 16
+"""Pages that relax side by side: more are no faster on a processor, and take more memory."""
+
+
+class Aligned(NamedTuple):
+    """A page and the typed text: where each place was typed `(L,)`, `-1` where nothing was; how probable it was that
+    something is missing there `(L,)`; the typed tokens that are too many, with how probable that was; forces."""
+
+    origin: Integer[np.ndarray, " L"]
+    trust: Float[np.ndarray, " L"]
+    extra: dict[int, float]
+    force_evaluations: int
+
+
+def aligned(
+    energy: AbstractFreeEnergy, seen: Integer[np.ndarray, " N"], *, rate: float, shifts: int, steps: int, step: float
+) -> Aligned:
+    """One after the other at most `shifts` tokens are taken out, or a place is left open, where `-log P(typed, page)`
+    falls most: `F` at rest less that of an empty page, `-log rate` for the shift, `log V` for a token too many."""
+    alignment = Aligned(np.arange(seen.size), np.ones(seen.size), {}, 0)
+    longest = seen.size + shifts
+    most, cost = 2 * longest + 5, -np.log(rate)
+    for _ in range(shifts):
+        origin = alignment.origin
+        out = np.flatnonzero(origin >= 0) if origin.size > 1 else np.zeros(0, int)
+        gaps = np.arange(origin.size + 1)
+        pages = [origin, *(np.delete(origin, j) for j in out), *(np.insert(origin, j, -1) for j in gaps)]
+        # empty pages of these lengths go with them
+        lengths = origin.size + np.arange(-1, 2)
+        pages += [np.full(max(n, 1), -1) for n in lengths]
+        rows = np.full((most, longest + 1), -1)
+        for row, each in zip(rows, pages, strict=False):
+            row[: each.size] = each
+        sizes = np.array([each.size for each in pages] + [1] * (most - len(pages)))
+        here = on_device(np.arange(longest + 1) < np.asarray(sizes)[:, None])
+        ids, known = on_device(seen[rows]), on_device(rows >= 0)
+        rest = np.asarray(_at_rest(energy, ids, known, here, rate, steps, step), float)[: len(pages)]
+        prices = rest[:-3] - rest[-3:][sizes[: len(pages) - 3] - lengths[0]]
+        prices[1:] += cost
+        prices[1 : 1 + out.size] += np.log(energy.size)
+        best = int(np.argmin(prices))
+        alignment = alignment._replace(force_evaluations=alignment.force_evaluations + steps * most)
+        if best == 0:
+            break
+        # of all pages that are one shift away, and the one as it is
+        share = float(1.0 / np.sum(np.exp(np.clip(prices[best] - prices, None, 700.0))))
+        if best <= out.size:
+            j = out[best - 1]
+            extra = {**alignment.extra, int(origin[j]): share}
+            alignment = alignment._replace(origin=pages[best], trust=np.delete(alignment.trust, j), extra=extra)
+        else:
+            alignment = alignment._replace(
+                origin=pages[best], trust=np.insert(alignment.trust, best - 1 - out.size, share)
+            )
+    return alignment
+
+
+@eqx.filter_jit
+def _at_rest(
+    energy: AbstractFreeEnergy,
+    ids: Int[Array, "N L"],
+    known: Bool[Array, "N L"],
+    here: Bool[Array, "N L"],
+    rate: float,
+    steps: int,
+    step: float,
+) -> Float[Array, " N"]:
+    """`F` of each page under what was typed on it, in nats."""
+
+    def one(alignment):
+        ids, known, here = alignment
+        b = Typo(ids, rate, known).field(energy.vocabulary.codes)
+        y = energy.neutral(ids.shape[0]).astype(b.dtype)
+        return energy(relax(energy, y, b, steps=steps, step=step, mask=here), b, mask=here)
+
+    return jax.lax.map(one, (ids, known, here), batch_size=BATCH)

@@ -1,0 +1,158 @@
+"""`generate` and `infill`: what is given differs, the motion is one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .._checks import on_device, sizes
+from .._model import EnergyDLLM
+from ..energy import Guidance
+from ..flow import AbstractEvidence, Given
+from ._blocks import write
+from ._motion import DEFAULT, FRAMES, Generation
+from ._samplers import AbstractSampler
+from ._template import of_template
+
+
+def generate(
+    model: EnergyDLLM,
+    *,
+    length: int = 64,
+    prompt: str = "",
+    suffix: str = "",
+    samples: int = 1,
+    sampler: AbstractSampler = DEFAULT,
+    evidence: AbstractEvidence | None = None,
+    guidance: Guidance | None = None,
+    window: int | None = None,
+    stop: str = "",
+    frames: int = FRAMES,
+    seed: int = 0,
+    watch: Callable[[Generation], object] | None = None,
+) -> Generation:
+    """Write passages: step by step more is known, the system descends, what it settles on is the text.
+
+    Main arguments:
+
+    - `length`: tokens of a passage `L`, prompt and suffix among them.
+    - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
+    - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
+    - `sampler`: with its budget and its temperature: `sampling.Unmasking(rounds=24)`, which draws tokens that become
+      evidence, or `sampling.Diffusion(steps=24)`, in which noise falls. By default what was measured to write best.
+    - `seed`: of all randomness.
+
+    Other arguments:
+
+    - `evidence`: what else is known of the `L` tokens, any evidence of the room `flow`, added up: `flow.Allowed`,
+      `flow.Likelihood`, `flow.Matching` for a regular expression or words to avoid.
+    - `guidance`: an energy that is added, any differentiable scalar of the posterior: `3.0 * energy.Guidance(...)`.
+      Where the passage is written block by block, each window has it.
+    - `window`: tokens that are written at once. A longer passage is written block by block, each with what stands
+      before it in the window (half of it) as given. Default: all at once up to 128 tokens, windows of 64 beyond.
+    - `stop`: a token, such as `"."`: what is written ends with the first of them, in `texts`. The law of a text up to
+      there is that of its tokens, nothing behind is asked for; blocks behind are not written.
+    - `frames`: at most so many moments are recorded after the start, the end among them.
+    - `watch`: called after every recorded moment with the `Generation` so far. The motion does not notice,
+      unless it has a `controller`, which then starts anew at every moment.
+
+    **Returns:** a `Generation`.
+
+    **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
+    characters unknown to the model, evidence that contradicts other evidence (it says which), a `stop` that is not one
+    token or would cut off given text or a pattern, or a field that does not move `x`; `FloatingPointError` if the
+    motion diverges.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    written = ed.generate(model, length=12, prompt="cab", sampler=ed.sampling.Unmasking(rounds=4))
+    assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
+    ```
+    """
+    sizes(length=length)
+    ids, end = model.encode(prompt), model.encode(suffix)
+    fixed = ids.shape[0] + end.shape[0]
+    if fixed >= length:
+        both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
+        have, leave = ("has", "leaves") if " and " not in both else ("have", "leave")
+        raise ValueError(
+            f"{both} {have} {fixed} tokens and `length` is {length}; expected what {leave} at "
+            f"least one token to write, so make `length` at least {fixed + 1}."
+        )
+    place = np.arange(length)
+    given = Given(
+        on_device(np.concatenate([ids, np.zeros(length - fixed, int), end]).astype(np.int32)),
+        on_device((place < ids.shape[0]) | (place >= length - end.shape[0])),
+    )
+    return write(
+        model,
+        given,
+        sampler=sampler,
+        evidence=evidence,
+        guidance=guidance,
+        window=window,
+        stop=stop,
+        samples=samples,
+        frames=frames,
+        seed=seed,
+        watch=watch,
+    )
+
+
+def infill(
+    model: EnergyDLLM,
+    template: str,
+    *,
+    length: int | Sequence[int] | None = None,
+    samples: int = 1,
+    sampler: AbstractSampler = DEFAULT,
+    evidence: AbstractEvidence | None = None,
+    guidance: Guidance | None = None,
+    window: int | None = None,
+    stop: str = "",
+    frames: int = FRAMES,
+    seed: int = 0,
+    watch: Callable[[Generation], object] | None = None,
+) -> Generation:
+    """Fill the holes of a text, reading what stands before and behind them.
+
+    **Arguments:**
+
+    - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). `[*]` is a hole
+      whose width is not known, one at most. A bracket that is meant as such is written `[[`.
+    - `length`: tokens of a passage with `[*]` in it, which takes the room that is left; 64 by default. Of several
+      lengths the one is taken at which what is given is likeliest: `F` at rest is least above that of an empty page.
+    - all others: as in `generate`; evidence is about all tokens, those outside of the holes too.
+
+    **Returns:** a `Generation`, in which everything outside of the holes is kept exactly.
+
+    **Raises:** as `generate`, and `ValueError` for a hole that is malformed, a template without any or with two of
+    unknown width, a `length` that leaves no room, or several where nothing stands on one side of the hole to choose by.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    text = ed.infill(model, "abc [3] cab", sampler=ed.sampling.Unmasking(rounds=3)).texts[0]
+    assert text[:4] == "abc " and text[7:] == " cab"
+    ```
+    """
+    given = of_template(model, template, length)
+    return write(
+        model,
+        given,
+        sampler=sampler,
+        evidence=evidence,
+        guidance=guidance,
+        window=window,
+        stop=stop,
+        samples=samples,
+        frames=frames,
+        seed=seed,
+        watch=watch,
+    )

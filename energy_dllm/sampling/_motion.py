@@ -1,0 +1,205 @@
+"""The motion that writes: a path is followed from a page with holes to a text, and read on the way."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer, PyTree
+
+from .._checks import on_device
+from .._model import EnergyDLLM
+from ..energy import DFA, AbstractFreeEnergy
+from ..flow import AbstractEvidence, Conditioning, Trajectory, allowed
+from ._samplers import AbstractSampler
+from ._unmasking import Unmasking
+
+
+ENDED = "reached the end of the time interval"
+"""How `solve` says that it got there."""
+DEFAULT = Unmasking(rounds=8, steps=2, remask_rounds=24)
+"""The default sampler of `generate` and `infill`, 112 force evaluations: what more of them buy is in
+docs/howto_budget.md."""
+FRAMES = 32
+"""Moments that are recorded by default, at most."""
+WINDOW = 64
+"""Tokens that are written at once where a passage is longer than two such windows."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generation:
+    """What `generate` and `infill` return: `N` passages, and `T` moments on the way from nothing to text.
+
+    - `texts`: the passages, each up to its `stop` where there is one.
+    - `ids (N, L)` and `confidence (N, L)`: their tokens, and how probable each is to the others: its posterior
+      probability without what was given or written of itself.
+    - `times (T,)`: the recorded times: noise time `s = -log sigma`, or relaxation time `t` where tokens are unmasked.
+    - `sigma (T,)`: the noise level of the noisiest token; infinite while a token is not known at all.
+    - `known (N, T)`: the share of the tokens that stand for certain.
+    - `free_energy (N, T)`: `F` in nats. `terms`: its parts by name, each `(N, T)`.
+    - `frames (N, T, L)`, `entropy (N, T, L)`: the likeliest tokens, and the entropy of the posterior in nats.
+    - `force_evaluations (N,)`: of the motion; those spent on reading it are not counted.
+    - `accepted (N,)`, `rejected (N,)`: steps of the solver, or rounds.
+    - `reason`: why it stopped, in words.
+    - `seed`: what it was drawn with.
+
+    A passage that is written block by block has the moments of all blocks one after another, times and free energies
+    being those of each block; what no block has come to yet has the entropy of an empty page.
+    """
+
+    texts: list[str]
+    ids: Integer[np.ndarray, "N L"]
+    confidence: Float[np.ndarray, "N L"]
+    times: Float[np.ndarray, " T"]
+    sigma: Float[np.ndarray, " T"]
+    known: Float[np.ndarray, "N T"]
+    free_energy: Float[np.ndarray, "N T"]
+    terms: dict[str, Float[np.ndarray, "N T"]]
+    frames: Integer[np.ndarray, "N T L"]
+    entropy: Float[np.ndarray, "N T L"]
+    force_evaluations: Integer[np.ndarray, " N"]
+    accepted: Integer[np.ndarray, " N"]
+    rejected: Integer[np.ndarray, " N"]
+    reason: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """What was read of one window, as numpy arrays, samples first; `clock` and `sigma` by moment."""
+
+    clock: Float[np.ndarray, " T"]
+    sigma: Float[np.ndarray, " T"]
+    read: dict[str, Any]
+    forces: Integer[np.ndarray, " N"]
+    accepted: Integer[np.ndarray, " N"]
+    rejected: Integer[np.ndarray, " N"]
+    reasons: tuple[str, ...]
+
+
+def follow(
+    sampler: AbstractSampler,
+    model: EnergyDLLM,
+    energy: AbstractFreeEnergy,
+    conditioning: Conditioning,
+    ids: Integer[np.ndarray, "N L"],
+    starts: Integer[np.ndarray, " N"],
+    keys: Array,
+    frames: int,
+    watch: Callable[[Moments], object] | None,
+) -> Moments:
+    """One window, along the path, for every sample: its given tokens `ids`, and where its automaton stands."""
+    dtype = energy.vocabulary.codes.dtype
+    clock = np.asarray(sampler.clock(model.schedule), dtype)
+    sigma = np.asarray(sampler.sigma(on_device(clock), conditioning.length))
+    steps = clock.shape[0] - 1
+    # equally many steps between moments, as nearly as whole steps allow
+    marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
+    pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
+    state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)
+    parts: list[Trajectory] = []
+
+    def gather() -> Moments:
+        records = [jax.tree.map(np.asarray, part.probes["moment"]) for part in parts]
+        # every piece begins with what the one before ended with
+        later = [jax.tree.map(lambda leaf: leaf[:, 1:], record) for record in records[1:]]
+        read = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), records[0], *later)
+        read = _reached(read)
+        there = marks[: read["ids"].shape[1]]
+        results = jax.tree.map(np.asarray, parts[-1])
+        # every way it ended, once
+        _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
+        return Moments(
+            clock=clock[there],
+            sigma=sigma[there],
+            read=read,
+            forces=np.sum([part.force_evaluations for part in parts], axis=0),
+            accepted=np.sum([part.accepted for part in parts], axis=0),
+            rejected=np.sum([part.rejected for part in parts], axis=0),
+            reasons=tuple(sampler.ending if reason == ENDED else reason for reason in reasons),
+        )
+
+    for piece in pieces:
+        numbers = np.arange(piece[0], piece[-1] + 1)
+        inner = tuple((piece[1:-1] - piece[0]).tolist())
+        part, state = _move(sampler, energy, conditioning, ids, starts, state, clock[numbers], numbers, inner, keys)
+        parts.append(part)
+        if watch is not None:
+            watch(gather())
+    return gather()
+
+
+def _reached(read: dict[str, Any]) -> dict[str, Any]:
+    """Moments that were never reached, as the solver gave up before, read as the last one that was."""
+    there = np.isfinite(read["ids"][..., 0])
+    if there.all():
+        return read
+    # the last record is where the motion stopped, and always there
+    samples, moments = there.shape
+    index = np.where(there, np.arange(moments), moments - 1)
+    return jax.tree.map(lambda leaf: leaf[np.arange(samples)[:, None], index], read)
+
+
+@eqx.filter_jit
+def _begin(sampler, energy, conditioning, ids, starts, time, keys) -> PyTree[Array]:
+    """The state at the beginning for every key."""
+    one = lambda ids, start, key: sampler.begin(energy, conditioning.at(ids, start), time, key=key[0])
+    return jax.vmap(one)(ids, starts, keys)
+
+
+@eqx.filter_jit
+def _move(
+    sampler, energy, conditioning, ids, starts, states, clock, numbers, inner, keys
+) -> tuple[Trajectory, PyTree[Array]]:
+    """From one time to another, recording at both and in between; one motion for every pair of keys. And the end."""
+
+    def one(ids, start, state, key):
+        here = conditioning.at(ids, start)
+        return sampler.move(energy, here, state, clock, numbers, inner, functools.partial(read, energy), key=key[1])
+
+    made = eqx.filter_vmap(one)(ids, starts, states, keys)
+    return made, jax.tree.map(lambda leaf: leaf[:, -1], made.states)
+
+
+def read(
+    energy: AbstractFreeEnergy,
+    evidence: AbstractEvidence,
+    y: Float[Array, "L D"],
+    conditioning: Conditioning | None,
+    dfa: DFA | None = None,
+) -> dict[str, Any]:
+    """Likeliest tokens, how sure they are, and every term of `F`, at one moment."""
+    codes = energy.vocabulary.codes
+    b = evidence.field(codes)
+    logits = energy.logits(y, b)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    ids, log_q = jnp.argmax(log_p, axis=-1), log_p
+    known = jnp.zeros((), log_p.dtype)
+    plain = b if conditioning is None else conditioning.field(codes)
+    dfa = dfa if conditioning is None else conditioning.dfa
+    if dfa is not None:
+        ids = dfa.best(jnp.where(allowed(plain), log_p, -1e30)).astype(ids.dtype)
+    if conditioning is not None:
+        # to the letter, however strong the pull of the others
+        ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)
+        log_q = jax.nn.log_softmax(logits - plain, axis=-1)
+        known = jnp.mean(conditioning.given.known, dtype=log_p.dtype)
+    terms = energy.terms(y, b, spring=evidence.spring())
+    return {
+        # as floats: moments that are never reached are marked with inf, which integers do not have
+        "ids": ids.astype(log_p.dtype),
+        "confidence": jnp.exp(jnp.take_along_axis(log_q, ids[:, None], axis=-1)[:, 0]),
+        "entropy": -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
+        "known": known,
+        "terms": {name: jnp.sum(term) for name, term in terms.items()},
+    }
+
+
+def finite(free_energy: Float[np.ndarray, "..."], fix: str) -> None:
+    if not np.isfinite(free_energy).all():
+        raise FloatingPointError(f"the motion diverged: the free energy stopped being finite; {fix}.")

@@ -1,0 +1,188 @@
+"""`repair`: the text itself is the evidence, and the answer is where the hidden state comes to rest."""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Integer
+
+from .._checks import on_device, sizes
+from .._model import EnergyDLLM
+from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
+from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
+from ._align import aligned
+from ._motion import FRAMES, finite, read
+from ._validate import agree, behind, field, sorted_out
+
+
+class Edit(NamedTuple):
+    """What `repair` changed: where in the typed text, what stood there, what stands there now, how probable it is.
+
+    Nothing stood `before` where a token was missing (it goes in front of `position`), nothing comes `after` where one
+    was too many.
+    """
+
+    position: int
+    before: str
+    after: str
+    confidence: float
+
+    @property
+    def kind(self) -> str:
+        """`"substitute"`, `"insert"` or `"delete"`."""
+        return "insert" if not self.before else "substitute" if self.after else "delete"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repair:
+    """What `repair` returns.
+
+    - `text`: the repaired text. `ids (L,)`, `confidence (L,)`: its tokens, and the probability of each.
+    - `edits`: what was changed, in the order of the typed text. `origin (L,)`: where each token was typed, `-1` where
+      nothing was.
+    - `times (T,)`: recorded relaxation times, in time constants.
+    - `free_energy (T,)`: `F` in nats. `terms`: its parts by name, each `(T,)`.
+    - `force_evaluations`: of the motion.
+    - `reason`: why it stopped, in words.
+    """
+
+    text: str
+    ids: Integer[np.ndarray, " L"]
+    confidence: Float[np.ndarray, " L"]
+    edits: list[Edit]
+    origin: Integer[np.ndarray, " L"]
+    times: Float[np.ndarray, " T"]
+    free_energy: Float[np.ndarray, " T"]
+    terms: dict[str, Float[np.ndarray, " T"]]
+    force_evaluations: int
+    reason: str
+
+
+def repair(
+    model: EnergyDLLM,
+    text: str,
+    *,
+    rate: float = 0.1,
+    shifts: int = 0,
+    evidence: AbstractEvidence | None = None,
+    guidance: Guidance | None = None,
+    time: float | None = None,
+    stop: SteadyState | None = None,
+    frames: int = FRAMES,
+) -> Repair:
+    """Correct typing errors: every token may be wrong, and the system comes to rest on what was meant.
+
+    `dy/dt = -kappa dF/dg` under the evidence `log((1 - q) [w = seen] + q / V)`; the answer is `argmax p`.
+
+    **Arguments:**
+
+    - `text`: what was typed.
+    - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
+    - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. One after the other they are
+      put where the typed text costs the least free energy: some `2 L` relaxations for each.
+    - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
+    - `guidance`: an energy that is added, as in `generate`.
+    - `time`: longest relaxation, in time constants; default ten times the model's own.
+    - `stop`: what counts as rest; default `SteadyState(1e-2)`.
+    - `frames`: moments to record, denser at the beginning.
+
+    **Returns:** a `Repair`.
+
+    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1), a `time`
+    that is not positive, `shifts` that are negative or stand beside evidence, whose places they move, or evidence that
+    contradicts itself; `FloatingPointError` if the motion diverges.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    fixed = ed.repair(model, "abc cab", rate=0.01)
+    assert len(fixed.text) == 7 and fixed.free_energy[-1] <= fixed.free_energy[0]
+    ```
+    """
+    sizes(frames=frames)
+    seen = model.encode(text)
+    if seen.shape[0] == 0:
+        raise ValueError("`text` is empty; expected at least one character to repair.")
+    end = 10.0 * model.steps * model.step if time is None else time
+    if not end > 0:
+        raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
+    stop = SteadyState(1e-2) if stop is None else stop
+    if shifts < 0:
+        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
+    if shifts and evidence is not None:
+        raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
+    others, matching = sorted_out(evidence, seen.shape[0])
+    typed = Typo(seen, rate)
+    energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
+    ids = np.asarray(seen)
+    alignment = aligned(energy, ids, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
+    there = alignment.origin >= 0
+    if shifts:
+        typed = Typo(on_device(ids[alignment.origin]), rate, on_device(there))
+    known = typed if others is None else typed + others
+    agree(model, [("", known)])
+    dfa = None
+    if matching is not None:
+        behind(matching, field(model, known))
+        dfa = DFA.of(matching.automaton)
+    path = _relax(energy, known, dfa, end, frames, stop)
+    # moments after it came to rest were never reached
+    moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
+    terms = moments["terms"]
+    free_energy = np.sum(list(terms.values()), axis=0)
+    finite(free_energy[-1:], "lower `time`, or train the model longer")
+    answer, confidence = moments["ids"][-1].astype(int), moments["confidence"][-1]
+    edits = [
+        *(Edit(j, model.decode(seen[j : j + 1]), "", share) for j, share in alignment.extra.items()),
+        *(
+            Edit(
+                # in front of the next one that was typed
+                int(min(alignment.origin[i:][there[i:]], default=seen.shape[0])),
+                model.decode(seen[alignment.origin[i] : alignment.origin[i] + 1]) if there[i] else "",
+                model.decode(answer[i : i + 1]),
+                float(alignment.trust[i] * confidence[i]),
+            )
+            for i in np.flatnonzero((answer != ids[alignment.origin]) | ~there).tolist()
+        ),
+    ]
+    return Repair(
+        text=model.decode(answer),
+        ids=answer,
+        confidence=confidence,
+        edits=sorted(edits, key=lambda edit: edit.position),
+        origin=alignment.origin,
+        times=np.asarray(path.times)[np.isfinite(path.times)],
+        free_energy=free_energy,
+        terms=terms,
+        force_evaluations=int(path.force_evaluations) + alignment.force_evaluations,
+        reason=path.reason,
+    )
+
+
+@eqx.filter_jit
+def _relax(
+    energy: AbstractFreeEnergy,
+    seen: AbstractEvidence,
+    dfa: DFA | None,
+    end: float,
+    frames: int,
+    stop: SteadyState,
+) -> Trajectory:
+    """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
+    times = end * (jnp.arange(frames) / frames) ** 2
+    probes = {"moment": lambda time, state, field: read(energy, seen, state, None, dfa)}
+    return solve(
+        Relaxation(energy, seen),
+        energy.neutral(seen.length),
+        t0=jnp.zeros_like(times[0]),
+        t1=jnp.asarray(end, times.dtype),
+        times=times,
+        probes=probes,
+        stop=stop,
+    )

@@ -1,0 +1,264 @@
+"""Paths from nothing to text: what `generate` and `infill` follow.
+
+| path | what is known on the way | motion |
+|---|---|---|
+| `Unmasking` | some tokens for certain, the others not at all | relaxation; what is drawn at rest becomes evidence |
+| `Diffusion` | every token, through noise that falls | a flow of `x`, in one `solve` |
+"""
+
+import abc
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._types import Key, Scalar
+from ..energy import AbstractFreeEnergy
+from ..flow import (
+    DDIM,
+    AbstractEvidence,
+    AbstractField,
+    AbstractSchedule,
+    Conditioning,
+    ExponentialHeun,
+    JointFlow,
+    ProbabilityFlow,
+    Relaxation,
+    ReverseDiffusion,
+    RollingNoise,
+    Trajectory,
+    solve,
+)
+
+
+Observer = Callable[[AbstractEvidence, Float[Array, "L D"], Conditioning], PyTree[Array]]
+"""What is recorded of a moment: all evidence of it, the hidden state, and what of the evidence is not noise."""
+
+
+class AbstractSampler(eqx.Module):
+    """How a passage comes about, in known steps from a page with holes to one without.
+
+    To add a path, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
+    """
+
+    @abc.abstractmethod
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
+        """The times of its steps, the beginning among them."""
+
+    @abc.abstractmethod
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
+        """The noise level of the noisiest of `length` tokens at each; infinite while a token is not known at all."""
+
+    @abc.abstractmethod
+    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> PyTree[Array]:
+        """The state at the beginning."""
+
+    @abc.abstractmethod
+    def move(
+        self,
+        energy: AbstractFreeEnergy,
+        conditioning: Conditioning,
+        state: PyTree[Array],
+        clock: Float[Array, " n"],
+        numbers: Int[Array, " n"],
+        marks: tuple[int, ...],
+        observer: Observer,
+        *,
+        key: Key,
+    ) -> Trajectory:
+        """From `clock[0]` to `clock[-1]`, the moments `numbers` of the whole, read at the first, at the `marks` among
+        them and at the last: probe `moment` of the trajectory. Number 0 is the beginning; what comes later may be
+        moved piece by piece, each from where the one before ended."""
+
+    @property
+    @abc.abstractmethod
+    def ending(self) -> str:
+        """What it means to have reached the end, in words."""
+
+
+class Diffusion(AbstractSampler):
+    """Gaussian noise falls, and the text condenses: from `x = mean code + sigma_max * noise` to `argmax p`.
+
+    With `until < 1` the noise stops falling where something is still left open, and what is left is drawn: all tokens
+    together from `P(w | x)`, as the vocabulary has them. Where the posterior is exact so is the law of the text, at any
+    `until`, and the draw spares the steps behind it.
+
+    **Arguments:**
+
+    - `steps`: steps through the noise schedule, equal in information: more is better and slower.
+    - `until`: the share of the schedule that is followed before the tokens are drawn; at 1 nothing is drawn.
+    - `churn`: noise on the way down, 0 for none (see `ReverseDiffusion`).
+    - `front`: width in tokens of a front of noise that travels from left to right, infinite for noise that falls
+      everywhere at once (see `RollingNoise`). Each token has `1 + (L - 1) / front` times fewer of the steps to itself.
+    - `field`: makes the motion from a landscape and what is given: `ProbabilityFlow`, `JointFlow`,
+      `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
+    - `solver`: any diffrax solver, `DDIM`, `ExponentialHeun`, or a flow map. Default `DDIM`; Euler's method where
+      there is churn, Tsit5 beside a `controller`.
+    - `controller`: any diffrax step size controller in place of the schedule's `steps`.
+    - `schedule`: noise levels; default those of the model.
+
+    **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (0, 1], `churn` negative, beside a
+    `controller` or beside a solver that knows no noise, or the controller's tolerance is below the precision of the
+    numbers.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    written = ed.generate(model, length=12, sampler=ed.sampling.Diffusion(steps=4, churn=0.5))
+    assert written.sigma[0] > written.sigma[-1] and written.free_energy.shape == (1, 5)
+    ```
+    """
+
+    steps: int = eqx.field(static=True)
+    until: float = eqx.field(static=True)
+    churn: float = eqx.field(static=True)
+    front: float = eqx.field(static=True)
+    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
+    solver: Any
+    controller: Any
+    schedule: AbstractSchedule | None
+
+    def __init__(
+        self,
+        *,
+        steps: int = 24,
+        until: float = 1.0,
+        churn: float = 0.0,
+        front: float = math.inf,
+        field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
+        solver: Any = None,
+        controller: Any = None,
+        schedule: AbstractSchedule | None = None,
+    ):
+        if steps < 1:
+            raise ValueError(f"`steps` is {steps}; expected a positive integer.")
+        if not 0 < until <= 1:
+            raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
+        if churn < 0:
+            raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
+        if not front > 0:
+            raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
+        if churn and isinstance(solver, (DDIM, ExponentialHeun)):
+            raise ValueError(
+                f"`churn` is {churn} beside a {type(solver).__name__}, which is for motion without noise; leave out "
+                "`solver`, or set `churn=0`."
+            )
+        if churn and controller is not None:
+            raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
+        least = float(jnp.finfo(jnp.result_type(float)).eps)
+        tolerance = max(getattr(controller, "rtol", 1.0), getattr(controller, "atol", 1.0))
+        if tolerance < least:
+            raise ValueError(
+                f"`controller` has a tolerance of {tolerance}; numbers here have a precision of {least:.0e}, so "
+                "no step is ever small enough. Expected 1e-6 or more."
+            )
+        if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
+            field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
+        self.steps, self.until, self.churn, self.front, self.field = steps, float(until), churn, float(front), field
+        self.solver, self.controller, self.schedule = solver, controller, schedule
+
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
+        """Noise times `s = -log sigma`, `(steps + 1,)`; with a front equally spaced, so that it travels evenly."""
+        schedule = schedule if self.schedule is None else self.schedule
+        levels = schedule.level(jnp.linspace(0.0, self.until, self.steps + 1))
+        return levels if math.isinf(self.front) else jnp.linspace(levels[0], levels[-1], self.steps + 1)
+
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
+        """`e^-s`, with a front that of the last token."""
+        if math.isinf(self.front):
+            return jnp.exp(-clock)
+        u = (clock - clock[0]) / (clock[-1] - clock[0]) * (1 + (length - 1) / self.front) - (length - 1) / self.front
+        u = jnp.clip(u, 0.0, 1.0)
+        return jnp.exp(-(clock[0] + (clock[-1] - clock[0]) * u**2 * (3 - 2 * u)))
+
+    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> PyTree[Array]:
+        """Full noise around the mean code."""
+        y = energy.neutral(conditioning.length)
+        mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
+        x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
+        return (x, y) if self._joint(energy, conditioning) else x
+
+    def move(
+        self,
+        energy: AbstractFreeEnergy,
+        conditioning: Conditioning,
+        state: PyTree[Array],
+        clock: Float[Array, " n"],
+        numbers: Int[Array, " n"],
+        marks: tuple[int, ...],
+        observer: Observer,
+        *,
+        key: Key,
+    ) -> Trajectory:
+        """One `solve`, through exactly these levels or as the controller says; then the draw, where there is one."""
+        steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
+        # the whole clock, of which this may be a piece; with a front its steps are equal
+        pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
+        start = clock[0] - numbers[0] * pace
+        end = start + self.steps * pace
+        path = solve(
+            self._field(energy, conditioning, start, end),
+            state,
+            t0=clock[0],
+            t1=clock[-1],
+            solver=DDIM() if self.solver is None and self.controller is None and not self.churn else self.solver,
+            times=clock[jnp.asarray((0, *marks))],
+            probes={
+                "moment": lambda time, x, field: observer(field.evidence(time, x), field.hidden(time, x), conditioning)
+            },
+            key=key,
+            **steps,
+        )
+        if self.until == 1:
+            return path
+        there = (numbers[-1] == self.steps) & path.complete
+        return self._drawn(
+            energy, conditioning, path, (start, end), there, observer, key=jax.random.fold_in(key, self.steps)
+        )
+
+    def _drawn(self, energy, conditioning, path, span, there, observer, *, key):
+        """The path with the text drawn at its end, where it has got `there`."""
+        time, state = path.times[-1], path.final
+        field = self._field(energy, conditioning, *span)
+        b = field.evidence(time, state).field(energy.vocabulary.codes)
+        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, key=key)
+        conditioning = conditioning.written(ids, jnp.ones(conditioning.length, bool))
+        field = self._field(energy, conditioning, *span)
+        drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
+        put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
+        # a joint flow has its neurons at hand, the others let them settle once more
+        more = 0 if self._joint(energy, conditioning) else field.force_evaluations
+        return eqx.tree_at(
+            lambda path: (path.probes["moment"], path.force_evaluations),
+            path,
+            (
+                jax.tree.map(put, path.probes["moment"], drawn),
+                path.force_evaluations + jnp.where(there, more, 0),
+            ),
+        )
+
+    @property
+    def ending(self) -> str:
+        """The noise is gone, or what it leaves open is drawn."""
+        return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
+
+    def _joint(self, energy, conditioning):
+        return isinstance(self.field(energy, conditioning), JointFlow)
+
+    def _field(self, energy, conditioning, start, end):
+        flow = self.field(energy, conditioning)
+        if isinstance(flow, Relaxation):
+            raise ValueError(
+                "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
+            )
+        if not math.isinf(self.front):
+            flow = RollingNoise(flow, width=self.front, start=start, end=end)  # pyright: ignore
+        return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow  # pyright: ignore

@@ -1,0 +1,115 @@
+"""Templates: text with holes, and how wide a hole is that does not say it."""
+
+import re
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._checks import on_device
+from .._model import EnergyDLLM
+from ..flow import Given, relax
+from ._motion import WINDOW
+
+
+Piece = str | int | None
+"""Text, a hole of known width, the hole of unknown width."""
+
+
+def of_template(model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None) -> Given:
+    """What a template gives, and its holes."""
+    pieces = _pieces(template)
+    texts = [np.asarray(model.encode(piece)) if isinstance(piece, str) else piece for piece in pieces]
+    if None not in pieces:
+        if length is not None:
+            raise ValueError(
+                f"`length` is {length} and every hole of `template` says its width; write one as [*], or leave "
+                "`length` out."
+            )
+        return _given(texts, 0)
+    fixed = sum(piece.size if isinstance(piece, np.ndarray) else piece or 0 for piece in texts)
+    lengths = [WINDOW] if length is None else sorted(set(length)) if isinstance(length, Sequence) else [length]
+    if not lengths or lengths[0] <= fixed:
+        said = "by default 64" if length is None else length
+        raise ValueError(
+            f"`length` is {said} and `template` has {fixed} tokens beside [*]; expected room for at least one more, so "
+            f"make it {fixed + 1} or more."
+        )
+    choices = [_given(texts, each - fixed) for each in lengths]
+    if len(choices) == 1:
+        return choices[0]
+    star = pieces.index(None)
+    if not all(any(isinstance(piece, str) and piece for piece in side) for side in (pieces[:star], pieces[star:])):
+        raise ValueError(
+            f"`length` offers {len(lengths)} to choose from, but one side of [*] is empty in `template`, where no "
+            "width fits better than another; give one `length`."
+        )
+    return choices[int(np.argmin(prices(model, choices)))]
+
+
+def prices(model: EnergyDLLM, choices: Sequence[Given]) -> Float[np.ndarray, " N"]:
+    """`-log P(what is given)` of pages of several lengths, in nats: `F` at rest above that of an empty page."""
+    longest = max(given.length for given in choices)
+    pad = lambda row, given: jnp.pad(row, (0, longest - given.length))
+    ids, known, mask = (
+        jnp.stack([pad(row(given), given) for given in choices])
+        for row in (lambda g: g.ids, lambda g: g.known, lambda g: jnp.ones(g.length, bool))
+    )
+    return np.asarray(_prices(model, ids, known, mask))
+
+
+@eqx.filter_jit
+def _prices(
+    model: EnergyDLLM, ids: Int[Array, "N L"], known: Bool[Array, "N L"], mask: Bool[Array, "N L"]
+) -> Float[Array, " N"]:
+    """Of all of them as one shape."""
+
+    def price(ids, known, mask):
+        def resting(b):
+            y = model.energy.neutral(ids.shape[0]).astype(b.dtype)
+            y = relax(model.energy, y, b, steps=model.steps, step=model.step, mask=mask)
+            return model.energy(y, b, mask=mask)
+
+        b = model.field(Given(ids, known))
+        return resting(b) - resting(jnp.zeros_like(b))
+
+    return jax.vmap(price)(ids, known, mask)
+
+
+def _given(texts, width: int) -> Given:
+    """The page with a hole so wide where none is said."""
+    widths = [piece.size if isinstance(piece, np.ndarray) else width if piece is None else piece for piece in texts]
+    ids = [piece if isinstance(piece, np.ndarray) else np.zeros(n, int) for piece, n in zip(texts, widths, strict=True)]
+    known = [np.full(n, isinstance(piece, np.ndarray)) for piece, n in zip(texts, widths, strict=True)]
+    return Given(on_device(np.concatenate(ids).astype(np.int32)), on_device(np.concatenate(known)))
+
+
+def _pieces(template: str) -> list[Piece]:
+    """Literal text and the widths of holes, in order; text first and last."""
+    pieces: list[Piece] = [""]
+    place, stars = 0, []
+    for match in re.finditer(r"\[\[|\[([1-9][0-9]*|\*)\]|\[", template):
+        literal = template[place : match.start()] + ("[" if match[0] == "[[" else "")
+        place = match.end()
+        pieces[-1] = f"{pieces[-1]}{literal}"
+        if match[1]:
+            pieces += [None if match[1] == "*" else int(match[1]), ""]
+            stars += [match.start()] if match[1] == "*" else []
+        elif match[0] == "[":
+            near = template[match.start() : match.start() + 12]
+            raise ValueError(
+                f"`template` has a malformed hole at character {match.start()}, {near!r}; expected one such "
+                "as [8], [*] where the width is not known, or [[ for a bracket that is meant as such."
+            )
+    pieces[-1] = f"{pieces[-1]}{template[place:]}"
+    if len(pieces) == 1:
+        raise ValueError(f"`template` {template[:40]!r} has no hole; write one as [8], eight tokens wide.")
+    if len(stars) > 1:
+        raise ValueError(
+            f"`template` has holes of unknown width at characters {stars[0]} and {stars[1]}; expected one at most, so "
+            "say the width of the others, as [8]."
+        )
+    return pieces
