@@ -123,7 +123,7 @@ class Markov(AbstractFreeEnergy):
     """The exact free energy of a Markov chain, at any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
 
     vocabulary: ed.energy.Codes
-    chain: ed.energy.NGram
+    background: ed.energy.NGram
 
     def __init__(self, counts):
         self.vocabulary, self.background = ed.energy.Codes(jnp.eye(len(counts))), ed.energy.NGram(counts)

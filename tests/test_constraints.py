@@ -230,7 +230,7 @@ def test_a_linear_wish_is_evidence(model, getkey):
     everything = lambda energy, b: (energy(y, b), energy.force(y, b), energy.posterior(y, b))
     found, exact = jax.jit(lambda: (everything(steered, b), everything(model.energy, b - 2 * pull)))()
     assert all(np.allclose(one, two, atol=1e-12) for one, two in zip(found, exact, strict=True))
-    assert guidance.name == "pull + wish"
+    assert guidance.name == "pull + guidance"
 
 
 def test_a_product_is_a_landscape(model, getkey):

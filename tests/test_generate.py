@@ -369,7 +369,7 @@ def test_a_page_costs_what_all_its_texts_cost_together():
             {"stop": "b", "evidence": ed.flow.Matching(".*c", ALPHABET, length=LENGTH)},
             "`stop` would cut off the pattern",
         ),
-        ({"path": ed.sampling.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
+        ({"sampler": ed.sampling.Diffusion(field=ed.flow.Relaxation)}, "made a Relaxation"),
     ],
 )
 def test_bad_input_is_named(write, wrong, words):
