@@ -69,35 +69,30 @@ def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("plays", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--until", type=int, help="go on to the second part after so many steps")
-    parser.add_argument("--pretraining", type=int, default=4000, help="batches of 32 that the vocabulary reads first")
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--states", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--until", type=int, help="pause after so many steps")
+    parser.add_argument("--dim", type=int, default=320)
+    parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.2e-2)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
     options = parser.parse_args()
     corpus, texts = corpus_of_plays(options.plays)
     tokenizer = corpus.tokenizer
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
-    counts = np.bincount(corpus.train, minlength=tokenizer.size)
-    model = ed.EnergyDLLM(
-        tokenizer, dim=options.dim, states=options.states, counts=counts, key=jax.random.key(options.seed)
-    )
+    model = ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
     model = train(
         model,
         corpus,
-        ed.learn.Denoising(),
+        ed.learn.Denoising(gaussian=0.2, typo=0.05, prefix=0.1, step=0.8),
         steps=options.steps,
         length=options.length,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
         until=options.until,
-        pretraining=options.pretraining,
         directory=options.out,
     )
     scores = {
@@ -109,11 +104,10 @@ def main() -> None:
         "data": f"{len(texts) - 2} plays of Shakespeare, {corpus.train.size} characters; "
         f"held out: {VALIDATION}, {TEST}",
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
-        f"--until {options.until or options.steps} --pretraining {options.pretraining} --dim {options.dim} "
-        f"--states {options.states} "
+        f"--dim {options.dim} --depth {options.depth} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed}",
-        "steps": f"{options.pretraining} of reading, then {options.until or options.steps} of {options.steps}",
+        "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),
         "scores": scores,

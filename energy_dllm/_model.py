@@ -16,11 +16,14 @@ from .energy import (
     AbstractFreeEnergy,
     Attention,
     ConvolutionalMemory,
+    DeepStack,
     FreeEnergy,
     HMMVocabulary,
     LayerNorm,
+    MeanFieldVocabulary,
     Network,
     Pairwise,
+    Silent,
     Vocabulary,
 )
 from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
@@ -29,15 +32,22 @@ from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform,
 class EnergyDLLM(eqx.Module):
     """A diffusion language model that is one explicit energy.
 
+    By default `F = <y, g> - Λ_b(y) + E(g)`: the `MeanFieldVocabulary` under evidence, and the correlation energy `E` of
+    a `DeepStack`. With `depth=1` it is one layer as in the literature, neurons of layer norm with pairwise, attention
+    and memory synapses beside a hidden Markov model of the tokens.
+
     **Arguments:**
 
     - `tokenizer`: strings to ids and back.
     - `dim`: hidden width `D`, the one dial; the sizes below follow from it.
-    - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
-    - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
-    - `states`: of the `HMMVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
-    - `counts`: how often each token was seen `(V,)`, for a share in the states; `np.bincount(corpus.train)`.
-    - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
+    - `depth`: untied blocks `N` of the energy; 1 for the one-layer energy transformer.
+    - `heads`: of every attention, default `dim / 32`, or the next smaller divisor of `dim / 2`.
+    - `memories`: stored pairs of every memory, default `2 dim`.
+    - `reach`: neighbours on each side that the convolution reads, with `depth=1` the cues of the memory.
+    - `rotary`: whether queries and keys have rotary phases beside the relative bias.
+    - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
+      it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a
+      `Vocabulary`), and how often each token was seen `(V,)`, for a share in the states.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
@@ -67,6 +77,7 @@ class EnergyDLLM(eqx.Module):
         tokenizer: AbstractTokenizer,
         *,
         dim: int = 128,
+        depth: int = 2,
         offsets: int = 2,
         rank: int | None = None,
         states: int | None = None,
@@ -75,14 +86,25 @@ class EnergyDLLM(eqx.Module):
         head_dim: int = 16,
         memories: int | None = None,
         reach: int = 4,
-        steps: int = 12,
-        step: float = 0.6,
+        rotary: bool = False,
+        steps: int | None = None,
+        step: float | None = None,
         schedule: AbstractSchedule | None = None,
         energy: AbstractFreeEnergy | None = None,
         key: Key,
     ):
-        if dim < 1 or steps < 1 or not step > 0:
-            raise ValueError(f"`dim`={dim}, `steps`={steps} and `step`={step} must be positive.")
+        deep = depth > 1 if energy is None else isinstance(energy, FreeEnergy) and energy.one_shot
+        steps = (4 if deep else 12) if steps is None else steps
+        step = (1.0 if deep else 0.6) if step is None else step
+        for name, value in dict(dim=dim, depth=depth, steps=steps, step=step).items():
+            if not value > 0:
+                raise ValueError(f"`{name}` is {value}; expected a positive number.")
+        if energy is None and deep:
+            k1, k2 = jax.random.split(key)
+            heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
+            sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
+            network = Network(Silent(), {"blocks": DeepStack(dim, **sizes, rotary=rotary, key=k1)}, jnp.zeros(dim))
+            energy = FreeEnergy(network, MeanFieldVocabulary(tokenizer.size, dim, key=k2), kappa=1.0)
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)
             rank, memories = rank or max(1, dim // 8), memories or 2 * dim

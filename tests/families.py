@@ -16,6 +16,7 @@ NEURONS = {
     "spherical": lambda: ed.energy.Spherical(gamma=2.0, epsilon=0.5),
     "tanh": lambda: ed.energy.Tanh(beta=1.4),
     "softplus": lambda: ed.energy.Softplus(beta=2.3),
+    "silent": lambda: ed.energy.Silent(),
 }
 
 SYNAPSES = {
@@ -28,6 +29,8 @@ SYNAPSES = {
     "deep convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(
         dim, memories=5, depth=3, reach=1, rank=4, key=key
     ),
+    "deep": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, convolution=1, reach=3, key=key),
+    "deep rotary": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, memories=5, rotary=True, key=key),
     "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
     "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
     "token memory": lambda dim, key: ed.memory.TokenMemory(

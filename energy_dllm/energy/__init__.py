@@ -1,5 +1,6 @@
 """The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
 
+from ._deep import DeepStack as DeepStack
 from ._dfa import DFA as DFA
 from ._empirical import Codes as Codes, Empirical as Empirical
 from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
@@ -23,6 +24,7 @@ from ._neurons import (
     AbstractNeurons as AbstractNeurons,
     Identity as Identity,
     LayerNorm as LayerNorm,
+    Silent as Silent,
     Softmax as Softmax,
     Softplus as Softplus,
     Spherical as Spherical,
@@ -37,4 +39,8 @@ from ._synapses import (
     MappingAttention as MappingAttention,
     Pairwise as Pairwise,
 )
-from ._vocabulary import AbstractVocabulary as AbstractVocabulary, Vocabulary as Vocabulary
+from ._vocabulary import (
+    AbstractVocabulary as AbstractVocabulary,
+    MeanFieldVocabulary as MeanFieldVocabulary,
+    Vocabulary as Vocabulary,
+)

@@ -27,6 +27,11 @@ class AbstractFreeEnergy(eqx.Module):
         """Strength of the vocabulary's drive on the neurons, the unit of relaxation time."""
 
     @property
+    def one_shot(self) -> bool:
+        """Whether tokens that are known or unknown are at rest after one full step `y <- y + kappa force`."""
+        return False
+
+    @property
     @abc.abstractmethod
     def dim(self) -> int:
         """Hidden width `D`."""

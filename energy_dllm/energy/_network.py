@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
-from ._neurons import AbstractNeurons
-from ._synapses import AbstractSynapse
-from ._vocabulary import AbstractVocabulary
+from ._neurons import AbstractNeurons, Silent
+from ._synapses import AbstractSynapse, valid
+from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
 
 
 class Network(eqx.Module):
@@ -56,20 +56,12 @@ class Network(eqx.Module):
         """Every term of `E` by name, each token by token `(L,)`."""
         return self._terms(y, self.activation(y), mask)
 
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return "neurons", *self.synapses, "bias"
-
-    def _terms(self, y, g: Array | Mapping[str, Array], mask):
-        activations = g if isinstance(g, Mapping) else dict.fromkeys(self._names, g)
+    def _terms(self, y, g, mask):
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
-        terms = {"neurons": jnp.sum(y * activations["neurons"], axis=-1) - jax.vmap(self.neurons.lagrangian)(y)}
-        if mask is not None:
-            terms["neurons"] = jnp.where(mask, terms["neurons"], 0.0)
-        terms |= {name: synapse.per_token(activations[name], mask) for name, synapse in self.synapses.items()}
-        bias = -activations["bias"] @ self.bias
-        terms["bias"] = bias if mask is None else jnp.where(mask, bias, 0.0)
-        return terms
+        terms = {"neurons": valid(jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y), mask)}
+        for name, synapse in self.synapses.items():
+            terms |= {part or name: term for part, term in synapse.terms(g, mask).items()}
+        return terms | {"bias": valid(-g @ self.bias, mask)}
 
 
 class FreeEnergy(AbstractFreeEnergy):
@@ -128,6 +120,11 @@ class FreeEnergy(AbstractFreeEnergy):
     def kappa(self) -> Scalar:
         """Strength of the tokens' voice beside that of the neurons."""
         return jnp.exp(self.log_kappa)
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether tokens that are known or unknown are at rest after one full step: what they say is then constant."""
+        return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
 
     @property
     def dim(self) -> int:
@@ -201,16 +198,28 @@ class FreeEnergy(AbstractFreeEnergy):
         the sum of all that is told, and the logits `<y, U>` are a sum over terms too. The vocabulary pulls on nobody
         directly: it speaks through `g`.
         """
-        g = self.activation(y, b, mask)
-        # each term hears a copy of its own: one gradient of the one scalar tells them apart
-        copies = dict.fromkeys(self.network._names, g)
-        slopes = jax.grad(lambda copies: total(self._spoken(y, copies, mask)))(copies)
-        return {name: -slopes[name] for name in copies}
+        spoken = lambda g: {name: jnp.sum(term) for name, term in self._spoken(y, g, mask).items()}
+        terms, pull = jax.vjp(spoken, self.activation(y, b, mask))
+        none = jax.tree.map(jnp.zeros_like, terms)
+        return {name: -pull({**none, name: jnp.ones_like(term)})[0] for name, term in terms.items()}
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`<y, U> + c + b (L, V)`; in a `HMMVocabulary`, `c` is what the other tokens leave to expect."""
         return self.vocabulary.logits(y, b)
+
+    def log_likelihood(self, ids: Int[Array, " L"]) -> Scalar:
+        """`log P(ids)` by one evaluation of the energy: `F` of the empty passage at rest less `F` of the text, nats.
+
+        Exact where `E` is the functional of a law of passages; how far it is from the masked bound and from the chain
+        rule says how far `E` is from that. Of a `one_shot` energy only.
+        """
+        if not self.one_shot:
+            raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")
+        y = self.neutral(ids.shape[0])
+        seen = jnp.arange(self.size) == ids[:, None]
+        known = jnp.where(seen, 0.0, -2.0 * CERTAIN).astype(y.dtype)
+        return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def sample(
         self,

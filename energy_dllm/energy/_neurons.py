@@ -49,6 +49,23 @@ class Identity(AbstractNeurons):
         return 0.5 * jnp.sum(y**2)
 
 
+class Silent(AbstractNeurons):
+    """No neurons beside the vocabulary: `Λ = 0`, `g = 0`.
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    assert not ed.energy.Silent().activation(jnp.array([1.0, -2.0])).any()
+    ```
+    """
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """0."""
+        return jnp.zeros((), y.dtype)
+
+
 class Softmax(AbstractNeurons):
     """Competing neurons: `Λ = 1/beta log sum_d exp(beta y_d)`, `g = softmax(beta y)`.
 

@@ -30,6 +30,10 @@ class AbstractSynapse(eqx.Module):
         """The energy, a scalar: the sum of `per_token`."""
         return jnp.sum(self.per_token(g, mask))
 
+    def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
+        """The energy by named term, each token by token; a synapse of one term leaves it without a name of its own."""
+        return {"": self.per_token(g, mask)}
+
 
 class Pairwise(AbstractSynapse):
     """Direct coupling of neighbours, low-rank and the same everywhere: a Markov random field as a crossbar.
@@ -105,7 +109,7 @@ class AbstractAttention(AbstractSynapse):
         length = g.shape[0]
         q, k = _shown(g, self.query), _shown(g, self.keys)
         if self.rotary:
-            q, k = _rotate(q), _rotate(k)
+            q, k = rotate(q), rotate(k)
         score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
         return jnp.where(_others(length, mask), score, -jnp.inf)
 
@@ -279,7 +283,7 @@ def valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[A
     return energy if mask is None else jnp.where(mask, energy, 0.0)
 
 
-def _rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
+def rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
     half = z.shape[-1] // 2
     frequency = 10_000.0 ** (-jnp.arange(half) / half)
     angle = jnp.arange(z.shape[1])[:, None] * frequency

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
 from ._dfa import DFA, apart
+from ._synapses import valid
 
 
 # Nats. Gaussian noise of sigma > 0.045 never says so much, a given token always does (`flow.FORBIDDEN`).
@@ -113,7 +114,7 @@ class Vocabulary(AbstractVocabulary):
         for name, value in (("size", size), ("dim", dim)):
             if value < 1:
                 raise ValueError(f"`{name}` is {value}; expected a positive integer.")
-        self.codes = jnp.eye(size)
+        self.codes = token_codes(size)
         self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
 
@@ -149,3 +150,93 @@ class Vocabulary(AbstractVocabulary):
         """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
         that it accepts."""
         return apart(self.logits(y, b), dfa, key=key)
+
+
+class MeanFieldVocabulary(AbstractVocabulary):
+    """The tokens as the only layer of neurons: `Λ_b(y) = sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, convex.
+
+    A token without evidence has `log sum_w exp(c_w)` in its place. `g_i = grad Λ_b = sum_w p_iw U_w`, the posterior mean
+    pattern: the pattern itself of a known token, a belief that takes its context into account under noise. A token
+    without evidence is silent, `g_i = 0`: what is masked changes nothing for the others, so under masks the posterior
+    is at rest after one evaluation of the force. With `neurons=Silent()` and `kappa=1` the `FreeEnergy` is a density
+    functional, `F = <y, g> - Λ_b(y) + E(g)`, which falls along every relaxation whatever `E` is, for `Λ_b` is convex.
+
+    **Arguments:**
+
+    - `size`: number of tokens `V`.
+    - `dim`: hidden width `D`, even. The two halves of a pattern are those of `DeepStack`: one is read by the other
+      tokens (drawn with standard deviation 1), one compared with what was read (`0.1 (D/2)^-1/2`).
+    - `key`: random key of the patterns.
+
+    **Raises:** `ValueError` if a size is not positive or `dim` is odd.
+
+    **Source:** Hohenberg & Kohn 1964 and Kohn & Sham 1965 for the form; the marginal polytope and its dual, Wainwright &
+    Jordan 2008, <https://doi.org/10.1561/2200000001>.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    vocabulary = ed.energy.MeanFieldVocabulary(5, 8, key=jax.random.key(0))
+    message = vocabulary.message(jnp.ones((3, 8)), jnp.zeros((3, 5)).at[0, 1:].set(ed.flow.FORBIDDEN))
+    assert jnp.allclose(message[0], vocabulary.patterns[0]) and not message[1:].any()
+    ```
+    """
+
+    codes: Float[Array, "V C"]
+    patterns: Float[Array, "V D"]
+    prior: Float[Array, " V"]
+
+    def __init__(self, size: int, dim: int, *, key: Key):
+        for name, value in (("size", size), ("dim", dim)):
+            if value < 1:
+                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        if dim % 2:
+            raise ValueError(f"`dim` is {dim}; expected an even number, half of it read and half of it compared.")
+        half = dim // 2
+        scale = jnp.repeat(jnp.asarray([1.0, 0.1 * half**-0.5]), half)
+        self.codes = token_codes(size)
+        self.patterns = scale * jax.random.normal(key, (size, dim))
+        self.prior = jnp.zeros(size)
+
+    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """The prior `c_w`, the same everywhere `(L, V)`."""
+        return jnp.broadcast_to(self.prior, b.shape)
+
+    def informed(self, b: Float[Array, "L V"]) -> Bool[Array, " L"]:
+        """Whether there is evidence about a token: whether `b_i` tells any two candidates apart `(L,)`."""
+        return jnp.any(b != b[:, :1], axis=-1)
+
+    def per_token(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, " L"]:
+        """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`; without evidence `-log sum_w exp(c_w)`."""
+        heard = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.prior)
+        return valid(-jax.nn.logsumexp(heard, axis=-1), mask)
+
+    def message(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; 0 of a token without evidence."""
+        here = self.informed(b) if mask is None else self.informed(b) & mask
+        return jnp.where(here[:, None], self.posterior(y, b), 0.0) @ self.patterns
+
+    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+        """`-log softmax(c)`, nats `(L,)`."""
+        return -jax.nn.log_softmax(self.prior)[ids]
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
+    ) -> Int[Array, " L"]:
+        """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
+        that it accepts."""
+        return apart(self.logits(y, b), dfa, key=key)
+
+
+def token_codes(size: int) -> Float[Array, "V C"]:
+    """Unit vectors `e_w` the noise acts on: one-hot for up to 512 tokens, beyond that 256 random directions each."""
+    if size <= 512:
+        return jnp.eye(size)
+    codes = jax.random.normal(jax.random.key(size), (size, 256))
+    return codes / jnp.linalg.norm(codes, axis=-1, keepdims=True)

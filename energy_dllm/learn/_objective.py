@@ -6,6 +6,7 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 """
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -84,6 +85,7 @@ class Denoising(AbstractObjective):
     speed_penalty: float = eqx.field(static=True)
     start: float = eqx.field(static=True)
     prior_weight: float = eqx.field(static=True)
+    prefix: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -96,9 +98,12 @@ class Denoising(AbstractObjective):
         step: float = 0.6,
         anneal: float = 0.5,
         speed_penalty: float = 0.2,
-        start: float = 1.0,
+        start: float = 0.0,
         prior_weight: float = 1.0,
+        prefix: float = 0.0,
     ):
+        if not 0 <= prefix <= 1:
+            raise ValueError(f"`prefix` is {prefix}; expected a share of the masked windows, 0 to 1.")
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or shortest < 0:
@@ -111,7 +116,7 @@ class Denoising(AbstractObjective):
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
-        self.prior_weight = prior_weight
+        self.prior_weight, self.prefix = prior_weight, prefix
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the stillness term."""
@@ -121,6 +126,8 @@ class Denoising(AbstractObjective):
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
+        # masks are at rest after one full step where what tokens say is constant: only soft evidence needs a relaxation
+        soft = math.ceil((self.gaussian + self.typo) * ids.shape[0]) if energy.one_shot else ids.shape[0]
 
         def settle(y, b):
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
@@ -133,8 +140,17 @@ class Denoising(AbstractObjective):
             y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
 
-        log_posterior, motion = jax.vmap(settle)(y, b)
-        loss = cross_entropy(log_posterior, ids, asked) + self.speed_penalty * jnp.mean(motion)
+        def direct(b):
+            y = energy.neutral(b.shape[0]).astype(b.dtype)
+            return jax.nn.log_softmax(energy.logits(y + energy.kappa * energy.force(y, b), b), axis=-1)
+
+        log_posterior, motion = [], jnp.zeros(())
+        if soft:
+            settled, speeds = jax.vmap(settle)(y[:soft], b[:soft])
+            log_posterior, motion = [settled], jnp.sum(speeds) / ids.shape[0]
+        if soft < ids.shape[0]:
+            log_posterior.append(jax.vmap(direct)(b[soft:]))
+        loss = cross_entropy(jnp.concatenate(log_posterior), ids, asked) + self.speed_penalty * motion
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
@@ -146,6 +162,10 @@ class Denoising(AbstractObjective):
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
         hidden, _ = mask(ids, keys[0])
+        if self.prefix:
+            k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
+            behind = jnp.arange(ids.shape[1]) >= jnp.floor(ids.shape[1] * jax.random.uniform(k1, (batch, 1)))
+            hidden = jnp.where(jax.random.uniform(k2, (batch, 1)) < self.prefix, behind, hidden)
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 

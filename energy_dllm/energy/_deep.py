@@ -1,0 +1,256 @@
+"""The deep energy: untied blocks of attention and key-value memory, read out as one scalar."""
+
+import abc
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from einops import einsum
+from jaxtyping import Array, Bool, Float
+
+from .._types import Key
+from ._synapses import AbstractSynapse, rotate, sizes, valid
+
+
+class AbstractLayer(eqx.Module):
+    """One layer of a block: what it adds to the residual stream, as a sum of parts.
+
+    To add a layer, write `read` and `parts`. Both are given the normalised stream `z (L, W)`, and `allowed (L, L)`,
+    whether token `i` may read token `j`.
+    """
+
+    @abc.abstractmethod
+    def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
+        """`Delta_i (L, W)`, what is added at every token."""
+
+    @abc.abstractmethod
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "parts L"]:
+        """`<a_i, Delta_i>` split into heads, memories or offsets, `(parts, L)`; the sum over parts is all of it."""
+
+
+class AttentionLayer(AbstractLayer):
+    """Multi-head attention: `Delta_i = sum_h O_h sum_j A_hij V_h z_j`, `A_hij = softmax_j(<q_hi, k_hj>/sqrt(K) + r_h)`.
+
+    `r_h(j - i)` is a learned bias per head and offset, which starts decaying with distance; `rotary` turns queries and
+    keys by rotary phases as well.
+    """
+
+    gain: Float[Array, " W"]
+    query: Float[Array, "H K W"]
+    keys: Float[Array, "H K W"]
+    values: Float[Array, "H K W"]
+    out: Float[Array, "H K W"]
+    bias: Float[Array, "H offsets"]
+    rotary: bool = eqx.field(static=True)
+
+    def __init__(self, width: int, *, heads: int, reach: int, rotary: bool, scale: float, key: Key):
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        draw = lambda key: width**-0.5 * jax.random.normal(key, (heads, width // heads, width))
+        self.gain = jnp.ones(width)
+        self.query, self.keys, self.values, self.out = draw(k1), draw(k2), draw(k3), scale * draw(k4)
+        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * jnp.abs(jnp.arange(-reach, reach + 1))
+        self.rotary = rotary
+
+    def pattern(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "H L L"]:
+        """The attention pattern `A (H, L, L)`; the row of a token that may read nobody is 0."""
+        q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        reach, place = self.bias.shape[1] // 2, jnp.arange(z.shape[0])
+        bias = self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
+        score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
+        # finite, so that an empty row has finite derivatives
+        return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e30), axis=-1), 0.0)
+
+    def _heads(self, z, allowed):
+        values = einsum(z * self.gain, self.values, "l d, h k d -> h l k")
+        return einsum(self.pattern(z, allowed), values, "h i j, h j k -> h i k")
+
+    def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
+        """`sum_h O_h sum_j A_hij V_h z_j (L, W)`."""
+        return einsum(self._heads(z, allowed), self.out, "h i k, h k d -> i d")
+
+    def parts(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]) -> Float[Array, "H L"]:
+        """Head by head `(H, L)`."""
+        return jnp.sum(self._heads(z, allowed) * einsum(a, self.out, "i d, h k d -> h i k"), axis=-1)
+
+
+class MemoryLayer(AbstractLayer):
+    """Key-value memory: `Delta_i = sum_m gelu(<k_m, z_i> + theta_m) v_m`, `M` stored pairs.
+
+    **Source:** Geva et al. 2021 (arXiv 2012.14913), the feed-forward layer of a transformer read as a memory.
+    """
+
+    gain: Float[Array, " W"]
+    keys: Float[Array, "M W"]
+    threshold: Float[Array, " M"]
+    values: Float[Array, "M W"]
+
+    def __init__(self, width: int, *, memories: int, scale: float, key: Key):
+        k1, k2 = jax.random.split(key)
+        self.gain = jnp.ones(width)
+        self.keys = width**-0.5 * jax.random.normal(k1, (memories, width))
+        self.threshold = jnp.zeros(memories)
+        self.values = scale * memories**-0.5 * jax.random.normal(k2, (memories, width))
+
+    def _recalled(self, z):
+        return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold)
+
+    def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
+        """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""
+        return self._recalled(z) @ self.values
+
+    def parts(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]) -> Float[Array, "M L"]:
+        """Memory by memory `(M, L)`."""
+        return (self._recalled(z) * (a @ self.values.T)).T
+
+
+class ConvolutionLayer(AbstractLayer):
+    """Depthwise convolution over the neighbours: `Delta_i = sum_o w_o * z_(i+o)`, offsets `-reach .. reach`."""
+
+    kernel: Float[Array, "offsets W"]
+
+    def __init__(self, width: int, *, reach: int, scale: float, key: Key):
+        self.kernel = scale * (2 * reach + 1) ** -0.5 * jax.random.normal(key, (2 * reach + 1, width))
+
+    def _neighbours(self, z, allowed):
+        reach, length = self.kernel.shape[0] // 2, z.shape[0]
+        ahead = jnp.arange(-reach, reach + 1)
+        place = jnp.arange(length)[:, None] + ahead
+        inside = (place >= 0) & (place < length)
+        may = jnp.take_along_axis(allowed, jnp.clip(place, 0, length - 1), axis=1) & inside
+        padded = jnp.pad(z, ((reach, reach), (0, 0)))
+        return [padded[o : o + length] * weight * may[:, o, None] for o, weight in enumerate(self.kernel)]
+
+    def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
+        """`sum_o w_o * z_(i+o) (L, W)`."""
+        near = self._neighbours(z, allowed)
+        return sum(near[1:], near[0])
+
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "offsets L"]:
+        """Offset by offset `(offsets, L)`."""
+        return jnp.stack([jnp.sum(near * a, axis=-1) for near in self._neighbours(z, allowed)])
+
+
+class DeepStack(AbstractSynapse):
+    """The deep correlation energy: `N` untied blocks, read out as `E = -sum_i <r_i, sum_k Delta_k,i>`.
+
+    The activation has two halves, `g_i = (z_i, r_i)`, each of width `W = D / 2`: `z_i` is what other tokens read of
+    token `i`, `r_i` what is compared with what the blocks read at `i`. The residual stream starts at `z + z_0` (`z_0`
+    a learned background, all there is of an unknown token) and every layer adds to it,
+
+    `z^(k+1) = z^(k) + Delta_k,   Delta_k = layer_k(norm z^(k))`,
+
+    a block being a depthwise convolution (optional), an attention and a key-value memory. `E` is a sum over layers,
+    their heads, memories and offsets, and tokens: `terms` has it by layer, `parts` by head, memory and offset. With
+    `r` the pattern of a candidate token, `-<r, sum_k Delta_k>` is its energy in the context that was read: as a
+    transformer's read-out, but a scalar, whose force also tells a token what those who read it would have it be.
+
+    **Arguments:**
+
+    - `dim`: width of the activation `D`, even; `W = D / 2`.
+    - `depth`: blocks `N`.
+    - `heads`: heads of every attention; a divisor of `W`.
+    - `memories`: stored pairs of every memory, default `4 W`.
+    - `convolution`: neighbours on each side that the convolution reads; 0 for none.
+    - `reach`: offsets beyond it share one attention bias a side.
+    - `rotary`: turn queries and keys by rotary phases as well; `W / heads` must then be even.
+    - `key`: random key.
+
+    **Raises:** `ValueError` if a size is not positive, `dim` is odd, or `heads` does not divide `dim / 2`.
+
+    **Source:** depth and key-value form, Vaswani et al. 2017 (arXiv 1706.03762); as one scalar without tied weights, see
+    `docs/idea.md`; one tied energy block, Hoover et al. 2023 (arXiv 2302.07253).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    stack = ed.energy.DeepStack(16, depth=2, heads=2, key=jax.random.key(0))
+    g = jnp.ones((5, 16))
+    assert set(stack.terms(g)) == {"attention 1", "memory 1", "attention 2", "memory 2"}
+    assert jnp.allclose(stack(g), sum(part.sum() for part in stack.parts(g).values()), rtol=1e-5)
+    ```
+    """
+
+    blocks: tuple[dict[str, AbstractLayer], ...]
+    background: Float[Array, " W"]
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        depth: int = 2,
+        heads: int = 4,
+        memories: int | None = None,
+        convolution: int = 0,
+        reach: int = 64,
+        rotary: bool = False,
+        key: Key,
+    ):
+        width = dim // 2
+        memories = 4 * width if memories is None else memories
+        sizes(dim=dim, depth=depth, heads=heads, memories=memories, reach=reach)
+        if dim % 2:
+            raise ValueError(f"`dim` is {dim}; expected an even number, half of it read and half of it compared.")
+        if width % heads:
+            raise ValueError(f"`heads` is {heads}, which does not divide `dim` / 2 = {width}; choose a divisor.")
+        if rotary and width // heads % 2:
+            raise ValueError(f"`heads` of width {width // heads} with rotary=True; expected an even width of a head.")
+        if convolution < 0:
+            raise ValueError(f"`convolution` is {convolution}; expected 0 (none) or more neighbours a side.")
+        scale = (2 * depth) ** -0.5  # the stream grows to the same size whatever the depth
+        blocks = []
+        for n in range(depth):
+            k1, k2, k3 = jax.random.split(jax.random.fold_in(key, n), 3)
+            block: dict[str, AbstractLayer] = {}
+            if convolution:
+                block["convolution"] = ConvolutionLayer(width, reach=convolution, scale=scale, key=k1)
+            block["attention"] = AttentionLayer(width, heads=heads, reach=reach, rotary=rotary, scale=scale, key=k2)
+            block["memory"] = MemoryLayer(width, memories=memories, scale=scale, key=k3)
+            blocks.append(block)
+        self.blocks = tuple(blocks)
+        self.background = jax.random.normal(jax.random.fold_in(key, depth), (width,))
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """`-<r_i, sum_k Delta_k,i>`, nats `(L,)`."""
+        deltas = [delta for *_, delta in self._layers(g, mask)]
+        return valid(-jnp.sum(self._compared(g) * sum(deltas[1:], deltas[0]), axis=-1), mask)
+
+    def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
+        """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""
+        r = self._compared(g)
+        return {name: valid(-jnp.sum(r * delta, axis=-1), mask) for name, *_, delta in self._layers(g, mask)}
+
+    def parts(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, "P L"]]:
+        """Every layer's energy split into its heads, memories or offsets, each token by token."""
+        r = self._compared(g)
+        every = ((name, layer.parts(z, allowed, r)) for name, layer, z, allowed, _ in self._layers(g, mask))
+        return {name: jax.vmap(lambda part: valid(-part, mask))(parts) for name, parts in every}
+
+    def _compared(self, g):
+        return g[:, self.background.shape[0] :]
+
+    def _layers(self, g, mask) -> Iterator[tuple[str, AbstractLayer, Array, Array, Array]]:
+        """Name, layer, what it reads, who may read whom, and what it adds; in order."""
+        length, width = g.shape[0], self.background.shape[0]
+        here = jnp.ones(length, bool) if mask is None else mask
+        allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
+        stream = g[:, :width] + self.background
+        for n, block in enumerate(self.blocks):
+            for kind, layer in block.items():
+                z = _norm(stream)
+                with jax.named_scope(f"{kind} {n + 1}"):
+                    delta = layer.read(z, allowed)
+                yield f"{kind} {n + 1}", layer, z, allowed, delta
+                stream = stream + delta
+
+
+def _norm(z: Float[Array, "L W"]) -> Float[Array, "L W"]:
+    return (z - jnp.mean(z, axis=-1, keepdims=True)) * jax.lax.rsqrt(jnp.var(z, axis=-1, keepdims=True) + 1e-5)

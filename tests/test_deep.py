@@ -1,0 +1,157 @@
+"""Laws of the deep energy: a density functional whose correlation energy is a stack of untied blocks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energy_dllm as ed
+from energy_dllm.flow import FORBIDDEN
+
+
+L, V, D = 7, 5, 16
+
+
+def functional(key, *, scale=1.0, **sizes):
+    """A small deep energy; `scale` multiplies every pattern, so that the blocks speak loudly."""
+    sizes = {"depth": 2, "heads": 2, "memories": 6, "convolution": 1, "reach": 3, **sizes}
+    k1, k2, k3 = jax.random.split(key, 3)
+    network = ed.energy.Network(ed.energy.Silent(), {"blocks": ed.energy.DeepStack(D, **sizes, key=k1)}, jnp.zeros(D))
+    vocabulary = ed.energy.MeanFieldVocabulary(V, D, key=k2)
+    patterns = scale * jax.random.normal(k3, (V, D))
+    vocabulary = eqx.tree_at(lambda v: (v.patterns, v.prior), vocabulary, (patterns, jnp.linspace(-1.0, 1.0, V)))
+    return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+
+
+def passages(key, count=3):
+    """Hidden states and evidence of a batch: soft, masked and known tokens side by side."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    y, soft = jax.random.normal(k1, (count, L, D)), 2.0 * jax.random.normal(k2, (count, L, V))
+    known = jnp.where(jax.nn.one_hot(jax.random.randint(k3, (count, L), 0, V), V, dtype=bool), 0.0, FORBIDDEN)
+    kind = jax.random.permutation(k4, jnp.arange(L) % 3)[None, :, None]
+    return y, jnp.where(kind == 0, soft, jnp.where(kind == 1, known, 0.0))
+
+
+def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey):
+    energy, (y, b) = functional(getkey()), passages(getkey())
+    Lambda = lambda y, b: -jnp.sum(energy.vocabulary.per_token(y, b))
+    for y, b in zip(y, b, strict=True):
+        np.testing.assert_allclose(jax.grad(Lambda)(y, b), energy.activation(y, b), atol=1e-12)
+        curvature = jax.hessian(Lambda)(y, b).reshape(L * D, L * D)
+        values = np.linalg.eigvalsh(curvature)
+        assert values.min() > -1e-12 and values.max() > 1e-3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
+    energy, (y, b) = functional(getkey(), depth=depth), passages(getkey())
+    mask = jnp.arange(L) < L - 1
+    for y, b in zip(y, b, strict=True):
+        g, u = energy.activation(y, b, mask), getkey.normal((L, D))
+        at = lambda h: {name: float(t.sum()) for name, t in energy.terms(y, b, mask=mask, g=g + h * u).items()}
+        up, down = at(1e-5), at(-1e-5)
+        forces = energy.forces(y, b, mask=mask)
+        assert set(forces) == set(up) - {"vocabulary"}
+        for name, force in forces.items():
+            slope = (up[name] - down[name]) / 2e-5
+            np.testing.assert_allclose(-np.sum(np.asarray(force) * u), slope, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(sum(forces.values()), energy.force(y, b, mask=mask), atol=1e-12)
+
+
+def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
+    stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
+    mask = jnp.arange(L) < L - 2
+    for valid in (None, mask):
+        terms, parts = stack.terms(g, valid), stack.parts(g, valid)
+        assert {name: part.shape[0] for name, part in parts.items()} == {
+            f"{kind} {n}": size for n in (1, 2) for kind, size in (("convolution", 3), ("attention", 2), ("memory", 6))
+        }
+        for name, term in terms.items():
+            np.testing.assert_allclose(jnp.sum(parts[name], axis=0), term, atol=1e-12)
+        np.testing.assert_allclose(sum(terms.values()), stack.per_token(g, valid), atol=1e-12)
+
+
+def test_padding_changes_nothing(getkey):
+    energy, (y, b) = functional(getkey()), passages(getkey(), 1)
+    short, mask = (y[0, :-2], b[0, :-2]), jnp.arange(L) < L - 2
+    np.testing.assert_allclose(energy.force(y[0], b[0], mask=mask)[:-2], energy.force(*short), atol=1e-12)
+    np.testing.assert_allclose(energy(y[0], b[0], mask=mask), energy(*short), atol=1e-12)
+
+
+def test_masks_are_at_rest_after_one_full_step(getkey):
+    energy, ids = functional(getkey(), scale=3.0), jnp.arange(L) % V
+    b = ed.flow.Given(ids, jnp.arange(L) % 2 == 0).field(energy.vocabulary.codes)
+    one = ed.flow.relax(energy, getkey.normal((L, D)), b, steps=1, step=1.0)
+    assert jnp.max(jnp.abs(energy.force(one, b))) < 1e-12 and jnp.max(jnp.abs(one)) > 0.1
+    soft = b + jnp.where(jnp.arange(L)[:, None] == 1, jnp.linspace(0.0, 1.0, V), 0.0)
+    one = ed.flow.relax(energy, jnp.zeros((L, D)), soft, steps=1, step=1.0)
+    assert jnp.max(jnp.abs(energy.force(one, soft))) > 1e-3  # a belief that context changes takes more
+
+
+def test_f_falls_under_any_evidence_and_the_drop_is_what_was_dissipated(getkey):
+    energy, (y, b) = functional(getkey(), scale=2.0), passages(getkey(), 4)
+    step = 2e-3
+
+    @jax.jit
+    def relax(y, b):
+        def move(y, _):
+            force = energy.force(y, b)
+            rate = jnp.sum(force * jax.jvp(lambda y: energy.activation(y, b), (y,), (force,))[1])
+            return y + step * force, (energy(y, b), rate)
+
+        return jax.lax.scan(move, y, None, length=1000)[1]
+
+    free_energy, rate = jax.vmap(relax)(y, b)
+    assert (np.diff(free_energy, axis=1) <= 1e-10).all()
+    drop = free_energy[:, 0] - free_energy[:, -1]
+    spent = step * np.sum((rate[:, 1:] + rate[:, :-1]) / 2, axis=1)
+    np.testing.assert_allclose(drop, spent, rtol=2e-2)
+
+
+def test_score_is_a_gradient_at_rest_and_not_after_one_step(getkey):
+    energy = functional(getkey())
+    x, sigma = getkey.normal((L, V)), 0.8
+
+    def denoised(x, steps):
+        b = ed.flow.Gaussian(x, sigma).field(energy.vocabulary.codes)
+        y = ed.flow.relax(energy, energy.neutral(L), b, steps=steps, step=0.5)
+        return energy.denoised(y, b).reshape(-1)
+
+    def asymmetry(steps):
+        slope = jax.jacfwd(lambda x: denoised(x, steps))(jnp.asarray(x)).reshape(L * V, L * V)
+        return np.linalg.norm(slope - slope.T) / np.linalg.norm(slope)
+
+    assert asymmetry(200) < 1e-6 < 1e-3 < asymmetry(1)
+    b = lambda x: ed.flow.Gaussian(x, sigma)
+    y = ed.flow.relax(energy, energy.neutral(L), b(x).field(energy.vocabulary.codes), steps=400, step=0.5)
+    F = lambda x: energy(y, b(x).field(energy.vocabulary.codes), spring=b(x).spring())
+    score = (denoised(jnp.asarray(x), 400).reshape(L, V) - x) / sigma**2
+    np.testing.assert_allclose(-jax.grad(F)(jnp.asarray(x)), score, atol=1e-8)
+
+
+def test_one_evaluation_gives_the_likelihood_of_a_law_that_the_energy_represents(getkey):
+    """Independent tokens, `E = 0`: the chain rule, enumeration and `F` agree."""
+    energy = functional(getkey())
+    quiet = jax.tree.map(jnp.zeros_like, energy.network.synapses["blocks"])
+    energy = eqx.tree_at(lambda e: e.network.synapses["blocks"], energy, quiet)
+    every = jnp.stack(jnp.meshgrid(*[jnp.arange(V)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    log_p = jax.vmap(energy.log_likelihood)(every)
+    np.testing.assert_allclose(jax.nn.logsumexp(log_p), 0.0, atol=1e-10)
+    np.testing.assert_allclose(log_p, jnp.sum(jax.nn.log_softmax(energy.vocabulary.prior)[every], axis=-1), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"depth": 0}, "`depth` is 0"),
+        ({"heads": 3}, "`heads` is 3"),
+        ({"dim": 15}, "`dim` is 15"),
+        ({"memories": -1}, "`memories` is -1"),
+        ({"convolution": -1}, "`convolution` is -1"),
+        ({"dim": 12, "heads": 2, "rotary": True}, "rotary"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(sizes, message, getkey):
+    with pytest.raises(ValueError, match=message):
+        ed.energy.DeepStack(**{"dim": 16, "heads": 2, **sizes}, key=getkey())
