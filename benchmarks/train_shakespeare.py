@@ -86,7 +86,7 @@ def main() -> None:
     model = train(
         model,
         corpus,
-        ed.learn.Denoising(gaussian=0.2, typo=0.05, prefix=0.1, step=0.8),
+        ed.learn.Denoising(gaussian=0.2, typo=0.05, prefix=0.1, step=0.8, horizon=12, speed_penalty=0.5),
         steps=options.steps,
         length=options.length,
         batch_size=options.batch_size,

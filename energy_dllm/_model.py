@@ -102,8 +102,10 @@ class EnergyDLLM(eqx.Module):
         if energy is None and deep:
             k1, k2 = jax.random.split(key)
             heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
-            sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
-            network = Network(Silent(), {"blocks": DeepStack(dim, **sizes, rotary=rotary, key=k1)}, jnp.zeros(dim))
+            stack = DeepStack(
+                dim, depth=depth, heads=heads, memories=memories, convolution=reach, rotary=rotary, key=k1
+            )
+            network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
             energy = FreeEnergy(network, MeanFieldVocabulary(tokenizer.size, dim, key=k2), kappa=1.0)
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)

@@ -34,9 +34,9 @@ def passages(key, count=3):
 
 
 def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey):
-    energy, (y, b) = functional(getkey()), passages(getkey())
+    energy = functional(getkey())
     Lambda = lambda y, b: -jnp.sum(energy.vocabulary.per_token(y, b))
-    for y, b in zip(y, b, strict=True):
+    for y, b in zip(*passages(getkey()), strict=True):
         np.testing.assert_allclose(jax.grad(Lambda)(y, b), energy.activation(y, b), atol=1e-12)
         curvature = jax.hessian(Lambda)(y, b).reshape(L * D, L * D)
         values = np.linalg.eigvalsh(curvature)
@@ -45,12 +45,12 @@ def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey):
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
-    energy, (y, b) = functional(getkey(), depth=depth), passages(getkey())
+    energy = functional(getkey(), depth=depth)
     mask = jnp.arange(L) < L - 1
-    for y, b in zip(y, b, strict=True):
+    at = lambda y, b, g: {name: float(term.sum()) for name, term in energy.terms(y, b, mask=mask, g=g).items()}
+    for y, b in zip(*passages(getkey()), strict=True):
         g, u = energy.activation(y, b, mask), getkey.normal((L, D))
-        at = lambda h: {name: float(t.sum()) for name, t in energy.terms(y, b, mask=mask, g=g + h * u).items()}
-        up, down = at(1e-5), at(-1e-5)
+        up, down = at(y, b, g + 1e-5 * u), at(y, b, g - 1e-5 * u)
         forces = energy.forces(y, b, mask=mask)
         assert set(forces) == set(up) - {"vocabulary"}
         for name, force in forces.items():

@@ -127,8 +127,7 @@ class ConvolutionLayer(AbstractLayer):
 
     def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
         """`sum_o w_o * z_(i+o) (L, W)`."""
-        near = self._neighbours(z, allowed)
-        return sum(near[1:], near[0])
+        return jnp.sum(jnp.stack(self._neighbours(z, allowed)), axis=0)
 
     def parts(
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
@@ -164,8 +163,8 @@ class DeepStack(AbstractSynapse):
 
     **Raises:** `ValueError` if a size is not positive, `dim` is odd, or `heads` does not divide `dim / 2`.
 
-    **Source:** depth and key-value form, Vaswani et al. 2017 (arXiv 1706.03762); as one scalar without tied weights, see
-    `docs/idea.md`; one tied energy block, Hoover et al. 2023 (arXiv 2302.07253).
+    **Source:** the layers, Vaswani et al. 2017 (arXiv 1706.03762); one tied block as an energy, Hoover et al. 2023
+    (arXiv 2302.07253); tied and untied depth compared, NRGPT (arXiv 2512.16762).
 
     **Example:**
 

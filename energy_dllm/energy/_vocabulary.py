@@ -155,11 +155,12 @@ class Vocabulary(AbstractVocabulary):
 class MeanFieldVocabulary(AbstractVocabulary):
     """The tokens as the only layer of neurons: `Λ_b(y) = sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, convex.
 
-    A token without evidence has `log sum_w exp(c_w)` in its place. `g_i = grad Λ_b = sum_w p_iw U_w`, the posterior mean
-    pattern: the pattern itself of a known token, a belief that takes its context into account under noise. A token
-    without evidence is silent, `g_i = 0`: what is masked changes nothing for the others, so under masks the posterior
-    is at rest after one evaluation of the force. With `neurons=Silent()` and `kappa=1` the `FreeEnergy` is a density
-    functional, `F = <y, g> - Λ_b(y) + E(g)`, which falls along every relaxation whatever `E` is, for `Λ_b` is convex.
+    A token without evidence has `log sum_w exp(c_w)` in its place. The activation `g_i = grad Λ_b = sum_w p_iw U_w` is
+    the posterior mean pattern: the pattern itself of a known token, under noise a belief that takes the context into
+    account. A token without evidence is silent, `g_i = 0`: what is masked changes nothing for the others, so under
+    masks the posterior is at rest after one evaluation of the force. With `Silent` neurons and `kappa=1` the
+    `FreeEnergy` is a density functional, `F = <y, g> - Λ_b(y) + E(g)`, which falls along every relaxation whatever `E`
+    is, for `Λ_b` is convex.
 
     **Arguments:**
 
@@ -170,8 +171,8 @@ class MeanFieldVocabulary(AbstractVocabulary):
 
     **Raises:** `ValueError` if a size is not positive or `dim` is odd.
 
-    **Source:** Hohenberg & Kohn 1964 and Kohn & Sham 1965 for the form; the marginal polytope and its dual, Wainwright &
-    Jordan 2008, <https://doi.org/10.1561/2200000001>.
+    **Source:** Hohenberg & Kohn 1964 and Kohn & Sham 1965 for the form; the marginals and their convex dual, Wainwright
+    & Jordan 2008 (doi 10.1561/2200000001).
 
     **Example:**
 
