@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
+from energy_dllm.flow._likelihood import Continuity
 
 
 @pytest.fixture
@@ -339,7 +340,7 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
     @jax.jit
     def carry(x):
         return ed.solve(
-            ed.flow.Continuity(field),
+            Continuity(field),
             (x[None] / sigma_0, jnp.zeros(())),
             t0=-1 / sigma_0,
             t1=-1 / sigma_1,

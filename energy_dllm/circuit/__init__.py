@@ -13,17 +13,14 @@ from ._crossbar import (
     attend as attend,
 )
 from ._energy import EnergyReport as EnergyReport, energy_report as energy_report
-from ._graph import FUNCTIONS as FUNCTIONS, Function as Function, Graph as Graph
+from ._graph import Graph as Graph
 from ._lower import lower as lower
-from ._netlist import GROUND as GROUND, Netlist as Netlist, escape as escape
+from ._netlist import Netlist as Netlist
 from ._noise import thermal_noise as thermal_noise
-from ._rules import RULES as RULES
 from ._simulate import (
-    OLDEST as OLDEST,
     SimulationError as SimulationError,
     Waveforms as Waveforms,
     find_ngspice as find_ngspice,
-    read_raw as read_raw,
     simulate as simulate,
 )
 from ._technology import (

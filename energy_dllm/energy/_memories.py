@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._types import Key, Scalar
+from .._types import Key
+from ._neurons import AbstractNeurons, Softmax
 from ._synapses import AbstractSynapse, sizes, valid
 
 
@@ -15,7 +16,7 @@ class MappingMemory(AbstractSynapse):
     """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
 
     Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
-    `RectifiedMemory` it does not only amplify what is already there.
+    `DenseMemory` it does not only amplify what is already there.
 
     **Arguments:**
 
@@ -141,77 +142,51 @@ class ConvolutionalMemory(AbstractSynapse):
         return jnp.sum(self.per_memory(g, mask), axis=-1)
 
 
-class RectifiedMemory(AbstractSynapse):
-    """Dense associative memory of rectified-quadratic kind: `E = -1/2 sum_i sum_m relu(<xi_m, g_i>)^2`.
+class DenseMemory(AbstractSynapse):
+    """Dense associative memory of patterns `xi`: `E = -sum_i Λ(xi g_i)`, `Λ` the Lagrangian of its memory neurons.
+
+    | memory neurons | energy | kind |
+    |---|---|---|
+    | `Softmax(beta)` | `-1/beta log sum_m exp(beta <xi_m, g_i>)` | exponential separation, attention over patterns |
+    | `Rectifier()` | `-1/2 sum_m relu(<xi_m, g_i>)^2` | rectified quadratic separation |
+
+    The force is `xi^T grad Λ(xi g)`: the patterns, weighted by the activations of the memory neurons.
 
     **Arguments:**
 
     - `dim`: hidden width `D`.
     - `memories`: number `M` of stored patterns; default `2 D`.
+    - `neurons`: the separation function as a Lagrangian; `Softmax()` by default. Its parameters are learnable leaves.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive.
 
-    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164); Hoover et al. 2023 (arXiv 2302.07253).
+    **Source:** Krotov & Hopfield 2016, 2021 (arXiv 1606.01164, 2008.06996); Demircigil et al. 2017; Ramsauer et al.
+    2021 (arXiv 2008.02217); in a transformer block, Hoover et al. 2023 (arXiv 2302.07253).
 
     **Example:**
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
+    memory = ed.energy.DenseMemory(8, memories=16, neurons=ed.energy.Rectifier(), key=jax.random.key(0))
     assert memory(jnp.ones((5, 8))) <= 0.0
     ```
     """
 
     patterns: Float[Array, "M D"]
+    neurons: AbstractNeurons
 
-    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+    def __init__(self, dim: int, *, memories: int | None = None, neurons: AbstractNeurons | None = None, key: Key):
         memories = 2 * dim if memories is None else memories
         sizes(dim=dim, memories=memories)
-        self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
+        self.patterns = dim**-0.5 * jax.random.normal(key, (memories, dim))
+        self.neurons = Softmax() if neurons is None else neurons
+
+    def recalled(self, g: Float[Array, "L D"]) -> Float[Array, "L M"]:
+        """`grad Λ(xi g_i) (L, M)`: how strongly every pattern is recalled at each token."""
+        return jax.vmap(self.neurons.activation)(g @ self.patterns.T)
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
-        return valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
-
-
-class SoftmaxMemory(AbstractSynapse):
-    """Dense associative memory of exponential kind: `E = -1/beta sum_i log sum_m exp(beta <xi_m, g_i>)`.
-
-    **Arguments:**
-
-    - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored patterns; default `2 D`.
-    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
-    - `key`: random key.
-
-    **Raises:** `ValueError` if a size or `beta` is not positive.
-
-    **Source:** Demircigil et al. 2017; Ramsauer et al. 2021 (arXiv 2008.02217).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
-    assert memory(jnp.ones((5, 8))).shape == ()
-    ```
-    """
-
-    patterns: Float[Array, "M D"]
-    log_beta: Scalar
-
-    def __init__(self, dim: int, *, memories: int | None = None, beta: float = 1.0, key: Key):
-        memories = 2 * dim if memories is None else memories
-        sizes(dim=dim, memories=memories)
-        if not beta > 0:
-            raise ValueError(f"`beta` is {beta}; expected a positive inverse temperature.")
-        self.patterns = jax.random.normal(key, (memories, dim))
-        self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
-        beta = jnp.exp(self.log_beta)
-        return valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)
+        """`-Λ(xi g_i)`, `(L,)`."""
+        return valid(-jax.vmap(self.neurons.lagrangian)(g @ self.patterns.T), mask)

@@ -33,7 +33,7 @@ class Network(eqx.Module):
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.RectifiedMemory(8, key=jax.random.key(0))
+    memory = ed.energy.DenseMemory(8, key=jax.random.key(0))
     network = ed.energy.Network(ed.energy.Tanh(), {"memory": memory}, jnp.zeros(8))
     assert set(network.terms(jnp.ones((3, 8)))) == {"neurons", "memory", "bias"}
     ```

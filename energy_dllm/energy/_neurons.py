@@ -189,6 +189,26 @@ class Tanh(AbstractNeurons):
         return jnp.sum(jnp.logaddexp(beta * y, -beta * y) - jnp.log(2.0)) / beta
 
 
+class Rectifier(AbstractNeurons):
+    """Rectified neurons: `Λ = 1/2 sum_d relu(y_d)^2`, `g = relu(y)`.
+
+    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    g = ed.energy.Rectifier().activation(jnp.array([-2.0, 3.0]))
+    assert g.tolist() == [0.0, 3.0]
+    ```
+    """
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`1/2 sum_d relu(y_d)^2`."""
+        return 0.5 * jnp.sum(jax.nn.relu(y) ** 2)
+
+
 class Softplus(AbstractNeurons):
     """Rectifying neurons: `g = 1/beta log(1 + exp(beta y))`, a rectifier smoothed over `1/beta`.
 

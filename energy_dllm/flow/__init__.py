@@ -13,9 +13,7 @@ from ._field import (
     ReverseDiffusion as ReverseDiffusion,
 )
 from ._flow_map import AbstractFlowMap as AbstractFlowMap
-from ._layers import LayerRelaxation as LayerRelaxation
 from ._likelihood import (
-    Continuity as Continuity,
     FlowLikelihood as FlowLikelihood,
     log_likelihood as log_likelihood,
 )
@@ -27,7 +25,7 @@ from ._schedule import (
     LogLinear as LogLinear,
 )
 from ._solve import SteadyState as SteadyState, Trajectory as Trajectory, solve as solve
-from .evidence._conditioning import Conditioning as Conditioning, allowed as allowed
+from .evidence._conditioning import Conditioning as Conditioning
 from .evidence._evidence import (
     FORBIDDEN as FORBIDDEN,
     AbstractEvidence as AbstractEvidence,

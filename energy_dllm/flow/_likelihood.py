@@ -27,16 +27,6 @@ class Continuity(AbstractMotion):
       `<e, (dx_hat/dx) e>` over them. Exact, at the price of `L C` derivatives, without.
 
     **Source:** Chen et al. 2018 (arXiv 1806.07366); Hutchinson 1990 for the estimate.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    back = ed.flow.Continuity(ed.flow.ProbabilityFlow(model.energy, steps=4))
-    z, volume = ed.solve(back, (jnp.ones((2, 3)), jnp.zeros(())), t0=-5.0, t1=-0.3).final
-    ```
     """
 
     flow: ProbabilityFlow

@@ -13,11 +13,10 @@ from ..energy import (
     AbstractSynapse,
     Attention,
     ConvolutionalMemory,
+    DenseMemory,
     MappingAttention,
     MappingMemory,
     Pairwise,
-    RectifiedMemory,
-    SoftmaxMemory,
 )
 from ..memory import AbstractPatternMemory, AbstractSoftMinimum, AbstractSum, TokenMemory
 
@@ -41,14 +40,14 @@ def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, 
     """What stored pattern `m` tells token `i` along `u_i`, `(L, M)`; `None` of a synapse that stores none."""
     if isinstance(synapse, ConvolutionalMemory):
         return _recalled(synapse, g, u, axis=0)
-    if isinstance(synapse, SoftmaxMemory):
-        return _shares(synapse, g) * (u @ synapse.patterns.T)
+    if isinstance(synapse, DenseMemory):
+        return synapse.recalled(g) * (u @ synapse.patterns.T)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractPatternMemory):
         pull = -jax.jvp(jax.vmap(synapse.memory.per_memory), (g,), (u,))[1]
         if isinstance(synapse.memory, AbstractSoftMinimum):
             return pull * jax.vmap(synapse.memory.shares)(g)
         return pull
-    if not isinstance(synapse, MappingMemory | RectifiedMemory):
+    if not isinstance(synapse, MappingMemory):
         return None
     # each token's patterns depend on that token alone: one forward derivative for all
     return -jax.jvp(lambda g: pattern_energy(synapse, g), (g,), (u,))[1]
@@ -60,11 +59,11 @@ def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Ar
         return synapse.per_memory(g)
     if isinstance(synapse, MappingMemory):
         return -_active(synapse, g) * (g @ synapse.answers.T)
-    if isinstance(synapse, RectifiedMemory):
-        return -0.5 * jax.nn.relu(g @ synapse.patterns.T) ** 2
-    if isinstance(synapse, SoftmaxMemory):
-        # E = sum_m p_m E_m - entropy / beta, and E_m + log p_m / beta = E for every m
-        return _shares(synapse, g) * synapse.per_token(g)[:, None]
+    if isinstance(synapse, DenseMemory):
+        # in shares of the activations: of a softmax they add up to 1, and nothing is recalled where all of them are 0
+        recalled = synapse.recalled(g)
+        total = jnp.sum(recalled, axis=-1, keepdims=True)
+        return recalled / jnp.where(total == 0, 1.0, total) * synapse.per_token(g)[:, None]
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSum):
         return jax.vmap(synapse.memory.per_memory)(g)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSoftMinimum):
@@ -80,17 +79,11 @@ def activity(
         return synapse.recalled(g), synapse.answers.reshape(-1, g.shape[1])
     if isinstance(synapse, MappingMemory):
         return _active(synapse, g), synapse.answers
-    if isinstance(synapse, RectifiedMemory):
-        return jax.nn.relu(g @ synapse.patterns.T), synapse.patterns
-    if isinstance(synapse, SoftmaxMemory):
-        return _shares(synapse, g), synapse.patterns
+    if isinstance(synapse, DenseMemory):
+        return synapse.recalled(g), synapse.patterns
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSoftMinimum):
         return jax.vmap(synapse.memory.shares)(g), synapse.memory.patterns
     return None
-
-
-def _shares(synapse, g):
-    return jax.nn.softmax(jnp.exp(synapse.log_beta) * (g @ synapse.patterns.T), axis=-1)
 
 
 def _active(synapse, g):

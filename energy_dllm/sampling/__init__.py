@@ -6,7 +6,6 @@ from ._repair import Edit as Edit, Repair as Repair, repair as repair
 from ._samplers import AbstractSampler as AbstractSampler, Diffusion as Diffusion
 from ._template import of_template as of_template
 from ._unmasking import (
-    Draft as Draft,
     Unmasking as Unmasking,
     at_random as at_random,
     least_likely as least_likely,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 from .._checks import on_device
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, Conditioning, Trajectory, allowed
+from ..flow import AbstractEvidence, Conditioning, Trajectory
 from ._samplers import AbstractSampler
 from ._unmasking import Unmasking
 
@@ -183,7 +183,7 @@ def read(
     plain = b if conditioning is None else conditioning.field(codes)
     dfa = dfa if conditioning is None else conditioning.dfa
     if dfa is not None:
-        ids = dfa.best(jnp.where(allowed(plain), log_p, -1e30)).astype(ids.dtype)
+        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, -1e30)).astype(ids.dtype)
     if conditioning is not None:
         # to the letter, however strong the pull of the others
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)

@@ -79,5 +79,5 @@ def _field(codes, evidence):
 
 
 def allowed(b: Float[np.ndarray, "L V"]) -> Bool[np.ndarray, "L V"]:
-    """As `flow.allowed`, on arrays of numpy."""
+    """As `flow.Conditioning.allowed`, on arrays of numpy."""
     return b > b.max(axis=-1, keepdims=True) + FORBIDDEN

@@ -62,7 +62,7 @@ class Conditioning(AbstractEvidence):
             b = b + self.others.field(codes)
         if self.dfa is None:
             return b
-        return b + jnp.where(self.dfa.support(allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
+        return b + jnp.where(self.dfa.support(self.allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
 
     def spring(self) -> Float[Array, " L"]:
         """That of the other evidence."""
@@ -102,7 +102,7 @@ class Conditioning(AbstractEvidence):
         logits = energy.logits(y, b)
         # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
         tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
-        tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
+        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
         if temperature > 0:
             drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
         elif self.dfa is None:
@@ -111,7 +111,7 @@ class Conditioning(AbstractEvidence):
             drawn = self.dfa.best(jax.nn.log_softmax(logits + tilt, axis=-1))
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
-
-def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
-    """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
-    return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN
+    @staticmethod
+    def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
+        """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
+        return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN
