@@ -1,33 +1,34 @@
-"""The scalar being lowered: neurons, synapses, the vocabulary, and their sum."""
+"""The scalar that is lowered: neurons, synapses, vocabularies, and their sum."""
 
-from ._dfa import DFA as DFA
-from ._empirical import Empirical as Empirical
-from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
-from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
-from ._markov import HMMVocabulary as HMMVocabulary
-from ._memories import (
-    ConvolutionalMemory as ConvolutionalMemory,
-    DenseMemory as DenseMemory,
-    MappingMemory as MappingMemory,
-)
+# in the order of the API page: what a reader wants first
 from ._network import FreeEnergy as FreeEnergy, Network as Network
+from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
 from ._neurons import (
     AbstractNeurons as AbstractNeurons,
-    Identity as Identity,
     LayerNorm as LayerNorm,
-    Rectifier as Rectifier,
+    Tanh as Tanh,
     Softmax as Softmax,
     Softplus as Softplus,
+    Rectifier as Rectifier,
     Spherical as Spherical,
-    Tanh as Tanh,
+    Identity as Identity,
 )
-from ._ngram import NGram as NGram, PairHMMMixture as PairHMMMixture
-from ._product import ProductOfExperts as ProductOfExperts
 from ._synapses import (
-    AbstractAttention as AbstractAttention,
     AbstractSynapse as AbstractSynapse,
+    Pairwise as Pairwise,
+    AbstractAttention as AbstractAttention,
     Attention as Attention,
     MappingAttention as MappingAttention,
-    Pairwise as Pairwise,
+)
+from ._memories import (
+    ConvolutionalMemory as ConvolutionalMemory,
+    MappingMemory as MappingMemory,
+    DenseMemory as DenseMemory,
 )
 from ._vocabulary import AbstractVocabulary as AbstractVocabulary, Vocabulary as Vocabulary
+from ._markov import HMMVocabulary as HMMVocabulary
+from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
+from ._product import ProductOfExperts as ProductOfExperts
+from ._empirical import Empirical as Empirical
+from ._dfa import DFA as DFA
+from ._ngram import NGram as NGram, PairHMMMixture as PairHMMMixture
