@@ -1,4 +1,4 @@
-"""Exact diffusion: the free energy of a finite data set, which nobody had to train."""
+"""Exact diffusion: the free energy of a finite data set, without training."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from ._dfa import DFA, NEVER, apart
 from ._landscape import AbstractFreeEnergy
 
 
-# One number for each token that each place of each item might have, up to so many: 1 MB in single precision.
+# Largest number of entries of the dense one-hot tensor of the items: 1 MB in single precision.
 DENSE = 2**18
 
 
@@ -26,8 +26,8 @@ class Codes(eqx.Module):
 class Empirical(AbstractFreeEnergy):
     """The exact free energy of a data set: `F = -log sum_mu w_mu exp( sum_i b_(i, w_mu_i) )`, `sum_mu w_mu = 1`.
 
-    Item `mu` is a sequence of tokens `w_mu`; `b` is any evidence, and what it says of an item is the sum over its
-    tokens. Under Gaussian noise, with the spring, `F = -log p_sigma(x)` up to a constant, `p_sigma` being the data
+    Item `mu` is a sequence of tokens `w_mu`; `b` is any evidence, and the log-likelihood of an item is the sum over
+    its tokens. Under Gaussian noise, with the spring, `F = -log p_sigma(x)` up to a constant, `p_sigma` being the data
     seen through that noise: `-dF/dx` is its exact score, `sigma^2 F` the energy of `GaussianMemory`. Under masks the
     posterior is that over the items which agree with what is visible. There are no neurons (`D = 0`), so nothing
     has to relax: `steps=1` is exact.

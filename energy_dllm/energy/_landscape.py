@@ -1,4 +1,4 @@
-"""What every free energy of a passage answers, whatever it is made of."""
+"""The interface of every free energy of a passage."""
 
 import abc
 from typing import Any
@@ -15,8 +15,8 @@ from ._dfa import DFA
 class AbstractFreeEnergy(eqx.Module):
     """The free energy `F(y; b)` of a passage: hidden state `y (L, D)`, evidence `b (L, V)`.
 
-    `FreeEnergy` is the one that is learned, `Empirical` the exact one of a data set; every field, `solve`,
-    `EnergyDLLM` and `generate` take either. To add one, write the members below that are abstract.
+    `FreeEnergy` is learned, `Empirical` is the exact one of a data set; every field, `solve`, `EnergyDLLM` and
+    `generate` take any of them. To add one, write the abstract members below.
     """
 
     vocabulary: eqx.AbstractVar[Any]
@@ -24,7 +24,7 @@ class AbstractFreeEnergy(eqx.Module):
     @property
     @abc.abstractmethod
     def kappa(self) -> Scalar:
-        """Strength of the vocabulary's drive on the neurons, the unit of relaxation time."""
+        """Strength of the messages of the tokens beside the activations of the neurons; the unit of relaxation time."""
 
     @property
     @abc.abstractmethod
@@ -55,7 +55,7 @@ class AbstractFreeEnergy(eqx.Module):
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`-dF/dg (L, D)`: how every term pulls on every neuron."""
+        """The force `-dF/dg (L, D)`."""
 
     @abc.abstractmethod
     def forces(
@@ -77,8 +77,8 @@ class AbstractFreeEnergy(eqx.Module):
         dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
-        to the log posterior. With a `dfa` all of them are a passage that it accepts."""
+        """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
+        posterior. With a `dfa` the passage is one that it accepts."""
 
     def __call__(
         self,
@@ -96,19 +96,19 @@ class AbstractFreeEnergy(eqx.Module):
         return jax.nn.softmax(self.logits(y, b), axis=-1)
 
     def __rmul__(self, weight: Scalar | float) -> "AbstractFreeEnergy":
-        """`weight * landscape`: the law to that power, a `ProductOfExperts` of one."""
+        """`weight * energy`: the distribution to that power, a `ProductOfExperts` of one."""
         from ._product import ProductOfExperts
 
         return ProductOfExperts([self], [weight])
 
     def __add__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
-        """`one + another`: the law of both together, their `ProductOfExperts`."""
+        """`one + another`: the product of both distributions, a `ProductOfExperts`."""
         from ._product import ProductOfExperts
 
         return ProductOfExperts([self, other], [1.0, 1.0])
 
     def __sub__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
-        """`one - another`: away from what the other likes."""
+        """`one - another`: a `ProductOfExperts` with weight -1 for the other."""
         from ._product import ProductOfExperts
 
         return ProductOfExperts([self, other], [1.0, -1.0])

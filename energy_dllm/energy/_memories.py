@@ -1,4 +1,4 @@
-"""Associative memories: synapses that act on every token by what is stored in them.
+"""Token memories: synapses that recall learned patterns for every token.
 
 Like every synapse a memory is one scalar of `g (L, D)`, given token by token; stored patterns are leaves.
 """
@@ -13,10 +13,10 @@ from ._synapses import AbstractSynapse, sizes, valid
 
 
 class MappingMemory(AbstractSynapse):
-    """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
+    """A key-value memory: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
 
-    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
-    `DenseMemory` it does not only amplify what is already there.
+    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike that of `DenseMemory`
+    it does not only amplify its input.
 
     **Arguments:**
 
@@ -57,13 +57,13 @@ class MappingMemory(AbstractSynapse):
 
 
 class ConvolutionalMemory(AbstractSynapse):
-    """A mapping memory whose cue is a neighbourhood: `E = -sum_i <g_i, sum_n W_n h_ni>`, several layers deep.
+    """A key-value memory whose key is a window of neighbours: `E = -sum_i <g_i, sum_n W_n h_ni>`, several layers deep.
 
-    `h_ni = gelu(sum_o C_no z_(n-1)(i+o) + w_n)`, offsets `o = -reach .. reach`, and `z_n = z_(n-1) + B_n h_n` from
-    `z_0 = A g`. `A` shows each neighbour to the memories in `rank` numbers. A stored pair answers to what stands around
-    a token, several neighbours at once and each in its place, where a pairwise synapse knows them one by one; `B`
-    shows to the next layer what was recalled around each neighbour, so that it answers to letters and to words. The
-    force runs both ways: what is recalled speaks to the token, and the token back to the neighbours that recalled it.
+    `h_ni = gelu(sum_o C_no z_(n-1)(i+o) + w_n)`, offsets `o = -reach .. reach`, and `z_n = z_(n-1) + B_n h_n` from `z_0
+    = A g`. `A` projects each neighbour to `rank` numbers. A stored pair responds to several neighbours at once, each at
+    its own offset, where a pairwise synapse is linear in each of them; `B` passes what was recalled around each
+    neighbour to the next layer. The force has two parts: from the recalled pairs to the token, and from the token back
+    to the neighbours in the window.
 
     **Arguments:**
 
@@ -71,7 +71,7 @@ class ConvolutionalMemory(AbstractSynapse):
     - `memories`: number `M` of stored pairs in each layer (a row of every `C_no`, a column of `W_n`); default `D`.
     - `depth`: layers, `n = 1 .. depth`.
     - `reach`: neighbours on each side that are part of the cue.
-    - `rank`: numbers `R` a memory sees of each of them; default `D / 8`.
+    - `rank`: numbers `R` that each of them is projected to; default `D / 8`.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive.
@@ -109,7 +109,7 @@ class ConvolutionalMemory(AbstractSynapse):
         rank = max(1, dim // 8) if rank is None else rank
         sizes(dim=dim, memories=memories, depth=depth, reach=reach, rank=rank)
         k1, k2, k3, k4 = jax.random.split(key, 4)
-        # near neighbours count for more at first
+        # near neighbours start with larger weights
         weight = 0.1 + jnp.exp(-(jnp.arange(-reach, reach + 1.0) ** 2) / 8)
         weight = weight / jnp.linalg.norm(weight)
         cues = rank**-0.5 * weight[:, None] * jax.random.normal(k1, (depth, memories, 2 * reach + 1, rank))
@@ -124,7 +124,7 @@ class ConvolutionalMemory(AbstractSynapse):
         z, hidden = g @ self.view.T, []
         length, reach = g.shape[0], self.cues.shape[2] // self.view.shape[0] // 2
         for n, (cues, threshold) in enumerate(zip(self.cues, self.threshold, strict=True)):
-            # padding is as silent as what lies beyond the ends, in every layer
+            # padding is zero, like what lies beyond the ends, in every layer
             padded = jnp.pad(z if mask is None else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))
             window = jnp.concatenate([padded[o : o + length] for o in range(2 * reach + 1)], axis=-1)
             hidden.append(jax.nn.gelu(window @ cues.T + threshold))

@@ -3,7 +3,7 @@
 A layer of neurons is one convex function `Λ(y)`. Its gradient is the activation `g = grad Λ(y)`, its Hessian
 the (positive semidefinite) mobility of the relaxation, and its Legendre transform `<y, g> - Λ(y)` the energy
 the neurons store, whose derivative in `g` is `y` itself: the leak that keeps every rest point finite.
-Nothing is written twice: activation, mobility and energy are derived from `Λ`.
+Activation, mobility and energy are all derived from `Λ`.
 """
 
 import abc

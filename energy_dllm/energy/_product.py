@@ -1,4 +1,4 @@
-"""Laws multiplied: landscapes with weights, the text that one likes and another does not."""
+"""Products of experts: free energies with weights, also negative ones."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,22 @@ from ._landscape import AbstractFreeEnergy
 
 
 class ProductOfExperts(AbstractFreeEnergy):
-    """The law `prod_n p_n^(w_n)` of several landscapes, normalised: `(1 + w) A - w B` sharpens what tells A from B.
+    """The normalised product `prod_n p_n^(w_n)` of several free energies; `(1 + w) A - w B` is guidance of `A` away
+    from `B`.
 
-    `F = sum_n w_n F_n(y_n; b) + (1 - sum_n w_n) F_0(b)`, where `F_0` is that of tokens all equally likely: whatever
-    the weights, evidence counts once. Each landscape keeps its own neurons, `y = (y_1, y_2, ...)`, at rest on itself,
-    so that `F` is stationary where all of them rest; of a finished text `F` is `-sum_n w_n log p_n`, up to a constant.
-    Tokens are drawn from `p ~ exp(b) prod_n pi_n^(w_n)`, exact for one token when the others are known: Gibbs
-    corrections lead to the law itself. Under noise that is not `-dF/db`, the sum of their posteriors: there the law is
-    approximate.
+    `F = sum_n w_n F_n(y_n; b) + (1 - sum_n w_n) F_0(b)`, where `F_0` is that of uniform independent tokens: the
+    evidence counts once, whatever the weights. Each expert keeps its own neurons, `y = (y_1, y_2, ...)`, at rest on its
+    own energy, so that `F` is stationary where all of them rest; of a complete text `F` is `-sum_n w_n log p_n`, up to
+    a constant. Tokens are drawn from `p ~ exp(b) prod_n pi_n^(w_n)`, exact for one token given the others: Gibbs
+    sampling (`remask_rounds`) leads to the exact distribution. Under Gaussian noise that is not `-dF/db`, the weighted
+    sum of the posteriors, and the flow is approximate.
 
     Usually written `1.5 * one - 0.5 * another`.
 
     **Arguments:**
 
     - `landscapes`: over one vocabulary.
-    - `weights`: `w_n (N,)`, negative for what is to be avoided.
+    - `weights`: `w_n (N,)`, negative for an expert to be avoided.
 
     **Raises:** `ValueError` if numbers, vocabularies or codes differ.
 
@@ -74,7 +75,7 @@ class ProductOfExperts(AbstractFreeEnergy):
 
     @property
     def kappa(self) -> Scalar:
-        """1: every landscape's own is in its force."""
+        """1: that of every expert is in its force."""
         return jnp.ones((), self.weights.dtype)
 
     @property
@@ -88,7 +89,7 @@ class ProductOfExperts(AbstractFreeEnergy):
         return self.landscapes[0].size
 
     def neutral(self, length: int) -> Float[Array, "L D"]:
-        """Those of the landscapes, side by side."""
+        """Those of the experts, concatenated."""
         return jnp.concatenate([landscape.neutral(length) for landscape in self.landscapes], axis=-1)
 
     def terms(
@@ -105,8 +106,8 @@ class ProductOfExperts(AbstractFreeEnergy):
             for n, weight, landscape, own in self._each(y)
             for name, term in landscape.terms(own, b, mask=mask).items()
         }
-        alone = jnp.log(self.size) - jax.nn.logsumexp(b, axis=-1)
-        terms["evidence"] = (1.0 - jnp.sum(self.weights)) * (alone if mask is None else jnp.where(mask, alone, 0.0))
+        uniform = jnp.log(self.size) - jax.nn.logsumexp(b, axis=-1)
+        terms["evidence"] = (1.0 - jnp.sum(self.weights)) * (uniform if mask is None else jnp.where(mask, uniform, 0.0))
         return terms if spring is None else terms | {"spring": spring if mask is None else jnp.where(mask, spring, 0.0)}
 
     def force(
@@ -129,7 +130,7 @@ class ProductOfExperts(AbstractFreeEnergy):
         return forces
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`b + sum_n w_n log pi_n (L, V)`, `pi_n` being what each expects without the evidence."""
+        """`b + sum_n w_n log pi_n (L, V)`, `pi_n` being the prior of each given the other tokens."""
         return b + sum(weight * (landscape.logits(own, b) - b) for _, weight, landscape, own in self._each(y))
 
     def sample(
@@ -141,8 +142,8 @@ class ProductOfExperts(AbstractFreeEnergy):
         dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior: of a product only these are known. With a `dfa`
-        of all passages of such tokens one that it accepts."""
+        """A token for every place, independently from its posterior, the only one known of a product. With a `dfa`,
+        conditional on being accepted."""
         return apart(self.logits(y, b) + tilt, dfa, key=key)
 
     def _each(self, y):

@@ -1,4 +1,4 @@
-"""Exponential integrators: the noise is taken away exactly, only what the posterior does in between is guessed."""
+"""Exponential integrators: the noise falls exactly, only the change of the posterior within a step is approximated."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""Evidence about tokens themselves: given, mistyped, allowed, or spoken of by somebody else."""
+"""Evidence about tokens: given, mistyped, restricted to a set, or any outside log-likelihood."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Given(AbstractEvidence):
 
     **Arguments:**
 
-    - `ids`: tokens `(L,)`; those that are not known are not looked at.
+    - `ids`: tokens `(L,)`; those that are not known are ignored.
     - `known`: which tokens are given `(L,)`; all of them by default.
 
     **Raises:** `ValueError` if shapes do not match; a runtime error if a known id is outside the vocabulary.
