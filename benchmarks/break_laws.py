@@ -442,8 +442,8 @@ FAULTS = (
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",
         "sampling/_blocks.py",
-        "on_device(self.behind[end])",
-        "jnp.ones(self.behind[end].shape, bool)",
+        "on_device(self.reachable[end])",
+        "jnp.ones(self.reachable[end].shape, bool)",
         "tests/test_constraints.py -k across",
     ),
     (

@@ -1,4 +1,4 @@
-"""What one neighbour or one stored pattern of a synapse contributes: sums that are exact, term by term.
+"""Splits of the force of a synapse by neighbour and by stored pattern, exact sums.
 
 `u (L, D)` is a direction at every token; the parts of a synapse along it add up to `<-dE/dg_i, u_i>`.
 """
@@ -24,7 +24,7 @@ from ..memory import AbstractPatternMemory, AbstractSoftMinimum, AbstractSum, To
 def by_neighbour(
     synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, "L D"]
 ) -> Float[Array, "L L"] | None:
-    """What token `j` tells token `i` along `u_i`, `(L, L)`; `None` of a synapse that does not couple tokens."""
+    """The message of token `j` to token `i` along `u_i`, `(L, L)`; `None` for a synapse that does not couple tokens."""
     if isinstance(synapse, Attention):
         return _attention(synapse, g, u)
     if isinstance(synapse, MappingAttention):
@@ -37,7 +37,7 @@ def by_neighbour(
 
 
 def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
-    """What stored pattern `m` tells token `i` along `u_i`, `(L, M)`; `None` of a synapse that stores none."""
+    """The message of stored pattern `m` to token `i` along `u_i`, `(L, M)`; `None` for a synapse that stores none."""
     if isinstance(synapse, ConvolutionalMemory):
         return _recalled(synapse, g, u, axis=0)
     if isinstance(synapse, DenseMemory):
@@ -60,7 +60,7 @@ def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Ar
     if isinstance(synapse, MappingMemory):
         return -_active(synapse, g) * (g @ synapse.answers.T)
     if isinstance(synapse, DenseMemory):
-        # in shares of the activations: of a softmax they add up to 1, and nothing is recalled where all of them are 0
+        # in proportion to the activations; nothing is recalled where all of them are 0
         recalled = synapse.recalled(g)
         total = jnp.sum(recalled, axis=-1, keepdims=True)
         return recalled / jnp.where(total == 0, 1.0, total) * synapse.per_token(g)[:, None]
@@ -74,7 +74,7 @@ def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Ar
 def activity(
     synapse: AbstractSynapse, g: Float[Array, "L D"]
 ) -> tuple[Float[Array, "L M"], Float[Array, "M D"]] | None:
-    """How strongly each pattern is recalled at each token, and what it says `(M, D)`; `None` if none is stored."""
+    """Activation of each pattern at each token, and its value `(M, D)`; `None` if none is stored."""
     if isinstance(synapse, ConvolutionalMemory):
         return synapse.recalled(g), synapse.answers.reshape(-1, g.shape[1])
     if isinstance(synapse, MappingMemory):
@@ -91,9 +91,9 @@ def _active(synapse, g):
 
 
 def _attention(synapse, g, u):
-    looks, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
-    told = jnp.sum(looks * as_query, axis=0) + jnp.sum(looks * as_key, axis=0).T
-    return told * synapse.query.shape[1] ** 0.5
+    pattern, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
+    forward = jnp.sum(pattern * as_query, axis=0) + jnp.sum(pattern * as_key, axis=0).T
+    return forward * synapse.query.shape[1] ** 0.5
 
 
 def _shown(g, to):
@@ -114,14 +114,14 @@ def _slopes(synapse, g, u):
 
 
 def _mapping(synapse, g, u):
-    """As `_attention`; a look that grows where the answer is above the average of all answers sharpens the pattern."""
-    looks, answers, values = synapse.pattern(g), _shown(g, synapse.answers), _shown(g, synapse.values)
+    """As `_attention`, with the derivative of the pattern: attention grows where the answer is above average."""
+    pattern, answers, values = synapse.pattern(g), _shown(g, synapse.answers), _shown(g, synapse.values)
     agree = einsum(answers, values, "h i k, h j k -> h i j")
-    gain = looks * (agree - jnp.sum(looks * agree, axis=-1, keepdims=True))
+    gain = pattern * (agree - jnp.sum(pattern * agree, axis=-1, keepdims=True))
     as_query, as_key = _slopes(synapse, g, u)
-    told = looks * einsum(_shown(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
-    back = looks * einsum(answers, _shown(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
-    return jnp.sum(told, axis=0) + jnp.sum(back, axis=0).T
+    forward = pattern * einsum(_shown(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
+    backward = pattern * einsum(answers, _shown(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
+    return jnp.sum(forward, axis=0) + jnp.sum(backward, axis=0).T
 
 
 def _pairwise(synapse, g, u):
@@ -136,7 +136,7 @@ def _pairwise(synapse, g, u):
 
 
 def _recalled(synapse, g, u, axis):
-    """What is recalled around token `j`, pattern `m`, tells token `i` along `u_i`, summed over `m` or over `j`."""
+    """The message of pattern `m` as recalled at token `j` to token `i` along `u_i`, summed over `m` or over `j`."""
     energy = lambda g: jnp.sum(synapse.per_memory(g), axis=axis)
-    tells = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
-    return jax.lax.map(tells, jnp.arange(g.shape[0]), batch_size=16)
+    part = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
+    return jax.lax.map(part, jnp.arange(g.shape[0]), batch_size=16)

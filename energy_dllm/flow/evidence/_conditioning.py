@@ -46,7 +46,7 @@ class Conditioning(AbstractEvidence):
     def __check_init__(self):
         if self.others is not None and self.others.length != self.given.length:
             raise ValueError(
-                f"`evidence` speaks of {self.others.length} tokens; the passage has {self.given.length}, so give "
+                f"`evidence` is about {self.others.length} tokens; the passage has {self.given.length}, so give "
                 "evidence of that length."
             )
 
