@@ -1,4 +1,4 @@
-"""When a data set is remembered and when it is generalised: critical noise, effective memories, a report."""
+"""Memorisation and generalisation of a data set: critical noise, effective number of memories, a report."""
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from ._states import AbstractPatternMemory
 
 
 def effective_memories(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
-    """Probe: how many stored items share the posterior, `exp(-sum_mu p_mu log p_mu)`, between 1 and `M`.
+    """Probe: the effective number of items in the posterior, `exp(-sum_mu p_mu log p_mu)`, between 1 and `M`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them; the field moves over an `Empirical`.
 
