@@ -18,6 +18,7 @@ from ._check import health
 from ._compiled import remember
 from ._corpus import corpus_of
 from ._export import export
+from ._load import load_model
 from ._show import anatomy, emit, note, scores, table, version
 from ._write import Json, Model, Seed, generate, infill, repair
 
@@ -122,7 +123,7 @@ def evaluate(
 
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
-    loaded = _load(model, twins=True)
+    loaded = load_model(model, twins=True)
     corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate
 
@@ -152,10 +153,10 @@ def inspect(
     energy-dllm inspect shakespeare -o report
     """
     if check:
-        return health(_load(model), model, length, seed, json)
+        return health(load_model(model), model, length, seed, json)
     if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
-    loaded = _load(model)
+    loaded = load_model(model)
     from .. import probe
 
     look = probe.page if out.suffix == ".html" else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
@@ -180,7 +181,7 @@ def info(
     """
     from importlib import metadata
 
-    loaded = None if model is None else _load(model, twins=True)
+    loaded = None if model is None else load_model(model, twins=True)
     import jax
 
     from ..learn import notes, shipped
@@ -248,13 +249,3 @@ def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int
         return functools.partial(command, *args, **kwargs)
 
     return bind
-
-
-def _load(model: str, *, twins: bool = False) -> Any:
-    from .._model import EnergyDLLM
-    from ..learn import AbstractTwin, load
-
-    loaded = load(model)
-    if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
-        raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
-    return loaded

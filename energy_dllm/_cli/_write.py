@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from ._load import load_model
 from ._show import emit, note, repaired, summary, written
 
 
@@ -103,10 +104,8 @@ def generate(
 
     energy-dllm generate my.safetensors --noise --field joint --json
     """
-    from . import _load
-
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import generate
 
     options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
@@ -149,16 +148,14 @@ def infill(
 ) -> None:
     """Fill the holes of a text.
 
-    A hole is as many tokens wide as it says, [*] as wide as fits; a bracket that is meant as such is written [[.
+    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[.
 
     energy-dllm infill "To be, or not [8]that is the question"
 
     energy-dllm infill "To be, or not [*]that is the question" --length 30 31 32 33 34
     """
-    from . import _load
-
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
@@ -186,9 +183,7 @@ def repair(
 
     energy-dllm repair "To bee or not o be" --shifts 2
     """
-    from . import _load
-
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import repair
 
     start = time.monotonic()

@@ -201,7 +201,7 @@ class Crossbar(AbstractMotion):
 
     @staticmethod
     def of(field: Relaxation, *, length: int = 1) -> "Crossbar":
-        """The crossbar of a relaxation with one memory, `length` tokens flattened and the vocabulary silent.
+        """The crossbar of a relaxation with one memory, `length` tokens flattened, without evidence.
 
         **Raises:** `ValueError` if the energy has no network, or that is not `Identity` or `Tanh` neurons with a
         `DenseMemory` of `Softmax` or `Rectifier` neurons.
@@ -255,7 +255,7 @@ def attend(attention: Attention, context: Float[Array, "L D"], place: int) -> Cr
     **Arguments:**
 
     - `attention`: without rotary phases.
-    - `context`: activations `(L, D)`; row `place` is not looked at.
+    - `context`: activations `(L, D)`; row `place` is ignored.
     - `place`: the token that moves.
 
     **Returns:** a `Crossbar` of the token's `D` neurons, with a group of `L - 1` cells for each head.
@@ -276,7 +276,7 @@ def attend(attention: Attention, context: Float[Array, "L D"], place: int) -> Cr
     if attention.rotary:
         raise ValueError("`attention` has rotary phases; expected rotary=False, positions by the learned bias.")
     if length < 2 or not 0 <= place < length:
-        raise ValueError(f"`place` is {place} in a context of {length}; expected a token with others to look at.")
+        raise ValueError(f"`place` is {place} in a context of {length}; expected a token with others in its context.")
     others = np.delete(np.arange(length), place)
     beta = attention.query.shape[1] ** -0.5
     keys = jnp.einsum("jd,hkd->hjk", context[others], attention.keys)

@@ -24,10 +24,10 @@ def lower(
     rules: Mapping[str, Rule] | None = None,
     title: str = "a vector field",
 ) -> Circuit:
-    """A behavioural circuit whose voltages obey `d state / d time = field(time, state)`.
+    """A behavioural circuit with the voltages `d state / d time = field(time, state)`.
 
     Every component of the state is a capacitor of 1 F, one volt a unit of the state and one second a unit of time, so
-    that weights stand in the text as they are. What is linear becomes controlled currents that meet on a wire, one for
+    that weights appear in the netlist unchanged. Linear parts become controlled currents that meet on a wire, one for
     each weight: a crossbar. Every other scalar is one source with an expression. The equations are those of the model;
     no claim about hardware is made (for that see `Chip`).
 

@@ -292,4 +292,4 @@ RULES: dict[str, Rule] = {
     "convert_element_type": _convert,
     "reduce_precision": _same,
 }
-"""What `lower` knows, by the name of the primitive; hand `lower` a larger dict to teach it more."""
+"""The rules of `lower` by the name of the primitive; `lower(rules=)` adds others."""

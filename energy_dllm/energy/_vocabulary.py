@@ -78,7 +78,7 @@ class Vocabulary(AbstractVocabulary):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
     `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<y_i, U> + c)`: minus the log-likelihood of the evidence
-    under the prior given the context. Prior and evidence add up as Bayes says, `p = softmax(<y, U> + c + b)`, and
+    under the prior given the context. Prior and evidence add by Bayes' rule, `p = softmax(<y, U> + c + b)`, and
     `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` is the message of the token: posterior minus prior. A token whose evidence
     leaves one candidate is known; it has no prior, `E_i = -<y_i, U_w> - c_w - b_iw`, and its message is its pattern.
 
@@ -135,8 +135,8 @@ class Vocabulary(AbstractVocabulary):
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
         prior = self.logits(y, jnp.zeros_like(b))
         expected = jnp.where(self.known(b)[:, None], 0.0, jax.nn.softmax(prior, axis=-1))
-        told = jax.nn.softmax(prior + b, axis=-1) - expected
-        return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
+        difference = jax.nn.softmax(prior + b, axis=-1) - expected
+        return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log softmax(c)`, nats `(L,)`."""

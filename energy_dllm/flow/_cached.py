@@ -1,7 +1,5 @@
 """A field at one moment, whose evidence and hidden state are computed once for all probes."""
 
-from typing import Any
-
 from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
@@ -34,7 +32,8 @@ class CachedField(AbstractField):
     """A field at one moment: `y`, `b` and spring are computed once, for any number of probes.
 
     Evidence validates itself (`eqx.error_if`), and XLA merges neither two checks nor the computations after them. With
-    one check it merges the rest: probes that need the same force share it. All other attributes are those of the field.
+    one check it merges the rest: probes that need the same force share it. A probe gets the interface of
+    `AbstractField` only.
     """
 
     of: AbstractField
@@ -68,8 +67,3 @@ class CachedField(AbstractField):
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """The hidden state now."""
         return self.y
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("of", "now", "y"):  # not made yet
-            raise AttributeError(name)
-        return getattr(self.of, name)

@@ -215,7 +215,7 @@ class JointFlow(AbstractFlow):
 
     def __init__(self, energy: AbstractFreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
         if not rate > 0:
-            raise ValueError(f"`rate` is {rate}; expected a positive number, say 10.")
+            raise ValueError(f"`rate` is {rate}; expected a positive number, such as 10.")
         self.energy, self.given, self.rate = energy, given, rate
 
     @property

@@ -62,5 +62,5 @@ class AbstractFlowMap(diffrax.AbstractSolver):
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> Array:
-        """The field itself, where diffrax asks for it."""
+        """The field itself, for diffrax."""
         return terms.vf(t0, y0, args)

@@ -55,7 +55,7 @@ class SteadyState(eqx.Module):
 
     def __init__(self, tolerance: float = 1e-4):
         if not tolerance > 0:
-            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, say 1e-4.")
+            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, such as 1e-4.")
         self.tolerance = tolerance
 
     def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
@@ -139,8 +139,8 @@ def solve(
     - `state`: where it starts.
     - `t0`, `t1`: the interval, in the time of the field: relaxation time `t` or noise time `s`; `t1 > t0`.
     - `times`: increasing times to record within the interval; only the end by default. The end is always recorded.
-    - `probes`: functions `(time, state, field) -> PyTree` by name, evaluated at every recorded time. `field` is then a
-      view of the field whose evidence and hidden state are cached. They are compiled with the motion: values they
+    - `probes`: functions `(time, state, field) -> PyTree` by name, evaluated at every recorded time. `field` is then
+      an `AbstractField` whose evidence and hidden state are cached. They are compiled with the motion: values they
       close over are those of the first call.
 
     Other arguments:
@@ -155,7 +155,7 @@ def solve(
     - `stop`: stop early, at rest.
     - `key`: random key of the noise, for fields that have some.
     - `clock`: keep the time of every step, for `Trajectory.step_sizes`.
-    - `max_steps`: largest number of steps; the path up to there is returned, and `reason` tells.
+    - `max_steps`: largest number of steps; the path up to there is returned, with the `reason`.
 
     **Returns:** a `Trajectory`.
 
@@ -171,7 +171,7 @@ def solve(
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
-    free_energy = lambda t, y, field: field.energy(y, field.given.field(field.energy.vocabulary.codes))
+    free_energy = lambda t, y, field: field.energy(y, field.evidence(t, y).field(field.energy.vocabulary.codes))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
     assert (jnp.diff(path.probes["F"]) < 0).all()
     ```
@@ -194,7 +194,7 @@ def solve(
             )
     if levels is not None:
         if controller is not None or step is not None:
-            raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")
+            raise ValueError("`levels` fix every step; leave out `controller` and `step`, or `levels`.")
         if levels.ndim != 1 or levels.shape[0] < 2:
             raise ValueError(f"`levels` has shape {levels.shape}; expected (steps + 1,), from `t0` to `t1`.")
         max_steps = max(max_steps, levels.shape[0] - 1)

@@ -39,14 +39,14 @@ class Denoising(AbstractObjective):
 
     `loss = -sum_i w_i log p(token_i) / sum_i w_i + speed_penalty mean log(1 + (dy/dt)^2) + prior_weight mean_i S_i`
 
-    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`; `S` is the `nll` of the text to the
+    The weight `w` of a token is `1/sqrt(n)` in a window with `n` targets; `S` is the `nll` of the text to the
     vocabulary alone.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
     log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of the draw
-    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` asks that the motion has ended by
+    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` penalises motion that is left
     then, with the speed of the last step; the log has what each part is worth.
 
     **Arguments:**

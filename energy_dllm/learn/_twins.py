@@ -218,7 +218,7 @@ class Recurrent(AbstractTwin):
 class Autoregressive(AbstractTwin):
     """Autoregressive transformer: `p(token_i | tokens before i)`, the first from a start symbol.
 
-    Same arguments as `MaskedDiffusion`. `log_posterior` conditions on all earlier tokens, whatever `known` says:
+    Same arguments as `MaskedDiffusion`. `log_posterior` conditions on all earlier tokens, for any `known`:
     it is for likelihoods, left to right.
 
     **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.

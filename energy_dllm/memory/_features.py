@@ -170,7 +170,7 @@ class TrigonometricFeatureMemory(AbstractFeatureMemory):
 
     def __init__(self, dim: int, *, features: int = 1024, beta: float = 1.0, floor: float = 1e-3, key: Key):
         if not floor > 0:
-            raise ValueError(f"`floor` is {floor}; expected a small positive density, say 1e-3.")
+            raise ValueError(f"`floor` is {floor}; expected a small positive density, such as 1e-3.")
         self.projection, self.beta = _drawn(dim, features, beta, key)
         self.total, self.count = jnp.zeros(2 * features, self.projection.dtype), jnp.asarray(0)
         self.floor = floor

@@ -112,7 +112,7 @@ class KernelMemory(AbstractSoftMinimum):
     - `patterns`: stored patterns `(M, N)`.
     - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
     - `power`: `m`, at least 1.
-    - `floor`: the far field: 0 for none, or the bracket's value far away, say 1e-6.
+    - `floor`: the far field: 0 for none, or the bracket's value far away, such as 1e-6.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
     **Raises:** `ValueError` for no pattern, shapes that differ, `beta <= 0`, `power < 1` or a negative floor; a
@@ -150,7 +150,7 @@ class KernelMemory(AbstractSoftMinimum):
                 f"`power` is {power}; expected a number of at least 1 (and `GaussianMemory` for infinity)."
             )
         if not floor >= 0:
-            raise ValueError(f"`floor` is {floor}; expected 0 (no far field) or a small positive number, say 1e-6.")
+            raise ValueError(f"`floor` is {floor}; expected 0 (no far field) or a small positive number, such as 1e-6.")
         self.patterns, self.log_weights = stored(patterns, weights)
         self.log_beta = log_positive("beta", beta, self.patterns.dtype)
         self.power, self.floor = float(power), float(floor)

@@ -159,7 +159,7 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
         0.2,
         "The default relaxation stops far from rest; raise `steps`, or train with a longer `Denoising(horizon=)`.",
     )
-    advice = "All tokens fall into one hidden state; train at random, late times, and look for a term that dominates."
+    advice = "All tokens fall into one hidden state; train at random, late times, and check for a term that dominates."
     not_below("spread", seen["spread"][-1], 0.02, advice)
     if read:
         drift = seen["loss"][-1] - seen["loss"][0]
@@ -178,10 +178,13 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
     not_below("slowest rate", rates.values[0], -0.1, "The relaxation stops on a pass, not in a valley; raise `steps`.")
     for name in model.energy.network.synapses:
         not_below(
-            f"share of {name}", seen["share"][name], 0.005, f"`{name}` hardly pulls; remove it, or start it larger."
+            f"share of {name}",
+            seen["share"][name],
+            0.005,
+            f"`{name}` has hardly any force; remove it, or scale it up.",
         )
     for name in model.energy.network.synapses:
-        advice = f"`{name}` hardly learns; look at its scale and at `Denoising().diagnose`."
+        advice = f"`{name}` hardly learns; check its scale and `Denoising().diagnose`."
         not_below(f"gradient of {name}", seen["slope"][name], 1e-4, advice)
     most("gain", gain, 1e3, "Small differences are blown up; raise the neurons' epsilon or lower kappa.")
     not_below("convexity", least / gain, -1e-3, "The Lagrangian is not convex; F need not fall.")

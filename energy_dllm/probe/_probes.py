@@ -1,6 +1,6 @@
 """Probes: pure functions `(time, state, field) -> PyTree` for `solve(..., probes={...})`.
 
-Every probe reads any field: it asks the field for its hidden state `y` and its evidence, and the energy for
+Every probe works for any field: it takes the hidden state `y` and the evidence from the field, and from the energy
 the rest.
 """
 

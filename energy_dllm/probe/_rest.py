@@ -30,7 +30,7 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     """A point where the force is zero: minimum, saddle or maximum, whichever is near the start.
 
     Descent finds minima only, and slowly where the landscape is flat; a root of the force is found in a few steps and
-    may be any of them. What it is, `hessian_spectrum` says.
+    may be any of them; `hessian_spectrum` tells which.
 
     **Arguments:**
 

@@ -178,7 +178,7 @@ def lyapunov(
     The motion and `count` displacements are carried along together by Runge-Kutta steps of fourth order, and the
     displacements are made orthonormal after each (QR). In the first quarter of the time they find their directions; the
     rest counts. A descent that comes to rest has none above 0; of a diffusion, a
-    positive one says that a small change of the noise becomes another text.
+    positive one means that a small change of the noise grows into another text.
 
     **Arguments:**
 

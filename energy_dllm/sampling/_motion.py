@@ -20,7 +20,7 @@ from ._unmasking import Unmasking
 
 
 ENDED = "reached the end of the time interval"
-"""How `solve` says that it got there."""
+"""The `reason` of `solve` at the end of the interval."""
 DEFAULT = Unmasking(rounds=8, steps=2, remask_rounds=24)
 """The default sampler of `generate` and `infill`, 112 force evaluations: what more of them buy is in
 docs/howto_budget.md."""

@@ -196,7 +196,7 @@ class Diffusion(AbstractSampler):
         *,
         key: Key,
     ) -> Trajectory:
-        """One `solve`, through exactly these levels or as the controller says; then the draw, where there is one."""
+        """One `solve`, through exactly these levels, or with the controller; then the draw, where there is one."""
         steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
         # the whole clock, of which this may be a part; with rolling noise its steps are equal
         pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])

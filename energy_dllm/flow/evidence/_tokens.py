@@ -84,7 +84,7 @@ class Typo(AbstractEvidence):
         known: Bool[Array, " L"] | None = None,
     ):
         if isinstance(rate, (int, float)) and not 0 < rate < 1:
-            raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, say 0.1.")
+            raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, such as 0.1.")
         self.ids, self.known = _tokens(ids, known)
         self.rate = jnp.asarray(rate, jnp.result_type(float))
 

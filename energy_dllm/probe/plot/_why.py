@@ -74,13 +74,13 @@ def plot_attribution(
         below.get_xticklabels()[int(np.flatnonzero(shown == place)[0])].set_color(COLOURS[1])
         below.set_ylabel("nats")
         below.set_xlabel("neighbour (its own place: what was recalled there)")
-        below.set_title("What each neighbour told")
+        below.set_title("Messages of the neighbours")
         finish(below)
     return made
 
 
 def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "matplotlib.figure.Figure":
-    """Who looks at whom: one map for each head, rows look at columns.
+    """Attention patterns: one map for each head, queries in rows, keys in columns.
 
     **Arguments:**
 
@@ -123,9 +123,9 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
                 glyphs = [_glyph(tokenizer.symbols[int(w)]) for w in ids]
                 axes.set_xticks(range(length), glyphs, fontsize=6.5)
                 axes.set_yticks(range(length), glyphs, fontsize=6.5)
-            axes.set_xlabel("is looked at")
+            axes.set_xlabel("key")
             if n % across == 0:
-                axes.set_ylabel("looks")
+                axes.set_ylabel("query")
         bar = made.colorbar(grid[0, 0].images[0], ax=grid, fraction=0.03, pad=0.02)
         bar.set_label("share of attention")
         bar.outline.set_visible(False)
