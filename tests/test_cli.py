@@ -279,7 +279,7 @@ def test_interruption(run, monkeypatch):
     def wait(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("energy_dllm._cli.load_model", wait)
+    monkeypatch.setattr("energy_dllm._cli._write.load_model", wait)
     code, out, err = run("generate")
     assert (code, out, err) == (130, "", "energy-dllm: interrupted\n")
 

@@ -227,14 +227,14 @@ def coupled(neurons, key):
 
 def dissipation(t, y, field):
     """`kappa f . (dg/dy) f`, what the motion takes from `F` in a unit of time."""
-    b = field.given.field(field.energy.vocabulary.codes)
+    b = field.evidence(t, y).field(field.energy.vocabulary.codes)
     force = field.energy.force(y, b)
     _, dg = jax.jvp(lambda y: field.energy.activation(y, b), (y,), (force,))
     return field.energy.kappa * jnp.vdot(force, dg)
 
 
 def free_energy(t, y, field):
-    return field.energy(y, field.given.field(field.energy.vocabulary.codes))
+    return field.energy(y, field.evidence(t, y).field(field.energy.vocabulary.codes))
 
 
 @pytest.mark.parametrize("name", EVIDENCE)

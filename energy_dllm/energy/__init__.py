@@ -2,7 +2,7 @@
 
 # in the order of the API page: what a reader wants first
 from ._network import FreeEnergy as FreeEnergy, Network as Network
-from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy
+from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy, ProductOfExperts as ProductOfExperts
 from ._neurons import (
     AbstractNeurons as AbstractNeurons,
     LayerNorm as LayerNorm,
@@ -28,7 +28,6 @@ from ._memories import (
 from ._vocabulary import AbstractVocabulary as AbstractVocabulary, Vocabulary as Vocabulary
 from ._markov import HMMVocabulary as HMMVocabulary
 from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
-from ._product import ProductOfExperts as ProductOfExperts
 from ._empirical import Empirical as Empirical
 from ._dfa import DFA as DFA
 from ._ngram import NGram as NGram, PairHMMMixture as PairHMMMixture

@@ -66,7 +66,7 @@ class ExponentialHeun(diffrax.AbstractSolver):
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
     sampler = ed.sampling.Diffusion(steps=2, solver=ed.flow.ExponentialHeun())
-    assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 24]
+    assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 12]
     ```
     """
 

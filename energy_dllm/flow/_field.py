@@ -148,7 +148,7 @@ class ProbabilityFlow(AbstractFlow):
         energy: AbstractFreeEnergy,
         given: AbstractEvidence | None = None,
         *,
-        steps: int = 24,
+        steps: int = 12,
         step: float = 0.6,
     ):
         if steps < 1 or not step > 0:

@@ -20,10 +20,10 @@ class Attribution(eqx.Module):
     - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
       and `residual`, the distance of the hidden state from rest.
-    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is the message of token `j` to `i`; the sum of a row
+    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is the message of `j` to `i`; the sum of a row
       is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
       the diagonal what was recalled at `i` itself.
-    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is the message of pattern `m` to `i`; the sum
+    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is the message of `m` to `i`; the sum
       of a row is that synapse's part.
     """
 

@@ -37,7 +37,7 @@ def counterfactual(
     *,
     token: int | None = None,
     reference: int | None = None,
-    steps: int = 24,
+    steps: int = 12,
     step: float = 0.6,
 ) -> Counterfactual:
     """Remove one input after the other from a token, relax the passage again, and measure the fall of its log-odds.

@@ -106,7 +106,7 @@ class Unmasking(AbstractSampler):
         remask_rounds: int = 0,
         remask_fraction: float = 0.1,
         remask_order: Order = least_likely,
-        steps: int = 24,
+        steps: int = 12,
         step: float = 0.6,
     ):
         for name, size in {"rounds": rounds, "steps": steps}.items():
