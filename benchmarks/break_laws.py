@@ -176,7 +176,7 @@ FAULTS = (
     (
         "probes of times never reached are marked",
         "flow/_solve.py",
-        "return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)",
+        "return jax.tree.map(lambda leaf: mark(leaf[:number], _missing(leaf.dtype)), found)",
         "return jax.tree.map(lambda leaf: leaf[:number], found)",
         "tests/test_flow.py -k never_reached",
     ),
@@ -330,8 +330,8 @@ FAULTS = (
     (
         "a window asks with the square root of its gaps (with their number)",
         "learn/_objective.py",
-        "jnp.sqrt(jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1))",
-        "jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1)",
+        "jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))",
+        "jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1)",
         "tests/test_learn.py -k mixture_has",
     ),
     (
@@ -344,15 +344,15 @@ FAULTS = (
     (
         "4: F falls under any evidence (the voice forgets what is true of any passage)",
         "energy/_markov.py",
-        "+ scores, axis=-1) - self._spoken(silent)",
+        "+ scores, axis=-1) - self._emitted(prior)",
         "+ scores, axis=-1)",
         "tests/test_markov.py -k falls_under",
     ),
     (
         "5: what is expected of a token leaves out its own evidence (it counts)",
         "energy/_markov.py",
-        "return forward[:, 0], behind,",
-        "return forward[:, 0] * likelihood, behind,",
+        "return forward[:, 0], backward,",
+        "return forward[:, 0] * likelihood, backward,",
         "tests/test_markov.py -k does_not_depend",
     ),
     (
@@ -407,8 +407,8 @@ FAULTS = (
     (
         "padding is not there (it speaks)",
         "energy/_markov.py",
-        "jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)",
-        "said, scores",
+        "jnp.where(mask[:, None], unary, 0.0), jnp.where(mask[:, None], scores, 0.0)",
+        "unary, scores",
         "tests/test_markov.py -k padding",
     ),
     (
@@ -442,8 +442,8 @@ FAULTS = (
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",
         "sampling/_blocks.py",
-        "on_device(self.behind[end])",
-        "jnp.ones(self.behind[end].shape, bool)",
+        "on_device(self.reachable[end])",
+        "jnp.ones(self.reachable[end].shape, bool)",
         "tests/test_constraints.py -k across",
     ),
     (

@@ -35,7 +35,7 @@ def transformer(key: jax.Array) -> tuple[ed.flow.Relaxation, jax.Array]:
     k = jax.random.split(key, 5)
     synapses = {
         "attention": ed.energy.Attention(8, heads=2, head_dim=4, key=k[0]),
-        "memory": ed.energy.RectifiedMemory(8, memories=16, key=k[1]),
+        "memory": ed.energy.DenseMemory(8, memories=16, neurons=ed.energy.Rectifier(), key=k[1]),
     }
     network = ed.energy.Network(ed.energy.LayerNorm(), synapses, 0.1 * jax.random.normal(k[2], (8,)))
     energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(5, 8, key=k[3]), kappa=4.0)

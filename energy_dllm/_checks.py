@@ -1,4 +1,4 @@
-"""What is known is looked at by numpy: a compiler that is asked about it builds a program for every shape."""
+"""Checks of arguments. Concrete values are checked by numpy, so that nothing is compiled for it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,15 +15,15 @@ Patterns = Float[Array | np.ndarray, "M N"] | Sequence[Float[Array | np.ndarray,
 
 
 def on_device(known: np.ndarray) -> jax.Array:
-    """An array of numpy as one of jax. `jnp.asarray` compiles a program for every shape it has not seen."""
+    """A numpy array on the device. Unlike `jnp.asarray` it compiles nothing for a new shape."""
     return jax.device_put(np.array(known))  # of a copy: it may share the memory of what it is given
 
 
 def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *others: jax.Array) -> jax.Array:
     """`value`, unless `fault(value, *others)` holds anywhere: then the `message`.
 
-    As `equinox.error_if`, which also compiles a program where the values are known; here it is asked only about those
-    that are being traced, and about those at fault.
+    As `equinox.error_if`, which compiles a program also for concrete values; here it is called for traced values only,
+    and to raise.
 
     **Arguments:**
 
@@ -47,7 +47,7 @@ def sizes(**sizes: int) -> None:
 
 
 def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N"], Float[Array, " M"]]:
-    """Patterns and log-weights as leaves, having looked at them."""
+    """Validated patterns and log-weights as leaves."""
     if isinstance(patterns, (list, tuple)):
         shapes = sorted({np.shape(pattern) for pattern in patterns})
         if len(shapes) > 1:

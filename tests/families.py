@@ -7,6 +7,7 @@ from jax.core import Tracer
 
 import energy_dllm as ed
 from energy_dllm.energy import AbstractFreeEnergy
+from energy_dllm.energy._empirical import Codes
 
 
 NEURONS = {
@@ -15,6 +16,7 @@ NEURONS = {
     "layer norm": lambda: ed.energy.LayerNorm(gamma=1.3, epsilon=0.7),
     "spherical": lambda: ed.energy.Spherical(gamma=2.0, epsilon=0.5),
     "tanh": lambda: ed.energy.Tanh(beta=1.4),
+    "rectifier": lambda: ed.energy.Rectifier(),
     "softplus": lambda: ed.energy.Softplus(beta=2.3),
     "silent": lambda: ed.energy.Silent(),
 }
@@ -26,13 +28,15 @@ SYNAPSES = {
     "mapping attention": lambda dim, key: ed.energy.MappingAttention(dim, heads=2, head_dim=4, reach=3, key=key),
     "mapping": lambda dim, key: ed.energy.MappingMemory(dim, memories=9, key=key),
     "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
+    "deep": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, convolution=1, reach=3, key=key),
+    "deep rotary": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, memories=5, rotary=True, key=key),
     "deep convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(
         dim, memories=5, depth=3, reach=1, rank=4, key=key
     ),
-    "deep": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, convolution=1, reach=3, key=key),
-    "deep rotary": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, memories=5, rotary=True, key=key),
-    "rectified": lambda dim, key: ed.energy.RectifiedMemory(dim, memories=9, key=key),
-    "softmax memory": lambda dim, key: ed.energy.SoftmaxMemory(dim, memories=9, beta=1.5, key=key),
+    "rectified": lambda dim, key: ed.energy.DenseMemory(dim, memories=9, neurons=ed.energy.Rectifier(), key=key),
+    "softmax memory": lambda dim, key: ed.energy.DenseMemory(
+        dim, memories=9, neurons=ed.energy.Softmax(beta=1.5), key=key
+    ),
     "token memory": lambda dim, key: ed.memory.TokenMemory(
         ed.memory.LogSumExpMemory(jax.random.normal(key, (9, dim)), beta=1.5)
     ),
@@ -125,11 +129,11 @@ def likely(ids, law):
 class Markov(AbstractFreeEnergy):
     """The exact free energy of a Markov chain, at any length: `F = -log sum_s P(s) exp(sum_i b_i(s_i))`."""
 
-    vocabulary: ed.energy.Codes
+    vocabulary: Codes
     background: ed.energy.NGram
 
     def __init__(self, counts):
-        self.vocabulary, self.background = ed.energy.Codes(jnp.eye(len(counts))), ed.energy.NGram(counts)
+        self.vocabulary, self.background = Codes(jnp.eye(len(counts))), ed.energy.NGram(counts)
 
     @property
     def kappa(self):

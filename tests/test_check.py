@@ -28,7 +28,10 @@ def sound() -> ed.EnergyDLLM:
     def build(key):
         k1, k2, k3 = jax.random.split(key, 3)
         turned = Turned(ed.energy.Pairwise(16, offsets=2, rank=4, key=k1), jnp.ones(()))
-        synapses = {"pairwise": turned, "memory": ed.energy.RectifiedMemory(16, memories=8, key=k2)}
+        synapses = {
+            "pairwise": turned,
+            "memory": ed.energy.DenseMemory(16, memories=8, neurons=ed.energy.Rectifier(), key=k2),
+        }
         network = ed.energy.Network(ed.energy.LayerNorm(), synapses, jnp.zeros(16))
         energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(4, 16, key=k3), kappa=2.0)
         return ed.EnergyDLLM(ed.data.Characters("ab \n"), energy=energy, steps=8, key=key)

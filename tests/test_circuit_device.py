@@ -65,8 +65,8 @@ def test_a_nominal_chip_is_its_crossbar(kind, getkey):
 
 def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
     for neurons, memory in (
-        (ed.energy.Identity(), ed.energy.SoftmaxMemory(8, memories=5, beta=1.3, key=getkey())),
-        (ed.energy.Tanh(beta=1.4), ed.energy.RectifiedMemory(8, memories=5, key=getkey())),
+        (ed.energy.Identity(), ed.energy.DenseMemory(8, memories=5, neurons=ed.energy.Softmax(beta=1.3), key=getkey())),
+        (ed.energy.Tanh(beta=1.4), ed.energy.DenseMemory(8, memories=5, neurons=ed.energy.Rectifier(), key=getkey())),
     ):
         network = ed.energy.Network(neurons, {"memory": memory}, 0.3 * jax.random.normal(getkey(), (8,)))
         energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(3, 8, key=getkey()), kappa=2.0)
@@ -76,7 +76,7 @@ def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
         one, other = both(crossbar, field, y)
         assert jnp.allclose(one, other, rtol=1e-10, atol=1e-12)
     network = eqx.tree_at(lambda n: n.synapses, network, {})
-    with pytest.raises(ValueError, match=r"synapses \[\]; expected one SoftmaxMemory or RectifiedMemory"):
+    with pytest.raises(ValueError, match=r"synapses \[\]; expected one DenseMemory"):
         circuit.Crossbar.of(eqx.tree_at(lambda f: f.energy.network, field, network))
 
 

@@ -214,8 +214,8 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "FOLDER"], "is not a file"),
         (["generate", "MODEL", "--length", "0"], "`length` is 0"),
         (["generate", "MODEL", "--noise", "--steps", "-5"], "`steps` is -5"),
-        (["generate", "MODEL", "--steps", "5"], "`--steps` does not go without `--noise`"),
-        (["generate", "MODEL", "--noise", "--rounds", "5"], "`--rounds` does not go with `--noise`"),
+        (["generate", "MODEL", "--steps", "5"], "`--steps` cannot be used without `--noise`"),
+        (["generate", "MODEL", "--noise", "--rounds", "5"], "`--rounds` cannot be used with `--noise`"),
         (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
         (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
         (["generate", "MODEL", "--window", "1"], "`window` is 1"),
@@ -279,7 +279,7 @@ def test_interruption(run, monkeypatch):
     def wait(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("energy_dllm._cli._load", wait)
+    monkeypatch.setattr("energy_dllm._cli._write.load_model", wait)
     code, out, err = run("generate")
     assert (code, out, err) == (130, "", "energy-dllm: interrupted\n")
 

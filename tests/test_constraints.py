@@ -283,8 +283,8 @@ def test_a_wish_is_granted_by_its_strength(model):
         ({"pattern": "a{12}|b{9}", "other": "b{12}|b{9}"}, "'b{12}|b{9}' matches nothing of 12 tokens; it can have 9"),
         ({"pattern": "a{5,}", "other": "(a{5})*"}, "'(a{5})*' matches nothing of 12 tokens; it can have 5, 10, 15"),
         ({"allowed": [0, 1], "prompt": "c"}, "the given text and Allowed contradict each other at token 0"),
-        ({"allowed": [0, 1], "length": 11}, "speaks of 12 tokens; the passage has 11"),
-        ({"pattern": ".*", "length": 11}, "speaks of 12 tokens; the passage has 11"),
+        ({"allowed": [0, 1], "length": 11}, "is about 12 tokens; the passage has 11"),
+        ({"pattern": ".*", "length": 11}, "is about 12 tokens; the passage has 11"),
     ],
 )
 def test_contradictions_are_named(model, options, words):

@@ -344,8 +344,8 @@ def test_shapes_that_do_not_match_are_named(getkey, unchecked):
         (lambda key: ed.energy.Attention(8, heads=-1, key=key), "`heads` is -1"),
         (lambda key: ed.energy.Attention(8, head_dim=3, rotary=True, key=key), "`head_dim` is 3"),
         (lambda key: ed.energy.MappingMemory(0, key=key), "`dim` is 0"),
-        (lambda key: ed.energy.RectifiedMemory(8, memories=0, key=key), "`memories` is 0"),
-        (lambda key: ed.energy.SoftmaxMemory(8, beta=0.0, key=key), "`beta` is 0"),
+        (lambda key: ed.energy.DenseMemory(8, memories=0, key=key), "`memories` is 0"),
+        (lambda key: ed.energy.Softmax(beta=0.0), "`beta` is 0"),
         (lambda key: ed.energy.Vocabulary(0, 8, key=key), "`size` is 0"),
     ],
 )

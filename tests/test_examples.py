@@ -103,6 +103,12 @@ def test_circuit_text_writes_the_same_words_twice(capsys):
     assert found["agreement"] == 1.0 and "words that agree" in capsys.readouterr().out
 
 
+def test_hierarchy_completes_a_word_from_its_letters(capsys):
+    found = load("hierarchy").main()
+    assert found[0][0] == "rometa" and found[0][1] > 0.99 and found[1][1] < 0.5
+    assert "rests on rometa" in capsys.readouterr().out
+
+
 def test_every_example_is_tested():
     shown = {
         "circle",
@@ -110,6 +116,7 @@ def test_every_example_is_tested():
         "circuit_text",
         "denoise_digits",
         "faq",
+        "hierarchy",
         "names",
         "one_word",
         "tour",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
+from energy_dllm.flow._likelihood import Continuity
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_typo_evidence_is_normalised_over_what_could_be_seen():
         (lambda: ed.flow.Typo(jnp.ones(2, int), 1.5), "`rate` is 1.5"),
         (lambda: ed.flow.Allowed(jnp.ones(3, bool)), r"`sets` has shape \(3,\)"),
         (lambda: ed.flow.Likelihood(jnp.ones(3)), r"`b` has shape \(3,\)"),
-        (lambda: ed.flow.Masked(3) + ed.flow.Masked(4), r"speak of \[3, 4\] tokens"),
+        (lambda: ed.flow.Masked(3) + ed.flow.Masked(4), r"have \[3, 4\] tokens"),
         (lambda: ed.flow.Evidences(()), "`sources` is empty"),
         (lambda: ed.flow.Gaussian(jnp.ones((3, 2)), 1.0).field(jnp.eye(5)), "codes of width 2"),
         (lambda: ed.flow.Allowed(jnp.ones((3, 4), bool)).field(jnp.eye(5)), "4 tokens a row"),
@@ -226,14 +227,14 @@ def coupled(neurons, key):
 
 def dissipation(t, y, field):
     """`kappa f . (dg/dy) f`, what the motion takes from `F` in a unit of time."""
-    b = field.given.field(field.energy.vocabulary.codes)
+    b = field.evidence(t, y).field(field.energy.vocabulary.codes)
     force = field.energy.force(y, b)
     _, dg = jax.jvp(lambda y: field.energy.activation(y, b), (y,), (force,))
     return field.energy.kappa * jnp.vdot(force, dg)
 
 
 def free_energy(t, y, field):
-    return field.energy(y, field.given.field(field.energy.vocabulary.codes))
+    return field.energy(y, field.evidence(t, y).field(field.energy.vocabulary.codes))
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
@@ -339,7 +340,7 @@ def test_the_likelihood_of_the_flow_equals_enumeration():
     @jax.jit
     def carry(x):
         return ed.solve(
-            ed.flow.Continuity(field),
+            Continuity(field),
             (x[None] / sigma_0, jnp.zeros(())),
             t0=-1 / sigma_0,
             t1=-1 / sigma_1,

@@ -422,7 +422,7 @@ def test_save_and_load_are_bitwise(name, corpus, getkey, tmp_path):
 
 
 def test_a_composed_model_comes_back_whole(corpus, getkey, tmp_path):
-    synapses: dict[str, ed.energy.AbstractSynapse] = {"mine": ed.energy.SoftmaxMemory(8, key=getkey())}
+    synapses: dict[str, ed.energy.AbstractSynapse] = {"mine": ed.energy.DenseMemory(8, key=getkey())}
     network = ed.energy.Network(ed.energy.Tanh(beta=2.0), synapses, jnp.zeros(8))
     energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(corpus.tokenizer.size, 8, key=getkey()), kappa=3.0)
     model = ed.EnergyDLLM(corpus.tokenizer, energy=energy, schedule=ed.flow.LogLinear(), key=getkey())

@@ -18,6 +18,7 @@ from ._check import health
 from ._compiled import remember
 from ._corpus import corpus_of
 from ._export import export
+from ._load import load_model
 from ._show import anatomy, emit, note, scores, table, version
 from ._write import Json, Model, Seed, generate, infill, repair
 
@@ -37,9 +38,9 @@ def train(
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
-    pretraining: Annotated[int, _arg(help="Batches of a first part, four times as large, for the vocabulary.")] = 1000,
+    pretraining: Annotated[int, _arg(help="Batches of pretraining of the vocabulary, four times as large.")] = 1000,
     fit_split_merge: Annotated[
-        bool, _arg(help="Grow the vocabulary by counting first: for texts of strict form.")
+        bool, _arg(help="Fit the vocabulary by split-merge EM first: for texts of strict form.")
     ] = False,
     seed: Seed = 0,
     directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
@@ -56,7 +57,7 @@ def train(
     if pretraining < 0:
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     corpus = corpus_of(source)
-    # asked now, not after hours of training
+    # checked before training
     if len(corpus.validation) < 2 * length:
         raise ValueError(
             f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
@@ -72,8 +73,8 @@ def train(
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
-    # not to shout at a chain that has read; made before it reads, so that settings without sense are found first
-    gentle = default_optimizer(learning_rate, steps, tables=1.0)
+    # smaller steps for pretrained tables; made before pretraining, so that bad settings are found first
+    pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
     counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
     model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
     show = sys.stderr.isatty()
@@ -85,7 +86,7 @@ def train(
         first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
         folder = None if directory is None else directory / "pretraining"
         model = fit(model, corpus, MaximumLikelihood(), **first, directory=folder, progress=show)
-    settings["optimizer"] = gentle if fit_split_merge or pretraining else None
+    settings["optimizer"] = pretrained_optimizer if fit_split_merge or pretraining else None
     model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
     score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
     seconds = round(time.monotonic() - start, 3)
@@ -122,11 +123,11 @@ def evaluate(
 
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
-    loaded = _load(model, twins=True)
+    loaded = load_model(model, twins=True)
     corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate
 
-    # of a named corpus the part that is held out; a file is taken to be held out as a whole
+    # the held-out part of a named corpus; a file is held out as a whole
     ids = corpus.validation if file in ("docs", "grammar") else corpus.train
     score = evaluate(loaded, ids, length=length, windows=windows, seed=seed)
     if json:
@@ -147,15 +148,15 @@ def inspect(
     seed: Seed = 0,
     json: Json = False,
 ) -> int | None:
-    """Look at everything that moves while a model writes, or (--check) whether its landscape is sound.
+    """Write figures or a page of everything inside a model, or (--check) a health report of its landscape.
 
     energy-dllm inspect shakespeare -o report
     """
     if check:
-        return health(_load(model), model, length, seed, json)
+        return health(load_model(model), model, length, seed, json)
     if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
-    loaded = _load(model)
+    loaded = load_model(model)
     from .. import probe
 
     look = probe.page if out.suffix == ".html" else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
@@ -174,13 +175,13 @@ def info(
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
     json: Json = False,
 ) -> None:
-    """Say what is installed, and what a model is made of.
+    """Show what is installed, and the parts of a model.
 
     energy-dllm info shakespeare
     """
     from importlib import metadata
 
-    loaded = None if model is None else _load(model, twins=True)
+    loaded = None if model is None else load_model(model, twins=True)
     import jax
 
     from ..learn import notes, shipped
@@ -221,14 +222,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = tyro.extras.subcommand_cli_from_dict(
             {name: _later(command) for name, command in COMMANDS.items()},
             prog="energy-dllm",
-            description="Text is generated by letting a physical system come to rest.",
+            description="A diffusion language model that is one explicit free energy.",
             args=argv,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         remember()
         code = chosen()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # such as by `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
@@ -241,20 +242,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
-    """Parse now, run afterwards: an error of the command is not one of its arguments."""
+    """Parse now, run afterwards, so that errors of the command are not those of its arguments."""
 
     @functools.wraps(command)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         return functools.partial(command, *args, **kwargs)
 
     return bind
-
-
-def _load(model: str, *, twins: bool = False) -> Any:
-    from .._model import EnergyDLLM
-    from ..learn import AbstractTwin, load
-
-    loaded = load(model)
-    if not isinstance(loaded, (EnergyDLLM, AbstractTwin) if twins else EnergyDLLM):
-        raise ValueError(f"`model` {model} is a {type(loaded).__name__}; expected an EnergyDLLM.")
-    return loaded

@@ -12,7 +12,7 @@ def remember() -> None:
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energy_dllm"
         home.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # nobody's home, or not ours to write to
+    except (OSError, RuntimeError):  # no home folder, or not writable
         return
     if os.access(home, os.W_OK):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
+from ._load import load_model
 from ._show import emit, note
 
 
@@ -40,19 +41,17 @@ def export(
 
     energy-dllm export toy.safetensors -o toy.cir --prompt "the c" --length 6 --run
     """
-    from . import _load
-
     if out.is_dir():
         raise ValueError(f"`--out` {out} is a folder; expected a file name, such as memory.cir.")
     if length < 1:
         raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
-    loaded = _load(model)
+    loaded = load_model(model)
     ids = loaded.tokenizer.encode(prompt)
     if len(ids) > length:
         raise ValueError(f"`--prompt` has {len(ids)} tokens but `--length` is {length}; make `--length` larger.")
     from .. import circuit
 
-    if run:  # asked now, not after minutes of tracing
+    if run:  # checked before minutes of tracing
         circuit.find_ngspice()
     import equinox as eqx
     import jax
@@ -81,7 +80,7 @@ def export(
         record: dict[str, Any] = {"file": str(out), "elements": made.elements, "states": len(made.nodes)}
         record |= {"length": length, "prompt": prompt, "duration": t1, "max_step": max_step, "seed": seed}
         record |= {"expected_seconds": round(expected, 1)}
-        said = f"{out}: {made.elements:,} elements, {len(made.nodes)} states"
+        summary = f"{out}: {made.elements:,} elements, {len(made.nodes)} states"
         if not run:
             hint = f"ngspice needs about {expected:.0f} s: ngspice -b {out}, or energy-dllm export ... --run"
         else:
@@ -94,11 +93,11 @@ def export(
             errors = {"error": apart.largest, "relative_error": apart.relative, "end_error": apart.end}
             record |= {**texts, **errors, "points": len(path.times), "ngspice_seconds": round(path.seconds, 3)}
             record |= {"seconds": round(time.monotonic() - began, 3)}
-            said += f"\nngspice {texts['text']!r}, diffrax {texts['diffrax']!r}"
+            summary += f"\nngspice {texts['text']!r}, diffrax {texts['diffrax']!r}"
             hint = f"apart by {apart.relative:.1e} of the largest voltage, {apart.end:.1e} at the end"
             hint += f" · {len(path.times)} points · {path.seconds:.1f} s"
     if json:
         emit(record, model)
         return
-    print(said)
+    print(summary)
     note(hint)

@@ -70,7 +70,7 @@ def emit(record: Mapping[str, Any], model: str | None) -> None:
 
 
 def note(words: str) -> None:
-    """A dim line that is not part of the result: on stderr, where nobody pipes it by accident."""
+    """A dim line that is not part of the result: on stderr, where it is not piped."""
     Console(stderr=True, highlight=False).print(Text(words, "dim"), soft_wrap=True)
 
 

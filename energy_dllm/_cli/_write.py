@@ -1,4 +1,4 @@
-"""`energy-dllm generate | infill | repair`: words of the command line to paths and evidence, and their results."""
+"""`energy-dllm generate | infill | repair`: options to samplers and evidence, and their results."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
+from ._load import load_model
 from ._show import emit, note, repaired, summary, written
 
 
@@ -15,21 +16,22 @@ _arg = tyro.conf.arg
 _best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
 Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
-Rounds = Annotated[
-    int | None, _best(metavar="INT", help="Rounds in which tokens are drawn: more is better and slower.")
-]
+Rounds = Annotated[int | None, _best(metavar="INT", help="Rounds of unmasking: more are better and slower.")]
 Temperature = Annotated[
     float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token.")
 ]
 Order = Annotated[
     Literal["random", "certain", "left"] | None,
-    _best(metavar="{random,certain,left}", help="Which drawn tokens stay first: any, the most certain, the leftmost."),
+    _best(
+        metavar="{random,certain,left}",
+        help="Which drawn tokens become known first.",
+    ),
 ]
 RemaskRounds = Annotated[
     int | None,
-    _best(metavar="INT", help="Rounds at the end that forget the least likely tokens and draw them anew."),
+    _best(metavar="INT", help="Rounds at the end that mask the least likely tokens and draw them anew."),
 ]
-Noise = Annotated[bool, _arg(help="Write out of Gaussian noise, in place of drawing tokens round by round.")]
+Noise = Annotated[bool, _arg(help="Gaussian diffusion in place of unmasking.")]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
 Until = Annotated[
     float | None,
@@ -37,14 +39,17 @@ Until = Annotated[
 ]
 Front = Annotated[
     float | None,
-    _best(metavar="FLOAT", help="With --noise: it falls from left to right, in a front so many tokens wide."),
+    _best(metavar="FLOAT", help="With --noise: rolling noise from left to right, with a front this many tokens wide."),
 ]
-Churn = Annotated[float | None, _best(metavar="FLOAT", help="With --noise: noise on the way down, 0 for none.")]
+Churn = Annotated[
+    float | None,
+    _best(metavar="FLOAT", help="With --noise: noise of the reverse diffusion, 0 for none."),
+]
 Field = Annotated[
     Literal["joint", "rest"] | None,
     _best(
         metavar="{joint,rest}",
-        help="With --noise: hidden neurons move along (one force a step), or come to rest anew at every step.",
+        help="With --noise: hidden neurons move along (one force a step), or relax anew at every step.",
     ),
 ]
 Match = Annotated[
@@ -59,7 +64,7 @@ Window = Annotated[
         help_behavior_hint="(default: all up to 128, then 64)",
     ),
 ]
-Stop = Annotated[str, _arg(metavar="TOKEN", help="What is written ends with the first of these, say '.'.")]
+Stop = Annotated[str, _arg(metavar="TOKEN", help="The text ends with the first of these, such as '.'.")]
 Stream = Annotated[bool, _arg(help="Print every moment as a line of JSON as it comes; the result is the last line.")]
 Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
 Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
@@ -91,7 +96,7 @@ def generate(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Write text: tokens are drawn where the system is at rest, and become what it rests on.
+    """Generate text: tokens are drawn from the posterior at rest, and become evidence.
 
     energy-dllm generate --prompt "To be" --length 128 --temperature 0.7
 
@@ -99,10 +104,8 @@ def generate(
 
     energy-dllm generate my.safetensors --noise --field joint --json
     """
-    from . import _load
-
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import generate
 
     options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
@@ -145,16 +148,14 @@ def infill(
 ) -> None:
     """Fill the holes of a text.
 
-    A hole is as many tokens wide as it says, [*] as wide as fits; a bracket that is meant as such is written [[.
+    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[.
 
     energy-dllm infill "To be, or not [8]that is the question"
 
     energy-dllm infill "To be, or not [*]that is the question" --length 30 31 32 33 34
     """
-    from . import _load
-
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
@@ -182,9 +183,7 @@ def repair(
 
     energy-dllm repair "To bee or not o be" --shifts 2
     """
-    from . import _load
-
-    loaded = _load(model)
+    loaded = load_model(model)
     from ..sampling import repair
 
     start = time.monotonic()
@@ -216,14 +215,14 @@ def _sampler(
     churn: float | None,
     field: str | None,
 ) -> dict[str, Any]:
-    """The path that was asked for; what was not is left to the library's own defaults."""
+    """The sampler of these options; those not given are the defaults of the library."""
     drawn = {"rounds": rounds, "temperature": temperature, "order": order, "remask_rounds": remask_rounds}
     falling = {"steps": steps, "until": until, "front": front, "churn": churn, "field": field}
     for name, value in (drawn if noise else falling).items():
         if value is not None:
-            fix = "its tokens are not drawn round by round, so leave out one of them" if noise else "add it"
+            fix = "it has no rounds, so leave out one of them" if noise else "add it"
             raise ValueError(
-                f"`--{name.replace('_', '-')}` does not go {'with' if noise else 'without'} `--noise`; {fix}."
+                f"`--{name.replace('_', '-')}` cannot be used {'with' if noise else 'without'} `--noise`; {fix}."
             )
     from ..flow import JointFlow, ProbabilityFlow
     from ..sampling import DEFAULT, Diffusion, Unmasking, at_random, left_to_right, most_certain
@@ -240,7 +239,7 @@ def _sampler(
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:
-    """The constraints that were asked for."""
+    """The evidence of --match and --avoid."""
     if match is None and not avoid:
         return {}
     from ..flow import Matching

@@ -1,34 +1,22 @@
 """The same motion as an electronic circuit: a netlist, its simulation, the comparison, the energy it takes."""
 
-from ._chip import Chip as Chip, fabricate as fabricate, headroom as headroom
-from ._circuit import Circuit as Circuit
-from ._compare import Comparison as Comparison, compare as compare
-from ._crossbar import (
-    AbstractCell as AbstractCell,
-    Competition as Competition,
-    Crossbar as Crossbar,
-    Follower as Follower,
-    Rectification as Rectification,
-    TanhPair as TanhPair,
-    attend as attend,
-)
-from ._energy import EnergyReport as EnergyReport, energy_report as energy_report
-from ._graph import FUNCTIONS as FUNCTIONS, Function as Function, Graph as Graph
+# in the order of the API page: what a reader wants first
 from ._lower import lower as lower
-from ._netlist import GROUND as GROUND, Netlist as Netlist, escape as escape
+from ._circuit import Circuit as Circuit
+from ._simulate import simulate as simulate, Waveforms as Waveforms
+from ._compare import compare as compare, Comparison as Comparison
+from ._crossbar import Crossbar as Crossbar, attend as attend
+from ._technology import Technology as Technology, IDEAL as IDEAL, BUILT as BUILT, BIPOLAR as BIPOLAR
+from ._chip import fabricate as fabricate, Chip as Chip, headroom as headroom
 from ._noise import thermal_noise as thermal_noise
-from ._rules import RULES as RULES
-from ._simulate import (
-    OLDEST as OLDEST,
-    SimulationError as SimulationError,
-    Waveforms as Waveforms,
-    find_ngspice as find_ngspice,
-    read_raw as read_raw,
-    simulate as simulate,
+from ._energy import energy_report as energy_report, EnergyReport as EnergyReport
+from ._crossbar import (
+    Competition as Competition,
+    Rectification as Rectification,
+    Follower as Follower,
+    TanhPair as TanhPair,
+    AbstractCell as AbstractCell,
 )
-from ._technology import (
-    BIPOLAR as BIPOLAR,
-    BUILT as BUILT,
-    IDEAL as IDEAL,
-    Technology as Technology,
-)
+from ._netlist import Netlist as Netlist
+from ._graph import Graph as Graph
+from ._simulate import find_ngspice as find_ngspice, SimulationError as SimulationError

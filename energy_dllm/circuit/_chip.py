@@ -204,7 +204,7 @@ def headroom(crossbar: Crossbar, state: Float[Array, " N"], *, limit: float = 20
     **Arguments:**
 
     - `crossbar`: what is trained.
-    - `state`: a state it passes through `(N,)`, the last one say.
+    - `state`: a state on its trajectory `(N,)`, such as the last one.
     - `limit`: what costs nothing.
 
     **Returns:** a scalar, not negative.

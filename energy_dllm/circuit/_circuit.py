@@ -55,7 +55,7 @@ class Circuit:
         return self.netlist.elements
 
     def expected_seconds(self, *, t1: float, max_step: float = 0.05) -> float:
-        """A rough guess of the simulator's time, 1e-4 s for each element and hundred steps, on one core.
+        """A rough estimate of the simulator's time, 1e-4 s for each element and hundred steps, on one core.
 
         From `benchmarks/circuit.py`: within a factor of four there, and more where products are many.
         """

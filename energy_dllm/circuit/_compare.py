@@ -50,7 +50,7 @@ def compare(
     ```python
     import jax, jax.numpy as jnp, shutil, energy_dllm as ed
 
-    memory = ed.energy.SoftmaxMemory(4, memories=3, key=jax.random.key(0))
+    memory = ed.energy.DenseMemory(4, memories=3, key=jax.random.key(0))
     network = ed.energy.Network(ed.energy.Identity(), {"memory": memory}, jnp.zeros(4))
     energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(2, 4, key=jax.random.key(1)), kappa=1.0)
     field, state = ed.flow.Relaxation(energy, ed.flow.Masked(2)), jnp.ones((2, 4))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._types import Scalar
-from ..energy import Attention, FreeEnergy, Identity, RectifiedMemory, SoftmaxMemory, Tanh
+from ..energy import Attention, DenseMemory, FreeEnergy, Identity, Rectifier, Softmax, Tanh
 from ..flow import AbstractMotion, Relaxation
 
 
@@ -201,10 +201,10 @@ class Crossbar(AbstractMotion):
 
     @staticmethod
     def of(field: Relaxation, *, length: int = 1) -> "Crossbar":
-        """The crossbar of a relaxation with one memory, `length` tokens flattened and the vocabulary silent.
+        """The crossbar of a relaxation with one memory, `length` tokens flattened, without evidence.
 
         **Raises:** `ValueError` if the energy has no network, or that is not `Identity` or `Tanh` neurons with a
-        `SoftmaxMemory` or `RectifiedMemory`.
+        `DenseMemory` of `Softmax` or `Rectifier` neurons.
         """
         if not isinstance(field.energy, FreeEnergy):
             kind = type(field.energy).__name__
@@ -212,15 +212,18 @@ class Crossbar(AbstractMotion):
         network = field.energy.network
         memories = list(network.synapses.values())
         memory, neurons = (memories or [None])[0], network.neurons
-        if len(memories) != 1 or not isinstance(memory, SoftmaxMemory | RectifiedMemory):
-            kinds = [type(m).__name__ for m in memories]
-            raise ValueError(f"`field` has the synapses {kinds}; expected one SoftmaxMemory or RectifiedMemory.")
+        kinds = [type(m).__name__ for m in memories]
+        if len(memories) != 1 or not isinstance(memory, DenseMemory):
+            raise ValueError(f"`field` has the synapses {kinds}; expected one DenseMemory.")
+        if not isinstance(memory.neurons, Softmax | Rectifier):
+            kind = type(memory.neurons).__name__
+            raise ValueError(f"`field` has a DenseMemory of {kind} neurons; expected Softmax or Rectifier.")
         if not isinstance(neurons, Identity | Tanh):
             raise ValueError(f"`field` has {type(neurons).__name__} neurons; expected Identity or Tanh.")
         visible = TanhPair(beta=float(jnp.exp(neurons.log_beta))) if isinstance(neurons, Tanh) else Follower()
         hidden = Rectification()
-        if isinstance(memory, SoftmaxMemory):
-            hidden = Competition((len(memory.patterns),) * length, beta=float(jnp.exp(memory.log_beta)))
+        if isinstance(memory.neurons, Softmax):
+            hidden = Competition((len(memory.patterns),) * length, beta=float(jnp.exp(memory.neurons.log_beta)))
         patterns = jnp.kron(jnp.eye(length, dtype=memory.patterns.dtype), memory.patterns)
         return Crossbar(patterns, hidden, visible, bias=jnp.tile(network.bias, length))
 
@@ -252,7 +255,7 @@ def attend(attention: Attention, context: Float[Array, "L D"], place: int) -> Cr
     **Arguments:**
 
     - `attention`: without rotary phases.
-    - `context`: activations `(L, D)`; row `place` is not looked at.
+    - `context`: activations `(L, D)`; row `place` is ignored.
     - `place`: the token that moves.
 
     **Returns:** a `Crossbar` of the token's `D` neurons, with a group of `L - 1` cells for each head.
@@ -273,7 +276,7 @@ def attend(attention: Attention, context: Float[Array, "L D"], place: int) -> Cr
     if attention.rotary:
         raise ValueError("`attention` has rotary phases; expected rotary=False, positions by the learned bias.")
     if length < 2 or not 0 <= place < length:
-        raise ValueError(f"`place` is {place} in a context of {length}; expected a token with others to look at.")
+        raise ValueError(f"`place` is {place} in a context of {length}; expected a token with others in its context.")
     others = np.delete(np.arange(length), place)
     beta = attention.query.shape[1] ** -0.5
     keys = jnp.einsum("jd,hkd->hjk", context[others], attention.keys)

@@ -97,7 +97,7 @@ class _Drawing:
             self.join(f"u{m}", wires)
             if self.technology.parasitic:
                 self.netlist.capacitor(f"u{m}", GROUND, self.technology.parasitic)
-            # a driver's offset stands between its input and the wire
+            # the offset of a driver is between its input and the wire
             self.shift(f"u{m}", f"a{m}", self.array["offset"][m])
 
     def competition(self) -> None:
@@ -164,11 +164,11 @@ class _Drawing:
         self.volts[node] = float(volts)
 
     def line(self, kind: str, number: int | str, weight: float) -> str:
-        """The line or its mirror image, as the sign of a weight asks."""
+        """The line or its inverted copy, by the sign of a weight."""
         return f"{kind}{'p' if weight > 0 else 'm'}{number}"
 
     def pair(self, kind: str, n: int | str, plus: str, minus: str, gain: float, value: float, weights: np.ndarray):
-        """A line and its mirror image, those of them that somebody reads."""
+        """A line and its inverted copy, if they are used."""
         for sign in (1, -1):
             readers = int(np.sum(weights * sign > 0))
             if readers:
@@ -203,7 +203,7 @@ class _Drawing:
         self.start(far, self.volts[near] + volts)
 
     def join(self, wire: str, wires: list[tuple[str, float]]) -> None:
-        """Conductances that meet on a wire nothing else holds."""
+        """Conductances that meet on a floating wire."""
         for other, share in wires:
             self.netlist.resistor(wire, other, self.technology.resistance / share)
         total = sum(share for _, share in wires)

@@ -32,7 +32,7 @@ def positive(entry: Any) -> bool:
 class Function(NamedTuple):
     """A scalar function: how the simulator writes it, how it is computed here, and what needs no part of its own.
 
-    `simpler(graph, *entries)` is a signal that says the same with less, or `None`.
+    `simpler(graph, *entries)` is an equal but simpler signal, or `None`.
     """
 
     text: str

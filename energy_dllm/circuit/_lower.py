@@ -21,22 +21,22 @@ def lower(
     state: PyTree[Array],
     *,
     t0: float = 0.0,
-    rules: Mapping[str, Rule] = RULES,
+    rules: Mapping[str, Rule] | None = None,
     title: str = "a vector field",
 ) -> Circuit:
-    """A behavioural circuit whose voltages obey `d state / d time = field(time, state)`.
+    """A behavioural circuit with the voltages `d state / d time = field(time, state)`.
 
     Every component of the state is a capacitor of 1 F, one volt a unit of the state and one second a unit of time, so
-    that weights stand in the text as they are. What is linear becomes controlled currents that meet on a wire, one for
+    that weights appear in the netlist unchanged. Linear parts become controlled currents that meet on a wire, one for
     each weight: a crossbar. Every other scalar is one source with an expression. The equations are those of the model;
     no claim about hardware is made (for that see `Chip`).
 
     **Arguments:**
 
-    - `field`: any function `(time, state) -> d state / d time` of primitives in `rules`, such as `flow.Relaxation`.
+    - `field`: any function `(time, state) -> d state / d time` of primitives with a rule, such as `flow.Relaxation`.
     - `state`: where it starts; a PyTree of arrays.
     - `t0`: the time it starts at.
-    - `rules`: how primitives become signals; `RULES` and your own.
+    - `rules`: rules of your own by primitive, `rule(graph, params, *operands)` to an array of signals; see `Graph`.
     - `title`: first line of the netlist.
 
     **Returns:** a `Circuit`.
@@ -63,7 +63,7 @@ def lower(
     closed, shape = jax.make_jaxpr(lambda t, y: field(t, y), return_shape=True)(t0, state)
     if jax.tree.structure(shape) != structure or [a.shape for a in jax.tree.leaves(shape)] != [a.shape for a in leaves]:
         raise ValueError("`field` returns another structure than `state`; expected d state / d time, alike in shape.")
-    graph = Graph()
+    graph, rules = Graph(), RULES | dict(rules or {})
     places = iter(range(start.size))
     signals = [graph.each(lambda _: graph.state(next(places)), leaf) for leaf in leaves]
     now = np.array(graph.time(), object)
@@ -104,7 +104,7 @@ def _trace(graph: Graph, rules: Mapping[str, Rule], jaxpr: Any, consts: Any, inp
         else:
             raise ValueError(
                 f"`field` uses the primitive {name!r}, which has no rule; rewrite that part of the model, or pass "
-                f"rules={{**circuit.RULES, {name!r}: rule}} with rule(graph, params, *operands) -> array of signals."
+                f"rules={{{name!r}: rule}} with rule(graph, params, *operands) -> array of signals."
             )
         # numpy gives a bare entry where an array of no axes was meant
         results = [r if isinstance(r, np.ndarray) or not _entry(r) else np.asarray(r, object) for r in results]

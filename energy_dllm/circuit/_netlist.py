@@ -22,13 +22,13 @@ def escape(name: str) -> str:
     """A node name in the letters every simulator reads: lower-case letters, digits and `_`.
 
     Such names stay as they are; any other character becomes `_x<hexadecimal code>_`, so that different names stay
-    different although SPICE does not tell `A` from `a`.
+    different although SPICE ignores case.
 
     **Arguments:**
 
     - `name`: any text that is not empty.
 
-    **Returns:** the name as it stands in the netlist.
+    **Returns:** the name in the netlist.
 
     **Raises:** `ValueError` if the name is empty.
 

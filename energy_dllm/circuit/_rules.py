@@ -5,7 +5,7 @@ results are numpy object arrays whose entries are floats or nodes of the graph. 
 numpy; what is linear goes through `graph.total`; the rest through `graph.apply`, entry by entry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,7 @@ def _same(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
     return x
 
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     "add": _linear(1.0, 1.0),
     "add_any": _linear(1.0, 1.0),
     "sub": _linear(1.0, -1.0),
@@ -292,4 +292,4 @@ RULES: Mapping[str, Rule] = {
     "convert_element_type": _convert,
     "reduce_precision": _same,
 }
-"""What `lower` knows, by the name of the primitive; hand `lower` a larger dict to teach it more."""
+"""The rules of `lower` by the name of the primitive; `lower(rules=)` adds others."""

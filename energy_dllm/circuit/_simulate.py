@@ -1,4 +1,4 @@
-"""ngspice as a program: found, asked, watched, and read."""
+"""Running ngspice and reading its waveforms."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ OLDEST = 36
 
 
 class SimulationError(OSError):
-    """The simulator gave no result; the message holds the end of what it said."""
+    """The simulator gave no result; the message holds the end of its log."""
 
 
 class Waveforms(eqx.Module):
@@ -77,15 +77,15 @@ def find_ngspice() -> Path:
 
 @functools.cache
 def _version(program: str) -> int:
-    """The major version, 0 where the program does not say one."""
+    """The major version, 0 if it is unknown."""
     try:
         ran = subprocess.run(
             [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    said = re.search(r"ngspice[- ](\d+)", ran.stdout + ran.stderr)
-    return int(said[1]) if said else 0
+    found = re.search(r"ngspice[- ](\d+)", ran.stdout + ran.stderr)
+    return int(found[1]) if found else 0
 
 
 def simulate(
@@ -143,11 +143,11 @@ def simulate(
             ) from None
         log = (ran.stdout + ran.stderr).decode(errors="replace")
         if ran.returncode or not raw.exists():
-            raise SimulationError(f"ngspice failed (exit code {ran.returncode}) and said: {_tail(log)}")
+            raise SimulationError(f"ngspice failed (exit code {ran.returncode}): {_tail(log)}")
         names, table = read_raw(raw.read_bytes(), log)
     times, wanted = table[:, 0] / circuit.seconds, t1 * (1 - 1e-6)
     if times[-1] < wanted:
-        raise SimulationError(f"ngspice stopped at time {times[-1]:g} of {t1:g} and said: {_tail(log)}")
+        raise SimulationError(f"ngspice stopped at time {times[-1]:g} of {t1:g}: {_tail(log)}")
     missing = len(circuit.nodes) + len(circuit.supplies) + 1 - len(names)
     if missing or not np.isfinite(table).all():
         raise SimulationError(f"ngspice left out {missing} signals or wrote numbers that are not finite: {_tail(log)}")
@@ -164,7 +164,7 @@ def read_raw(data: bytes, log: str = "") -> tuple[list[str], Float[np.ndarray, "
     **Arguments:**
 
     - `data`: the file.
-    - `log`: what the simulator said, for the message if the file holds nothing.
+    - `log`: log of the simulator, for the message if the file is empty.
 
     **Returns:** the names, and a table with one row for each time point.
 
@@ -184,15 +184,15 @@ def read_raw(data: bytes, log: str = "") -> tuple[list[str], Float[np.ndarray, "
     text = head.decode(errors="replace")
     counts = [re.search(rf"^No\. {what}:\s*(\d+)", text, re.M) for what in ("Variables", "Points")]
     if not found or None in counts or "complex" in text.partition("Variables:")[0]:
-        raise SimulationError(f"ngspice wrote no waveforms and said: {_tail(log)}")
+        raise SimulationError(f"ngspice wrote no waveforms: {_tail(log)}")
     signals, points = (int(count[1]) for count in counts if count is not None)
     if not signals or not points or len(body) < 8 * signals * points:
-        raise SimulationError(f"ngspice wrote {len(body)} bytes of {points} points and said: {_tail(log)}")
+        raise SimulationError(f"ngspice wrote {len(body)} bytes of {points} points: {_tail(log)}")
     names = re.findall(r"^\t\d+\t(\S+)\t", text, re.M)
     return names, np.frombuffer(body, "<f8", signals * points).reshape(points, signals)
 
 
 def _tail(log: str, lines: int = 6) -> str:
     """The end of a log in one line."""
-    said = [line.strip() for line in log.splitlines() if line.strip()]
-    return " | ".join(said[-lines:])[-800:] or "nothing"
+    found = [line.strip() for line in log.splitlines() if line.strip()]
+    return " | ".join(found[-lines:])[-800:] or "nothing"

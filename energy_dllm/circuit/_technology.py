@@ -103,4 +103,4 @@ BUILT = Technology(
     gain=150.0, early=60.0, emitter=20.0, junction=1e-14, transit=1e-11, bandwidth=1e8, parasitic=5e-14,
     conductance=0.05, capacity=0.05, offset=1e-3, base=2e-3, levels=16,
 )  # fmt: skip
-"""The same with drivers of 100 MHz, wires, and the spread of parts that nobody selected."""
+"""The same with drivers of 100 MHz, wires, and the spread of unselected parts."""

@@ -116,14 +116,14 @@ class _Writer:
 
 
 def _readers(graph: Graph, speeds: list) -> dict[int, list[Node | None]]:
-    """Who reads each signal (`None`: a component of the state); what nobody needs is not in it."""
+    """Readers of each signal (`None`: a component of the state); unused signals are left out."""
     readers: dict[int, list[Node | None]] = {}
     for entry in speeds:
         if isinstance(entry, Node):
             readers.setdefault(entry.index, []).append(None)
     for node in reversed(graph.nodes):
         if node.index in readers:
-            # a wire stands for the sum inside it
+            # a wire represents the sum inside it
             for arg in node.args[0].args if node.op == "wire" else node.args:
                 if isinstance(arg, Node):
                     readers.setdefault(arg.index, []).append(node)

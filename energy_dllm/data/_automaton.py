@@ -116,7 +116,7 @@ def minimal(following: np.ndarray, prob: np.ndarray, pi: np.ndarray) -> Automato
         _, first, finer = np.unique(future, axis=0, return_index=True, return_inverse=True)
         finer = finer.ravel()
         if finer.max() == part.max():
-            # This round split nothing, so any member speaks for its part.
+            # This round split nothing, so any member represents its part.
             return Automaton(finer[following[first]], prob[first], np.bincount(finer, weights=pi))
         part = finer
 

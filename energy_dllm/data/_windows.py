@@ -12,7 +12,7 @@ class Windows(Iterator[np.ndarray]):
 
     **Arguments:**
 
-    - `ids (N,)`: the text; may be memory-mapped, only the windows asked for are read.
+    - `ids (N,)`: the text; may be memory-mapped, only the requested windows are read.
     - `length`: tokens of a window `L`.
     - `batch`: windows of a batch.
     - `seed`: which stream.
@@ -56,7 +56,7 @@ class Windows(Iterator[np.ndarray]):
         return np.asarray(self.ids[starts[:, None] + np.arange(self.length)], np.int32)
 
     def get_state(self) -> dict[str, int]:
-        """Where the stream stands: a few integers, ready for JSON."""
+        """The position of the stream: a few integers, ready for JSON."""
         return {"step": self._step, **self._identity()}
 
     def set_state(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""Strings that an automaton accepts: an energy of the evidence, like `NGram`, with nothing but yes and no in it."""
+"""Deterministic finite automata: the log-partition function over accepted strings, their exact draws and marginals."""
 
 import equinox as eqx
 import jax
@@ -10,20 +10,20 @@ from .._types import Key, Scalar
 
 
 NEVER = -1e30
-"""The log of nothing, finite, so that gradients stay numbers."""
+"""The log of probability 0, finite, so that gradients stay finite."""
 
 
 class DFA(eqx.Module):
-    """The strings a deterministic automaton accepts: `E(b) = -log sum_(s accepted) exp(sum_i b_i(s_i))`.
+    """The strings a deterministic finite automaton accepts: `E(b) = -log sum_(x accepted) exp(sum_i b_i(x_i))`.
 
     One backward pass in logarithms, `beta_i(q) = log sum_w exp(b_iw + beta_(i+1)(next(q, w)))`, `beta_N = 0` where the
-    automaton accepts: exact whatever the evidence. Tokens drawn with it forwards are exactly distributed, and always
-    accepted.
+    automaton accepts: exact for any evidence. Tokens drawn with it forwards have the exact conditional distribution,
+    and are always accepted.
 
     **Arguments:**
 
-    - `next`: the state after a state and a token `(S, V)`; `S` where there is none.
-    - `accept`: the states in which a string may end `(S,)`.
+    - `next`: the state after a state and a token `(Q, V)`; `Q` where there is none.
+    - `accept`: the states in which a string may end `(Q,)`.
     - `start`: the state a string begins in.
 
     **Raises:** `ValueError` if shapes do not match.
@@ -37,53 +37,54 @@ class DFA(eqx.Module):
 
     tokenizer = ed.data.Characters("ab")
     dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("a+b", tokenizer))
-    s = dfa.sample(jnp.zeros((5, 2)), key=jax.random.key(0))
-    assert s.tolist() == [0, 0, 0, 0, 1] and dfa.accepts(s)
+    ids = dfa.sample(jnp.zeros((5, 2)), key=jax.random.key(0))
+    assert ids.tolist() == [0, 0, 0, 0, 1] and dfa.accepts(ids)
     ```
     """
 
-    next: Int[Array, "S V"]
-    accept: Bool[Array, " S"]
+    next: Int[Array, "Q V"]
+    accept: Bool[Array, " Q"]
     start: Int[Array, ""]
 
-    def __init__(self, next: Int[Array, "S V"], accept: Bool[Array, " S"], start: Int[Array, ""] | int = 0):
+    def __init__(self, next: Int[Array, "Q V"], accept: Bool[Array, " Q"], start: Int[Array, ""] | int = 0):
         shapes = jnp.shape(next), jnp.shape(accept)
         if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
-            raise ValueError(f"`next` and `accept` have shapes {shapes}; expected (S, V) and (S,).")
+            raise ValueError(f"`next` and `accept` have shapes {shapes}; expected (Q, V) and (Q,).")
         self.next, self.accept = jnp.asarray(next, jnp.int32), jnp.asarray(accept)
         self.start = jnp.asarray(start, self.next.dtype)
 
     @classmethod
     def of(cls, automaton) -> "DFA":
-        """The language of a `data.RegexDFA`."""
+        """That of a `data.RegexDFA`, on the device."""
         return cls(on_device(automaton.next), on_device(automaton.accept))
 
     def __call__(self, b: Float[Array, "N V"]) -> Scalar:
-        """`-log sum_(s accepted) exp(sum_i b_i(s_i))` in nats; 1e30 if nothing is accepted."""
-        return -self._behind(b, _sum)[0, self.start]
+        """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats; 1e30 if nothing is accepted."""
+        return -self._backward(b, _sum)[0, self.start]
 
     def accepts(self, ids: Int[Array, " N"]) -> Bool[Array, ""]:
-        """Whether the string `ids (N,)` is in the language."""
+        """Whether the string `ids (N,)` is accepted."""
         none = self.accept.shape[0]
         step = lambda state, token: (padded(self.next, none)[state, token], None)
         return padded(self.accept, False)[jax.lax.scan(step, self.start, ids)[0]]
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
-        """`P(s_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
+        """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
         return -jax.grad(self.__call__)(b)
 
     def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
-        """An accepted string drawn from `exp(sum_i b_i(s_i))`, exactly."""
+        """An accepted string drawn from `exp(sum_i b_i(x_i))`, exactly."""
         keys = jax.random.split(key, b.shape[0])
-        return self._ahead(b, self._behind(b, _sum), lambda n, row: jax.random.categorical(keys[n], row))
+        return self._forward(b, self._backward(b, _sum), lambda n, row: jax.random.categorical(keys[n], row))
 
     def best(self, b: Float[Array, "N V"]) -> Int[Array, " N"]:
-        """The accepted string of highest `sum_i b_i(s_i)`."""
-        return self._ahead(b, self._behind(b, jnp.max), lambda n, row: jnp.argmax(row))
+        """The accepted string of highest `sum_i b_i(x_i)`."""
+        return self._forward(b, self._backward(b, jnp.max), lambda n, row: jnp.argmax(row))
 
     def support(self, allowed: Bool[Array, "N V"]) -> Bool[Array, "N V"]:
-        """Which tokens some accepted string of allowed tokens has where; nothing at all if there is no such string."""
-        behind = self._behind(jnp.where(allowed, 0.0, NEVER), jnp.max) > NEVER / 2
+        """Which tokens some accepted string of allowed tokens has at each place; none at all if there is no such
+        string."""
+        backward = self._backward(jnp.where(allowed, 0.0, NEVER), jnp.max) > NEVER / 2
 
         def step(here, now):
             row, after = now
@@ -92,28 +93,28 @@ class DFA(eqx.Module):
             return there, jnp.any(open, axis=0)
 
         here = jnp.arange(self.accept.shape[0]) == self.start
-        return jax.lax.scan(step, here, (allowed, behind[1:]))[1]
+        return jax.lax.scan(step, here, (allowed, backward[1:]))[1]
 
-    def _behind(self, b, gather):
-        """`beta (N + 1, S)`: what lies behind each state at each place, sums or maxima of the evidence."""
+    def _backward(self, b, reduce):
+        """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place."""
         if b.ndim != 2 or b.shape[1] != self.next.shape[1]:
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.next.shape[1]}), one row a token.")
         end = jnp.where(self.accept, 0.0, NEVER).astype(b.dtype)
 
         def step(after, row):
-            behind = jnp.maximum(gather(row + padded(after, NEVER)[self.next], axis=-1), NEVER)
-            return behind, behind
+            backward = jnp.maximum(reduce(row + padded(after, NEVER)[self.next], axis=-1), NEVER)
+            return backward, backward
 
         return jnp.concatenate([jax.lax.scan(step, end, b, reverse=True)[1], end[None]])
 
-    def _ahead(self, b, behind, choose):
+    def _forward(self, b, backward, choose):
         def step(state, now):
             n, row, after = now
             token = choose(n, row + padded(after, NEVER)[self.next[state]])
             return self.next[state, token], token
 
         numbers = jnp.arange(b.shape[0])
-        return jax.lax.scan(step, self.start, (numbers, b, behind[1:]))[1]
+        return jax.lax.scan(step, self.start, (numbers, b, backward[1:]))[1]
 
 
 def _sum(values, axis):
@@ -121,12 +122,12 @@ def _sum(values, axis):
 
 
 def padded(values, last):
-    """With a last row for the state that is none."""
+    """With a last row, for the state after a token that is not accepted."""
     return jnp.concatenate([values, jnp.full((1, *values.shape[1:]), last, values.dtype)])
 
 
 def apart(scores: Float[Array, "L V"], dfa: DFA | None, *, key: Key) -> Int[Array, " L"]:
-    """A token for every place, each from its own law `softmax(scores)`; what they make up is in the `dfa`."""
+    """A token for every place, independently from `softmax(scores)`; with a `dfa`, conditional on being accepted."""
     if dfa is None:
         return jax.random.categorical(key, scores, axis=-1)
     return dfa.sample(jax.nn.log_softmax(scores, axis=-1), key=key)

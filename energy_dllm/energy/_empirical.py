@@ -1,4 +1,4 @@
-"""Exact diffusion: the free energy of a finite data set, which nobody had to train."""
+"""Exact diffusion: the free energy of a finite data set, without training."""
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from ._dfa import DFA, NEVER, apart
 from ._landscape import AbstractFreeEnergy
 
 
-# One number for each token that each place of each item might have, up to so many: 1 MB in single precision.
+# Largest number of entries of the dense one-hot tensor of the items: 1 MB in single precision.
 DENSE = 2**18
 
 
@@ -26,8 +26,8 @@ class Codes(eqx.Module):
 class Empirical(AbstractFreeEnergy):
     """The exact free energy of a data set: `F = -log sum_mu w_mu exp( sum_i b_(i, w_mu_i) )`, `sum_mu w_mu = 1`.
 
-    Item `mu` is a sequence of tokens `w_mu`; `b` is any evidence, and what it says of an item is the sum over its
-    tokens. Under Gaussian noise, with the spring, `F = -log p_sigma(x)` up to a constant, `p_sigma` being the data
+    Item `mu` is a sequence of tokens `w_mu`; `b` is any evidence, and the log-likelihood of an item is the sum over
+    its tokens. Under Gaussian noise, with the spring, `F = -log p_sigma(x)` up to a constant, `p_sigma` being the data
     seen through that noise: `-dF/dx` is its exact score, `sigma^2 F` the energy of `GaussianMemory`. Under masks the
     posterior is that over the items which agree with what is visible. There are no neurons (`D = 0`), so nothing
     has to relax: `steps=1` is exact.
@@ -80,7 +80,7 @@ class Empirical(AbstractFreeEnergy):
             raise ValueError(
                 f"`items` has a token outside the vocabulary of {codes.shape[0]}; encode with its tokenizer."
             )
-        # `stored` looks at codes and weights as it does for every memory
+        # codes and weights are validated as those of a memory
         self.vocabulary = Codes(stored(codes, None)[0])
         weights = jnp.ones(len(ids), codes.dtype) if weights is None else weights
         self.log_weights = jax.nn.log_softmax(stored(jnp.zeros((len(ids), 1), codes.dtype), weights)[1])
@@ -126,7 +126,7 @@ class Empirical(AbstractFreeEnergy):
         """`F` in two terms (and the spring), token by token.
 
         `evidence` is how badly each token agrees with what was recalled, `-sum_w p_iw b_iw`; `items` the price of
-        recalling it, `KL(p(mu | b) | w)` in equal parts. Their sum is `F`. `y (L, 0)` is not looked at.
+        recalling it, `KL(p(mu | b) | w)` in equal parts. Their sum is `F`. `y (L, 0)` is ignored.
         """
         logs = self.log_shares(b, mask)
         shares = jnp.exp(logs)
@@ -139,13 +139,13 @@ class Empirical(AbstractFreeEnergy):
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """Nothing on no neurons, `(L, 0)`."""
+        """Empty, `(L, 0)`: there are no neurons."""
         return jnp.zeros_like(y)
 
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> dict[str, Float[Array, "L D"]]:
-        """None at all: no term pulls on no neurons."""
+        """None: there are no neurons."""
         return {}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
@@ -193,7 +193,7 @@ class Empirical(AbstractFreeEnergy):
         return self.log_weights + einsum(self._one_hot(b.dtype), seen, "m l v, l v -> m")
 
     def _each(self, b):
-        """What the evidence says of every token of every item, `(M, L)`."""
+        """The evidence of every token of every item, `(M, L)`."""
         self._check(b)
         return b[jnp.arange(b.shape[0]), self.items]
 

@@ -1,4 +1,4 @@
-"""Energies added to a landscape: any differentiable scalar of the posterior, with a strength."""
+"""Guidance: any differentiable scalar of the posterior, added to a free energy with a weight."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,8 @@ from ._landscape import AbstractFreeEnergy
 
 
 class Guidance(eqx.Module):
-    """A scalar `E(p)` of the posterior `p (L, V)`, low where it is granted. `2.0 * one + another` is a wish too.
+    """A scalar `E(p)` of the posterior `p (L, V)` that is added to the free energy. `2.0 * one + another` is guidance
+    too.
 
     **Arguments:**
 
@@ -56,7 +57,7 @@ class Guidance(eqx.Module):
 
 
 class Both(eqx.Module):
-    """Two wishes at once."""
+    """The sum of two guidance terms."""
 
     one: Guidance
     two: Guidance
@@ -67,14 +68,14 @@ class Both(eqx.Module):
 
 
 class GuidedEnergy(AbstractFreeEnergy):
-    """A landscape with a wish added, every motion of which obeys both.
+    """A free energy with guidance added, for every motion and sampler.
 
-    The wish acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the mean
-    field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. With a wish that is linear in `p` it is exact.
+    Guidance acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the
+    mean-field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. Where `E` is linear in `p` it is exact.
 
     **Arguments:**
 
-    - `base`: the landscape.
+    - `base`: the free energy.
     - `guidance`: what is added.
 
     **Example:**
@@ -97,12 +98,12 @@ class GuidedEnergy(AbstractFreeEnergy):
 
     @property
     def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the landscape."""
+        """That of the base."""
         return self.base.vocabulary
 
     @property
     def kappa(self) -> Scalar:
-        """That of the landscape."""
+        """That of the base."""
         return self.base.kappa
 
     @property
@@ -116,7 +117,7 @@ class GuidedEnergy(AbstractFreeEnergy):
         return self.base.size
 
     def neutral(self, length: int) -> Float[Array, "L D"]:
-        """That of the landscape."""
+        """That of the base."""
         return self.base.neutral(length)
 
     def terms(
@@ -127,7 +128,7 @@ class GuidedEnergy(AbstractFreeEnergy):
         spring: Float[Array, " L"] | None = None,
         mask: Bool[Array, " L"] | None = None,
     ) -> dict[str, Float[Array, " L"]]:
-        """Those of the landscape under `b'`, and the wish in equal parts."""
+        """Those of the base under `b'`, and the guidance in equal parts."""
         p = self.base.posterior(y, b)
         cost, pull = jax.value_and_grad(self.guidance)(p)
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
@@ -138,17 +139,17 @@ class GuidedEnergy(AbstractFreeEnergy):
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """The landscape's under `b'`."""
+        """That of the base under `b'`."""
         return self.base.force(y, self._pulled(y, b), mask=mask)
 
     def forces(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> dict[str, Float[Array, "L D"]]:
-        """The landscape's under `b'`."""
+        """That of the base under `b'`."""
         return self.base.forces(y, self._pulled(y, b), mask=mask)
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """The landscape's under `b'`."""
+        """That of the base under `b'`."""
         return self.base.logits(y, self._pulled(y, b))
 
     def sample(
@@ -160,7 +161,7 @@ class GuidedEnergy(AbstractFreeEnergy):
         dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """The landscape's under `b'`."""
+        """That of the base under `b'`."""
         return self.base.sample(y, self._pulled(y, b), tilt=tilt, dfa=dfa, key=key)
 
     def _pulled(self, y, b):

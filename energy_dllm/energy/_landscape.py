@@ -1,6 +1,7 @@
-"""What every free energy of a passage answers, whatever it is made of."""
+"""The interface of every free energy of a passage, and products of them, which its operators make."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,14 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA
+from ._dfa import DFA, apart
 
 
 class AbstractFreeEnergy(eqx.Module):
     """The free energy `F(y; b)` of a passage: hidden state `y (L, D)`, evidence `b (L, V)`.
 
-    `FreeEnergy` is the one that is learned, `Empirical` the exact one of a data set; every field, `solve`,
-    `EnergyDLLM` and `generate` take either. To add one, write the members below that are abstract.
+    `FreeEnergy` is learned, `Empirical` is the exact one of a data set; every field, `solve`, `EnergyDLLM` and
+    `generate` take any of them. To add one, write the abstract members below.
     """
 
     vocabulary: eqx.AbstractVar[Any]
@@ -24,7 +25,7 @@ class AbstractFreeEnergy(eqx.Module):
     @property
     @abc.abstractmethod
     def kappa(self) -> Scalar:
-        """Strength of the vocabulary's drive on the neurons, the unit of relaxation time."""
+        """Strength of the messages of the tokens beside the activations of the neurons; the unit of relaxation time."""
 
     @property
     def one_shot(self) -> bool:
@@ -60,7 +61,7 @@ class AbstractFreeEnergy(eqx.Module):
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`-dF/dg (L, D)`: how every term pulls on every neuron."""
+        """The force `-dF/dg (L, D)`."""
 
     @abc.abstractmethod
     def forces(
@@ -82,8 +83,8 @@ class AbstractFreeEnergy(eqx.Module):
         dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
-        to the log posterior. With a `dfa` all of them are a passage that it accepts."""
+        """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
+        posterior. With a `dfa` the passage is one that it accepts."""
 
     def __call__(
         self,
@@ -101,26 +102,162 @@ class AbstractFreeEnergy(eqx.Module):
         return jax.nn.softmax(self.logits(y, b), axis=-1)
 
     def __rmul__(self, weight: Scalar | float) -> "AbstractFreeEnergy":
-        """`weight * landscape`: the law to that power, a `ProductOfExperts` of one."""
-        from ._product import ProductOfExperts
-
+        """`weight * energy`: the distribution to that power, a `ProductOfExperts` of one."""
         return ProductOfExperts([self], [weight])
 
     def __add__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
-        """`one + another`: the law of both together, their `ProductOfExperts`."""
-        from ._product import ProductOfExperts
-
+        """`one + another`: the product of both distributions, a `ProductOfExperts`."""
         return ProductOfExperts([self, other], [1.0, 1.0])
 
     def __sub__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
-        """`one - another`: away from what the other likes."""
-        from ._product import ProductOfExperts
-
+        """`one - another`: a `ProductOfExperts` with weight -1 for the other."""
         return ProductOfExperts([self, other], [1.0, -1.0])
 
     def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
         """`x_hat = sum_w p_w e_w (L, C)`."""
         return self.posterior(y, b) @ self.vocabulary.codes
+
+
+class ProductOfExperts(AbstractFreeEnergy):
+    """The normalised product `prod_n p_n^(w_n)` of several free energies; `(1 + w) A - w B` is guidance of `A` away
+    from `B`.
+
+    `F = sum_n w_n F_n(y_n; b) + (1 - sum_n w_n) F_0(b)`, where `F_0` is that of uniform independent tokens: the
+    evidence counts once, whatever the weights. Each expert keeps its own neurons, `y = (y_1, y_2, ...)`, at rest on its
+    own energy, so that `F` is stationary where all of them rest; of a complete text `F` is `-sum_n w_n log p_n`, up to
+    a constant. Tokens are drawn from `p ~ exp(b) prod_n pi_n^(w_n)`, exact for one token given the others: Gibbs
+    sampling (`remask_rounds`) leads to the exact distribution. Under Gaussian noise that is not `-dF/db`, the weighted
+    sum of the posteriors, and the flow is approximate.
+
+    Usually written `1.5 * one - 0.5 * another`.
+
+    **Arguments:**
+
+    - `landscapes`: over one vocabulary.
+    - `weights`: `w_n (N,)`, negative for an expert to be avoided.
+
+    **Raises:** `ValueError` if numbers, vocabularies or codes differ.
+
+    **Source:** products of experts (Hinton 2002); guidance without a classifier (Ho & Salimans 2022, arXiv 2207.12598).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    one, two = (ed.EnergyDLLM(ed.data.Characters("ab"), dim=8, key=jax.random.key(n)).energy for n in range(2))
+    sharp = 1.5 * one - 0.5 * two
+    y, b = sharp.neutral(4), jnp.zeros((4, 2))
+    assert jnp.allclose(sharp(y, b), 1.5 * one(y[:, :8], b) - 0.5 * two(y[:, 8:], b))
+    ```
+    """
+
+    landscapes: tuple[AbstractFreeEnergy, ...]
+    weights: Float[Array, " N"]
+
+    def __init__(
+        self, landscapes: Sequence[AbstractFreeEnergy], weights: Float[Array, " N"] | Sequence[Scalar | float]
+    ):
+        # arrays, so that another weight is not another program; a product of products is one product
+        if len(landscapes) != len(weights) or not landscapes:
+            raise ValueError(
+                f"`weights` has {len(weights)} numbers for {len(landscapes)} `landscapes`; expected one each."
+            )
+        parts: list[tuple[Scalar | float, AbstractFreeEnergy]] = []
+        for weight, whole in zip(weights, landscapes, strict=True):
+            if isinstance(whole, ProductOfExperts):
+                parts += [(weight * own, part) for own, part in zip(whole.weights, whole.landscapes, strict=True)]
+            else:
+                parts.append((weight, whole))
+        self.landscapes = tuple(part for _, part in parts)
+        self.weights = jnp.asarray([weight for weight, _ in parts], jnp.result_type(float))
+        first, *others = (landscape.vocabulary.codes for landscape in self.landscapes)
+        if any(codes.shape != first.shape for codes in others) or any(jnp.any(codes != first) for codes in others):
+            raise ValueError("`landscapes` differ in their token codes; expected one vocabulary, encoded alike.")
+
+    @property
+    def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the first landscape; the codes are those of all."""
+        return self.landscapes[0].vocabulary
+
+    @property
+    def kappa(self) -> Scalar:
+        """1: that of every expert is in its force."""
+        return jnp.ones((), self.weights.dtype)
+
+    @property
+    def dim(self) -> int:
+        """The hidden widths together."""
+        return sum(landscape.dim for landscape in self.landscapes)
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.landscapes[0].size
+
+    def neutral(self, length: int) -> Float[Array, "L D"]:
+        """Those of the experts, concatenated."""
+        return jnp.concatenate([landscape.neutral(length) for landscape in self.landscapes], axis=-1)
+
+    def terms(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        spring: Float[Array, " L"] | None = None,
+        mask: Bool[Array, " L"] | None = None,
+    ) -> dict[str, Float[Array, " L"]]:
+        """Those of the landscapes, weighted, under their names and numbers; `evidence`, so that it counts once."""
+        terms = {
+            f"{name} {n}": weight * term
+            for n, weight, landscape, own in self._each(y)
+            for name, term in landscape.terms(own, b, mask=mask).items()
+        }
+        uniform = jnp.log(self.size) - jax.nn.logsumexp(b, axis=-1)
+        terms["evidence"] = (1.0 - jnp.sum(self.weights)) * (uniform if mask is None else jnp.where(mask, uniform, 0.0))
+        return terms if spring is None else terms | {"spring": spring if mask is None else jnp.where(mask, spring, 0.0)}
+
+    def force(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """`-kappa_n dF_n/dg_n` of each on its own neurons: all descend, whatever the sign of their weight."""
+        pulls = [landscape.kappa * landscape.force(own, b, mask=mask) for _, _, landscape, own in self._each(y)]
+        return jnp.concatenate(pulls, axis=-1)
+
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """Those of the landscapes by name and number, each on its own neurons; their sum is `force`."""
+        forces, before = {}, 0
+        for n, _, landscape, own in self._each(y):
+            behind = self.dim - before - landscape.dim
+            for name, force in landscape.forces(own, b, mask=mask).items():
+                forces[f"{name} {n}"] = jnp.pad(landscape.kappa * force, ((0, 0), (before, behind)))
+            before += landscape.dim
+        return forces
+
+    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`b + sum_n w_n log pi_n (L, V)`, `pi_n` being the prior of each given the other tokens."""
+        return b + sum(weight * (landscape.logits(own, b) - b) for _, weight, landscape, own in self._each(y))
+
+    def sample(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+        key: Key,
+    ) -> Int[Array, " L"]:
+        """A token for every place, independently from its posterior, the only one known of a product. With a `dfa`,
+        conditional on being accepted."""
+        return apart(self.logits(y, b) + tilt, dfa, key=key)
+
+    def _each(self, y):
+        """Number, weight, landscape and its neurons."""
+        cuts = [sum(landscape.dim for landscape in self.landscapes[:n]) for n in range(1, len(self.landscapes))]
+        own = jnp.split(y, cuts, axis=-1)
+        return [(n + 1, self.weights[n], landscape, own[n]) for n, landscape in enumerate(self.landscapes)]
 
 
 def total(terms: dict[str, Float[Array, " L"]]) -> Scalar:

@@ -1,4 +1,4 @@
-"""The vocabulary as one memory of whole passages: hidden states in a chain, which tokens speak for."""
+"""A hidden Markov model as the vocabulary: exact posteriors and joint draws by forward-backward."""
 
 import jax
 import jax.numpy as jnp
@@ -10,33 +10,33 @@ from ._dfa import DFA, NEVER, padded
 from ._vocabulary import AbstractVocabulary
 
 
-# Share of every row that goes anywhere: nothing is impossible, and no message is 0.
+# Uniform share mixed into every row of the tables: no probability, and no message, is exactly 0.
 FLOOR = 1e-4
 
-# At first every state speaks for one token, by so many nats: chains learn sooner what stands where.
-OWN = 5.0
+# Initial preference of every state for one token, in nats: it speeds up learning.
+PREFERENCE = 5.0
 
 
 class HMMVocabulary(AbstractVocabulary):
-    """A vocabulary in which tokens belong together: a hidden Markov model, tilted by what the neurons say.
+    """A hidden Markov model as the vocabulary, tilted by the unary logits of the neurons.
 
-    `E = sum_iw pi_iw s_iw - log Z(s + b)`, `s = <y, U>`, `Z(s) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i s_i(w_i))`
+    `E = sum_iw pi_iw u_iw - log Z(u + b)`, `u = <y, U>`, `Z(u) = sum_(w_1..w_L) P(w_1..w_L) exp(sum_i u_i(w_i))`
 
-    `P(w) = sum_z pi(z_1) prod_i O(w_i | z_i) T(z_(i+1) | z_i)` is the law of passages where neurons are silent, `pi_iw`
-    how often token `w` stands at place `i` in it. `E` is minus the log of how probable evidence and neurons find a
-    passage of that law, with the mean of what neurons say taken out. `-dE/db_i = p_i` is the exact posterior of every
-    token given the evidence about all of them, `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` its voice: what is thought of it
-    beyond what is true of any passage. `log Z` is convex and the rest a straight line, so `F` falls under any evidence.
+    `P(w) = sum_z P_0(z_1) prod_i O(w_i | z_i) T(z_(i+1) | z_i)` is the prior over passages and `pi_iw` its marginal of
+    token `w` at place `i`. `log Z` is the log-partition function of that prior under unary logits and evidence.
+    `-dE/db_i = p_i` is the exact posterior of every token given the evidence about all of them; `-dE/dy_i = sum_w (p_iw
+    - pi_iw) U_w` is its message, posterior minus prior. `log Z` is convex and the rest linear, so `F` falls under any
+    evidence.
 
-    One pass forward and one backward, `O(L S^2)`. The energy of token `i` is that of what is known and said of it,
-    given the same of all tokens before it.
+    Forward-backward, `O(L S^2)`. The energy of token `i` is conditional on the evidence and unary logits of all tokens
+    before it.
 
     **Arguments:**
 
     - `size`: number of tokens `V`.
     - `dim`: hidden width `D`.
-    - `states`: states `S` of the chain. At first each speaks for one token, by 5 nats; all tokens have a share in them.
-    - `counts`: how often each token was seen `(V,)`; shares are as their square root. Equal by default.
+    - `states`: hidden states `S`. Initially each prefers one token, by 5 nats; every token has some of them.
+    - `counts`: how often each token was seen `(V,)`; it gets states in proportion to the square root. Equal by default.
     - `key`: random key; patterns have standard deviation `2/D`, logits of the tables 1.
 
     **Raises:** `ValueError` if a size is not positive, or `counts` has another shape or a negative entry.
@@ -81,27 +81,27 @@ class HMMVocabulary(AbstractVocabulary):
         self.initial = jnp.zeros(states)
         self.transition = jax.random.normal(k2, (states, states))
         share = np.cumsum(np.sqrt(counts))
-        own = jax.nn.one_hot(np.searchsorted(share / share[-1], (np.arange(states) + 0.5) / states), size)
-        self.emission = jax.random.normal(k3, (states, size)) + OWN * own
+        preferred = jax.nn.one_hot(np.searchsorted(share / share[-1], (np.arange(states) + 0.5) / states), size)
+        self.emission = jax.random.normal(k3, (states, size)) + PREFERENCE * preferred
 
     def tables(self) -> tuple[Float[Array, " S"], Float[Array, "S S"], Float[Array, "S V"]]:
-        """`pi(z)`, `T(z' | z)` and `O(w | z)`: probabilities, rows sum to 1."""
+        """`P_0(z)`, `T(z' | z)` and `O(w | z)`: probabilities, rows sum to 1."""
         rows = (jax.nn.softmax(logits, axis=-1) for logits in (self.initial, self.transition, self.emission))
-        pi, move, token = ((1.0 - FLOOR) * row + FLOOR / row.shape[-1] for row in rows)
-        return pi, move, token
+        initial, transition, emission = ((1.0 - FLOOR) * row + FLOOR / row.shape[-1] for row in rows)
+        return initial, transition, emission
 
     def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`log P(w_i | what is said and known of all other tokens) (L, V)`."""
-        ahead, behind, *_ = self._messages(self.unary_logits(y) + b)
-        return self._cavity(ahead, behind)
+        """`log P(w_i | unary logits and evidence of all other tokens) (L, V)`."""
+        forward, backward, *_ = self._messages(self.unary_logits(y) + b)
+        return self._cavity(forward, backward)
 
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
         """`sum_w pi_iw <y_i, U_w>`, less the log mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
-        said, scores = self._scores(y, b, mask)
-        _, _, silent, norm = self._messages(scores)
-        energies = jnp.sum(self._spoken(silent) * said, axis=-1) - norm
+        unary, scores = self._scores(y, b, mask)
+        _, _, prior, norm = self._messages(scores)
+        energies = jnp.sum(self._emitted(prior) * unary, axis=-1) - norm
         return energies if mask is None else jnp.where(mask, energies, 0.0)
 
     def message(
@@ -109,74 +109,77 @@ class HMMVocabulary(AbstractVocabulary):
     ) -> Float[Array, "L D"]:
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`."""
         _, scores = self._scores(y, b, mask)
-        ahead, behind, silent, _ = self._messages(scores)
-        told = jax.nn.softmax(self._cavity(ahead, behind) + scores, axis=-1) - self._spoken(silent)
-        return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
+        forward, backward, prior, _ = self._messages(scores)
+        difference = jax.nn.softmax(self._cavity(forward, backward) + scores, axis=-1) - self._emitted(prior)
+        return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log P(w_i | w_1 .. w_(i-1))`, nats `(L,)`."""
-        pi, move, token = self.tables()
+        initial, transition, emission = self.tables()
 
-        def step(ahead, likelihood):
-            here = ahead * likelihood
+        def step(forward, likelihood):
+            here = forward * likelihood
             total = jnp.sum(here)
-            return here / total @ move, -jnp.log(total)
+            return here / total @ transition, -jnp.log(total)
 
-        return jax.lax.scan(step, pi, token.T[ids])[1]
+        return jax.lax.scan(step, initial, emission.T[ids])[1]
 
     def sample(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
     ) -> Int[Array, " L"]:
-        """A token for every place, drawn together, exactly: states backwards from the last, then their tokens. With a
-        `dfa`, of the passages that it accepts: `O(L S K (K + V))` for its `S` states."""
+        """A token for every place, drawn jointly and exactly: states backwards from the last, then their tokens. With a
+        `dfa`, from the passages that it accepts: `O(L Q S (S + V))` for its `Q` states."""
         scores = self.unary_logits(y) + b
         if dfa is not None:
             return _accepted(dfa, *(table.astype(scores.dtype) for table in self.tables()), scores, key)
-        ahead, *_ = self._messages(scores)
-        _, move, token = self.tables()
-        tilted = jnp.log(token)[None] + scores[:, None]
-        weight = jnp.log(ahead) + jax.nn.logsumexp(tilted, axis=-1)
+        forward, *_ = self._messages(scores)
+        _, transition, emission = self.tables()
+        tilted = jnp.log(emission)[None] + scores[:, None]
+        weight = jnp.log(forward) + jax.nn.logsumexp(tilted, axis=-1)
         k1, k2 = jax.random.split(key)
 
         def back(onward, now):
             weight, key = now
             state = jax.random.categorical(key, weight + onward)
-            return jnp.log(move[:, state]), state
+            return jnp.log(transition[:, state]), state
 
         keys = jax.random.split(k1, scores.shape[0])
-        states = jax.lax.scan(back, jnp.zeros_like(ahead[0]), (weight, keys), reverse=True)[1]
+        states = jax.lax.scan(back, jnp.zeros_like(forward[0]), (weight, keys), reverse=True)[1]
         places = jnp.arange(scores.shape[0])
         return jax.random.categorical(k2, tilted[places, states], axis=-1)
 
     def _scores(self, y, b, mask):
-        """What the neurons say of each token, and that with the evidence `(L, V)`; 0 where there is no token."""
-        said = self.unary_logits(y)
-        scores = said + b
+        """Unary logits, and their sum with the evidence `(L, V)`; 0 where there is no token."""
+        unary = self.unary_logits(y)
+        scores = unary + b
         if mask is None:
-            return said, scores
-        return jnp.where(mask[:, None], said, 0.0), jnp.where(mask[:, None], scores, 0.0)
+            return unary, scores
+        return jnp.where(mask[:, None], unary, 0.0), jnp.where(mask[:, None], scores, 0.0)
 
     def _messages(self, scores):
         return _messages(*(table.astype(scores.dtype) for table in self.tables()), scores)
 
-    def _spoken(self, states):
-        """The law of the token where that of the state is known `(L, V)`."""
+    def _emitted(self, states):
+        """Distribution of the token where that of the state is given `(L, V)`."""
         return states @ self.tables()[2].astype(states.dtype)
 
-    def _cavity(self, ahead, behind):
-        joint = ahead * behind
-        return jnp.log(self._spoken(joint / jnp.sum(joint, axis=-1, keepdims=True)))
+    def _cavity(self, forward, backward):
+        joint = forward * backward
+        return jnp.log(self._emitted(joint / jnp.sum(joint, axis=-1, keepdims=True)))
 
 
-# Compiled once for every shape, by itself too where it is not part of something larger.
+# Jitted on its own, so that it is compiled once for every shape even outside a larger jitted function.
 @jax.jit
 def _messages(
-    pi: Float[Array, " S"], move: Float[Array, "S S"], token: Float[Array, "S V"], scores: Float[Array, "L V"]
+    initial: Float[Array, " S"],
+    transition: Float[Array, "S S"],
+    emission: Float[Array, "S V"],
+    scores: Float[Array, "L V"],
 ) -> tuple[Float[Array, "L S"], Float[Array, "L S"], Float[Array, "L S"], Float[Array, " L"]]:
-    """The law of each state before its token is seen; what all tokens behind say of it, up to a factor; its law where
-    nothing is seen; and the log of the sum of the token's weights given those before."""
+    """Forward messages, the distribution of each state before its token; backward messages, up to a factor; the prior
+    of each state; and the log normaliser of each token given those before."""
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    likelihood = jnp.exp(scores - top) @ token.T
+    likelihood = jnp.exp(scores - top) @ emission.T
 
     def step(table, message, likelihood):
         here = message * likelihood
@@ -184,56 +187,61 @@ def _messages(
         return (here / total) @ table, (message, jnp.log(total))
 
     both = lambda seen: jnp.stack([seen, jnp.ones_like(seen)])
-    _, (forward, norm) = jax.lax.scan(lambda m, e: step(move, m, both(e)), jnp.stack([pi, pi]), likelihood)
-    anything = jnp.ones_like(pi)
-    _, (behind, _) = jax.lax.scan(lambda m, e: step(move.T, m, e), anything, likelihood, reverse=True)
-    return forward[:, 0], behind, forward[:, 1], norm[:, 0, 0] + top[:, 0]
+    _, (forward, norm) = jax.lax.scan(
+        lambda m, e: step(transition, m, both(e)), jnp.stack([initial, initial]), likelihood
+    )
+    ones = jnp.ones_like(initial)
+    _, (backward, _) = jax.lax.scan(lambda m, e: step(transition.T, m, e), ones, likelihood, reverse=True)
+    return forward[:, 0], backward, forward[:, 1], norm[:, 0, 0] + top[:, 0]
 
 
 @jax.jit
 def _accepted(
     dfa: DFA,
-    pi: Float[Array, " S"],
-    move: Float[Array, "S S"],
-    token: Float[Array, "S V"],
+    initial: Float[Array, " S"],
+    transition: Float[Array, "S S"],
+    emission: Float[Array, "S V"],
     scores: Float[Array, "L V"],
     key: Key,
 ) -> Int[Array, " L"]:
-    """A passage that the language accepts, drawn from the law of the chain tilted by `scores`, exactly.
+    """A passage that the automaton accepts, drawn exactly from the hidden Markov model tilted by `scores`.
 
-    `B_i(q, z) = sum_w O(w|z) exp(s_iw) sum_z' T(z'|z) B_(i+1)(next(q, w), z')`, backwards, for the automaton's
-    state `q` before token `i` and the chain's `z`; then, forwards, `z`, its token, the next `z`. Every `q` has its own
-    scale, in logs: a passage that only an unlikely one can end is drawn all the same.
+    `B_i(q, z) = sum_w O(w|z) exp(score_iw) sum_z' T(z'|z) B_(i+1)(next(q, w), z')` backwards, for the automaton's state
+    `q` before token `i` and the hidden state `z`; then, forwards, `z`, its token, the next `z`. Every `q` has its own
+    scale, in logs: a passage that only an improbable state can end is drawn all the same.
     """
 
-    def behind(after, row):
+    def backward(after, row):
         scale, share = after
         onward = row + padded(scale, NEVER)[dfa.next]
         top = jnp.max(onward, axis=-1)
         weights = jnp.exp(onward - top[:, None])
-        moved = padded(share @ move.T, 1.0)
+        moved = padded(share @ transition.T, 1.0)
 
         def add(total, now):
             weight, chance, goal = now
             return total + weight[:, None] * chance * moved[goal], None
 
-        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, token.T, dfa.next.T))
-        most = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
-        after = jnp.maximum(top + jnp.log(most), NEVER), total / most[:, None]
+        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, emission.T, dfa.next.T))
+        largest = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
+        after = jnp.maximum(top + jnp.log(largest), NEVER), total / largest[:, None]
         return after, after
 
-    end = jnp.where(dfa.accept, 0.0, NEVER).astype(pi.dtype), jnp.ones((dfa.accept.size, pi.size), pi.dtype)
-    _, (scales, shares) = jax.lax.scan(behind, end, scores, reverse=True)
+    end = (
+        jnp.where(dfa.accept, 0.0, NEVER).astype(initial.dtype),
+        jnp.ones((dfa.accept.size, initial.size), initial.dtype),
+    )
+    _, (scales, shares) = jax.lax.scan(backward, end, scores, reverse=True)
     scales, shares = (jnp.concatenate([part, last[None]]) for part, last in zip((scales, shares), end, strict=True))
 
-    def ahead(state, now):
+    def forward(state, now):
         place, before = state
         row, share, scale, onward, key = now
         k1, k2 = jax.random.split(key)
         z = jax.random.categorical(k1, jnp.log(before) + jnp.log(share[place]))
-        value = scale + jnp.log(onward @ move[z])
-        w = jax.random.categorical(k2, jnp.log(token[z]) + row + padded(value, NEVER)[dfa.next[place]])
-        return (dfa.next[place, w], move[z]), w
+        value = scale + jnp.log(onward @ transition[z])
+        w = jax.random.categorical(k2, jnp.log(emission[z]) + row + padded(value, NEVER)[dfa.next[place]])
+        return (dfa.next[place, w], transition[z]), w
 
     keys = jax.random.split(key, scores.shape[0])
-    return jax.lax.scan(ahead, (dfa.start, pi), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]
+    return jax.lax.scan(forward, (dfa.start, initial), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]

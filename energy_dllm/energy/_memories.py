@@ -1,4 +1,4 @@
-"""Associative memories: synapses that act on every token by what is stored in them.
+"""Token memories: synapses that recall learned patterns for every token.
 
 Like every synapse a memory is one scalar of `g (L, D)`, given token by token; stored patterns are leaves.
 """
@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._types import Key, Scalar
+from .._types import Key
+from ._neurons import AbstractNeurons, Softmax
 from ._synapses import AbstractSynapse, sizes, valid
 
 
 class MappingMemory(AbstractSynapse):
-    """A memory that maps one pattern to another: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
+    """A key-value memory: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
 
-    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike
-    `RectifiedMemory` it does not only amplify what is already there.
+    Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike that of `DenseMemory`
+    it does not only amplify its input.
 
     **Arguments:**
 
@@ -56,13 +57,13 @@ class MappingMemory(AbstractSynapse):
 
 
 class ConvolutionalMemory(AbstractSynapse):
-    """A mapping memory whose cue is a neighbourhood: `E = -sum_i <g_i, sum_n W_n h_ni>`, several layers deep.
+    """A key-value memory whose key is a window of neighbours: `E = -sum_i <g_i, sum_n W_n h_ni>`, several layers deep.
 
-    `h_ni = gelu(sum_o C_no z_(n-1)(i+o) + w_n)`, offsets `o = -reach .. reach`, and `z_n = z_(n-1) + B_n h_n` from
-    `z_0 = A g`. `A` shows each neighbour to the memories in `rank` numbers. A stored pair answers to what stands around
-    a token, several neighbours at once and each in its place, where a pairwise synapse knows them one by one; `B`
-    shows to the next layer what was recalled around each neighbour, so that it answers to letters and to words. The
-    force runs both ways: what is recalled speaks to the token, and the token back to the neighbours that recalled it.
+    `h_ni = gelu(sum_o C_no z_(n-1)(i+o) + w_n)`, offsets `o = -reach .. reach`, and `z_n = z_(n-1) + B_n h_n` from `z_0
+    = A g`. `A` projects each neighbour to `rank` numbers. A stored pair responds to several neighbours at once, each at
+    its own offset, where a pairwise synapse is linear in each of them; `B` passes what was recalled around each
+    neighbour to the next layer. The force has two parts: from the recalled pairs to the token, and from the token back
+    to the neighbours in the window.
 
     **Arguments:**
 
@@ -70,7 +71,7 @@ class ConvolutionalMemory(AbstractSynapse):
     - `memories`: number `M` of stored pairs in each layer (a row of every `C_no`, a column of `W_n`); default `D`.
     - `depth`: layers, `n = 1 .. depth`.
     - `reach`: neighbours on each side that are part of the cue.
-    - `rank`: numbers `R` a memory sees of each of them; default `D / 8`.
+    - `rank`: numbers `R` that each of them is projected to; default `D / 8`.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive.
@@ -108,7 +109,7 @@ class ConvolutionalMemory(AbstractSynapse):
         rank = max(1, dim // 8) if rank is None else rank
         sizes(dim=dim, memories=memories, depth=depth, reach=reach, rank=rank)
         k1, k2, k3, k4 = jax.random.split(key, 4)
-        # near neighbours count for more at first
+        # near neighbours start with larger weights
         weight = 0.1 + jnp.exp(-(jnp.arange(-reach, reach + 1.0) ** 2) / 8)
         weight = weight / jnp.linalg.norm(weight)
         cues = rank**-0.5 * weight[:, None] * jax.random.normal(k1, (depth, memories, 2 * reach + 1, rank))
@@ -123,7 +124,7 @@ class ConvolutionalMemory(AbstractSynapse):
         z, hidden = g @ self.view.T, []
         length, reach = g.shape[0], self.cues.shape[2] // self.view.shape[0] // 2
         for n, (cues, threshold) in enumerate(zip(self.cues, self.threshold, strict=True)):
-            # padding is as silent as what lies beyond the ends, in every layer
+            # padding is zero, like what lies beyond the ends, in every layer
             padded = jnp.pad(z if mask is None else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))
             window = jnp.concatenate([padded[o : o + length] for o in range(2 * reach + 1)], axis=-1)
             hidden.append(jax.nn.gelu(window @ cues.T + threshold))
@@ -141,77 +142,51 @@ class ConvolutionalMemory(AbstractSynapse):
         return jnp.sum(self.per_memory(g, mask), axis=-1)
 
 
-class RectifiedMemory(AbstractSynapse):
-    """Dense associative memory of rectified-quadratic kind: `E = -1/2 sum_i sum_m relu(<xi_m, g_i>)^2`.
+class DenseMemory(AbstractSynapse):
+    """Dense associative memory of patterns `xi`: `E = -sum_i Λ(xi g_i)`, `Λ` the Lagrangian of its memory neurons.
+
+    | memory neurons | energy | kind |
+    |---|---|---|
+    | `Softmax(beta)` | `-1/beta log sum_m exp(beta <xi_m, g_i>)` | exponential separation, attention over patterns |
+    | `Rectifier()` | `-1/2 sum_m relu(<xi_m, g_i>)^2` | rectified quadratic separation |
+
+    The force is `xi^T grad Λ(xi g)`: the patterns, weighted by the activations of the memory neurons.
 
     **Arguments:**
 
     - `dim`: hidden width `D`.
     - `memories`: number `M` of stored patterns; default `2 D`.
+    - `neurons`: the separation function as a Lagrangian; `Softmax()` by default. Its parameters are learnable leaves.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive.
 
-    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164); Hoover et al. 2023 (arXiv 2302.07253).
+    **Source:** Krotov & Hopfield 2016, 2021 (arXiv 1606.01164, 2008.06996); Demircigil et al. 2017; Ramsauer et al.
+    2021 (arXiv 2008.02217); in a transformer block, Hoover et al. 2023 (arXiv 2302.07253).
 
     **Example:**
 
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.RectifiedMemory(8, memories=16, key=jax.random.key(0))
+    memory = ed.energy.DenseMemory(8, memories=16, neurons=ed.energy.Rectifier(), key=jax.random.key(0))
     assert memory(jnp.ones((5, 8))) <= 0.0
     ```
     """
 
     patterns: Float[Array, "M D"]
+    neurons: AbstractNeurons
 
-    def __init__(self, dim: int, *, memories: int | None = None, key: Key):
+    def __init__(self, dim: int, *, memories: int | None = None, neurons: AbstractNeurons | None = None, key: Key):
         memories = 2 * dim if memories is None else memories
         sizes(dim=dim, memories=memories)
-        self.patterns = 0.5 * dim**-0.5 * jax.random.normal(key, (memories, dim))
+        self.patterns = dim**-0.5 * jax.random.normal(key, (memories, dim))
+        self.neurons = Softmax() if neurons is None else neurons
+
+    def recalled(self, g: Float[Array, "L D"]) -> Float[Array, "L M"]:
+        """`grad Λ(xi g_i) (L, M)`: how strongly every pattern is recalled at each token."""
+        return jax.vmap(self.neurons.activation)(g @ self.patterns.T)
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/2 sum_m relu(<xi_m, g_i>)^2`, `(L,)`."""
-        return valid(-0.5 * jnp.sum(jax.nn.relu(g @ self.patterns.T) ** 2, axis=-1), mask)
-
-
-class SoftmaxMemory(AbstractSynapse):
-    """Dense associative memory of exponential kind: `E = -1/beta sum_i log sum_m exp(beta <xi_m, g_i>)`.
-
-    **Arguments:**
-
-    - `dim`: hidden width `D`.
-    - `memories`: number `M` of stored patterns; default `2 D`.
-    - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
-    - `key`: random key.
-
-    **Raises:** `ValueError` if a size or `beta` is not positive.
-
-    **Source:** Demircigil et al. 2017; Ramsauer et al. 2021 (arXiv 2008.02217).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.energy.SoftmaxMemory(8, memories=16, key=jax.random.key(0))
-    assert memory(jnp.ones((5, 8))).shape == ()
-    ```
-    """
-
-    patterns: Float[Array, "M D"]
-    log_beta: Scalar
-
-    def __init__(self, dim: int, *, memories: int | None = None, beta: float = 1.0, key: Key):
-        memories = 2 * dim if memories is None else memories
-        sizes(dim=dim, memories=memories)
-        if not beta > 0:
-            raise ValueError(f"`beta` is {beta}; expected a positive inverse temperature.")
-        self.patterns = jax.random.normal(key, (memories, dim))
-        self.log_beta = jnp.log(jnp.asarray(beta, jnp.result_type(float)))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-1/beta log sum_m exp(beta <xi_m, g_i>)`, `(L,)`."""
-        beta = jnp.exp(self.log_beta)
-        return valid(-jax.nn.logsumexp(beta * (g @ self.patterns.T), axis=-1) / beta, mask)
+        """`-Λ(xi g_i)`, `(L,)`."""
+        return valid(-jax.vmap(self.neurons.lagrangian)(g @ self.patterns.T), mask)

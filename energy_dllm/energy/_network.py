@@ -1,4 +1,4 @@
-"""The hidden network, and the one scalar everything descends."""
+"""The hidden network, and the free energy that is lowered."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ class Network(eqx.Module):
     ```python
     import jax, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.energy.RectifiedMemory(8, key=jax.random.key(0))
+    memory = ed.energy.DenseMemory(8, key=jax.random.key(0))
     network = ed.energy.Network(ed.energy.Tanh(), {"memory": memory}, jnp.zeros(8))
     assert set(network.terms(jnp.ones((3, 8)))) == {"neurons", "memory", "bias"}
     ```
@@ -69,23 +69,23 @@ class FreeEnergy(AbstractFreeEnergy):
 
     `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w pi_iw exp(b_iw)`
 
-    What a token hears is `y`: the others' context, whose prior is `pi = softmax(<y, U> + c)`. What it says is `g`, its
-    neurons and its voice, `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`: what is known of it beyond what the context
-    knew. A token about which nothing is known has no voice; a known one has no prior to be measured against (in `F`
-    too, `-<y_i, U_w> - c_w`) and says its pattern, `kappa U_w`. Neurons and voice are one gradient, that of
-    `Λ_b = Λ + kappa log sum_w pi_w exp(b_w)`: the vocabulary is a layer of neurons, evidence is their threshold. It is
-    told to the others and not to itself, so that no prior counts its own evidence.
+    The input of a token is its hidden state `y`, the context, with the prior `pi = softmax(<y, U> + c)`. Its output is
+    the activation `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`: that of its neurons plus its message, posterior minus
+    prior. The message of a token without evidence is 0; a known token has no prior (in `F` too, `-<y_i, U_w> - c_w`)
+    and its message is its pattern, `kappa U_w`. Both parts are one gradient, that of `Λ_b = Λ + kappa log sum_w pi_w
+    exp(b_w)`: the vocabulary is a layer of neurons whose threshold is the evidence. The message goes to the others and
+    not back to the token itself, so that no prior counts its own evidence.
 
-    The force is `-dF/dg`, by autodiff of the scalar; the network does not see the noise level: one landscape, on which
-    only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a `HMMVocabulary`,
-    and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter can be dented where
-    the context is less certain than the evidence.
+    The force is `-dF/dg`, by autodiff of the scalar; the network does not depend on the noise level: one landscape, on
+    which only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with an
+    `HMMVocabulary`, and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter need
+    not be convex where the prior is less certain than the evidence.
 
     **Arguments:**
 
     - `network`: neurons and synapses.
     - `vocabulary`: the token memory.
-    - `kappa`: strength of the tokens' voice beside that of the neurons, positive; a learnable leaf.
+    - `kappa`: strength of the messages beside the activations of the neurons, positive; a learnable leaf.
 
     **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
 
@@ -118,7 +118,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def kappa(self) -> Scalar:
-        """Strength of the tokens' voice beside that of the neurons."""
+        """Strength of the messages beside the activations of the neurons."""
         return jnp.exp(self.log_kappa)
 
     @property
@@ -143,11 +143,11 @@ class FreeEnergy(AbstractFreeEnergy):
     def activation(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, what every token says: the gradient of `Λ_b`."""
+        """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, the gradient of `Λ_b`."""
         self._check(y, b)
         return self.network.activation(y) + self.kappa * self.vocabulary.message(y, b, mask)
 
-    # Compiled once for every shape, by themselves too where they are not part of something larger.
+    # Jitted on their own, so that they are compiled once for every shape even outside a larger jitted function.
     @eqx.filter_jit
     def terms(
         self,
@@ -164,10 +164,10 @@ class FreeEnergy(AbstractFreeEnergy):
 
         - `y`: hidden state `(L, D)`.
         - `b`: evidence `(L, V)`, log-likelihoods in nats.
-        - `spring`: the evidence's own energy `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
+        - `spring`: the spring of the evidence `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
         - `mask`: which tokens are valid `(L,)`; all of them by default.
-        - `g`: what the tokens say `(L, D)`, to hold it while `y` or `b` vary; by default `activation(y, b)`. With `g`
-          held `dF/db = -p` exactly, and `dF/dg` is what `force` follows.
+        - `g`: activations `(L, D)`, to hold them fixed while `y` or `b` vary; by default `activation(y, b)`. At fixed
+          `g`, `dF/db = -p` exactly, and `-dF/dg` is the `force`.
 
         **Returns:** a dict of arrays `(L,)` in nats, whose sum over everything is `F`.
 
@@ -185,7 +185,7 @@ class FreeEnergy(AbstractFreeEnergy):
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`-dF/dg (L, D)` at the hidden state `y`: how every term pulls on every neuron."""
+        """The force `-dF/dg (L, D)` at the hidden state `y`."""
         return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))
 
     @eqx.filter_jit
@@ -194,9 +194,9 @@ class FreeEnergy(AbstractFreeEnergy):
     ) -> dict[str, Float[Array, "L D"]]:
         """The force of every term by name, each `(L, D)`; their sum is `force`.
 
-        `kappa` times that of a synapse is what it tells each token; `neurons` is the leak, `-y / kappa`. At rest `y` is
-        the sum of all that is told, and the logits `<y, U>` are a sum over terms too. The vocabulary pulls on nobody
-        directly: it speaks through `g`.
+        `kappa` times that of a synapse is its message to each token; `neurons` is the leak, `-y / kappa`. At rest `y`
+        is the sum of all messages, and the unary logits `<y, U>` are a sum over terms too. The vocabulary has no force
+        of its own: it acts through `g`.
         """
         spoken = lambda g: {name: jnp.sum(term) for name, term in self._spoken(y, g, mask).items()}
         terms, pull = jax.vjp(spoken, self.activation(y, b, mask))
@@ -205,7 +205,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`<y, U> + c + b (L, V)`; in a `HMMVocabulary`, `c` is what the other tokens leave to expect."""
+        """`<y, U> + c + b (L, V)`; in an `HMMVocabulary`, `c` are the cavity logits."""
         return self.vocabulary.logits(y, b)
 
     def log_likelihood(self, ids: Int[Array, " L"]) -> Scalar:
@@ -230,8 +230,8 @@ class FreeEnergy(AbstractFreeEnergy):
         dfa: DFA | None = None,
         key: Key,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn together as the vocabulary has them, those of a passage that the
-        `dfa` accepts; `tilt` is added to `b`."""
+        """A token for every place `(L,)`, drawn by the vocabulary, of a passage that the `dfa` accepts; `tilt` is added
+        to `b`."""
         return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
 
     def _spoken(self, y, g, mask):

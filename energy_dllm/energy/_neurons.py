@@ -3,7 +3,7 @@
 A layer of neurons is one convex function `Λ(y)`. Its gradient is the activation `g = grad Λ(y)`, its Hessian
 the (positive semidefinite) mobility of the relaxation, and its Legendre transform `<y, g> - Λ(y)` the energy
 the neurons store, whose derivative in `g` is `y` itself: the leak that keeps every rest point finite.
-Nothing is written twice: activation, mobility and energy are derived from `Λ`.
+Activation, mobility and energy are all derived from `Λ`.
 """
 
 import abc
@@ -204,6 +204,26 @@ class Tanh(AbstractNeurons):
         beta = jnp.exp(self.log_beta)
         # log cosh z = logaddexp(z, -z) - log 2
         return jnp.sum(jnp.logaddexp(beta * y, -beta * y) - jnp.log(2.0)) / beta
+
+
+class Rectifier(AbstractNeurons):
+    """Rectified neurons: `Λ = 1/2 sum_d relu(y_d)^2`, `g = relu(y)`.
+
+    **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164).
+
+    **Example:**
+
+    ```python
+    import jax.numpy as jnp, energy_dllm as ed
+
+    g = ed.energy.Rectifier().activation(jnp.array([-2.0, 3.0]))
+    assert g.tolist() == [0.0, 3.0]
+    ```
+    """
+
+    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
+        """`1/2 sum_d relu(y_d)^2`."""
+        return 0.5 * jnp.sum(jax.nn.relu(y) ** 2)
 
 
 class Softplus(AbstractNeurons):

@@ -1,4 +1,4 @@
-"""Lines of text as memories: one scalar of the evidence, whose gradients are what is recalled."""
+"""An n-gram prior, and a mixture of stored lines with alignments (pair hidden Markov models) over it."""
 
 import equinox as eqx
 import jax
@@ -9,12 +9,12 @@ from .._types import Key, Scalar
 
 
 class NGram(eqx.Module):
-    """What text is like that nobody stored: a Markov chain, as an energy of the evidence.
+    """An n-gram model as an energy of the evidence: the background of text that is not stored.
 
-    `E(b) = -log sum_s P(s) exp(sum_i b_i(s_i))` over all strings `s`, by the forward recursion. `P` is read from
-    counts of tuples. What was seen once may be a line's own secret, so the first sighting of every tuple goes to the
-    shorter history `h'` instead: `P(c | h) = (max(n_hc - 1, 0) + t_h P(c | h')) / n_h`, with `t_h` tokens seen after
-    `h`.
+    `E(b) = -log sum_x P(x) exp(sum_i b_i(x_i))` over all strings `x`, by the forward recursion. `P` is estimated from
+    counts by absolute discounting with discount 1: the first occurrence of every tuple backs off to the shorter history
+    `h'`, since it may belong to one stored line alone: `P(c | h) = (max(n_hc - 1, 0) + t_h P(c | h')) / n_h`, with
+    `t_h` distinct tokens after `h`.
 
     **Arguments:**
 
@@ -30,9 +30,9 @@ class NGram(eqx.Module):
     ```python
     import jax.numpy as jnp, energy_dllm as ed
 
-    chain = ed.energy.NGram(jnp.array([[0.0, 9.0], [9.0, 0.0]]))
+    ngram = ed.energy.NGram(jnp.array([[0.0, 9.0], [9.0, 0.0]]))
     b = jnp.array([[0.0, -30.0], [0.0, 0.0]])  # the first token is 0
-    assert chain.posterior(b)[1, 1] > 0.8
+    assert ngram.posterior(b)[1, 1] > 0.8
     ```
     """
 
@@ -50,7 +50,7 @@ class NGram(eqx.Module):
 
     @property
     def unigram(self) -> Float[Array, " V"]:
-        """The probability `u_w` of each token, whatever stands before it."""
+        """The unigram probability `u_w` of each token."""
         single = jnp.sum(self.counts, axis=tuple(range(self.counts.ndim - 1)), dtype=jnp.result_type(float)) + 1.0
         return single / jnp.sum(single)
 
@@ -68,16 +68,16 @@ class NGram(eqx.Module):
         return context, table
 
     def __call__(self, b: Float[Array, "N V"]) -> Scalar:
-        """`-log sum_s P(s) exp(sum_i b_i(s_i))` in nats."""
+        """`-log sum_x P(x) exp(sum_i b_i(x_i))` in nats."""
         alpha, step = self._begin(b.dtype)
         return -jnp.sum(jax.lax.scan(step, alpha, b)[1])
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
-        """`P(s_i = w | b) = -dE/db_iw`, `(N, V)`."""
+        """`P(x_i = w | b) = -dE/db_iw`, `(N, V)`."""
         return -jax.grad(self.__call__)(b)
 
     def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
-        """A string drawn from `P(s) exp(sum_i b_i(s_i))`, exactly: forward sums, drawn backwards."""
+        """A string drawn from `P(x) exp(sum_i b_i(x_i))`, exactly: forward filtering, backward sampling."""
         alpha, step = self._begin(b.dtype)
 
         def ahead(alpha, row):
@@ -102,8 +102,7 @@ class NGram(eqx.Module):
         return jnp.append(tokens, state[-1])
 
     def _begin(self, dtype):
-        """The share of each context, its oldest token last, and the step to the next: laid out for a product of
-        matrices."""
+        """Probability of each context, its oldest token last, and one step of the forward recursion."""
         context, table = (t.astype(dtype) for t in self.tables())
         table = jnp.moveaxis(table, 0, -2)
 
@@ -117,26 +116,27 @@ class NGram(eqx.Module):
 
 
 class PairHMMMixture(eqx.Module):
-    """Stored lines and the chance that none of them is meant: one energy of the evidence.
+    """A mixture of stored lines and a background, as one energy of the evidence.
 
-    `F(b) = -log [ w_0 Z_0(b) + sum_m w_m Z_m(b) ]`, with `-log Z_0` the `NGram` and, where the place is known,
-    `Z_m(b) = exp(sum_i b_i(xi_m,i))`. What lies behind the end of a line is any token, `log sum_w u_w exp(b_iw)`.
+    `F(b) = -log [ w_0 Z_0(b) + sum_m w_m Z_m(b) ]`, with `-log Z_0` the `NGram` and, where the offset is known, `Z_m(b)
+    = exp(sum_i b_i(xi_m,i))`. After the end of a line any token may follow, `log sum_w u_w exp(b_iw)`.
 
-    With a rate `gap`, the place is not: half of `Z_m` is the sum over all alignments of the cue with a piece of the
-    line, where each token of the cue is, with probability `gap`, an inserted one, and each token of the line that
-    follows is left out with probability `gap`. With `a_0 = 1/length` at each place to begin,
+    With a rate `gap`, the offset is not known: half of `Z_m` is then the sum over all alignments of the cue with a
+    substring of the line (a pair hidden Markov model), where each token of the cue is an insertion with probability
+    `gap`, and each next token of the line is deleted with probability `gap`. With `a_0 = 1/length` at each place to
+    begin,
 
     `a_i = (1 - gap) e_i * (a_(i-1) T) + gap u_i a_(i-1)`,  `T_jk = (1 - gap) gap^(k-j-1)` for `k > j`,
 
-    `e_ij = exp(b_i(xi_m,j))`, `u_i = sum_w u_w exp(b_iw)`; paths that run off the end of the line are lost.
+    `e_ij = exp(b_i(xi_m,j))`, `u_i = sum_w u_w exp(b_iw)`; alignments that run past the end of the line have no weight.
 
     Posterior and marginals are gradients: `P(m | b) = -dF/dlog w_m`, `P(token_i = w | b) = -dF/db_iw`.
 
     **Arguments:**
 
-    - `ids`: stored tokens `(M, L)`; from the end of a line on, `V`.
+    - `ids`: stored tokens `(M, L)`, padded with `V` after the end of a line.
     - `log_weights`: `log w_0, log w_1, ... (M + 1,)`, that of the background first.
-    - `background`: the background.
+    - `background`: the prior of text that is not stored.
 
     **Raises:** `ValueError` if shapes do not match.
 
@@ -148,9 +148,9 @@ class PairHMMMixture(eqx.Module):
     ```python
     import jax.numpy as jnp, energy_dllm as ed
 
-    chain = ed.energy.NGram(jnp.ones((3, 3)))
-    lines = ed.energy.PairHMMMixture(jnp.array([[0, 1, 2], [2, 2, 3]]), jnp.log(jnp.array([0.5, 0.25, 0.25])), chain)
-    b = ed.flow.Typo(jnp.array([2, 1]), 0.1).field(jnp.eye(3))  # 2 2 with a mistake, or the 1 2 of the other?
+    ngram = ed.energy.NGram(jnp.ones((3, 3)))
+    lines = ed.energy.PairHMMMixture(jnp.array([[0, 1, 2], [2, 2, 3]]), jnp.log(jnp.array([0.5, 0.25, 0.25])), ngram)
+    b = ed.flow.Typo(jnp.array([2, 1]), 0.1).field(jnp.eye(3))
     assert lines.posterior(b).shape == (3,) and lines.marginals(b).shape == (2, 3)
     ```
     """
@@ -165,7 +165,7 @@ class PairHMMMixture(eqx.Module):
             raise ValueError(f"`ids` and `log_weights` have shapes {shapes}; expected (M, L) and (M + 1,).")
 
     def placed(self, b: Float[Array, "N V"], *, mask: Bool[Array, " N"] | None = None) -> Float[Array, " M"]:
-        """`sum_i b_i(xi_m,i)`: the log-likelihood of the evidence if it begins where the line begins."""
+        """`sum_i b_i(xi_m,i)`: the log-likelihood of the evidence, aligned with the beginning of every line."""
         table = self._table(b)
         if mask is not None:
             table = jnp.where(mask[:, None], table, 0.0)
@@ -176,7 +176,7 @@ class PairHMMMixture(eqx.Module):
     def aligned(
         self, b: Float[Array, "N V"], gap: Scalar | float, *, mask: Bool[Array, " N"] | None = None
     ) -> Float[Array, " M"]:
-        """The log of the sum over all alignments `(M,)`; what is not in `mask` was never part of the cue."""
+        """The log of the sum over all alignments `(M,)`; tokens outside `mask` are padding of the cue."""
         size, width = self.background.size, self.ids.shape[1]
         inside = self.ids < size
         length = jnp.sum(inside, axis=-1, keepdims=True)
@@ -222,7 +222,7 @@ class PairHMMMixture(eqx.Module):
         return -jax.grad(lambda b: self(b, gap=gap))(b)
 
     def _table(self, b):
-        """Evidence `(N, V + 1)`, the last column being that of no token in particular."""
+        """Evidence `(N, V + 1)`, the last column being the unigram average."""
         if b.ndim != 2 or b.shape[1] != self.background.size:
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.background.size}), one row a token.")
         anything = jax.nn.logsumexp(b + jnp.log(self.background.unigram).astype(b.dtype), axis=-1, keepdims=True)

@@ -1,8 +1,7 @@
 """Synapses: energies of the activations `g`.
 
-A synapse is one scalar of `g (L, D)`, given token by token so that a reader can see where it sits; its force
-`-dE/dg` comes from autodiff. Energies are sums over tokens, never means. Padding is a mask `(L,)`: a token that
-is not valid neither pulls nor is pulled.
+A synapse is one scalar of `g (L, D)`, given token by token; its force `-dE/dg` comes from autodiff. Energies are sums
+over tokens, never means. Padding is a mask `(L,)`: a token that is not valid neither exerts nor receives a force.
 """
 
 import abc
@@ -85,7 +84,7 @@ class Pairwise(AbstractSynapse):
 
 
 class AbstractAttention(AbstractSynapse):
-    """Tokens that look at one another: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, nobody at itself.
+    """Attention between tokens: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, `j != i`.
 
     `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
     `q` and `k`. To add a kind of attention, write `per_head`.
@@ -105,7 +104,7 @@ class AbstractAttention(AbstractSynapse):
         return jnp.sum(self.per_head(g, mask), axis=0)
 
     def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
-        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` where `i` may not look (itself, padding)."""
+        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` for `j = i` and for padding."""
         length = g.shape[0]
         q, k = _shown(g, self.query), _shown(g, self.keys)
         if self.rotary:
@@ -135,8 +134,8 @@ class Attention(AbstractAttention):
 
     `E = -1/beta sum_h sum_i log sum_(j != i) a_hij exp(beta <q_hi, k_hj>)`, `a_hij = softmax_j(r_h(j - i))`,
     `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
-    `q` and `k`. Where nothing is said it is 0. The force has two parts, one as query and one as key, both from
-    autodiff. A token with nobody to attend to contributes 0.
+    `q` and `k`. At `g = 0` it is 0. The force has two parts, one as query and one as key, both from autodiff. A token
+    with no other token contributes 0.
 
     **Arguments:**
 
@@ -157,7 +156,7 @@ class Attention(AbstractAttention):
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     attention = ed.energy.Attention(8, heads=2, head_dim=4, key=jax.random.key(0))
-    assert attention(jnp.ones((1, 8))) == 0.0  # nobody else to look at
+    assert attention(jnp.ones((1, 8))) == 0.0  # no other token
     ```
     """
 
@@ -195,12 +194,12 @@ class Attention(AbstractAttention):
 
 
 class MappingAttention(AbstractAttention):
-    """Attention that maps what is seen to an answer: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
+    """Attention with values: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
 
-    `A` is the pattern of `AbstractAttention`. As query, a token that says nothing yet is told
-    `W_a^T sum_j A_ij W_v g_j`, as by a transformer's attention; where `Attention` pulls a query toward its keys, what
-    is told here can be anything. What else the force holds comes from autodiff: what those who look at a token would
-    have it say, and looks that grow where the answer agrees. A token with nobody to attend to contributes 0.
+    `A` is the pattern of `AbstractAttention`. The message to a token with `g_i = 0` is `W_a^T sum_j A_ij W_v g_j`, as
+    in a transformer; where `Attention` pulls a query toward its keys, this message can have any direction. The other
+    parts of the force come from autodiff: the message of the queries to a token as value, and the change of the
+    pattern. A token with no other token contributes 0.
 
     **Arguments:**
 
@@ -213,7 +212,7 @@ class MappingAttention(AbstractAttention):
 
     **Raises:** `ValueError` if a size is not positive, or `head_dim` is odd with `rotary=True`.
 
-    **Source:** Vaswani et al. 2017 (arXiv 1706.03762) for what is told; as one scalar, the two-matrix energies of
+    **Source:** Vaswani et al. 2017 (arXiv 1706.03762) for the values; as one scalar, the two-matrix energies of
     NRGPT (arXiv 2512.16762).
 
     **Example:**
@@ -222,7 +221,7 @@ class MappingAttention(AbstractAttention):
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     attention = ed.energy.MappingAttention(8, heads=2, head_dim=4, key=jax.random.key(0))
-    assert attention(jnp.ones((1, 8))) == 0.0  # nobody else to look at
+    assert attention(jnp.ones((1, 8))) == 0.0  # no other token
     ```
     """
 
@@ -248,7 +247,7 @@ class MappingAttention(AbstractAttention):
         draw = lambda key: dim**-0.5 * jax.random.normal(key, (heads, head_dim, dim))
         k1, k2, k3, k4 = jax.random.split(key, 4)
         self.query, self.keys = draw(k1), draw(k2)
-        # told twice over, as value and as answer: half of each, so that it starts as quiet as other synapses
+        # half of each, so that its initial force is as large as that of other synapses
         self.values, self.answers = 0.5 * draw(k3), 0.5 * draw(k4)
         self.bias = _fading(heads, reach)
         self.rotary = rotary
@@ -260,7 +259,7 @@ class MappingAttention(AbstractAttention):
 
 
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:
-    """What each token shows to each head."""
+    """Projections of each token for each head."""
     return einsum(g, to, "l d, h k d -> h l k")
 
 
@@ -274,7 +273,7 @@ def _even(head_dim: int, rotary: bool) -> None:
 
 
 def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:
-    """Whom each token may look at: the others, none of them padding."""
+    """The pairs of different tokens, without padding."""
     others = ~jnp.eye(length, dtype=bool)
     return others if mask is None else others & mask[None, :] & mask[:, None]
 

@@ -1,4 +1,4 @@
-"""The vocabulary: one more associative memory, whose stored patterns are the tokens."""
+"""The vocabulary: an associative memory whose stored patterns are the tokens."""
 
 import abc
 
@@ -13,7 +13,7 @@ from ._dfa import DFA, apart
 from ._synapses import valid
 
 
-# Nats. Gaussian noise of sigma > 0.045 never says so much, a given token always does (`flow.FORBIDDEN`).
+# Nats. More than Gaussian noise of sigma > 0.045 can give, less than a given token has (`flow.FORBIDDEN`).
 CERTAIN = 500.0
 
 
@@ -21,7 +21,7 @@ class AbstractVocabulary(eqx.Module):
     """An associative memory of the tokens, on which all evidence enters as a field.
 
     `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
-    `U_w` the neurons hear and say. To add one, write what a token's company expects of it, the energy and the voice.
+    `U_w` of the hidden space. To add one, write the abstract methods.
     """
 
     codes: eqx.AbstractVar[Float[Array, "V C"]]
@@ -29,13 +29,13 @@ class AbstractVocabulary(eqx.Module):
 
     @abc.abstractmethod
     def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """What the log posterior of a token has beside `<y_i, U_w>` and `b_iw`, whatever these are `(L, V)`."""
+        """The log posterior of a token given the others, without its own `<y_i, U_w>` and `b_iw` `(L, V)`."""
 
     @abc.abstractmethod
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
-        """The energy, nats `(L,)`: minus the log-likelihood of the evidence under what is expected."""
+        """The energy, nats `(L,)`: minus the log-likelihood of the evidence under the prior."""
 
     @abc.abstractmethod
     def message(
@@ -45,21 +45,21 @@ class AbstractVocabulary(eqx.Module):
 
     @abc.abstractmethod
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """Minus the log probability of each token where the neurons say nothing, nats `(L,)`."""
+        """Minus the log probability of each token at `y = 0`, nats `(L,)`."""
 
     @abc.abstractmethod
     def sample(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
     ) -> Int[Array, " L"]:
-        """A token for every place, drawn together from the posterior as the vocabulary has it, of all passages or of
-        those that a `dfa` accepts."""
+        """A token for every place, drawn from the joint posterior of the vocabulary, over all passages or those that a
+        `dfa` accepts."""
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
-        """`<y_i, U_w>`, what the neurons say of every candidate `(L, V)`."""
+        """`<y_i, U_w>` of every token `(L, V)`."""
         return einsum(y, self.patterns, "l d, v d -> l v")
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """The log posterior `(L, V)` up to a constant per token: heard, expected, and the evidence."""
+        """The log posterior `(L, V)` up to a constant per token: unary logits, cavity logits and evidence."""
         return self.unary_logits(y) + self.cavity_logits(y, b) + b
 
     def known(self, b: Float[Array, "L V"]) -> Bool[Array, " L"]:
@@ -79,13 +79,12 @@ class Vocabulary(AbstractVocabulary):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
     `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<y_i, U> + c)`: minus the log-likelihood of the evidence
-    under the prior the context holds. Prior and evidence add up as Bayes says, `p = softmax(<y, U> + c + b)`, and
-    `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` is the token's voice: what is known of it beyond what was expected. A token
-    whose evidence leaves one candidate is known; it keeps no prior, `E_i = -<y_i, U_w> - c_w - b_iw`, and its voice is
-    its pattern.
+    under the prior given the context. Prior and evidence add by Bayes' rule, `p = softmax(<y, U> + c + b)`, and
+    `-dE/dy_i = sum_w (p_iw - pi_iw) U_w` is the message of the token: posterior minus prior. A token whose evidence
+    leaves one candidate is known; it has no prior, `E_i = -<y_i, U_w> - c_w - b_iw`, and its message is its pattern.
 
     `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
-    `U_w` the neurons hear and say.
+    `U_w` of the hidden space.
 
     **Arguments:**
 
@@ -137,8 +136,8 @@ class Vocabulary(AbstractVocabulary):
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
         prior = self.logits(y, jnp.zeros_like(b))
         expected = jnp.where(self.known(b)[:, None], 0.0, jax.nn.softmax(prior, axis=-1))
-        told = jax.nn.softmax(prior + b, axis=-1) - expected
-        return (told if mask is None else jnp.where(mask[:, None], told, 0.0)) @ self.patterns
+        difference = jax.nn.softmax(prior + b, axis=-1) - expected
+        return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log softmax(c)`, nats `(L,)`."""

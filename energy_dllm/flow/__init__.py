@@ -1,39 +1,37 @@
 """The motion: evidence, noise schedules, vector fields, and `solve`."""
 
-from ._error import step_error as step_error
-from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun
+# in the order of the API page: what a reader wants first
+from ._solve import solve as solve, Trajectory as Trajectory, SteadyState as SteadyState
+from .evidence._evidence import (
+    AbstractEvidence as AbstractEvidence,
+    Masked as Masked,
+    Gaussian as Gaussian,
+    Evidences as Evidences,
+    FORBIDDEN as FORBIDDEN,
+)
+from .evidence._tokens import Given as Given, Typo as Typo, Allowed as Allowed, Likelihood as Likelihood
+from .evidence._matching import Matching as Matching
+from .evidence._conditioning import Conditioning as Conditioning
 from ._field import (
-    AbstractField as AbstractField,
-    AbstractFlow as AbstractFlow,
-    AbstractMotion as AbstractMotion,
-    AbstractStochasticField as AbstractStochasticField,
-    JointFlow as JointFlow,
-    ProbabilityFlow as ProbabilityFlow,
     Relaxation as Relaxation,
+    ProbabilityFlow as ProbabilityFlow,
+    JointFlow as JointFlow,
     ReverseDiffusion as ReverseDiffusion,
 )
-from ._flow_map import AbstractFlowMap as AbstractFlowMap
-from ._layers import LayerRelaxation as LayerRelaxation
-from ._likelihood import (
-    Continuity as Continuity,
-    FlowLikelihood as FlowLikelihood,
-    log_likelihood as log_likelihood,
-)
-from ._relax import relax as relax
 from ._rolling import RollingNoise as RollingNoise
+from ._relax import relax as relax
 from ._schedule import (
     AbstractSchedule as AbstractSchedule,
     InformationUniform as InformationUniform,
     LogLinear as LogLinear,
 )
-from ._solve import SteadyState as SteadyState, Trajectory as Trajectory, solve as solve
-from .evidence._conditioning import Conditioning as Conditioning, allowed as allowed
-from .evidence._evidence import (
-    FORBIDDEN as FORBIDDEN,
-    AbstractEvidence as AbstractEvidence,
-    Evidences as Evidences,
-    Gaussian as Gaussian,
-    Masked as Masked,
+from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun
+from ._likelihood import log_likelihood as log_likelihood, FlowLikelihood as FlowLikelihood
+from ._error import step_error as step_error
+from ._field import (
+    AbstractField as AbstractField,
+    AbstractFlow as AbstractFlow,
+    AbstractMotion as AbstractMotion,
+    AbstractStochasticField as AbstractStochasticField,
 )
-from .evidence._matching import Matching as Matching
-from .evidence._tokens import Allowed as Allowed, Given as Given, Likelihood as Likelihood, Typo as Typo
+from ._flow_map import AbstractFlowMap as AbstractFlowMap

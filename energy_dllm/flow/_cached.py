@@ -1,6 +1,4 @@
-"""A field at one moment: what all probes of a record share."""
-
-from typing import Any
+"""A field at one moment, whose evidence and hidden state are computed once for all probes."""
 
 from jaxtyping import Array, Float, PyTree
 
@@ -11,7 +9,7 @@ from .evidence._evidence import AbstractEvidence
 
 
 class FixedEvidence(AbstractEvidence):
-    """Evidence that was read already: `b (L, V)` and spring `(L,)`."""
+    """Evidence whose log-likelihood `b (L, V)` and spring `(L,)` are computed already."""
 
     b: Float[Array, "L V"]
     stored: Float[Array, " L"]
@@ -26,16 +24,16 @@ class FixedEvidence(AbstractEvidence):
         return self.b
 
     def spring(self) -> Float[Array, " L"]:
-        """What was read."""
+        """The stored spring."""
         return self.stored
 
 
 class CachedField(AbstractField):
-    """A field at one moment: `y`, `b` and spring are computed once, however many probes ask.
+    """A field at one moment: `y`, `b` and spring are computed once, for any number of probes.
 
-    Evidence checks itself (`eqx.error_if`), and XLA merges no two checks, nor anything that follows from them. With one
-    check it merges the rest by itself: probes that ask for the same force share it. What is not of this moment is
-    asked of the field itself, by the same names.
+    Evidence validates itself (`eqx.error_if`), and XLA merges neither two checks nor the computations after them. With
+    one check it merges the rest: probes that need the same force share it. A probe gets the interface of
+    `AbstractField` only.
     """
 
     of: AbstractField
@@ -63,14 +61,9 @@ class CachedField(AbstractField):
         return self.of(time, state, args)
 
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
-        """What it sees now."""
+        """The evidence of this moment."""
         return self.now
 
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """The hidden state now."""
         return self.y
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("of", "now", "y"):  # not made yet
-            raise AttributeError(name)
-        return getattr(self.of, name)

@@ -1,4 +1,4 @@
-"""What one step of a solver would get wrong, by its own account."""
+"""The error estimate of one step of a solver."""
 
 import diffrax
 import jax.numpy as jnp

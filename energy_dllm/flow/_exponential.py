@@ -1,4 +1,4 @@
-"""Exponential integrators: the noise is taken away exactly, only what the posterior does in between is guessed."""
+"""Exponential integrators: the noise falls exactly, only the change of the posterior within a step is approximated."""
 
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ class ExponentialHeun(diffrax.AbstractSolver):
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
     sampler = ed.sampling.Diffusion(steps=2, solver=ed.flow.ExponentialHeun())
-    assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 24]
+    assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 12]
     ```
     """
 

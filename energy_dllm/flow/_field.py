@@ -2,11 +2,11 @@
 
 | field | state | motion |
 |---|---|---|
-| `Relaxation` | `y` | `dy/dt = -kappa dF/dg` at frozen evidence: F falls |
-| `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` settled anew at every evaluation |
+| `Relaxation` | `y` | `dy/dt = -kappa dF/dg` at fixed evidence: F falls |
+| `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` relaxed anew at every evaluation |
 | `JointFlow` | `(x, y)` | both at once, `y` on a faster clock |
 | `ReverseDiffusion` | that of the flow it wraps | the flow plus matched noise; marginals kept |
-| `RollingNoise` | that of the flow it wraps | the flow with a noise time for each token: the left of the text first |
+| `RollingNoise` | that of the flow it wraps | the flow with a noise time for each token, from left to right |
 """
 
 import abc
@@ -26,7 +26,7 @@ Times = Scalar | float | Float[Array, " L"]
 
 
 class AbstractMotion(eqx.Module):
-    """A vector field `d state / d time`, all that `solve` needs: a circuit whose parts are not exact has no energy."""
+    """A vector field `d state / d time`, all that `solve` needs; it need not have an energy."""
 
     @property
     @abc.abstractmethod
@@ -39,13 +39,13 @@ class AbstractMotion(eqx.Module):
 
 
 class AbstractField(AbstractMotion):
-    """The motion of a passage over an explicit free energy, with everything a probe may want to read."""
+    """The motion of a passage on an explicit free energy, with its evidence, hidden state and posterior."""
 
     energy: eqx.AbstractVar[AbstractFreeEnergy]
 
     @abc.abstractmethod
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
-        """The evidence the neurons see at this moment."""
+        """The evidence at this moment."""
 
     @abc.abstractmethod
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
@@ -62,14 +62,15 @@ class AbstractFlow(AbstractField):
 
     @abc.abstractmethod
     def diffusion_coefficient(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
-        """`sigma sqrt(ds_i/ds)` of each token, or of all: how fast noise that keeps the marginals has to be fed."""
+        """`sigma sqrt(ds_i/ds)` of each token, or of all: the amplitude of the noise that keeps the marginals, over
+        `sqrt(2 churn)`."""
 
 
 class Relaxation(AbstractField):
-    """Descent of the free energy at frozen evidence: `dy/dt = -kappa dF/dg`.
+    """Descent of the free energy at fixed evidence: `dy/dt = -kappa dF/dg`.
 
-    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` where `Λ_b` is convex (see `energy.FreeEnergy`).
-    State `y (L, D)`, relaxation time `t`, whose unit is the time constant of a free neuron.
+    `dF/dt = -kappa (dF/dg)^T (dg/dy) (dF/dg) <= 0` where `Λ_b` is convex (see `energy.FreeEnergy`). State `y (L, D)`,
+    relaxation time `t`, whose unit is the time constant of an uncoupled neuron.
 
     **Arguments:**
 
@@ -102,7 +103,7 @@ class Relaxation(AbstractField):
         return self.energy.kappa * self.energy.force(state, b)
 
     def evidence(self, time: Scalar | float, state: Float[Array, "L D"]) -> AbstractEvidence:
-        """The evidence it was given."""
+        """The evidence given."""
         return self.given
 
     def hidden(self, time: Scalar | float, state: Float[Array, "L D"]) -> Float[Array, "L D"]:
@@ -147,7 +148,7 @@ class ProbabilityFlow(AbstractFlow):
         energy: AbstractFreeEnergy,
         given: AbstractEvidence | None = None,
         *,
-        steps: int = 24,
+        steps: int = 12,
         step: float = 0.6,
     ):
         if steps < 1 or not step > 0:
@@ -214,7 +215,7 @@ class JointFlow(AbstractFlow):
 
     def __init__(self, energy: AbstractFreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
         if not rate > 0:
-            raise ValueError(f"`rate` is {rate}; expected a positive number, say 10.")
+            raise ValueError(f"`rate` is {rate}; expected a positive number, such as 10.")
         self.energy, self.given, self.rate = energy, given, rate
 
     @property
@@ -246,7 +247,7 @@ class JointFlow(AbstractFlow):
 
 
 class AbstractStochasticField(AbstractMotion):
-    """A field whose state is also shaken: `d state = field d time + amplitude dW`."""
+    """A stochastic differential equation: `d state = field d time + amplitude dW`."""
 
     @abc.abstractmethod
     def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
@@ -254,10 +255,10 @@ class AbstractStochasticField(AbstractMotion):
 
 
 class ReverseDiffusion(AbstractField, AbstractStochasticField):
-    """A flow of `x` with churn: noise and the pull that undoes it, so that all marginals are kept.
+    """A flow of `x` with churn: noise and the drift that compensates it, so that all marginals are kept.
 
     `dx = (1 + churn) (x_hat - x) ds + sqrt(2 churn) sigma dW`; `churn = 0` is the flow itself, `churn = 1` the
-    reverse-time diffusion. The wrapped flow moves everything else.
+    reverse-time diffusion. Everything but `x` moves as in the wrapped flow.
 
     **Arguments:**
 

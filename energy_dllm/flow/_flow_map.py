@@ -1,4 +1,4 @@
-"""Flow maps: where the probability flow leads, in one jump."""
+"""Flow maps: solvers that jump along the probability flow."""
 
 import abc
 from typing import Any
@@ -11,14 +11,14 @@ from .._types import Scalar
 
 
 class AbstractFlowMap(diffrax.AbstractSolver):
-    """A solver whose step may be as long as the path: it knows where the `ProbabilityFlow` leads.
+    """A solver whose step may be as long as the path: a learned flow map of the `ProbabilityFlow`.
 
     `x_t = r x_s + (1 - r) D(x_s, s, t)`, `r = sigma_t / sigma_s = e^(s - t)`
 
-    For any flow `dx/ds = x_hat - x` this is exact with `D = int_s^t e^(u - t) x_hat(x_u) du / (1 - r)`, the average of
-    the posterior mean over the path; so a map has to know one distribution a token, and every jump stays among
-    the codes. Use it as the `solver` of a `Diffusion` or of `solve`; a step costs one evaluation of the map and
-    none of the force.
+    For any flow `dx/ds = x_hat - x` this is exact with `D = int_s^t e^(u - t) x_hat(x_u) du / (1 - r)`, the posterior
+    mean averaged over the path; so a map predicts one distribution a token, and every jump stays in the convex hull of
+    the codes. It is the `solver` of a `Diffusion` or of `solve`; a step costs one evaluation of the map and none of the
+    force.
 
     To add a map, write `average`.
     """
@@ -62,5 +62,5 @@ class AbstractFlowMap(diffrax.AbstractSolver):
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> Array:
-        """The field itself, where diffrax asks for it."""
+        """The field itself, for diffrax."""
         return terms.vf(t0, y0, args)

@@ -1,4 +1,4 @@
-"""The likelihood of a text under the flow that writes it: what the flow does to volumes, on the way back to noise."""
+"""The ODE likelihood of a text: the probability flow run backwards, with its divergence."""
 
 import diffrax
 import equinox as eqx
@@ -14,11 +14,11 @@ from ._solve import solve
 
 
 class Continuity(AbstractMotion):
-    """A probability flow run backwards, with the volume it makes: `dz/dr = -x_hat`, `dv/dr = -sigma tr(dx_hat/dx)`.
+    """A probability flow run backwards, with its log-volume: `dz/dr = -x_hat`, `dv/dr = -sigma tr(dx_hat/dx)`.
 
-    State `(z (L, C), v)` with `z = x / sigma`, time `r = -1/sigma`, from text to noise: where `x_hat` stays the same,
-    any solver is exact in any number of steps. `log p(z)` at the start of a path is that at its end plus `v`, densities
-    of `z`.
+    State `(z (L, C), v)` with `z = x / sigma`, time `r = -1/sigma`, from text to noise: where `x_hat` is constant, any
+    solver is exact in any number of steps. `log p(z)` at the start of a path is that at its end plus `v`, densities of
+    `z`.
 
     **Arguments:**
 
@@ -27,16 +27,6 @@ class Continuity(AbstractMotion):
       `<e, (dx_hat/dx) e>` over them. Exact, at the price of `L C` derivatives, without.
 
     **Source:** Chen et al. 2018 (arXiv 1806.07366); Hutchinson 1990 for the estimate.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    back = ed.flow.Continuity(ed.flow.ProbabilityFlow(model.energy, steps=4))
-    z, volume = ed.solve(back, (jnp.ones((2, 3)), jnp.zeros(())), t0=-5.0, t1=-0.3).final
-    ```
     """
 
     flow: ProbabilityFlow
@@ -65,10 +55,10 @@ class FlowLikelihood(eqx.Module):
 
     `log p(tokens) >= E[prior + volume + decoder - encoder]`
 
-    - `prior`: log density of what the text becomes at full noise, normal around the mean code.
-    - `volume`: what the flow does to it on the way, `-∫ tr(dx_hat/dx) ds`.
-    - `decoder`: `sum_i log p_i(token_i)` at the smallest noise, how the flow's end is read.
-    - `encoder`: log density of the little noise the text was given there.
+    - `prior`: log density of the end of the path at full noise, normal around the mean code.
+    - `volume`: the change of log density along the flow, `-∫ tr(dx_hat/dx) ds`.
+    - `decoder`: `sum_i log p_i(token_i)` at the smallest noise.
+    - `encoder`: log density of the noise that was added to the text there.
 
     Both densities are of `x / sigma`; their normalisations cancel and are left out.
     - `force_evaluations`: of the path.
@@ -96,18 +86,18 @@ def log_likelihood(
     directions: int | None = 1,
     solver: diffrax.AbstractSolver | None = None,
 ) -> FlowLikelihood:
-    """How likely the flow is to write a text: the ODE likelihood, as a bound.
+    """The likelihood of a text under the flow: the ODE likelihood, as a lower bound.
 
-    What writes is `x` at full noise, the flow, and a draw from every token's posterior at its end. With
-    `x = e_token + sigma_1 noise` at that end, by Jensen,
-    `log p(tokens) >= E[log p(x) + sum_i log p_i(token_i | x) - log N(x; e_token, sigma_1^2)]`, `log p(x)` by the change
-    of variables. It is tight where `sigma_1` leaves no doubt.
+    The generative model is `x` at full noise, the flow, and a draw from every token's posterior at its end. With `x =
+    e_token + sigma_1 noise` at that end, by Jensen, `log p(tokens) >= E[log p(x) + sum_i log p_i(token_i | x) - log
+    N(x; e_token, sigma_1^2)]`, `log p(x)` by the change of variables. It is tight where the posterior at `sigma_1` is
+    certain.
 
     **Arguments:**
 
-    - `flow`: the probability flow; what it was given is counted as known.
+    - `flow`: the probability flow; its given evidence is conditioned on.
     - `ids`: the text `(L,)`.
-    - `schedule`: noise levels, those the flow writes with.
+    - `schedule`: noise levels of the flow.
     - `key`: random key of the noise and of the directions.
     - `steps`: steps through the schedule.
     - `directions`: random signs for the trace (see `Continuity`), or `None` for the exact one.

@@ -1,4 +1,4 @@
-"""The bare loop of the relaxation, for training and for fields that settle inside."""
+"""The loop of the relaxation, for training and for fields with a relaxation inside."""
 
 import equinox as eqx
 import jax
@@ -21,9 +21,9 @@ def relax(
 ) -> Float[Array, "L D"]:
     """`steps` Euler steps of `Relaxation`: `y <- y + v`, `v <- momentum v - step kappa dF/dg`.
 
-    Without momentum the same motion as `solve(Relaxation(...), solver=diffrax.Euler())`, without its bookkeeping: the
-    loop that training differentiates. Momentum (a heavy ball) has the same points of rest and reaches them sooner: what
-    is slow, or slowly unstable, goes `1 / (1 - momentum)` times faster.
+    Without momentum the same as `solve(Relaxation(...), solver=diffrax.Euler())` without recording: the loop that
+    training differentiates. With momentum (heavy ball) the fixed points are the same, and slow modes, stable or not,
+    are `1 / (1 - momentum)` times faster.
 
     **Arguments:**
 
@@ -57,7 +57,7 @@ def relax(
     return _relax(energy, y, b, steps, step, momentum, mask)
 
 
-# Compiled once for every shape, by itself too where it is not part of something larger.
+# Jitted on its own, so that it is compiled once for every shape even outside a larger jitted function.
 @eqx.filter_jit
 def _relax(energy, y, b, steps, step, momentum, mask):
     def euler(y, _):
@@ -74,7 +74,7 @@ def _relax(energy, y, b, steps, step, momentum, mask):
 
 
 def _loop(move, state, steps):
-    """`steps` moves: a scan where their number is known, which can be differentiated, a loop where it is not."""
+    """`steps` moves: a differentiable scan where their number is static, a loop where it is traced."""
     if isinstance(steps, int):
         return jax.lax.scan(move, state, None, length=steps)[0]
     return jax.lax.fori_loop(0, steps, lambda _, state: move(state, None)[0], state)

@@ -1,4 +1,4 @@
-"""A front of noise that travels through the text: every token has a noise time of its own."""
+"""Rolling noise: every token has its own noise time, and a front of noise travels through the text."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,18 +11,18 @@ from .evidence._evidence import AbstractEvidence
 
 
 class RollingNoise(AbstractFlow):
-    """A flow in which the left of the text condenses before the right: `dx_i/ds = (ds_i/ds) (x_hat_i - x_i)`.
+    """A flow in which the noise falls from left to right: `dx_i/ds = (ds_i/ds) (x_hat_i - x_i)`.
 
-    `s_i = start + (end - start) S(u (1 + (L - 1)/width) - i/width)`, `u = (s - start)/(end - start)`, and
-    `S(v) = v^2 (3 - 2v)` within 0 and 1: at any moment some `width` tokens lie between full noise and none. The
-    marginals are those of text seen through that noise, so the law at the end is that of the flow it wraps; infinitely
-    wide, it is that flow at another pace.
+    `s_i = start + (end - start) S(u (1 + (L - 1)/width) - i/width)`, `u = (s - start)/(end - start)`, and `S(v) = v^2
+    (3 - 2v)` within 0 and 1: at any moment about `width` tokens lie between full noise and none. The marginals are
+    those of text under that noise, so the distribution at the end is that of the flow it wraps; with infinite width it
+    is that flow with another time.
 
     **Arguments:**
 
     - `flow`: a `ProbabilityFlow` or a `JointFlow`.
-    - `width`: of the front in tokens, positive; infinite for none.
-    - `start`, `end`: noise times at which the first token sets off and the last one arrives.
+    - `width`: width of the front in tokens, positive; infinite for none.
+    - `start`, `end`: noise times at which the first token starts and the last one ends.
 
     **Raises:** `ValueError` if `width` is not positive or `flow` does not move an observation `x`.
 
@@ -35,8 +35,8 @@ class RollingNoise(AbstractFlow):
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    front = ed.flow.RollingNoise(ed.flow.ProbabilityFlow(model.energy, steps=4), width=2.0, start=-1.0, end=2.0)
-    times, _ = front.times(0.5, 8)
+    rolling = ed.flow.RollingNoise(ed.flow.ProbabilityFlow(model.energy, steps=4), width=2.0, start=-1.0, end=2.0)
+    times, _ = rolling.times(0.5, 8)
     assert times[0] == 2.0 and times[-1] == -1.0
     ```
     """
@@ -69,7 +69,7 @@ class RollingNoise(AbstractFlow):
         span = self.end - self.start
         stretch = 1.0 + (length - 1) / self.width
         u = jnp.clip((jnp.asarray(time) - self.start) / span * stretch - jnp.arange(length) / self.width, 0.0, 1.0)
-        # set off and arrive gently: a kink within a step would leave x with other noise than s_i says
+        # smooth at both ends: a kink within a step would leave x with another noise level than s_i
         return self.start + span * u**2 * (3 - 2 * u), 6 * u * (1 - u) * stretch
 
     def diffusion_coefficient(self, time: Scalar | float, length: int) -> Float[Array, " L"]:

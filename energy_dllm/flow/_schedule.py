@@ -1,4 +1,4 @@
-"""Noise schedules: where along the noise time `s = -log sigma` work is spent.
+"""Noise schedules: how the steps are distributed over the noise time `s = -log sigma`.
 
 A schedule is an increasing map from `u` in [0, 1] to noise time, from most noise to least. Training draws `u`
 uniformly, generation steps through equal `u`; the landscape itself does not change with the schedule.

@@ -1,4 +1,4 @@
-"""`solve`: diffrax integrates the motion, probes read it on the way."""
+"""`solve`: diffrax integrates any field and records any probe."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from ._flow_map import AbstractFlowMap
 
 
 BATCH = 8
-"""Records that the probes read at once."""
+"""Records at which the probes are evaluated in one batch."""
 UNKNOWN = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -31,7 +31,7 @@ UNKNOWN = (
 class SteadyState(eqx.Module):
     """Stop when the motion has stopped: `max |d state / d time| < tolerance`.
 
-    The test is absolute. A test relative to `|state|` fires on a state that merely grows; this one cannot.
+    The test is absolute: one relative to `|state|` would also stop at a state that grows.
 
     **Arguments:**
 
@@ -55,7 +55,7 @@ class SteadyState(eqx.Module):
 
     def __init__(self, tolerance: float = 1e-4):
         if not tolerance > 0:
-            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, say 1e-4.")
+            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, such as 1e-4.")
         self.tolerance = tolerance
 
     def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
@@ -69,13 +69,13 @@ class Trajectory(eqx.Module):
 
     - `times (N,)`: the recorded times, the last of them where the motion stopped.
     - `states`: the state at each, leaves with a leading axis `N`.
-    - `probes`: by name, what each probe read at each, leaves with a leading axis `N`.
+    - `probes`: by name, the values of each probe at each, leaves with a leading axis `N`.
     - `force_evaluations`: evaluations of `-dF/dg`, those of rejected steps included, those of probes not. Exact
       for explicit methods; for implicit ones those of their inner iterations are not counted. Of a flow map, its own.
     - `accepted`, `rejected`: steps of the solver.
-    - `clock (max_steps + 1,)`: when it began and the end of every accepted step, infinite after the last; `None`
-      unless `solve(..., clock=True)`.
-    - `result`: how it ended, an item of `diffrax.RESULTS`; `reason` says it in words.
+    - `clock (max_steps + 1,)`: the start and the end of every accepted step, infinite after the last; `None` unless
+       `solve(..., clock=True)`.
+    - `result`: how it ended, an item of `diffrax.RESULTS`; `reason` in words.
     """
 
     times: Float[Array, " N"]
@@ -131,17 +131,17 @@ def solve(
     clock: bool = False,
     max_steps: int = 4096,
 ) -> Trajectory:
-    """Integrate a vector field with any diffrax solver, reading probes along the path.
+    """Integrate a vector field with any diffrax solver, and record probes along the path.
 
     Main arguments:
 
     - `field`: the motion, `Relaxation`, `ProbabilityFlow`, `JointFlow`, ...
     - `state`: where it starts.
-    - `t0`, `t1`: the interval, in relaxation time `t` or noise time `s` as the field says; `t1 > t0`.
+    - `t0`, `t1`: the interval, in the time of the field: relaxation time `t` or noise time `s`; `t1 > t0`.
     - `times`: increasing times to record within the interval; only the end by default. The end is always recorded.
-    - `probes`: functions `(time, state, field) -> PyTree` by name, read at every recorded time. They share what they
-      have in common: `field` is then a view of the field that has its evidence and hidden state at hand. They
-      are compiled with the motion: what a function takes from outside is what it was at its first call.
+    - `probes`: functions `(time, state, field) -> PyTree` by name, evaluated at every recorded time. `field` is then
+      an `AbstractField` whose evidence and hidden state are cached. They are compiled with the motion: values they
+      close over are those of the first call.
 
     Other arguments:
 
@@ -149,18 +149,18 @@ def solve(
       or with `levels`.
     - `controller`: default `diffrax.PIDController(rtol=1e-3, atol=1e-4)`, or equal steps where `step` is given.
     - `step`: size of the (first) step.
-    - `levels`: step through exactly these times, from `t0` to `t1`, those of a noise schedule say; in place
-      of `controller` and `step`. Noise is then drawn afresh for every step: cheap, and a motion cut in pieces
-      at its levels meets the same noise, but no gradient can be taken through it.
+    - `levels`: step through exactly these times, from `t0` to `t1`, such as those of a noise schedule; in place of
+      `controller` and `step`. Noise is then drawn independently for every step: cheap, and the same if the motion is
+      split into pieces at its levels, but it cannot be differentiated.
     - `stop`: stop early, at rest.
     - `key`: random key of the noise, for fields that have some.
     - `clock`: keep the time of every step, for `Trajectory.step_sizes`.
-    - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
+    - `max_steps`: largest number of steps; the path up to there is returned, with the `reason`.
 
     **Returns:** a `Trajectory`.
 
     **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a flow map
-    along anything but the `ProbabilityFlow` of a landscape without a wish, a negative `step`, `levels` beside a
+    along anything but the `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a
     `controller` or `step`, or a probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0`
     to `t1`.
 
@@ -171,7 +171,7 @@ def solve(
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
-    free_energy = lambda t, y, field: field.energy(y, field.given.field(field.energy.vocabulary.codes))
+    free_energy = lambda t, y, field: field.energy(y, field.evidence(t, y).field(field.energy.vocabulary.codes))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
     assert (jnp.diff(path.probes["F"]) < 0).all()
     ```
@@ -189,12 +189,12 @@ def solve(
             )
         if isinstance(field.energy, GuidedEnergy):
             raise ValueError(
-                "`solver` is a flow map, which knows the landscape it was taught and not the `guidance` added to it; "
-                "leave out the wish, or step with `DDIM()`."
+                "`solver` is a flow map of the landscape without the `guidance` that is added to it; leave out "
+                "`guidance`, or step with `DDIM()`."
             )
     if levels is not None:
         if controller is not None or step is not None:
-            raise ValueError("`levels` say every step; leave out `controller` and `step`, or `levels`.")
+            raise ValueError("`levels` fix every step; leave out `controller` and `step`, or `levels`.")
         if levels.ndim != 1 or levels.shape[0] < 2:
             raise ValueError(f"`levels` has shape {levels.shape}; expected (steps + 1,), from `t0` to `t1`.")
         max_steps = max(max_steps, levels.shape[0] - 1)
@@ -207,7 +207,7 @@ def solve(
         solver = diffrax.Euler() if stochastic or levels is not None else diffrax.Tsit5()
     if stochastic and key is None:
         raise ValueError("`key` is missing; a field with noise needs a random key.")
-    # numbers as arrays, so that another value of theirs is no other program
+    # numbers as arrays, so that another value does not compile another program
     t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
     step = None if step is None else jnp.asarray(step)
     times = None if times is None else jnp.asarray(times)
@@ -215,7 +215,7 @@ def solve(
     return _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps)
 
 
-# Compiled once for every shape, by itself too where it is not part of something larger.
+# Jitted on its own, so that it is compiled once for every shape even outside a larger jitted function.
 @eqx.filter_jit
 def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps):
     if levels is not None:
@@ -273,7 +273,7 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
     return Trajectory(
         times=saved[0],
         states=saved[1],
-        probes=_read(probes, saved, field),
+        probes=_record_probes(probes, saved, field),
         force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
@@ -282,49 +282,49 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
     )
 
 
-def _read(probes, records, field):
-    """Every probe at every record, after the motion: read inside of it, each would be compiled several times over."""
+def _record_probes(probes, records, field):
+    """Every probe at every record, after the motion: inside it, each would be compiled several times."""
     if not probes:
         return {}
     reached = jnp.isfinite(records[0])  # diffrax marks times that were never reached with infinity
     mark = lambda leaf, other: jnp.where(reached.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
-    # the last record always exists: it stands in where there is nothing to read
+    # the last record always exists: it replaces those that were not reached
     safe = jax.tree.map(lambda leaf: mark(leaf, leaf[-1]), records)
 
     arrays, rest = eqx.partition(field, eqx.is_array)
 
     def read(record):
-        # tied to the record, so that XLA cannot move parts of each probe out of the loop, where it would no longer see
-        # that the probes have what is left in common
+        # tied to the record, so that XLA does not hoist parts of each probe out of the loop, where it would no longer
+        # merge what the probes have in common
         here, record = jax.lax.optimization_barrier((arrays, record))
         now = eqx.combine(here, rest)
         moment = CachedField(now, *record) if isinstance(now, AbstractField) else now
-        return {name: _ask(name, probe, record, moment) for name, probe in probes.items()}
+        return {name: _evaluate(name, probe, record, moment) for name, probe in probes.items()}
 
-    # several records at once keep the processor busy; filled up, so that no smaller batch is compiled as well
+    # several records at once for throughput; padded, so that no smaller batch is compiled as well
     number = reached.shape[0]
     batch = min(number, BATCH)
     fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
     found = jax.lax.map(read, jax.tree.map(fill, safe), batch_size=batch)
-    return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)
+    return jax.tree.map(lambda leaf: mark(leaf[:number], _missing(leaf.dtype)), found)
 
 
-def _ask(name, probe, record, field):
-    """What a probe answers: arrays, whose shapes no value of the record can change."""
+def _evaluate(name, probe, record, field):
+    """The value of a probe: arrays, whose shapes do not depend on the record."""
     wrong = f"the probe {name!r} must return arrays of the same shapes at every time"
     try:
-        answer = probe(*record, field)
+        value = probe(*record, field)
     except UNKNOWN as error:
         raise ValueError(
             f"{wrong}, but its course depends on values of the record; use `jnp.where` in place of `if` and masks."
         ) from error
-    odd = [leaf for leaf in jax.tree.leaves(answer) if not eqx.is_array_like(leaf)]
+    odd = [leaf for leaf in jax.tree.leaves(value) if not eqx.is_array_like(leaf)]
     if odd:
         raise ValueError(f"{wrong}, but it returns a {type(odd[0]).__name__}; leave it out, or make it a number.")
-    return jax.tree.map(jnp.asarray, answer)
+    return jax.tree.map(jnp.asarray, value)
 
 
-def _never(dtype: Any) -> Any:
+def _missing(dtype: Any) -> Any:
     """What marks a record that was not made: infinity, or the largest integer there is."""
     return jnp.iinfo(dtype).max if jnp.issubdtype(dtype, jnp.integer) else jnp.asarray(jnp.inf, dtype)
 

@@ -1,21 +1,14 @@
-"""From data to parameters: objectives, `fit`, `evaluate`, the twins, and models on disk."""
+"""From data to parameters: objectives, `fit`, `evaluate`, baselines, and models on disk."""
 
-from ._checkpoint import load as load, notes as notes, save as save, shipped as shipped
-from ._distill import Distilling as Distilling
-from ._evaluate import Evaluation as Evaluation, evaluate as evaluate
-from ._fit import default_optimizer as default_optimizer, fit as fit
-from ._flow_map import FlowMap as FlowMap
-from ._objective import (
-    AbstractObjective as AbstractObjective,
-    Denoising as Denoising,
-    Masking as Masking,
-    MaximumLikelihood as MaximumLikelihood,
-    NextToken as NextToken,
-)
+# in the order of the API page: what a reader wants first
+from ._fit import fit as fit, default_optimizer as default_optimizer
+from ._objective import Denoising as Denoising, MaximumLikelihood as MaximumLikelihood
 from ._split_merge import fit_split_merge as fit_split_merge
-from ._twins import (
-    AbstractTwin as AbstractTwin,
-    Autoregressive as Autoregressive,
-    MaskedDiffusion as MaskedDiffusion,
-    Recurrent as Recurrent,
-)
+from ._evaluate import evaluate as evaluate, Evaluation as Evaluation
+from ._checkpoint import save as save, load as load, notes as notes, shipped as shipped
+from ._twins import MaskedDiffusion as MaskedDiffusion, Autoregressive as Autoregressive, Recurrent as Recurrent
+from ._objective import Masking as Masking, NextToken as NextToken
+from ._flow_map import FlowMap as FlowMap
+from ._distill import Distilling as Distilling
+from ._objective import AbstractObjective as AbstractObjective
+from ._twins import AbstractTwin as AbstractTwin

@@ -1,4 +1,4 @@
-"""`Distilling`: what a flow map learns of the ODE of an energy model."""
+"""`Distilling`: a flow map learns the ODE of an energy model."""
 
 import equinox as eqx
 import jax
@@ -12,20 +12,20 @@ from ._objective import AbstractObjective, first_parameter, stratified
 
 
 class Distilling(AbstractObjective):
-    """Cross-entropy of a flow map with what the `ProbabilityFlow` of a model does.
+    """Distillation of the `ProbabilityFlow` of a model into a flow map, by cross-entropy.
 
     `D(x, s, s) = p(x, s)`, and `D(x, s, t) = a D(x, s, u) + (1 - a) D(x_u, u, t)`, `a = (e^(u-s) - 1) / (e^(t-s) - 1)`
 
-    The first is asked of a share of the windows, with the posterior of the energy at rest; the second of the others,
-    with `u` half way and the right side by the map itself: a jump is two jumps of half its length, and those of no
-    length are the energy's. Jumps start at noisy windows of the text, and grow to the whole path over the first
-    `anneal` of the training.
+    The first is trained on a share of the windows, with the posterior of the energy at rest as target; the second on
+    the others, with `u` half way and the map itself as target: a jump equals two jumps of half its length, and jumps of
+    length zero equal the posterior of the energy. Jumps start at noisy windows of the text, and grow to the whole path
+    over the first `anneal` of the training.
 
     **Arguments:**
 
-    - `teacher`: the energy model whose ODE is imitated; it does not change.
-    - `taught`: share of the windows that ask the energy.
-    - `steps`: relaxation steps of each such question.
+    - `teacher`: the energy model whose ODE is distilled; it does not change.
+    - `taught`: share of the windows whose target is the energy model.
+    - `steps`: relaxation steps of each such target.
     - `anneal`: fraction of the training over which jumps reach full length.
 
     **Raises:** `ValueError` for a share or fraction outside [0, 1], or `steps` that are not positive.
@@ -57,7 +57,7 @@ class Distilling(AbstractObjective):
         self.teacher, self.taught, self.steps, self.anneal = teacher, taught, steps, anneal
 
     def __call__(self, model: AbstractFlowMap, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Cross-entropy, nats per token; its least value is the entropy of what is imitated."""
+        """Cross-entropy, nats per token; its least value is the entropy of the target."""
         energy, schedule = self.teacher.energy, self.teacher.schedule
         codes = energy.vocabulary.codes
         k1, k2, k3, k4 = jax.random.split(key, 4)
@@ -65,17 +65,17 @@ class Distilling(AbstractObjective):
         u = jax.random.permutation(k1, stratified(k2, batch))
         longest = jnp.clip(progress / self.anneal, 0.0, 1.0) if self.anneal > 0 else 1.0
         v = u + (1 - u) * longest * jax.random.uniform(k3, (batch,))
-        asked = round(self.taught * batch)
-        v = jnp.where(jnp.arange(batch) < asked, u, v)
+        direct = round(self.taught * batch)
+        v = jnp.where(jnp.arange(batch) < direct, u, v)
         times = [schedule.level(w).astype(codes.dtype) for w in (u, (u + v) / 2, v)]
         noise = jax.random.normal(k4, (*ids.shape, codes.shape[1]), codes.dtype)
         x = codes[ids] + jnp.exp(-times[0])[:, None, None] * noise
         evidence = lambda x, s: Gaussian(x, jnp.exp(-s)).field(codes)
 
-        def asks(x, s):
+        def direct_target(x, s):
             return ProbabilityFlow(energy, steps=self.steps, step=self.teacher.step).posterior(s, x)
 
-        def halves(x, s, m, t):
+        def composed_target(x, s, m, t):
             first = model.average(evidence(x, s), s, m)
             second = model.average(evidence(model.jump(x, first, codes, s, m), m), m, t)
             # half and half where the jump has no length
@@ -83,14 +83,14 @@ class Distilling(AbstractObjective):
             return share * jnp.exp(first) + (1 - share) * jnp.exp(second)
 
         rows = lambda part, *arrays: [array[part] for array in arrays]
-        wanted = []
-        if asked:
-            wanted.append(jax.vmap(asks)(*rows(slice(asked), x, times[0])))
-        if asked < batch:
-            wanted.append(jax.vmap(halves)(*rows(slice(asked, None), x, *times)))
-        target = jax.lax.stop_gradient(jnp.concatenate(wanted))
-        said = jax.vmap(lambda x, s, t: model.average(evidence(x, s), s, t))(x, times[0], times[2])
-        return -jnp.mean(jnp.sum(target * said, axis=-1))
+        targets = []
+        if direct:
+            targets.append(jax.vmap(direct_target)(*rows(slice(direct), x, times[0])))
+        if direct < batch:
+            targets.append(jax.vmap(composed_target)(*rows(slice(direct, None), x, *times)))
+        target = jax.lax.stop_gradient(jnp.concatenate(targets))
+        predicted = jax.vmap(lambda x, s, t: model.average(evidence(x, s), s, t))(x, times[0], times[2])
+        return -jnp.mean(jnp.sum(target * predicted, axis=-1))
 
     def diagnose(self, model: AbstractFlowMap, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""

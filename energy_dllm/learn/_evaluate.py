@@ -1,4 +1,4 @@
-"""`evaluate`: a proper bound in bits per character, and the curves that say whether it is a descent."""
+"""`evaluate`: a bound in bits per character, and cross-entropy against relaxation time, noise and step size."""
 
 import dataclasses
 import math
@@ -61,7 +61,7 @@ def evaluate(
     - `model`: an `EnergyDLLM` or a twin.
     - `ids`: held-out tokens `(N,)`.
     - `length`, `windows`: tokens of a window, and at most how many windows, spread over the text.
-    - `seed`: of windows and masks; equal seeds give every model the same questions.
+    - `seed`: of windows and masks; equal seeds give every model the same windows and masks.
     - `curves`: also measure the relaxation, noise and step curves of an energy model.
     - `batch_size`: windows computed at once.
 
@@ -94,15 +94,15 @@ def evaluate(
         known, weight = jnp.zeros(text.shape, bool), jnp.ones(count)
     else:
         weight = 1.0 / rate
-    ce = _each(_missed, model, (text, known), batch_size)
+    ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / length / math.log(2), float)
     relaxation, noise, steps = [], [], []
     if curves and isinstance(model, EnergyDLLM):
         few = min(count, 64)
-        ask = (text[:few], known[:few])
-        relaxation = _relaxation_curve(model, *ask, batch_size)
+        masked = (text[:few], known[:few])
+        relaxation = _relaxation_curve(model, *masked, batch_size)
         noise = _noise_curve(model, text[:few], k4, batch_size)
-        steps = _step_curve(model, *ask, batch_size)
+        steps = _step_curve(model, *masked, batch_size)
     return Evaluation(
         masked_nelbo_bits_per_char=float(bits.mean()),
         standard_error=float(bits.std(ddof=1) / math.sqrt(count)),
@@ -122,13 +122,13 @@ def _each(function, model, rows, batch_size, *settings):
     """`function(model, *row, *settings)` of every row; compiled once for every shape, not for every model."""
     number = rows[0].shape[0]
     batch = min(number, batch_size)
-    # filled up, so that no smaller batch is compiled as well
+    # padded, so that no smaller batch is compiled as well
     fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
     every = jax.lax.map(lambda row: function(model, *row, *settings), jax.tree.map(fill, rows), batch_size=batch)
     return jax.tree.map(lambda leaf: leaf[:number], every)
 
 
-def _missed(model, ids, known):
+def _cross_entropy(model, ids, known):
     return -_true(model.log_posterior(ids, known), ids)
 
 
@@ -149,7 +149,7 @@ def _relaxation_curve(model, text, known, batch_size):
 
 
 def _relaxed(model, ids, known, pieces, step):
-    """What is missed after every piece of so many steps, one after the other."""
+    """Cross-entropy after every piece of so many steps, one after the other."""
     b = model.field(Given(ids, known))
 
     def advance(y, steps):
@@ -160,7 +160,7 @@ def _relaxed(model, ids, known, pieces, step):
 
 
 def _exact(model, number):
-    """As an array of the model's precision: another number is no other program."""
+    """As an array of the model's precision, so that another number does not compile another program."""
     return jnp.asarray(number, model.energy.vocabulary.codes.dtype)
 
 
@@ -190,7 +190,7 @@ def _step_curve(model, text, known, batch_size):
     curve = []
     for finer in (1, 2, 4, 8):
         step = model.step / finer
-        # no steps in all pieces but the first: the program of the relaxation curve
+        # no steps in all pieces but the first, so that the program of the relaxation curve is reused
         pieces = np.array([model.steps * finer] + [0] * (len(_marks(model)) - 1))
         ce = _each(_relaxed, model, (text, known), batch_size, pieces, _exact(model, step))
         curve.append((step, float(_masked_mean(ce[:, 0], known))))

@@ -1,4 +1,4 @@
-"""A flow map that is learned: a transformer that jumps where the ODE of an energy model would lead."""
+"""A learned flow map: a transformer that jumps along the probability flow of an energy model."""
 
 import math
 
@@ -13,25 +13,25 @@ from ._twins import Trunk
 
 
 WAVES = tuple(0.25 * 2.0**n for n in range(6))
-"""Frequencies by which the network is told the time, per unit of noise time."""
+"""Frequencies of the time features, per unit of noise time."""
 LARGEST = 8.0
-"""What stands for certain, among what the network is told of the evidence."""
+"""Clip of the evidence features."""
 LEAST = 1e-30
-"""A probability of nothing, whose logarithm is still a number."""
+"""Smallest probability, so that its logarithm is finite."""
 
 
 class FlowMap(AbstractFlowMap):
-    """A transformer that knows where the probability flow leads: `Distilling` teaches it, `Diffusion` jumps with it.
+    """A transformer that predicts where the probability flow leads: trained by `Distilling`, used as the solver of a
+    `Diffusion`.
 
     `D = softmax(log p_0(b) + network(p_0(b), b, s, t))`
 
-    `p_0` is the posterior of the energy with its neurons in neutral: what the vocabulary alone makes of the evidence,
-    without any relaxation. Where the network is silent a jump is a step of `DDIM` on that; what evidence excludes stays
-    excluded whatever the network says. The energy itself does not learn.
+    `p_0` is the posterior of the energy with its neurons in neutral, without any relaxation. Where the network is zero
+    a jump is a step of `DDIM` on that; tokens that the evidence excludes stay excluded. The energy is not trained.
 
     **Arguments:**
 
-    - `energy`: of the model that is imitated.
+    - `energy`: of the model that is distilled.
     - `dim`, `depth`, `heads`, `hidden`, `reach`, `local`: as those of a `MaskedDiffusion` twin.
     - `key`: random key.
 
@@ -78,13 +78,13 @@ class FlowMap(AbstractFlowMap):
         length, size = b.shape
         frozen = jax.lax.stop_gradient(self.energy)
         log_p = jnp.log(jnp.maximum(frozen.posterior(frozen.neutral(length).astype(b.dtype), b), LEAST))
-        alone = jax.nn.log_softmax(b, axis=-1)
+        log_b = jax.nn.log_softmax(b, axis=-1)
         sigma = jnp.exp(-start)
-        # of unit size at every level: the noise where there is little else, the token where there is little noise
-        scaled = jnp.clip((alone + math.log(size)) * sigma / jnp.sqrt(1 + sigma**-2), -LARGEST, LARGEST)
+        # of unit size at every noise level
+        scaled = jnp.clip((log_b + math.log(size)) * sigma / jnp.sqrt(1 + sigma**-2), -LARGEST, LARGEST)
         angles = jnp.outer(jnp.stack([start, end]), jnp.asarray(WAVES)).ravel()
         clock = jnp.broadcast_to(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)]), (length, 4 * len(WAVES)))
-        told = jnp.concatenate([math.sqrt(size) * jnp.exp(log_p), scaled, clock], axis=-1).astype(b.dtype)
+        features = jnp.concatenate([math.sqrt(size) * jnp.exp(log_p), scaled, clock], axis=-1).astype(b.dtype)
         here = jnp.ones((length, length), bool)
-        said = self.trunk.logits(told @ self.trunk.embedding, here)
-        return jax.nn.log_softmax(log_p + jnp.where(alone > FORBIDDEN / 2, said, 0.0), axis=-1)
+        correction = self.trunk.logits(features @ self.trunk.embedding, here)
+        return jax.nn.log_softmax(log_p + jnp.where(log_b > FORBIDDEN / 2, correction, 0.0), axis=-1)

@@ -1,4 +1,4 @@
-"""Objectives: what one batch of windows says about the parameters.
+"""Objectives: losses of a batch of windows.
 
 Cross-entropy of the true token under the posterior `p` after a relaxation is a proper loss: it makes `p` the true
 posterior, hence `x_hat` the posterior mean, hence the flow the true flow. The evidence is drawn from a mixture;
@@ -40,14 +40,14 @@ class Denoising(AbstractObjective):
 
     `loss = -sum_i w_i log p(token_i) / sum_i w_i + speed_penalty mean log(1 + (dy/dt)^2) + prior_weight mean_i S_i`
 
-    The weight `w` of a token is `1/sqrt(n)` in a window that asks for `n`; `S` is the `nll` of the text to the
+    The weight `w` of a token is `1/sqrt(n)` in a window with `n` targets; `S` is the `nll` of the text to the
     vocabulary alone.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
     from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
     (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
     log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of the draw
-    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` asks that the motion has ended by
+    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` penalises motion that is left
     then, with the speed of the last step; the log has what each part is worth.
 
     **Arguments:**
@@ -60,7 +60,7 @@ class Denoising(AbstractObjective):
     - `speed_penalty`: weight of the penalty on the speed of the neurons at the end. It grows with the square of a small
       speed and with the logarithm of a large one, so that one window in motion does not outweigh a batch at rest.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
-    - `prior_weight`: weight of the surprise, so that the vocabulary goes on reading.
+    - `prior_weight`: weight of the `nll` of the vocabulary alone.
 
     **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
@@ -119,7 +119,7 @@ class Denoising(AbstractObjective):
         self.prior_weight, self.prefix = prior_weight, prefix
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Cross-entropy of the tokens that are to be predicted, nats per token, plus the stillness term."""
+        """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
         energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
 
@@ -216,9 +216,9 @@ class Denoising(AbstractObjective):
 
 
 class MaximumLikelihood(AbstractObjective):
-    """What the vocabulary alone finds of a text, `-log P(w_1 .. w_L) / L`: exact, and cheap beside a relaxation.
+    """The negative log-likelihood of a text under the vocabulary alone, `-log P(w_1 .. w_L) / L`: exact and cheap.
 
-    The first part of a training, in which a `HMMVocabulary` reads; neurons and synapses stay as they are.
+    Pretraining of an `HMMVocabulary`; neurons and synapses stay as they are.
 
     **Example:**
 
@@ -294,15 +294,15 @@ def _descend(energy, y, b, steps, step):
     return jax.lax.fori_loop(0, steps, lambda _, y: y + step * energy.kappa * energy.force(y, b), y)
 
 
-def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], asked: Bool[Array, "B L"]) -> Scalar:
-    """Weighted mean of `-log p(true token)` over the tokens `asked` for; `1/sqrt(n)` for each of `n` in a window.
+def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], targets: Bool[Array, "B L"]) -> Scalar:
+    """Weighted mean of `-log p(true token)` over the `targets`; `1/sqrt(n)` for each of `n` in a window.
 
-    Half-way between the mean over tokens, in which windows with few gaps hardly count, and the bound, in which every
-    window counts the same however little it asks.
+    Between the mean over tokens, in which windows with few masks hardly count, and the bound, in which every window
+    counts the same.
     """
     ce = -jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0]
-    weight = asked / jnp.sqrt(jnp.maximum(jnp.sum(asked, axis=-1, keepdims=True), 1))
-    return jnp.sum(jnp.where(asked, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
+    weight = targets / jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))
+    return jnp.sum(jnp.where(targets, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
 
 
 def stratified(key: Key, count: int) -> Float[Array, " N"]:

@@ -1,4 +1,4 @@
-"""A vocabulary that is counted instead of descended: states split, see the text, and merge."""
+"""Expectation-maximisation for the tables of an `HMMVocabulary`, with states that are split and merged."""
 
 import hashlib
 import os
@@ -15,18 +15,18 @@ from ..energy import HMMVocabulary
 from ._checkpoint import load, notes, save
 
 
-# Share of every law that goes anywhere: nothing that was not seen is impossible.
+# Uniform share mixed into every row: what was not seen keeps a positive probability.
 FLOOR = 1e-4
 
-# How differently two halves of a state begin: the spread of their counts, as a share of them.
+# Relative standard deviation of the noise that makes the two halves of a state different.
 SPREAD = 0.5
 
-# Of the states that a round of splitting makes, so many are kept.
+# Share of the states that is kept after a round of splitting.
 KEPT = 0.75
 
 
 class _Chain(NamedTuple):
-    """Expected counts `(S, S)` of moves between states, and the token `(S,)` that each state stands for."""
+    """Expected counts `(S, S)` of transitions between states, and the token `(S,)` that each state emits."""
 
     moves: Float[np.ndarray, "S S"]
     tokens: Integer[np.ndarray, " S"]
@@ -44,39 +44,38 @@ def fit_split_merge(
     seed: int = 0,
     directory: str | os.PathLike | None = None,
 ) -> HMMVocabulary:
-    """Find the tables of a vocabulary by counting, in a chain that grows.
+    """Fit the tables of a vocabulary by expectation-maximisation with split and merge rounds.
 
-    Every state stands for one token. A round splits each in two, counts what the text expects of them (the E and the M
-    step of expectation-maximisation, on batches, with counts that fade), and merges the pairs that tell least apart,
+    Every state emits one token. A round splits each state in two, runs online expectation-maximisation (E and M steps
+    on batches, with counts that decay), and merges the pairs that lose least,
 
         `cost(z, z') = sum_n [h(T_zn, T_z'n) + h(T_nz, T_nz')] - h(T_z, T_z')`
         `h(a, b) = a log a + b log b - (a + b) log (a + b)`
 
-    with counts `T`: how much worse it is known what follows, less what need not be known of how one came there. The
-    halves of a state pass on which half they are: with probability `stickiness` the first is followed by first halves,
-    so that all states together keep one more bit for as long as it takes, and counting finds what it is good for.
-    Halves that begin at random never learn to carry a thing over several words.
+    with expected transition counts `T`: the loss of information about the next state, less the information about the
+    previous one that is no longer needed. The halves of a state are sticky: with probability `stickiness` a first half
+    is followed by first halves, so that each split stores one bit that persists, and the fit finds a use for it. Halves
+    that start at random do not learn to carry information over several words.
 
-    A text of strict form (a grammar, code, tables) is found by this where gradients find a blur; of prose a chain whose
-    states share tokens learns more (`MaximumLikelihood`), and may begin here.
+    Texts of strict form (a grammar, code, tables) are fitted better by this than by gradients; of prose a hidden Markov
+    model whose states share tokens learns more (`MaximumLikelihood`), and may be initialised by this.
 
     **Arguments:**
 
-    - `vocabulary`: whose `initial`, `transition` and `emission` are to be found, `S` states; patterns and codes stay.
+    - `vocabulary`: whose `initial`, `transition` and `emission` are fitted, `S` states; patterns and codes stay.
     - `ids`: the text `(N,)`.
-    - `rounds`: of splitting and merging once all states are there.
-    - `epochs`: over the text in each round.
-    - `stickiness`: probability that a half is followed by its like, in (0, 1).
-    - `length`, `batch_size`: tokens of a stretch that is read at once, and stretches of a batch. Small batches find
-      more: what is counted between two M steps is a thousand tokens by default.
-    - `seed`: of the halves and of the stretches.
-    - `directory`: where the result is kept, as `grown.safetensors`. If the same growing already left it there, it is
-      read and nothing is counted.
+    - `rounds`: of splitting and merging after the full number of states is reached.
+    - `epochs`: passes over the text in each round.
+    - `stickiness`: probability that a half is followed by a half of the same kind, in (0, 1).
+    - `length`, `batch_size`: tokens of a window, and windows of a batch. Small batches fit better: an M step follows a
+      thousand tokens by default.
+    - `seed`: of the halves and of the windows.
+    - `directory`: where the result is saved, as `grown.safetensors`. If it exists with these settings, it is loaded.
 
     **Returns:** the vocabulary with its new tables.
 
     **Raises:** `ValueError` if there are fewer states than tokens, `ids` are no ids of it or fewer than `length`, a
-    setting is out of its range, or `directory` holds another growing.
+    setting is out of its range, or `directory` holds the result of other settings.
 
     **Source:** Baum et al. 1970; Cappé & Moulines 2009 (batches); Petrov et al. 2006 (split and merge); George et al.
     2021 (states that stand for one token).
@@ -110,7 +109,7 @@ def fit_split_merge(
     while rounds > 0:
         rounds -= len(chain.tokens) == states
         chain = count(_split(chain, stickiness, rng), epochs)
-        # what is left counts once more, so that it fits together
+        # one more fit after merging
         chain = count(_merge(chain, min(states, max(size, int(KEPT * len(chain.tokens))))), 0.6 * epochs)
     grown = _tables(vocabulary, chain)
     if kept is not None:
@@ -119,7 +118,7 @@ def fit_split_merge(
 
 
 def _digest(*arrays) -> str:
-    """Changes with every number of them."""
+    """A hash of all arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode() + np.asarray(array).tobytes())
@@ -159,13 +158,13 @@ def _check(ids, size, states, *, rounds, epochs, stickiness, length, batch_size)
 
 
 def _split(chain: _Chain, stickiness: float, rng: np.random.Generator) -> _Chain:
-    """Every state in two halves, which pass on with probability `stickiness` which half they are."""
+    """Every state in two halves, which are followed by the same half with probability `stickiness`."""
     moves = np.kron(chain.moves, [[stickiness, 1.0 - stickiness], [1.0 - stickiness, stickiness]])
     return _Chain(moves * rng.gamma(SPREAD**-2, SPREAD**2, moves.shape), np.repeat(chain.tokens, 2))
 
 
 def _merge(chain: _Chain, states: int) -> _Chain:
-    """The pairs of one token that tell least apart become one, a few at a time, until `states` are left."""
+    """Merge the pairs of states of one token with the least cost, a few at a time, until `states` are left."""
     moves, tokens = chain.moves.copy(), chain.tokens
     while len(tokens) > states:
         cost = _costs(moves, tokens)
@@ -187,7 +186,7 @@ def _merge(chain: _Chain, states: int) -> _Chain:
 
 
 def _costs(moves, tokens):
-    """Log-likelihood lost where two states become one `(S, S)`; infinite where they stand for different tokens."""
+    """Log-likelihood lost where two states become one `(S, S)`; infinite where they emit different tokens."""
     costs = np.full(moves.shape, np.inf)
     for token in np.unique(tokens):
         mine = np.flatnonzero(tokens == token)
@@ -210,14 +209,14 @@ def _entropic(a, b):
 
 
 def _count(chain: _Chain, ids, size, epochs, length, batch_size, rng) -> _Chain:
-    """The counts that the text makes one expect, after `epochs` over it."""
-    # only pairs of tokens that the text has can follow each other: a block of counts for each of them
+    """Expected counts after `epochs` over the text."""
+    # one block of counts for each pair of consecutive tokens that the text has
     seen = np.zeros((size, size), bool)
     seen[ids[:-1], ids[1:]] = True
     pairs = np.stack(np.nonzero(seen))
     number = np.zeros((size, size), np.int32)
     number[*pairs] = np.arange(pairs.shape[1])
-    # places of a token's states in its blocks, some of them empty: few widths, so that few programs are compiled
+    # places of a token's states in its blocks, padded: few widths, so that few programs are compiled
     copies = np.bincount(chain.tokens, minlength=size)
     places = np.arange(-(-int(copies.max()) // 8) * 8)
     alive = places < copies[:, None]
@@ -228,7 +227,7 @@ def _count(chain: _Chain, ids, size, epochs, length, batch_size, rng) -> _Chain:
     counts = jnp.asarray(blocks / blocks.sum(), jnp.float32)
     for step in range(max(1, round(epochs * len(ids) / (batch_size * length)))):
         x = ids[rng.integers(0, len(ids) - length + 1, (batch_size, 1)) + np.arange(length)]
-        # the first batches replace what was there by and by, not at once
+        # the first batches replace the initial counts gradually
         fade = 0.5 * (step + 1) ** -0.6 if step < 20 else (step + 2) ** -0.6
         counts = _update(counts, pairs, alive, x[:, 0], number[x[:, :-1], x[:, 1:]], fade)
     moves = np.zeros_like(chain.moves)
@@ -245,14 +244,14 @@ def _update(
     then: Int[Array, "B M"],
     fade: Float[Array, ""] | float,
 ) -> Float[Array, "R n n"]:
-    """An M step and an E step on a batch: tables from counts, the batch's own counts, a mean of both that fades."""
+    """An M step and an E step on a batch: tables from counts, expected counts of the batch, decaying average."""
     start, moves = _laws(counts, pairs, alive)
     _, fresh = _expected_counts(start, moves, first, then)
     return (1.0 - fade) * counts + fade * fresh / jnp.sum(fresh)
 
 
 def _laws(counts, pairs, alive):
-    """How often the chain is in a state `(V, n)`, and where it goes from there, a block for each pair of tokens."""
+    """Marginal of each state `(V, n)` and transition probabilities, a block for each pair of tokens."""
     left = jax.ops.segment_sum(jnp.sum(counts, 2), pairs[0], alive.shape[0])
     entered = jax.ops.segment_sum(jnp.sum(counts, 1), pairs[1], alive.shape[0])
     least = FLOOR / jnp.sum(alive)
@@ -262,9 +261,9 @@ def _laws(counts, pairs, alive):
 
 
 def _expected_counts(start, moves, first, then):
-    """`log P` of a batch, nats, and how often each move is expected in it: the gradient of the former in `log moves`.
+    """`log P` of a batch, nats, and the expected count of each transition: the gradient of the former in `log moves`.
 
-    `first (B,)` are the tokens that stretches begin with, `then (B, M)` the numbers of the pairs that follow.
+    `first (B,)` are the first tokens of the windows, `then (B, M)` the numbers of the pairs that follow.
     """
 
     def ahead(message, pair):
@@ -288,7 +287,7 @@ def _expected_counts(start, moves, first, then):
 
 
 def _tables(vocabulary: HMMVocabulary, chain: _Chain) -> HMMVocabulary:
-    """The vocabulary with the laws of a chain, as logits."""
+    """The vocabulary with these tables, as logits."""
     left, entered = chain.moves.sum(1), chain.moves.sum(0)
     log = lambda law: jnp.log(jnp.asarray(law + 0.1 * FLOOR / law.shape[-1], vocabulary.transition.dtype))
     moves = chain.moves / np.maximum(left, 1e-30)[:, None]

@@ -1,8 +1,8 @@
-"""Twins: the transformers every energy network is trained beside.
+"""Twins: baseline transformers that every energy network is trained beside.
 
-Same parameters, same windows in the same order, same number of training tokens; only the architecture differs.
-All of them answer the question the energy model answers, `log_posterior(ids, known)`, so that one `evaluate`
-serves all. Pre-norm blocks, GELU, and the same learned relative bias per head and offset as the energy's attention.
+Same number of parameters, same windows in the same order, same number of training tokens; only the architecture
+differs. All of them implement `log_posterior(ids, known)`, as the energy model does, so that one `evaluate` serves all.
+Pre-norm blocks, GELU, and the same learned relative bias per head and offset as the energy's attention.
 """
 
 import abc
@@ -23,7 +23,7 @@ class AbstractTwin(eqx.Module):
 
     @abc.abstractmethod
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
-        """`log p(token_i = w | known tokens) (L, V)`; `ids` where `known` is false are not looked at."""
+        """`log p(token_i = w | known tokens) (L, V)`; `ids` where `known` is false are ignored."""
 
 
 class _Block(eqx.Module):
@@ -218,7 +218,7 @@ class Recurrent(AbstractTwin):
 class Autoregressive(AbstractTwin):
     """Autoregressive transformer: `p(token_i | tokens before i)`, the first from a start symbol.
 
-    Same arguments as `MaskedDiffusion`. `log_posterior` conditions on all earlier tokens, whatever `known` says:
+    Same arguments as `MaskedDiffusion`. `log_posterior` conditions on all earlier tokens, for any `known`:
     it is for likelihoods, left to right.
 
     **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.

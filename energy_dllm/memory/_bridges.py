@@ -1,4 +1,4 @@
-"""From a memory of one state to a synapse of a sequence: token by token, or the whole of it as one state."""
+"""Memories of one state as synapses: on every token, or on a whole sequence as one state."""
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from ._states import AbstractMemory, AbstractPatternMemory
 
 
 class TokenMemory(AbstractSynapse):
-    """Any memory as a synapse that looks at every token by itself: `E = sum_i E(g_i)`.
+    """Any memory as a synapse that acts on every token: `E = sum_i E(g_i)`.
 
     **Arguments:**
 
@@ -40,8 +40,7 @@ class TokenMemory(AbstractSynapse):
 class SequenceMemory(AbstractSynapse):
     """A memory of whole sequences as one synapse: `E = E(g_1, ..., g_L)`, states of width `N = L D`.
 
-    What is not there counts on neither side: padding, and the places after the end of a shorter sequence, are set to 0
-    in the state and in every pattern.
+    Padding, and the places after the end of a shorter sequence, are set to 0 in the state and in every pattern.
 
     **Arguments:**
 
@@ -63,7 +62,7 @@ class SequenceMemory(AbstractSynapse):
     memory: AbstractPatternMemory
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """The one energy in equal parts on all tokens that are there, `(L,)`."""
+        """The energy in equal parts on all valid tokens, `(L,)`."""
         length, width = g.shape
         if self.memory.dim % width or length * width > self.memory.dim:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""The motion of one state on any scalar: descent, Langevin, and flips of binary neurons.
+"""Dynamics of one state on any scalar: gradient descent, Langevin dynamics, and heat-bath flips of binary neurons.
 
-| motion | state | equation |
+| dynamics | state | equation |
 |---|---|---|
 | `Descent` | any array `x` | `dx/dt = -dE/dx`: E falls |
-| `Langevin` | any array `x` | `dx = -dE/dx dt + sqrt(2 T) dW`: the stationary law is `exp(-E/T)` |
+| `Langevin` | any array `x` | `dx = -dE/dx dt + sqrt(2 T) dW`: the stationary distribution is `exp(-E/T)` |
 | `glauber` | `x` of +-1 | one neuron at a time, `p(x_i = 1) = 1 / (1 + exp(dE_i / T))` |
 """
 
@@ -113,7 +113,7 @@ def glauber(
 
     - `energy`: a function of `x`, such as `memory.HopfieldMemory`.
     - `x`: the state to start from `(N,)`, of +-1.
-    - `sweeps`: how many times every neuron is asked.
+    - `sweeps`: updates of every neuron.
     - `temperature`: `T`, not negative, in units of the energy.
     - `key`: random key of the order and of the flips.
 
@@ -136,7 +136,7 @@ def glauber(
     if sweeps < 0 or temperature < 0:
         raise ValueError(f"`sweeps`={sweeps} and `temperature`={temperature} must not be negative.")
 
-    def ask(x, site):
+    def update(x, site):
         index, uniform = site
         rise = energy(x.at[index].set(1.0)) - energy(x.at[index].set(-1.0))
         if temperature > 0:
@@ -147,6 +147,6 @@ def glauber(
     def sweep(x, key):
         k1, k2 = jax.random.split(key)
         sites = jax.random.permutation(k1, x.size), jax.random.uniform(k2, x.shape, x.dtype)
-        return jax.lax.scan(ask, x, sites)[0], None
+        return jax.lax.scan(update, x, sites)[0], None
 
     return jax.lax.scan(sweep, x, jax.random.split(key, sweeps))[0]

@@ -1,4 +1,4 @@
-"""Memories of fixed size: all patterns in one vector of random features, however many there are."""
+"""Memories of fixed size: all patterns in one vector of random features, for any number of patterns."""
 
 import abc
 from typing import TypeVar
@@ -19,7 +19,7 @@ _Self = TypeVar("_Self", bound="AbstractFeatureMemory")
 class AbstractFeatureMemory(AbstractMemory):
     """A `GaussianMemory` of random features: `E = -1/beta log <Phi(x), T>`, `T = sum_mu w_mu Phi(xi_mu)`.
 
-    `T` has one size however much it holds: patterns are added to it and taken from it in chunks, and are not kept
+    The size of `T` does not depend on the number of patterns: they are added and removed in chunks, and not stored
     themselves. The error of the kernel falls as `1 / sqrt(features)`. `beta` is part of `T` and therefore fixed. To
     add a kind, write `features` and `__call__`.
 
@@ -40,22 +40,22 @@ class AbstractFeatureMemory(AbstractMemory):
         """Width `N` of a state."""
         return self.projection.shape[1]
 
-    def add(self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None, chunk: int = 256) -> _Self:
-        """A memory with these patterns `(K, N)` as well, `chunk` of them at a time in memory."""
+    def add(self: _Self, patterns: Patterns, *, weights: Float[Array, " Q"] | None = None, chunk: int = 256) -> _Self:
+        """A memory with these patterns `(Q, N)` as well, `chunk` of them at a time in memory."""
         change, count = self._sum(patterns, weights, chunk)
         return self._with(self.total + change, self.count + count)
 
     def remove(
-        self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None, chunk: int = 256
+        self: _Self, patterns: Patterns, *, weights: Float[Array, " Q"] | None = None, chunk: int = 256
     ) -> _Self:
         """A memory without these patterns, given with the weights they were added with.
 
-        `T` cannot say which patterns it holds: one that was never added is an error where that can be told, that is
-        where fewer are stored than are taken away.
+        `T` does not record which patterns it holds: removing one that was never added is detected only where fewer are
+        stored than are removed.
         """
         change, count = self._sum(patterns, weights, chunk)
         left = error_if(lambda left: left < 0, "`patterns` are more than the memory holds.", self.count - count)
-        # what is not there any more leaves rounding behind
+        # exactly 0, without rounding errors of what was removed
         return self._with(jnp.where(left == 0, 0.0, self.total - change), left)
 
     def _sum(self, patterns, weights, chunk):
@@ -116,7 +116,7 @@ class PositiveFeatureMemory(AbstractFeatureMemory):
         self.total, self.count = jnp.zeros(features, self.projection.dtype), jnp.asarray(0)
 
     def features(self, x: Float[Array, " N"]) -> Float[Array, " F"]:
-        """The bumps `exp(-|x' - w_f/2|^2) (F,)`, at most 1; their weights `e^(|w|^2/2) / F` wait in the energy."""
+        """The bumps `exp(-|x' - w_f/2|^2) (F,)`, at most 1; their weights `e^(|w|^2/2) / F` are in the energy."""
         return jnp.exp(-self._distances(x))
 
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
@@ -137,8 +137,8 @@ class TrigonometricFeatureMemory(AbstractFeatureMemory):
 
     The mean over `w` is the Gaussian kernel. The error is the same everywhere, so that far from all patterns the
     estimated density `z` is noise around 0 and may be negative. Below `floor` its logarithm goes on as its tangent,
-    `log floor + z / floor - 1`: a slope towards where the estimate is larger, never a silent 0. `covers` says where `z`
-    is above it.
+    `log floor + z / floor - 1`, so that the gradient is never 0. `covers` tells where
+    `z` is above it.
 
     **Arguments:**
 
@@ -170,7 +170,7 @@ class TrigonometricFeatureMemory(AbstractFeatureMemory):
 
     def __init__(self, dim: int, *, features: int = 1024, beta: float = 1.0, floor: float = 1e-3, key: Key):
         if not floor > 0:
-            raise ValueError(f"`floor` is {floor}; expected a small positive density, say 1e-3.")
+            raise ValueError(f"`floor` is {floor}; expected a small positive density, such as 1e-3.")
         self.projection, self.beta = _drawn(dim, features, beta, key)
         self.total, self.count = jnp.zeros(2 * features, self.projection.dtype), jnp.asarray(0)
         self.floor = floor

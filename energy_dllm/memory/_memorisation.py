@@ -1,4 +1,4 @@
-"""When a data set is remembered and when it is generalised: critical noise, effective memories, a report."""
+"""Memorisation and generalisation of a data set: critical noise, effective number of memories, a report."""
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from ._states import AbstractPatternMemory
 
 
 def effective_memories(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
-    """Probe: how many stored items share the posterior, `exp(-sum_mu p_mu log p_mu)`, between 1 and `M`.
+    """Probe: the effective number of items in the posterior, `exp(-sum_mu p_mu log p_mu)`, between 1 and `M`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them; the field moves over an `Empirical`.
 
@@ -67,7 +67,7 @@ def critical_noise(
     """The two noise levels at which a data set changes its nature, and what is measured around the second.
 
     Speciation is read from the covariance. Condensation is where the information that noisy data give, taken as
-    Gaussian with that covariance, suffices to tell which of `M` items it was; for variance `v` in every direction it is
+    Gaussian with that covariance, suffices to identify one of `M` items; for variance `v` in every direction it is
     `sigma^2 = v / (M^(2/N) - 1)`. Beside it the posterior mass on the true item, and the effective number of
     memories, are measured; they cross over more sharply the larger `N`.
 
@@ -157,7 +157,7 @@ def memorisation(
     """Whether a model repeats its training set, repeats itself, or makes something new.
 
     A sample is *memorised* if it is near a training item; if not, *spurious* if it is near another sample (a minimum
-    that nobody stored, found again and again); otherwise *generalised*. For text give one-hot vectors divided
+    that is not stored, found repeatedly); otherwise *generalised*. For text give one-hot vectors divided
     by `sqrt(2)`, whose squared distance is the number of tokens that differ.
 
     **Arguments:**

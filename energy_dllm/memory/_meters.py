@@ -1,4 +1,4 @@
-"""What a memory holds: retrieval, capacity, basins, and all of its minima."""
+"""Meters of memories: retrieval rate, capacity, basins, and all minima."""
 
 from collections.abc import Callable
 
@@ -17,16 +17,16 @@ Retrieval = Callable[[Array], Array]
 def retrieval_rate(
     recall: Retrieval, patterns: Float[Array, "Q N"], cues: Float[Array, "Q N"], *, tolerance: float = 1e-3
 ) -> Scalar:
-    """The share of cues that come back: `|recall(cue) - pattern| <= tolerance sqrt(N)`.
+    """The share of cues that are retrieved: `|recall(cue) - pattern| <= tolerance sqrt(N)`.
 
     The recall is any function of one state: `lambda x: solve(Descent(memory), x, t0=0.0, t1=20.0).final`, or flips
     of binary neurons. Against load, noise or `beta` it makes the curves of capacity.
 
     **Arguments:**
 
-    - `recall`: from a cue `(N,)` to what was recalled `(N,)`; it is batched here.
-    - `patterns`: what should come back `(Q, N)`.
-    - `cues`: what is shown `(Q, N)`, row by row.
+    - `recall`: from a cue `(N,)` to the recalled state `(N,)`; it is batched here.
+    - `patterns`: the patterns to retrieve `(Q, N)`.
+    - `cues`: the cues `(Q, N)`, row by row.
     - `tolerance`: root mean square error a component that still counts, not negative.
 
     **Returns:** a share between 0 and 1.

@@ -97,22 +97,22 @@ class GaussianMemory(AbstractSoftMinimum):
 
 
 class KernelMemory(AbstractSoftMinimum):
-    """Log-sum-ReLU and its kin: `E = -1/beta log[ floor + sum_mu w_mu relu(1 - beta |x - xi_mu|^2 / (2 m))^m ]`.
+    """Log-sum-ReLU and its family: `E = -1/beta log[ floor + sum_mu w_mu relu(1 - beta |x - xi_mu|^2 / (2 m))^m ]`.
 
     `m = 1` is log-sum-ReLU (the Epanechnikov kernel), 2 the quartic, 3 the triweight, and `m -> inf` is
     `GaussianMemory`. Each kernel ends at the radius `sqrt(2 m / beta)`: a memory whose neighbours lie further than that
     is a point where the gradient is exactly 0, and centroids of overlapping supports are minima too.
 
-    Outside every support the bracket has no gradient. With `floor = 0` a query there is an error, never a silent
-    0; `covers` asks first. With `floor > 0` there is a far field, a spring to the nearest pattern,
-    `+ 1/2 relu(min_mu |x - xi_mu|^2 - 2 m / beta)`: continuous at the rim, so that every query finds home.
+    Outside every support the bracket has no gradient. With `floor = 0` a query there is an error; check
+    with `covers`. With `floor > 0` there is a far field, a spring to the nearest pattern,
+    `+ 1/2 relu(min_mu |x - xi_mu|^2 - 2 m / beta)`, continuous at the boundary, so that every query has a gradient.
 
     **Arguments:**
 
     - `patterns`: stored patterns `(M, N)`.
     - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
     - `power`: `m`, at least 1.
-    - `floor`: the far field: 0 for none, or the bracket's value far away, say 1e-6.
+    - `floor`: the far field: 0 for none, or the bracket's value far away, such as 1e-6.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
     **Raises:** `ValueError` for no pattern, shapes that differ, `beta <= 0`, `power < 1` or a negative floor; a
@@ -150,7 +150,7 @@ class KernelMemory(AbstractSoftMinimum):
                 f"`power` is {power}; expected a number of at least 1 (and `GaussianMemory` for infinity)."
             )
         if not floor >= 0:
-            raise ValueError(f"`floor` is {floor}; expected 0 (no far field) or a small positive number, say 1e-6.")
+            raise ValueError(f"`floor` is {floor}; expected 0 (no far field) or a small positive number, such as 1e-6.")
         self.patterns, self.log_weights = stored(patterns, weights)
         self.log_beta = log_positive("beta", beta, self.patterns.dtype)
         self.power, self.floor = float(power), float(floor)

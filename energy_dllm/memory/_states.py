@@ -10,8 +10,8 @@
 | `GaussianMemory` | `abs(x - xi)^2 / 2` | soft minimum |
 | `KernelMemory` | `-m/beta log relu(1 - beta abs(x - xi)^2 / (2 m))` | soft minimum |
 
-A sum lets every pattern pull at once, `E = sum_mu E_mu`. A soft minimum lets them compete,
-`E = -1/beta log sum_mu w_mu exp(-beta E_mu)`: its force is an average of the patterns' own forces under `shares`.
+In a sum the forces of all patterns add, `E = sum_mu E_mu`. In a soft minimum they compete,
+`E = -1/beta log sum_mu w_mu exp(-beta E_mu)`: its force is the average of the patterns' forces under `shares`.
 """
 
 import abc
@@ -33,8 +33,8 @@ _Self = TypeVar("_Self", bound="AbstractPatternMemory")
 class AbstractMemory(eqx.Module):
     """A scalar energy `E(x)` of one state `x (N,)`; retrieval is descent, `dx/dt = -dE/dx` (`memory.Descent`).
 
-    A memory knows nothing of tokens. `TokenMemory` makes a synapse of it that looks at every token by itself,
-    `SequenceMemory` one that looks at the whole sequence as one state; as synapses they join any `Network`.
+    `TokenMemory` makes a synapse of it that acts on every token, `SequenceMemory` one that acts on the whole sequence
+    as one state; as synapses they join any `Network`.
     To add a memory without explicit patterns, write `dim` and `__call__`; with them, see `AbstractPatternMemory`.
     """
 
@@ -70,11 +70,11 @@ class AbstractPatternMemory(AbstractMemory):
 
     @property
     def weights(self) -> Float[Array, " M"]:
-        """`w_mu (M,)`, positive; 1 unless said otherwise."""
+        """`w_mu (M,)`, positive; 1 by default."""
         return jnp.exp(self.log_weights)
 
-    def add(self: _Self, patterns: Patterns, *, weights: Float[Array, " K"] | None = None) -> _Self:
-        """A memory with these patterns `(K, N)` as well; `ValueError` if they have another width."""
+    def add(self: _Self, patterns: Patterns, *, weights: Float[Array, " Q"] | None = None) -> _Self:
+        """A memory with these patterns `(Q, N)` as well; `ValueError` if they have another width."""
         rows, logs = stored(patterns, weights)
         if rows.shape[1] != self.dim:
             raise ValueError(f"`patterns` have width {rows.shape[1]}; the memory holds states of width {self.dim}.")
@@ -102,7 +102,7 @@ class AbstractPatternMemory(AbstractMemory):
 
 
 class AbstractSum(AbstractPatternMemory):
-    """Patterns that all pull at once: `E = sum_mu E_mu`."""
+    """Patterns whose energies add: `E = sum_mu E_mu`."""
 
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
         """`sum_mu E_mu(x)`."""
@@ -123,7 +123,7 @@ class AbstractSoftMinimum(AbstractPatternMemory):
         return jnp.exp(self.log_beta)
 
     def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
-        """`p(mu | x) = softmax(-beta E_mu) (M,)`: how much of each pattern's own force acts at `x`.
+        """`p(mu | x) = softmax(-beta E_mu) (M,)`: the weight of each pattern's force at `x`.
 
         Zeros where no pattern reaches (`KernelMemory.covers`).
         """
@@ -133,10 +133,10 @@ class AbstractSoftMinimum(AbstractPatternMemory):
 
 
 def soft_minimum(energies: Float[Array, " M"], beta: Scalar) -> Scalar:
-    """`-1/beta log sum_mu exp(-beta E_mu)`, as the least energy and what the others take off it."""
+    """`-1/beta log sum_mu exp(-beta E_mu)`, relative to the least energy."""
     least = jax.lax.stop_gradient(jnp.min(energies))
     gaps = energies - least
-    # where E is computed twice, differently rounded, the least gap can come out below 0 and beta makes it huge
+    # if E is computed twice with different rounding, the least gap can be below 0, and beta would amplify it
     gaps = gaps + jax.lax.stop_gradient(jax.nn.relu(-gaps))
     return least - jnp.log(jnp.sum(jnp.exp(-beta * gaps))) / beta
 

@@ -1,4 +1,4 @@
-"""Memories whose patterns all pull at once: classical, polynomial, exponential, simplicial."""
+"""Memories whose pattern energies add: classical, polynomial, exponential, simplicial."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from .._types import Scalar
 from ._states import AbstractSum, overlaps
 
 
-# Where the exponential goes on as its tangent: e^30 is 1e13, finite in every precision and so is its square.
+# Above this the exponential is continued as its tangent: e^30 and its square are finite in every precision.
 _LINEAR = 30.0
 
 
@@ -97,7 +97,7 @@ class ExponentialMemory(AbstractSum):
     """The memory of exponential capacity: `E = -1/beta sum_mu w_mu exp(beta (<xi_mu, x> - R^2))`, `R = max |xi|`.
 
     `R^2` is a choice of unit that keeps the exponent below 0 for every state in the ball of radius `R`, where nothing
-    can overflow. Far outside it, above an exponent of 30, the exponential goes on as its tangent.
+    can overflow. Far outside it, above an exponent of 30, the exponential is continued as its tangent.
 
     **Arguments:**
 
@@ -137,7 +137,7 @@ class ExponentialMemory(AbstractSum):
 
 
 class SimplicialMemory(AbstractSum):
-    """Three neurons at a time: `E = -sum_mu w_mu sum_(i<j<k) z_i z_j z_k`, `z = xi_mu * x`.
+    """Interactions of three neurons: `E = -sum_mu w_mu sum_(i<j<k) z_i z_j z_k`, `z = xi_mu * x`.
 
     Over all triples the inner sum is a polynomial of power sums, `(p_1^3 - 3 p_1 p_2 + 2 p_3) / 6`, and costs no more
     than an overlap; `triples` keeps some of the simplices only. For states of +-1, as `HopfieldMemory`.
@@ -145,7 +145,7 @@ class SimplicialMemory(AbstractSum):
     **Arguments:**
 
     - `patterns`: stored patterns `(M, N)`, usually +-1.
-    - `triples`: the simplices `(K, 3)` as indices of neurons; all of them by default.
+    - `triples`: the simplices `(T, 3)` as indices of neurons; all of them by default.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
     **Raises:** `ValueError` for no pattern, shapes that differ, fewer than three neurons, or a triple that is none.
@@ -164,13 +164,13 @@ class SimplicialMemory(AbstractSum):
 
     patterns: Float[Array, "M N"]
     log_weights: Float[Array, " M"]
-    triples: Int[Array, "K 3"] | None
+    triples: Int[Array, "T 3"] | None
 
     def __init__(
         self,
         patterns: Patterns,
         *,
-        triples: Int[Array | np.ndarray, "K 3"] | None = None,
+        triples: Int[Array | np.ndarray, "T 3"] | None = None,
         weights: Float[Array, " M"] | None = None,
     ):
         self.patterns, self.log_weights = stored(patterns, weights)
@@ -189,9 +189,9 @@ class SimplicialMemory(AbstractSum):
         return -self.weights * (one**3 - 3 * one * two + 2 * three) / 6
 
 
-def _simplices(triples: np.ndarray, size: int) -> Int[Array, "K 3"]:
+def _simplices(triples: np.ndarray, size: int) -> Int[Array, "T 3"]:
     if triples.ndim != 2 or triples.shape[1] != 3 or not len(triples):
-        raise ValueError(f"`triples` has shape {triples.shape}; expected (K, 3), three neurons a row.")
+        raise ValueError(f"`triples` has shape {triples.shape}; expected (T, 3), three neurons a row.")
     rows = np.sort(triples, axis=1)
     if rows.min() < 0 or rows.max() >= size or (np.diff(rows, axis=1) == 0).any():
         raise ValueError(f"`triples` has a row that is not three different neurons of 0 to {size - 1}.")

@@ -19,11 +19,11 @@ class Attribution(eqx.Module):
     - `token (L,)`, `reference (L,)`: the two ids that are compared.
     - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
-      and `residual`, what the neurons have not yet lost or gained on the way to rest.
-    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is what token `j` told token `i`; the sum of a
-      row is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
+      and `residual`, the distance of the hidden state from rest.
+    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is the message of `j` to `i`; the sum of a row
+      is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
       the diagonal what was recalled at `i` itself.
-    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is what pattern `m` told token `i`; the sum
+    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is the message of `m` to `i`; the sum
       of a row is that synapse's part.
     """
 
@@ -48,15 +48,15 @@ def attribution(
     token: Int[Array, " L"] | int | None = None,
     reference: Int[Array, " L"] | int | None = None,
 ) -> Attribution:
-    """The log-odds of one token against another, split exactly into everything that spoke for either.
+    """The log-odds of one token against another, as an exact sum over terms, neighbours and stored patterns.
 
-    The read-out is linear in what a token hears, and at rest it hears the sum of what every synapse tells it, so
+    The logits are linear in the hidden state, and at rest the hidden state is the sum of the messages of all synapses:
 
-    `log p_w / p_r = (c_w - c_r) + (b_w - b_r) + sum_n <told_n, U_w - U_r> + <y - sum_n told_n, U_w - U_r>`
+    `log p_w / p_r = (c_w - c_r) + (b_w - b_r) + sum_n <m_n, U_w - U_r> + <y - sum_n m_n, U_w - U_r>`
 
-    with `c` the prior (in a `HMMVocabulary` what all other tokens leave to expect) and `told_n = kappa` times the
-    force of term `n` (the bias `a` is one of them). The last part is `residual`: 0 at rest, and off rest what makes the
-    sum exact everywhere. Attention and pairwise coupling are split by neighbour, the memories by stored pattern.
+    with `c` the prior (of a `HMMVocabulary` the cavity logits) and `m_n` the message of term `n`,
+    `kappa` times its force (the bias `a` is one of them). The last part is the `residual`: 0 at rest; elsewhere it
+    makes the sum exact. Attention and pairwise coupling are split by neighbour, the memories by stored pattern.
 
     Main arguments: `time`, `state`, `field` as `solve` passes them.
 
@@ -93,11 +93,11 @@ def attribution(
 def _attribution(energy, y, b, w, r):
     here, logits = jnp.arange(y.shape[0]), energy.logits(y, b)
     u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
-    told = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
-    expected = energy.vocabulary.cavity_logits(y, b)
-    parts = {"prior": expected[here, w] - expected[here, r], "evidence": b[here, w] - b[here, r]}
-    parts |= {name: jnp.sum(force * u, axis=-1) for name, force in told.items()}
-    parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(told.values())), axis=0)) * u, axis=-1)
+    messages = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
+    cavity = energy.vocabulary.cavity_logits(y, b)
+    parts = {"prior": cavity[here, w] - cavity[here, r], "evidence": b[here, w] - b[here, r]}
+    parts |= {name: jnp.sum(force * u, axis=-1) for name, force in messages.items()}
+    parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(messages.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
     neighbours, memories = {}, {}
     for name, synapse in energy.network.synapses.items():
@@ -109,7 +109,7 @@ def _attribution(energy, y, b, w, r):
 
 
 def pair(logits, token, reference):
-    """Both ids at every place: what was asked for, else the likeliest and the likeliest other."""
+    """Both ids at every place: those given, else the most probable and the second most probable."""
     length, size = logits.shape
     w = jnp.argmax(logits, axis=-1) if token is None else _ids("token", token, length, size)
     others = jnp.where(jax.nn.one_hot(w, size, dtype=bool), -jnp.inf, logits)

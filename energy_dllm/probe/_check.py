@@ -1,4 +1,4 @@
-"""`check`: a health report, numbers with their limits, and what to do."""
+"""`check`: a health report of a landscape, numbers with limits and advice."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ MULTIPLES = (1, 2, 5, 10)
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One number of a health report: what it is, its limit, whether it keeps it, and what to do where it does not."""
+    """One number of a health report: its name, value and limit, whether it passes, and advice if it does not."""
 
     name: str
     value: float
@@ -43,9 +43,9 @@ class Finding:
 class Health:
     """What `check` returns.
 
-    - `findings`: in the order of reading.
-    - `curve`: pairs of relaxation time (time constants) and what is watched there: the cross-entropy of hidden tokens
-      in nats where a text was given, the spread of the hidden states where not.
+    - `findings`: in order of importance.
+    - `curve`: pairs of relaxation time (time constants) and the cross-entropy of masked tokens in nats; without a
+      text, the spread of the hidden states.
     - `largest_step`: the largest Euler step that is stable at rest, in time constants.
     """
 
@@ -74,21 +74,21 @@ class Health:
 def check(
     model: EnergyDLLM, text: str | Int[np.ndarray, " L"] | None = None, *, length: int = 48, seed: int = 0
 ) -> Health:
-    """Whether a landscape is sound: the force its slope, the motion paid for by `F`, near rest, and all of it in use.
+    """Check a landscape: force against slope, dissipation against the fall of `F`, convergence, and dead terms.
 
-    | finding | what it says |
+    | finding | meaning |
     |---|---|
     | force of a term | the force against finite differences of the energy, relative |
     | dissipation balance | the drop of `F` against the integrated dissipation, relative |
-    | rise of F | the largest rise of `F` on the way down, relative to its fall |
+    | rise of F | the largest rise of `F` along the relaxation, relative to its fall |
     | asymmetry of the denoiser | of its Jacobian at the default relaxation; 0 at rest, where it is a gradient |
-    | spread | how different the hidden states of a passage still are at ten times the default; 0 is collapse |
+    | spread | the variation of the hidden states over the passage at ten times the default; 0 is collapse |
     | drift of the cross-entropy | its rise from the default to ten times the default, nats; with a text only |
     | step against the largest stable step | below 1 an Euler step does not overshoot |
-    | slowest rate | below 0 the default relaxation stops where something still leaves |
-    | share of a term | of all the pulling at rest; near 0 it is dead |
+    | slowest rate | below 0 the default relaxation ends near a saddle |
+    | share of a term | in the force at rest; near 0 it is dead |
     | gradient of a term | its share in the gradient of the loss; near 0 it does not learn |
-    | gain | the largest slope of what is said against what is heard |
+    | gain | the largest slope `dg/dy` of the activation |
     | convexity | the least such slope over the largest; below 0 `F` need not fall |
 
     **Arguments:**
@@ -159,7 +159,7 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
         0.2,
         "The default relaxation stops far from rest; raise `steps`, or train with a longer `Denoising(horizon=)`.",
     )
-    advice = "All tokens fall into one hidden state; train at random, late times, and look for a term that dominates."
+    advice = "All tokens fall into one hidden state; train at random, late times, and check for a term that dominates."
     not_below("spread", seen["spread"][-1], 0.02, advice)
     if read:
         drift = seen["loss"][-1] - seen["loss"][0]
@@ -178,10 +178,13 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
     not_below("slowest rate", rates.values[0], -0.1, "The relaxation stops on a pass, not in a valley; raise `steps`.")
     for name in model.energy.network.synapses:
         not_below(
-            f"share of {name}", seen["share"][name], 0.005, f"`{name}` hardly pulls; remove it, or start it larger."
+            f"share of {name}",
+            seen["share"][name],
+            0.005,
+            f"`{name}` has hardly any force; remove it, or scale it up.",
         )
     for name in model.energy.network.synapses:
-        advice = f"`{name}` hardly learns; look at its scale and at `Denoising().diagnose`."
+        advice = f"`{name}` hardly learns; check its scale and `Denoising().diagnose`."
         not_below(f"gradient of {name}", seen["slope"][name], 1e-4, advice)
     most("gain", gain, 1e3, "Small differences are blown up; raise the neurons' epsilon or lower kappa.")
     not_below("convexity", least / gain, -1e-3, "The Lagrangian is not convex; F need not fall.")

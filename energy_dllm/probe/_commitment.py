@@ -1,4 +1,4 @@
-"""When each token made up its mind: read off what the probes recorded."""
+"""Times at which tokens stop changing, from recorded probes."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -10,7 +10,7 @@ def commitment_time(times: Float[Array, " N"], tokens: Int[Array, "N L"]) -> Flo
     **Arguments:**
 
     - `times`: recorded times `(N,)`, increasing.
-    - `tokens`: what the `tokens` probe read at each of them `(N, L)`.
+    - `tokens`: the `tokens` probe at each of them `(N, L)`.
 
     **Returns:** times `(L,)` on the clock of `times`; the first of them for a token that never changed.
 
@@ -37,7 +37,7 @@ def certainty_time(
     **Arguments:**
 
     - `times`: recorded times `(N,)`, increasing.
-    - `confidence`: what the `confidence` probe read at each of them `(N, L)`.
+    - `confidence`: the `confidence` probe at each of them `(N, L)`.
     - `level`: a probability.
 
     **Returns:** times `(L,)` on the clock of `times`; infinite for a token that ends below `level`.

@@ -1,4 +1,4 @@
-"""What would be missed: a token is made deaf to a part, the passage settles anew, its log-odds are read again."""
+"""Counterfactuals: the log-odds of a token after one input to it is removed and the passage relaxes again."""
 
 import equinox as eqx
 import jax
@@ -14,12 +14,12 @@ from ._parts import by_neighbour
 
 
 class Counterfactual(eqx.Module):
-    """What `counterfactual` returns: by how much the log-odds of one place fall without a part, nats.
+    """What `counterfactual` returns: by how much the log-odds of one place fall without an input, nats.
 
     - `token`, `reference`: the two ids that are compared.
-    - `log_odds ()`: with everything in place, settled as long as without.
-    - `terms`: by name, the fall when the place no longer listens to that synapse, or has no bias.
-    - `neighbours (L,)`: the fall when it no longer listens to token `j`, in any synapse that couples them.
+    - `log_odds ()`: with all inputs, after the same relaxation.
+    - `terms`: by name, the fall without the force of that synapse, or of the bias, on this place.
+    - `neighbours (L,)`: the fall without the message of token `j`, in any synapse that couples them.
     """
 
     token: Int[Array, ""]
@@ -37,20 +37,20 @@ def counterfactual(
     *,
     token: int | None = None,
     reference: int | None = None,
-    steps: int = 24,
+    steps: int = 12,
     step: float = 0.6,
 ) -> Counterfactual:
-    """Take one part after the other away from a token, let the passage settle anew, and see what the log-odds lose.
+    """Remove one input after the other from a token, relax the passage again, and measure the fall of its log-odds.
 
-    `attribution` says what each part told; this says what would be missed. The token becomes deaf to the part; then
-    everything settles from `y`. The two differ by what comes back: a token that has changed its mind tells its
-    neighbours, and they answer. It costs `L` + synapses + 2 relaxations.
+    `attribution` splits the present log-odds; this is the effect of an intervention. The input is removed at this token
+    only; then everything relaxes from `y`. The two differ by feedback: the token changes, and so do the messages it
+    gets back. It costs `L` + synapses + 2 relaxations.
 
     **Arguments:**
 
-    - `energy`: the landscape, with its network.
-    - `evidence`: what is known of the passage.
-    - `y`: the hidden state to settle from `(L, D)`, such as `model.settle(evidence)`.
+    - `energy`: the free energy, with its network.
+    - `evidence`: the evidence about the passage.
+    - `y`: the hidden state to relax from `(L, D)`, such as `model.settle(evidence)`.
     - `place`: which token.
     - `token`, `reference`: the ids that are compared, by default the two likeliest at `y`.
     - `steps`, `step`: the relaxation after each removal.
@@ -72,7 +72,7 @@ def counterfactual(
     ```
     """
     if not isinstance(energy, FreeEnergy):
-        raise ValueError(f"`energy` is a {type(energy).__name__}, which has no network to take parts from.")
+        raise ValueError(f"`energy` is a {type(energy).__name__}, which has no network to remove inputs from.")
     if y.shape != (evidence.length, energy.dim):
         raise ValueError(
             f"`y` has shape {y.shape}; expected ({evidence.length}, {energy.dim}), the length of `evidence` and the "
@@ -94,19 +94,19 @@ def _counterfactual(energy, evidence, y, place, w, r, steps, step):
     length, synapses = y.shape[0], energy.network.synapses
     names = (*synapses, "bias")
 
-    def told(synapse, g, heed):
-        """What every token hears of a synapse, its neighbours weighed by `heed (L, L)`: linear in the direction."""
+    def message(synapse, g, weights):
+        """The force of a synapse on every token, its neighbours weighted by `weights (L, L)`."""
         if by_neighbour(synapse, g, g) is None:
             return -jax.grad(synapse)(g)
-        return jax.grad(lambda u: jnp.sum(heed * by_neighbour(synapse, g, u)))(jnp.zeros_like(g))
+        return jax.grad(lambda u: jnp.sum(weights * by_neighbour(synapse, g, u)))(jnp.zeros_like(g))
 
-    def read(case):
+    def log_odds(case):
         neighbours, terms = case
-        heed = jnp.ones((length, length), y.dtype).at[place].set(neighbours)
+        weights = jnp.ones((length, length), y.dtype).at[place].set(neighbours)
 
         def move(y, _):
             g = energy.activation(y, b)
-            messages = [told(synapse, g, heed) for synapse in synapses.values()]
+            messages = [message(synapse, g, weights) for synapse in synapses.values()]
             messages.append(jnp.broadcast_to(energy.network.bias, y.shape))
             messages = [each.at[place].multiply(weight) for each, weight in zip(messages, terms, strict=True)]
             return y + step * (sum(messages) - y), None
@@ -114,9 +114,15 @@ def _counterfactual(energy, evidence, y, place, w, r, steps, step):
         logits = energy.logits(jax.lax.scan(move, y, None, length=steps)[0], b)[place]
         return logits[w] - logits[r]
 
-    # the first case has everything; then one neighbour less, then one term less
-    deaf = jnp.ones((1 + length + len(names), length), y.dtype).at[1 : 1 + length].add(-jnp.eye(length, dtype=y.dtype))
-    off = jnp.ones((deaf.shape[0], len(names)), y.dtype).at[1 + length :].add(-jnp.eye(len(names), dtype=y.dtype))
-    whole, *left = jnp.split(jax.lax.map(read, (deaf, off), batch_size=16), [1, 1 + length])
-    neighbours, terms = (whole - part for part in left)
-    return Counterfactual(w, r, whole[0], dict(zip(names, terms, strict=True)), neighbours)
+    # first all inputs, then without one neighbour, then without one term
+    neighbour_weights = (
+        jnp.ones((1 + length + len(names), length), y.dtype).at[1 : 1 + length].add(-jnp.eye(length, dtype=y.dtype))
+    )
+    term_weights = (
+        jnp.ones((neighbour_weights.shape[0], len(names)), y.dtype)
+        .at[1 + length :]
+        .add(-jnp.eye(len(names), dtype=y.dtype))
+    )
+    full, *reduced = jnp.split(jax.lax.map(log_odds, (neighbour_weights, term_weights), batch_size=16), [1, 1 + length])
+    neighbours, terms = (full - part for part in reduced)
+    return Counterfactual(w, r, full[0], dict(zip(names, terms, strict=True)), neighbours)

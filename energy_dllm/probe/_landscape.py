@@ -122,7 +122,7 @@ def landscape(
     **Arguments:**
 
     - `energy`: the landscape.
-    - `evidence`: what is known of the passage; `b` and the spring come from it.
+    - `evidence`: the evidence about the passage.
     - `paths`: trajectories of the hidden state `(P, N, L, D)`: they set the frame of the slice.
     - `plane`: where to slice; by default the principal plane of `paths`.
     - `resolution`: grid points `n` per axis.

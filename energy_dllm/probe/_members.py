@@ -1,4 +1,4 @@
-"""Probes that look inside the terms: which head, which memory, which tokens."""
+"""Probes of the parts of a term: heads, stored patterns, tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
     assert ed.probe.energy_by_head(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8)
     ```
     """
-    energy, g = _said(time, state, field)
+    energy, g = _activations(time, state, field)
 
     synapses = energy.network.synapses.items()
     return {
@@ -39,7 +39,7 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
     """The energy of every memory, stored pattern by stored pattern at each token.
 
-    Where patterns compete in a soft minimum each has its share of the one energy, `p_m E`.
+    Where patterns compete in a soft minimum each has its share of the energy, `p_m E`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
@@ -55,17 +55,17 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
     assert ed.probe.energy_by_memory(jnp.zeros(()), jnp.ones((8, 16)), field)["memory"].shape == (8, 32)
     ```
     """
-    energy, g = _said(time, state, field)
+    energy, g = _activations(time, state, field)
     found = {name: pattern_energy(synapse, g) for name, synapse in energy.network.synapses.items()}
     return {name: value / energy.kappa for name, value in found.items() if value is not None}
 
 
 def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
-    """The share of every term in all the pulling at a token, `|f_n| / sum_m |f_m|`: near 0, a dead term.
+    """The share of every term in the force on a token, `|f_n| / sum_m |f_m|`: near 0 for a dead term.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** a dict of arrays `(L,)` that add up to 1; 0 where nothing pulls.
+    **Returns:** a dict of arrays `(L,)` that add up to 1; 0 where there is no force.
 
     **Example:**
 
@@ -86,10 +86,10 @@ def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dic
 def strongest_memories(
     time: Scalar, state: PyTree[Array], field: AbstractField, *, count: int = 3
 ) -> dict[str, dict[str, Array]]:
-    """What is recalled most at each token, and what tokens it speaks for.
+    """The stored patterns that are most active at each token, and the tokens they favour.
 
-    A pattern's strength is its activity there times the length of what it says (its answer, or the pattern itself).
-    It speaks for the tokens whose patterns its answer overlaps with most, against the mean token.
+    The strength of a pattern is its activation times the norm of its value (its answer, or the pattern itself). It
+    favours the tokens whose patterns overlap most with its value.
 
     **Arguments:**
 
@@ -97,7 +97,7 @@ def strongest_memories(
     - `count`: memories of each token, and tokens of each memory, at most.
 
     **Returns:** for each synapse that stores patterns by name a dict: `memory (L, count)`, which patterns, strongest
-    first; `strength (L, count)`; `tokens (L, count, count)`, the ids each of them speaks for, most first.
+    first; `strength (L, count)`; `tokens (L, count, count)`, the ids that each of them favours most.
 
     **Raises:** `ValueError` if `count` is not positive.
 
@@ -113,17 +113,19 @@ def strongest_memories(
     ```
     """
     _positive("count", count)
-    energy, g = _said(time, state, field)
+    energy, g = _activations(time, state, field)
     found = {}
     for name, synapse in energy.network.synapses.items():
         if (recalled := activity(synapse, g)) is None:
             continue
-        active, says = recalled
-        strength, memory = jax.lax.top_k(jnp.abs(active) * jnp.linalg.norm(says, axis=-1), min(count, active.shape[1]))
-        # a pattern that is recalled with a minus sign speaks against what it says
+        active, answer = recalled
+        strength, memory = jax.lax.top_k(
+            jnp.abs(active) * jnp.linalg.norm(answer, axis=-1), min(count, active.shape[1])
+        )
+        # a pattern with a negative activation favours the tokens that its value disfavours
         sign = jnp.sign(jnp.take_along_axis(active, memory, axis=1))
-        spoken = sign[..., None] * (says @ energy.vocabulary.patterns.T)[memory]
-        tokens = jax.lax.top_k(spoken, min(count, energy.size))[1]
+        scores = sign[..., None] * (answer @ energy.vocabulary.patterns.T)[memory]
+        tokens = jax.lax.top_k(scores, min(count, energy.size))[1]
         found[name] = {"memory": memory, "strength": strength, "tokens": tokens}
     return found
 
@@ -131,7 +133,7 @@ def strongest_memories(
 def nearest_tokens(
     time: Scalar, state: PyTree[Array], field: AbstractField, *, count: int = 3
 ) -> dict[str, Int[Array, "L n"] | Float[Array, "L n"]]:
-    """The tokens each place is nearest to: the likeliest under its posterior.
+    """The most probable tokens of each place under its posterior.
 
     **Arguments:**
 
@@ -159,8 +161,8 @@ def nearest_tokens(
     return {"tokens": tokens, "posterior": values}
 
 
-def _said(time, state, field) -> tuple[FreeEnergy, Float[Array, "L D"]]:
-    """The energy, and what every token says at this moment."""
+def _activations(time, state, field) -> tuple[FreeEnergy, Float[Array, "L D"]]:
+    """The energy, and the activations `g` at this moment."""
     y, b = seen(time, state, field)
     energy = learned(field)
     return energy, energy.activation(y, b)

@@ -15,19 +15,19 @@ from .._model import EnergyDLLM
 from ..flow import AbstractEvidence, JointFlow, Trajectory
 from ._attribution import attribution
 from ._probes import attention_pattern, energy_by_token
-from ._record import Record, begun, check_finite, generated, recorded_from, validate, write
+from ._record import Record, check_finite, generated, given_start, recorded_from, validate, write
 
 
 TEMPLATE = Path(__file__).with_name("page.html")
 WINDOW = 256
-"""Tokens that move at once, attention being `L x L`; a longer passage is made window by window, a page each."""
+"""Tokens that are generated at once, attention being `L x L`; longer passages are split into windows."""
 CONTEXT = 64
-"""Tokens of a window that are the end of the page before, given."""
+"""Given tokens at the start of a window: the end of the window before."""
 DETAIL = 512
 """Longer passages have their attribution at the last moment only."""
 NUMBERS = 80_000
-"""Tokens times moments on a page, at most (two moments at least)."""
-HEARD = 8
+"""Largest number of tokens times moments on a page (two moments at least)."""
+NEIGHBOURS = 8
 """Neighbours listed for a token; half as many in a passage longer than `DETAIL`."""
 
 
@@ -40,15 +40,15 @@ def page(
     steps: int = 64,
     seed: int = 0,
 ) -> Path:
-    """Look at a model at work, and leave what was seen in one HTML file that opens from disk.
+    """Generate a passage and write an interactive HTML file that explains it; it opens from disk.
 
-    A passage is generated as by `inspect`. The page has a slider over noise time, and for each moment the text coloured
-    by energy, the terms of `F`, and for the token under the pointer or in focus what its log-odds are made of
-    (`attribution`), and whom it attends to at the end; beside it a slice of the landscape.
+    The passage is generated as by `inspect`. The page has a slider over noise time, and for each moment the text
+    coloured by energy, the terms of `F`, and for the selected token the parts of its log-odds (`attribution`) and its
+    attention at the end; beside it a slice of the landscape.
 
-    More than 256 tokens do not move at once: the passage is then made page by page, each behind the last 64 tokens of
-    the one before, and the landscape is that of the first. Of a long passage fewer moments are kept, and beyond 512
-    tokens attribution is given at the last moment only. The page says so.
+    More than 256 tokens are generated window by window, each conditional on the last 64 tokens of the one before; the
+    landscape is that of the first. Of a long passage fewer moments are kept, and beyond 512 tokens attribution is given
+    at the last moment only. The page states this.
 
     **Arguments:** as of `inspect`, but `file` is the HTML file; one of this name is replaced whole.
 
@@ -63,7 +63,7 @@ def page(
     import jax, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, steps=2, key=jax.random.key(0))
-    assert ed.probe.page(model, "look.html", length=4, steps=4).stat().st_size < 3e6
+    assert ed.probe.page(model, "page.html", length=4, steps=4).stat().st_size < 3e6
     ```
     """
     file = Path(file)
@@ -77,11 +77,11 @@ def page(
     pages, rows = [], []
     for start, behind, given, passage in _windows(model, known, length, steps, seen, seed):
         field = JointFlow(model.energy, given, rate=seen.rate)
-        row = jax.tree.map(np.asarray, _told(field, times[keep], jax.tree.map(lambda s: s[keep], passage.states)))
+        row = jax.tree.map(np.asarray, _moments(field, times[keep], jax.tree.map(lambda s: s[keep], passage.states)))
         row |= {name: np.asarray(passage.probes[name])[keep] for name in ("tokens", "confidence")}
         row["attended"] = {name: _strongest(pairs, length, start) for name, pairs in row["attended"].items()}
         pages.append(start + behind)
-        rows.append(_behind(row, behind))
+        rows.append(_from(row, behind))
     whole = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *rows)
     if length > DETAIL:
         whole["why"] = jax.tree.map(lambda each: each[-1:], whole["why"])
@@ -118,13 +118,13 @@ def page(
 def _windows(
     model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seen: Record, seed: int
 ) -> Iterator[tuple[int, int, AbstractEvidence, Trajectory]]:
-    """Where each window starts, how many of its tokens are of the pages before, its evidence and its motion."""
+    """Start of each window, number of tokens it shares with the window before, its evidence and its trajectory."""
     yield 0, 0, seen.given, seen.passage
     text = np.asarray(seen.passage.probes["tokens"])[-1]
     levels, key = model.schedule.levels(steps), jax.random.key(seed)
     while (done := len(text)) < length:
         start = min(done - CONTEXT, length - WINDOW)  # the last window is as long as the others: nothing new compiles
-        given = begun(np.concatenate([text[start:], known[done : start + WINDOW]]), WINDOW)
+        given = given_start(np.concatenate([text[start:], known[done : start + WINDOW]]), WINDOW)
         passage = _written(model, given, levels, seen.rate, jax.random.fold_in(key, done))
         check_finite(passage, f"passage behind token {done}")
         yield start, done - start, given, passage
@@ -135,8 +135,8 @@ _written = eqx.filter_jit(generated)
 
 
 @eqx.filter_jit
-def _told(field, times, states):
-    """Of every moment each token's terms and attribution; of the last one the attention, the mean of its heads."""
+def _moments(field, times, states):
+    """Terms and attribution of every token at every moment; the attention at the last, averaged over heads."""
 
     def one(at):
         time, state = at
@@ -149,14 +149,14 @@ def _told(field, times, states):
     return jax.lax.map(one, (times, states)) | {"attended": attended}
 
 
-def _behind(row: Any, start: int) -> Any:
-    """What is said of the tokens from `start` on."""
+def _from(row: Any, start: int) -> Any:
+    """The columns of the tokens from `start` on."""
     return jax.tree.map(lambda each: each[..., start:], row)
 
 
 def _strongest(pairs: np.ndarray, length: int, start: int) -> list[np.ndarray]:
-    """Whom each token attends to most, and how much: two arrays `(n, L)`."""
-    first = np.argsort(-pairs, axis=1)[:, : HEARD if length <= DETAIL else HEARD // 2]
+    """The tokens that each token attends to most, and how much: two arrays `(n, L)`."""
+    first = np.argsort(-pairs, axis=1)[:, : NEIGHBOURS if length <= DETAIL else NEIGHBOURS // 2]
     return [first.T + start, np.take_along_axis(pairs, first, axis=1).T]
 
 

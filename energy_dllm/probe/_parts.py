@@ -1,4 +1,4 @@
-"""What one neighbour or one stored pattern of a synapse contributes: sums that are exact, term by term.
+"""Splits of the force of a synapse by neighbour and by stored pattern, exact sums.
 
 `u (L, D)` is a direction at every token; the parts of a synapse along it add up to `<-dE/dg_i, u_i>`.
 """
@@ -13,11 +13,10 @@ from ..energy import (
     AbstractSynapse,
     Attention,
     ConvolutionalMemory,
+    DenseMemory,
     MappingAttention,
     MappingMemory,
     Pairwise,
-    RectifiedMemory,
-    SoftmaxMemory,
 )
 from ..memory import AbstractPatternMemory, AbstractSoftMinimum, AbstractSum, TokenMemory
 
@@ -25,7 +24,7 @@ from ..memory import AbstractPatternMemory, AbstractSoftMinimum, AbstractSum, To
 def by_neighbour(
     synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, "L D"]
 ) -> Float[Array, "L L"] | None:
-    """What token `j` tells token `i` along `u_i`, `(L, L)`; `None` of a synapse that does not couple tokens."""
+    """The message of token `j` to token `i` along `u_i`, `(L, L)`; `None` for a synapse that does not couple tokens."""
     if isinstance(synapse, Attention):
         return _attention(synapse, g, u)
     if isinstance(synapse, MappingAttention):
@@ -38,17 +37,17 @@ def by_neighbour(
 
 
 def by_memory(synapse: AbstractSynapse, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
-    """What stored pattern `m` tells token `i` along `u_i`, `(L, M)`; `None` of a synapse that stores none."""
+    """The message of stored pattern `m` to token `i` along `u_i`, `(L, M)`; `None` for a synapse that stores none."""
     if isinstance(synapse, ConvolutionalMemory):
         return _recalled(synapse, g, u, axis=0)
-    if isinstance(synapse, SoftmaxMemory):
-        return _shares(synapse, g) * (u @ synapse.patterns.T)
+    if isinstance(synapse, DenseMemory):
+        return synapse.recalled(g) * (u @ synapse.patterns.T)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractPatternMemory):
         pull = -jax.jvp(jax.vmap(synapse.memory.per_memory), (g,), (u,))[1]
         if isinstance(synapse.memory, AbstractSoftMinimum):
             return pull * jax.vmap(synapse.memory.shares)(g)
         return pull
-    if not isinstance(synapse, MappingMemory | RectifiedMemory):
+    if not isinstance(synapse, MappingMemory):
         return None
     # each token's patterns depend on that token alone: one forward derivative for all
     return -jax.jvp(lambda g: pattern_energy(synapse, g), (g,), (u,))[1]
@@ -60,11 +59,11 @@ def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Ar
         return synapse.per_memory(g)
     if isinstance(synapse, MappingMemory):
         return -_active(synapse, g) * (g @ synapse.answers.T)
-    if isinstance(synapse, RectifiedMemory):
-        return -0.5 * jax.nn.relu(g @ synapse.patterns.T) ** 2
-    if isinstance(synapse, SoftmaxMemory):
-        # E = sum_m p_m E_m - entropy / beta, and E_m + log p_m / beta = E for every m
-        return _shares(synapse, g) * synapse.per_token(g)[:, None]
+    if isinstance(synapse, DenseMemory):
+        # in proportion to the activations; nothing is recalled where all of them are 0
+        recalled = synapse.recalled(g)
+        total = jnp.sum(recalled, axis=-1, keepdims=True)
+        return recalled / jnp.where(total == 0, 1.0, total) * synapse.per_token(g)[:, None]
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSum):
         return jax.vmap(synapse.memory.per_memory)(g)
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSoftMinimum):
@@ -75,22 +74,16 @@ def pattern_energy(synapse: AbstractSynapse, g: Float[Array, "L D"]) -> Float[Ar
 def activity(
     synapse: AbstractSynapse, g: Float[Array, "L D"]
 ) -> tuple[Float[Array, "L M"], Float[Array, "M D"]] | None:
-    """How strongly each pattern is recalled at each token, and what it says `(M, D)`; `None` if none is stored."""
+    """Activation of each pattern at each token, and its value `(M, D)`; `None` if none is stored."""
     if isinstance(synapse, ConvolutionalMemory):
         return synapse.recalled(g), synapse.answers.reshape(-1, g.shape[1])
     if isinstance(synapse, MappingMemory):
         return _active(synapse, g), synapse.answers
-    if isinstance(synapse, RectifiedMemory):
-        return jax.nn.relu(g @ synapse.patterns.T), synapse.patterns
-    if isinstance(synapse, SoftmaxMemory):
-        return _shares(synapse, g), synapse.patterns
+    if isinstance(synapse, DenseMemory):
+        return synapse.recalled(g), synapse.patterns
     if isinstance(synapse, TokenMemory) and isinstance(synapse.memory, AbstractSoftMinimum):
         return jax.vmap(synapse.memory.shares)(g), synapse.memory.patterns
     return None
-
-
-def _shares(synapse, g):
-    return jax.nn.softmax(jnp.exp(synapse.log_beta) * (g @ synapse.patterns.T), axis=-1)
 
 
 def _active(synapse, g):
@@ -98,9 +91,9 @@ def _active(synapse, g):
 
 
 def _attention(synapse, g, u):
-    looks, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
-    told = jnp.sum(looks * as_query, axis=0) + jnp.sum(looks * as_key, axis=0).T
-    return told * synapse.query.shape[1] ** 0.5
+    pattern, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
+    forward = jnp.sum(pattern * as_query, axis=0) + jnp.sum(pattern * as_key, axis=0).T
+    return forward * synapse.query.shape[1] ** 0.5
 
 
 def _shown(g, to):
@@ -121,14 +114,14 @@ def _slopes(synapse, g, u):
 
 
 def _mapping(synapse, g, u):
-    """As `_attention`; a look that grows where the answer is above the average of all answers sharpens the pattern."""
-    looks, answers, values = synapse.pattern(g), _shown(g, synapse.answers), _shown(g, synapse.values)
+    """As `_attention`, with the derivative of the pattern: attention grows where the answer is above average."""
+    pattern, answers, values = synapse.pattern(g), _shown(g, synapse.answers), _shown(g, synapse.values)
     agree = einsum(answers, values, "h i k, h j k -> h i j")
-    gain = looks * (agree - jnp.sum(looks * agree, axis=-1, keepdims=True))
+    gain = pattern * (agree - jnp.sum(pattern * agree, axis=-1, keepdims=True))
     as_query, as_key = _slopes(synapse, g, u)
-    told = looks * einsum(_shown(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
-    back = looks * einsum(answers, _shown(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
-    return jnp.sum(told, axis=0) + jnp.sum(back, axis=0).T
+    forward = pattern * einsum(_shown(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
+    backward = pattern * einsum(answers, _shown(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
+    return jnp.sum(forward, axis=0) + jnp.sum(backward, axis=0).T
 
 
 def _pairwise(synapse, g, u):
@@ -143,7 +136,7 @@ def _pairwise(synapse, g, u):
 
 
 def _recalled(synapse, g, u, axis):
-    """What is recalled around token `j`, pattern `m`, tells token `i` along `u_i`, summed over `m` or over `j`."""
+    """The message of pattern `m` as recalled at token `j` to token `i` along `u_i`, summed over `m` or over `j`."""
     energy = lambda g: jnp.sum(synapse.per_memory(g), axis=axis)
-    tells = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
-    return jax.lax.map(tells, jnp.arange(g.shape[0]), batch_size=16)
+    part = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
+    return jax.lax.map(part, jnp.arange(g.shape[0]), batch_size=16)

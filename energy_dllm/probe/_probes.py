@@ -1,6 +1,6 @@
 """Probes: pure functions `(time, state, field) -> PyTree` for `solve(..., probes={...})`.
 
-Every probe reads any field: it asks the field for its hidden state `y` and its evidence, and the energy for
+Every probe works for any field: it takes the hidden state `y` and the evidence from the field, and from the energy
 the rest.
 """
 
@@ -76,11 +76,11 @@ def energy_by_token(time: Scalar, state: PyTree[Array], field: AbstractField) ->
 
 
 def posterior_entropy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Float[Array, " L"]:
-    """How undecided each token is: `-sum_w p_iw log p_iw`.
+    """The entropy of each token's posterior: `-sum_w p_iw log p_iw`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** entropies `(L,)` in nats, from 0 (decided) to `log V` (nothing known).
+    **Returns:** entropies `(L,)` in nats, from 0 (certain) to `log V` (uniform).
 
     **Example:**
 
@@ -99,7 +99,7 @@ def posterior_entropy(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
 
 def confidence(time: Scalar, state: PyTree[Array], field: AbstractField) -> Float[Array, " L"]:
-    """The probability of the likeliest token at each place, `max_w p_iw`.
+    """The probability of the most probable token at each place, `max_w p_iw`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
@@ -119,7 +119,7 @@ def confidence(time: Scalar, state: PyTree[Array], field: AbstractField) -> Floa
 
 
 def tokens(time: Scalar, state: PyTree[Array], field: AbstractField) -> Int[Array, " L"]:
-    """The likeliest token at each place, `argmax_w p_iw`: the text, were it to stop now.
+    """The most probable token at each place, `argmax_w p_iw`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
@@ -140,7 +140,7 @@ def tokens(time: Scalar, state: PyTree[Array], field: AbstractField) -> Int[Arra
 
 
 def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
-    """Who pulls how hard on each token: `|dF_n/dg_i|` for every term `n`; `total` is the norm of their sum.
+    """The norm of the force of every term on each token: `|dF_n/dg_i|`; `total` is the norm of their sum.
 
     At rest the terms still pull, but against each other: `total` is 0.
 
@@ -169,7 +169,7 @@ def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict
 
 
 def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L L"]]:
-    """Who looks at whom: the softmax over `j` of every attention synapse's logits, `A_hij`.
+    """The attention pattern of every attention synapse, `A_hij`: softmax of the logits over `j`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
@@ -194,7 +194,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
-    """How fast the neurons burn free energy: `kappa (dF/dg)^T (dg/dy) (dF/dg) >= 0` for convex `Λ_b`.
+    """The rate of fall of `F` in the relaxation: `kappa (dF/dg)^T (dg/dy) (dF/dg) >= 0` for convex `Λ_b`.
 
     In a `Relaxation` it is `-dF/dt` exactly, so its integral is the drop in `F`. In a flow of `x` it is the
     rate at which the neurons would relax if `x` stood still: 0 means that they are at rest.
@@ -245,9 +245,9 @@ def distance_to_rest(time: Scalar, state: PyTree[Array], field: AbstractField) -
 
 
 def learned(field: AbstractField) -> FreeEnergy:
-    """The energy of a field that has a network, which an exact energy has not."""
+    """The `FreeEnergy` of a field; `ValueError` if its energy has no network."""
     if not isinstance(field.energy, FreeEnergy):
-        raise ValueError(f"`field` moves over a {type(field.energy).__name__}, which has no network to look into.")
+        raise ValueError(f"`field` moves over a {type(field.energy).__name__}, which has no network.")
     return field.energy
 
 

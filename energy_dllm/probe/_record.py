@@ -1,4 +1,4 @@
-"""What `inspect` and `page` look at, and how they leave it: each file whole or not at all."""
+"""What `inspect` and `page` record before they draw, and how files are written."""
 
 import os
 from pathlib import Path
@@ -27,11 +27,11 @@ from ._probes import (
 
 
 RECORDS = 48
-"""Moments recorded along a trajectory, at most."""
+"""Largest number of recorded times of a trajectory."""
 REST = 10.0
-"""Relaxation goes on for so many times the model's default."""
+"""Length of the recorded relaxation, in units of the default relaxation."""
 STARTS = 6
-"""Random hidden states that roll down the slice of the landscape."""
+"""Random hidden states that relax on the slice of the landscape."""
 SCALARS = {
     "free_energy": free_energy,
     "energy_terms": energy_terms,
@@ -46,7 +46,7 @@ BY_TOKEN = {
 
 
 class Record(NamedTuple):
-    """Everything that was computed, before anything is drawn."""
+    """Everything that is computed, before anything is drawn."""
 
     given: AbstractEvidence
     rate: float
@@ -58,12 +58,12 @@ class Record(NamedTuple):
 
 
 def record(model: EnergyDLLM, prompt: str, length: int, steps: int, seed: int) -> Record:
-    """A passage, a relaxation and a slice, as `inspect` describes them; what cannot be looked at is a sentence."""
+    """A passage, a relaxation and a slice, as described in `inspect`; `ValueError` for bad input."""
     return recorded_from(model, validate(model, prompt, length, steps), length, steps, seed)
 
 
 def validate(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndarray:
-    """The ids of the prompt, once everything that was asked for makes sense."""
+    """The ids of the prompt; `ValueError` if it does not fit, or for sizes that are not positive."""
     if length < 1:
         raise ValueError(f"`length` is {length}; expected a positive number of tokens, such as 64.")
     if steps < 1:
@@ -78,18 +78,18 @@ def validate(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndar
 
 
 def recorded_from(model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seed: int) -> Record:
-    """The same behind given ids."""
-    given = begun(known, length) if len(known) else Masked(length)
+    """The same after given ids."""
+    given = given_start(known, length) if len(known) else Masked(length)
     levels = model.schedule.levels(steps)
     rate = min(10.0, steps / float(levels[-1] - levels[0]))
-    passage, relaxation, cut, attention = _look(model, given, levels, rate, jax.random.key(seed))
+    passage, relaxation, cut, attention = _record(model, given, levels, rate, jax.random.key(seed))
     check_finite(passage, "passage")
     check_finite(relaxation, "relaxation")
     return Record(given, rate, len(known), passage, relaxation, cut, attention)
 
 
-def begun(known: np.ndarray, length: int) -> Given:
-    """A passage of which the first tokens are given."""
+def given_start(known: np.ndarray, length: int) -> Given:
+    """Evidence in which the first tokens are given."""
     return Given(jnp.asarray(np.pad(known, (0, length - len(known)))), jnp.arange(length) < len(known))
 
 
@@ -100,7 +100,7 @@ def check_finite(path: Trajectory, what: str) -> None:
 
 
 @eqx.filter_jit
-def _look(
+def _record(
     model: EnergyDLLM,
     given: AbstractEvidence,
     levels: Float[Array, " levels"],
@@ -134,7 +134,7 @@ def _look(
 def generated(
     model: EnergyDLLM, given: AbstractEvidence, levels: Float[Array, " levels"], rate: float, key: Key
 ) -> Trajectory:
-    """A passage that comes to rest out of noise, observation and neurons moving at once."""
+    """A passage generated from noise by the joint flow of observation and neurons."""
     steps = levels.shape[0] - 1
     start, end = levels[0], levels[-1]
     # the end is recorded anyway
@@ -149,12 +149,12 @@ def generated(
         step=(end - start) / steps,
         times=levels[kept],
         probes=SCALARS | BY_TOKEN,
-        max_steps=steps + 2,  # rounding may leave a sliver of time for one step more
+        max_steps=steps + 2,  # rounding may leave a remainder of time for one step more
     )
 
 
 def write(folder: Path, files: dict[str, bytes]) -> list[Path]:
-    """Each file whole or not at all: first all of them beside their place, then one rename each."""
+    """Write files atomically: all of them to temporary names first, then one rename each."""
     folder.mkdir(parents=True, exist_ok=True)
     waiting = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
     try:

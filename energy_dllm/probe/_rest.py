@@ -1,4 +1,4 @@
-"""Rest points and the passes between them."""
+"""Rest points, and the barriers between them."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from .._types import Scalar
 Energy = Callable[[Array], Scalar]
 Force = Callable[[Array], Array]
 DENSE = 1024
-"""Up to so many numbers in a state the slopes of its force are one dense matrix."""
+"""Largest size of a state whose Jacobian is formed as a dense matrix."""
 
 
 class RestPoint(eqx.Module):
@@ -30,7 +30,7 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     """A point where the force is zero: minimum, saddle or maximum, whichever is near the start.
 
     Descent finds minima only, and slowly where the landscape is flat; a root of the force is found in a few steps and
-    may be any of them. What it is, `hessian_spectrum` says.
+    may be any of them; `hessian_spectrum` tells which.
 
     **Arguments:**
 
@@ -39,7 +39,7 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     - `tolerance`: of the root finder, absolute and relative, positive.
     - `steps`: at most so many of its steps.
 
-    **Returns:** a `RestPoint`; a `speed` that is not small says that none was found.
+    **Returns:** a `RestPoint`; with a `speed` that is not small, none was found.
 
     **Raises:** `ValueError` if a number is not positive or the force has another shape than `start`.
 
@@ -106,7 +106,7 @@ def barrier(
     step: float = 0.2,
     tolerance: float = 1e-6,
 ) -> Barrier:
-    """The lowest pass between two states, by the string method: how much energy it takes to tip one into the other.
+    """The energy barrier between two states, by the string method.
 
     A chain of images descends while it is kept equally spaced, so that it comes to lie along the valley that leads over
     the pass; its ends descend to the rest points. The highest image is then refined to the saddle itself.

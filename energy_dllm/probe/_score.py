@@ -1,4 +1,4 @@
-"""Whole sentences by their free energy: which is likelier, and which token is out of place."""
+"""The free energy and the pseudo-likelihood of a given text."""
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ class Score(eqx.Module):
 
     - `ids (L,)`: the text.
     - `nll (L,)`: `-log p(token_i | all other tokens)`, nats; large where a token is out of place.
-    - `likelier (L,)`: the token the others would rather have there.
+    - `likelier (L,)`: the most probable token there, given the others.
     - `energy (L,)`: each token's share of the free energy with all tokens given, nats; a bond is shared by its ends.
     """
 
@@ -27,7 +27,7 @@ class Score(eqx.Module):
 
     @property
     def free_energy(self) -> Scalar:
-        """`F` of the whole text, nats: the lower, the more at home it is in the landscape."""
+        """`F` of the whole text, nats: lower for a more probable text."""
         return jnp.sum(self.energy)
 
     @property
@@ -37,10 +37,10 @@ class Score(eqx.Module):
 
 
 def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 16) -> Score:
-    """The free energy of a text and of each token, and how much the others are surprised by each.
+    """The free energy of a text and of each token, and the negative log-likelihood of each token given the others.
 
-    `nll` leaves out one token after the other and lets the neurons settle under the rest: `L` relaxations.
-    `energy` takes one, with everything given.
+    `nll` leaves out one token after the other and relaxes under the rest: `L` relaxations. `energy` takes one, with all
+    tokens given.
 
     **Arguments:**
 
@@ -50,7 +50,7 @@ def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 
 
     **Returns:** a `Score`.
 
-    **Raises:** `ValueError` if the text is empty, holds what the model does not know, or `batch_size` is not positive.
+    **Raises:** `ValueError` if the text is empty, has characters unknown to the model, or `batch_size` is not positive.
 
     **Source:** pseudo-likelihood, Besag 1975.
 

@@ -79,7 +79,7 @@ class Projection(eqx.Module):
 
 
 def project(paths: Float[Array, "P N *shape"], *, count: int = 3) -> Projection:
-    """Trajectories seen from where they spread most: principal components of all their states.
+    """Trajectories projected onto the principal components of all their states.
 
     **Arguments:**
 

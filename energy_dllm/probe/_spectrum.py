@@ -1,4 +1,4 @@
-"""How steep, how flat, how fast: spectra without ever forming a matrix."""
+"""Spectra of Hessians, relaxation rates and Lyapunov exponents, matrix-free."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from ..flow import AbstractMotion
 
 
 class Spectrum(eqx.Module):
-    """What Lanczos found: numpy arrays, in increasing order; the ends of the spectrum are the most exact.
+    """Lanczos eigenvalues in increasing order, as numpy arrays; the ends of the spectrum are the most exact.
 
     - `values (k,)`: eigenvalues.
     - `vectors (k, ...)`: eigenvectors of the shape of the state, of length 1.
@@ -66,7 +66,7 @@ def hessian_spectrum(
 def relaxation_rates(
     energy: FreeEnergy, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key, count: int = 32
 ) -> Spectrum:
-    """The rates at which a relaxation near `y` comes to rest, or leaves: the spectrum of `1 + E_gg dg/dy`.
+    """The rates at which a relaxation near `y` converges or diverges: the spectrum of `1 + E_gg dg/dy`.
 
     A direction decays as `exp(-rate t)`; a negative rate grows. An Euler step is stable where it is below 2 / the
     largest rate. The matrix is not symmetric, but is so in the metric of the mobility `dg/dy`, in which Lanczos runs.
@@ -113,7 +113,7 @@ def _rates(energy, y, b, start, count):
 def largest_gain(
     energy: FreeEnergy, y: Float[Array, "L D"], b: Float[Array, "L V"], *, key: Key
 ) -> tuple[float, float]:
-    """The largest and the least slope of what is said against what is heard, `dg/dy`."""
+    """The largest and the least eigenvalue of the slope `dg/dy` of the activation."""
     values = _spectrum(*_gains(energy, y, b, jax.random.normal(key, y.shape, y.dtype)), y).values
     return float(values[-1]), float(values[0])
 
@@ -173,12 +173,12 @@ def lyapunov(
     step: float = 0.1,
     count: int = 4,
 ) -> Float[Array, " k"]:
-    """The largest Lyapunov exponents along a motion: the mean rates at which neighbouring paths part, or meet.
+    """The largest Lyapunov exponents along a motion: the mean rates at which neighbouring paths diverge.
 
     The motion and `count` displacements are carried along together by Runge-Kutta steps of fourth order, and the
     displacements are made orthonormal after each (QR). In the first quarter of the time they find their directions; the
     rest counts. A descent that comes to rest has none above 0; of a diffusion, a
-    positive one says that a small change of the noise becomes another text.
+    positive one means that a small change of the noise grows into another text.
 
     **Arguments:**
 

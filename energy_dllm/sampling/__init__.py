@@ -1,15 +1,17 @@
 """`generate`, `infill`, `repair`, and the samplers they follow: evidence in, text out."""
 
+# in the order of the API page: what a reader wants first
 from ._generate import generate as generate, infill as infill
+from ._repair import repair as repair
+from ._unmasking import Unmasking as Unmasking
+from ._samplers import Diffusion as Diffusion
 from ._motion import DEFAULT as DEFAULT, Generation as Generation
-from ._repair import Edit as Edit, Repair as Repair, repair as repair
-from ._samplers import AbstractSampler as AbstractSampler, Diffusion as Diffusion
-from ._template import of_template as of_template
+from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (
-    Draft as Draft,
-    Unmasking as Unmasking,
-    at_random as at_random,
-    least_likely as least_likely,
-    left_to_right as left_to_right,
     most_certain as most_certain,
+    at_random as at_random,
+    left_to_right as left_to_right,
+    least_likely as least_likely,
 )
+from ._template import of_template as of_template
+from ._samplers import AbstractSampler as AbstractSampler

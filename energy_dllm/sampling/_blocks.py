@@ -1,4 +1,4 @@
-"""Passages of any length: window after window, each with what stands before it as given."""
+"""Passages of any length: window after window, each conditional on the text before it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -35,21 +35,21 @@ def write(
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` is {seed}; expected an integer of at least 0 and below 2**32.")
     if window is not None and window < 2:
-        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
-    conditioning, behind = conditioning_on(model, given, evidence)
+        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to condition on, some to generate.")
+    conditioning, reachable = conditioning_on(model, given, evidence)
     end = _ending(model, stop, conditioning) if stop else -1
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
-    # a window in which everything is given has nothing to write
+    # a window in which everything is given is skipped
     spans = _spans(conditioning.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
     blocks = _Blocks(
-        model, sampler, energy, conditioning, behind, spans, samples, max(1, frames // len(spans)), seed, watch, end
+        model, sampler, energy, conditioning, reachable, spans, samples, max(1, frames // len(spans)), seed, watch, end
     )
     return blocks.all()
 
 
 def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
-    """The token that ends a text; `ValueError` if it is not one, or if something must stand behind it."""
+    """The token that ends a text; `ValueError` if it is not one token, or if text is given after it."""
     token = np.asarray(model.encode(stop))
     if token.size != 1:
         raise ValueError(f"`stop` is {stop!r}, {token.size} tokens; expected one, such as '.' or a newline.")
@@ -64,7 +64,7 @@ def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
 
 
 def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
-    """Where the windows lie: the first is all new, the others new in their second half."""
+    """Starts and ends of the windows: the first is all new, the others in their second half."""
     if length <= (2 * WINDOW if window is None else window):
         return [(0, length)]
     window = WINDOW if window is None else window
@@ -74,7 +74,7 @@ def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
 
 
 class _Blocks:
-    """All windows of all samples, and what was seen of them so far."""
+    """All windows of all samples, and what is recorded of them so far."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _Blocks:
         sampler,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
-        behind,
+        reachable,
         spans,
         samples,
         frames,
@@ -98,9 +98,9 @@ class _Blocks:
         self.ids = np.tile(np.asarray(conditioning.given.ids), (samples, 1))
         self.b = None if conditioning.others is None else field(model, conditioning.others)
         self.confidence = np.full(self.ids.shape, np.nan)
-        # where the automaton stands before every token that is written, and from where it can still accept
-        self.behind, self.states = behind, np.zeros((samples, conditioning.length + 1), np.int32)
-        # a window that is all of the passage needs nothing of an empty one
+        # the state of the automaton before every token, and from which states it can still accept
+        self.reachable, self.states = reachable, np.zeros((samples, conditioning.length + 1), np.int32)
+        # a window that is the whole passage needs nothing of an empty one
         self.blank = (0, 0.0) if len(spans) == 1 else _blank(model, spans[0][1] - spans[0][0])
         self.past: list[tuple[tuple[int, int], Integer[np.ndarray, "N L"], Bool[np.ndarray, " L"], Moments]] = []
 
@@ -112,15 +112,17 @@ class _Blocks:
             seeds = jax.random.fold_in(jax.random.fold_in(seeds, 2**31 - 1), number) if number else seeds
             fold = lambda n, seeds=seeds: jax.random.split(jax.random.fold_in(seeds, n))
             keys = jax.vmap(fold)(np.arange(samples))
-            # what a window before has passed over was all given
+            # skipped windows were all given
             self._advance(self.done, begin)
             given = Given(on_device(self.ids[0, here]), on_device(self.known[here]))
             conditioning = Conditioning(given, self._others(begin, end), self._language(end))
             # the state of every sample before this window
             before = self.ids.copy(), self.known.copy()
-            look = None
+            observe_moments = None
             if self.watch is not None:
-                look = lambda so_far, s=(begin, end), b=before: self.watch(self._sum([*self.past, (s, *b, so_far)]))
+                observe_moments = lambda so_far, s=(begin, end), b=before: self.watch(
+                    self._sum([*self.past, (s, *b, so_far)])
+                )
             moments = follow(
                 self.sampler,
                 self.model,
@@ -130,10 +132,10 @@ class _Blocks:
                 self.states[:, begin],
                 keys,
                 self.frames,
-                look,
+                observe_moments,
             )
             self.past.append(((begin, end), *before, moments))
-            self.ids[:, here] = moments.read["ids"][:, -1].astype(self.ids.dtype)
+            self.ids[:, here] = moments.recorded["ids"][:, -1].astype(self.ids.dtype)
             self.confidence = self._confidence(here, moments)
             self.known[here] = True
             self._advance(begin, end)
@@ -145,16 +147,16 @@ class _Blocks:
         return dataclasses.replace(made, reason=made.reason + early)
 
     def _ends(self, ids: Integer[np.ndarray, "N L"]) -> Integer[np.ndarray, " N"]:
-        """How long each text is, up to the first written token that ends it; longer than all of it without one."""
+        """Length of each text up to the first generated token that ends it; longer than the passage without one."""
         written = ids.shape[1]
         found = (ids == self.stop) & ~self.fixed[:written]
         return np.where(found.any(axis=1), found.argmax(axis=1) + 1, written + 1)
 
     def _confidence(self, here: slice, moments: Moments) -> Float[np.ndarray, "N L"]:
-        """That of a window, where there is none yet."""
+        """With that of a window, where there is none yet."""
         confidence = self.confidence.copy()
         part = confidence[:, here]
-        confidence[:, here] = np.where(np.isnan(part), moments.read["confidence"][:, -1], part)
+        confidence[:, here] = np.where(np.isnan(part), moments.recorded["confidence"][:, -1], part)
         return confidence
 
     def _others(self, begin: int, end: int) -> AbstractEvidence | None:
@@ -163,48 +165,48 @@ class _Blocks:
         return None if self.b is None else Likelihood(on_device(self.b[begin:end]))
 
     def _language(self, end: int) -> DFA | None:
-        """What may come in a window so that the rest can follow."""
+        """The automaton of a window, after which the rest can still be accepted."""
         dfa = self.conditioning.dfa
-        if dfa is None or self.behind is None:
+        if dfa is None or self.reachable is None:
             return None
-        return DFA(dfa.next, on_device(self.behind[end]), 0)
+        return DFA(dfa.next, on_device(self.reachable[end]), 0)
 
     def _advance(self, begin: int, end: int) -> None:
-        """The automaton goes over a window that is written."""
+        """Advance the automaton over a generated window."""
         if self.conditioning.dfa is not None:
             table = np.asarray(self.conditioning.dfa.next)
             for i in range(begin, end):
                 self.states[:, i + 1] = table[self.states[:, i], self.ids[:, i]]
 
     def _sum(self, past, ends: Integer[np.ndarray, " N"] | None = None) -> Generation:
-        """The passages as they stand, up to their ends, with every moment of every window."""
+        """The passages so far, up to their ends, with every moment of every window."""
         samples, length = self.ids.shape
         ends = np.full(samples, length) if ends is None else ends
         known, frames, entropy = [], [], []
-        for (begin, end), ids, stands, moments in past:
-            read = moments.read
+        for (begin, end), ids, fixed_before, moments in past:
+            read = moments.recorded
             count = read["ids"].shape[1]
-            whole = np.where(stands, ids, self.blank[0])[:, None].repeat(count, axis=1)
-            doubt = np.tile(np.where(stands, 0.0, self.blank[1]), (samples, count, 1))
-            whole[:, :, begin:end], doubt[:, :, begin:end] = read["ids"].astype(int), read["entropy"]
+            whole = np.where(fixed_before, ids, self.blank[0])[:, None].repeat(count, axis=1)
+            entropies = np.tile(np.where(fixed_before, 0.0, self.blank[1]), (samples, count, 1))
+            whole[:, :, begin:end], entropies[:, :, begin:end] = read["ids"].astype(int), read["entropy"]
             frames.append(whole)
-            entropy.append(doubt)
-            outside = stands.sum() - stands[begin:end].sum()
+            entropy.append(entropies)
+            outside = fixed_before.sum() - fixed_before[begin:end].sum()
             known.append((read["known"] * (end - begin) + outside) / length)
-        names = past[0][3].read["terms"]
-        terms = {name: np.concatenate([m.read["terms"][name] for *_, m in past], axis=1) for name in names}
+        names = past[0][3].recorded["terms"]
+        terms = {name: np.concatenate([m.recorded["terms"][name] for *_, m in past], axis=1) for name in names}
         free_energy = np.sum(list(terms.values()), axis=0)
         finite(free_energy[:, -1], "use more steps, or smaller ones")
         frames = np.concatenate(frames, axis=1)
         confidence = self._confidence(slice(*past[-1][0]), past[-1][3])
         ids = frames[:, -1]
-        # a passage that was written twice ends where it did, and is decoded once
+        # equal passages are decoded once
         _, firsts, same = np.unique(ids, axis=0, return_index=True, return_inverse=True)
         texts = [self.model.tokenizer.decode(ids[n, : ends[n]]) for n in firsts]
         return Generation(
             texts=[texts[n] for n in same],
             ids=ids,
-            # of what was given, and what no window has looked at, there is no doubt
+            # given tokens are certain
             confidence=np.nan_to_num(confidence, nan=1.0),
             times=np.concatenate([m.clock for *_, m in past]),
             sigma=np.concatenate([m.sigma for *_, m in past]),
@@ -222,7 +224,7 @@ class _Blocks:
 
 
 def _blank(model: EnergyDLLM, length: int) -> tuple[int, float]:
-    """The likeliest token of an empty page, and the entropy of the posterior there."""
+    """The most probable token of a fully masked window, and the entropy of the posterior there."""
     b = jnp.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
     log_p = np.asarray(jax.nn.log_softmax(model.energy.logits(model.energy.neutral(length), b), axis=-1))[0]
     return int(log_p.argmax()), -float(np.sum(np.exp(log_p) * log_p))

@@ -14,8 +14,8 @@ from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
 from ._align import aligned
-from ._motion import FRAMES, finite, read
-from ._validate import agree, behind, field, sorted_out
+from ._motion import FRAMES, finite, observe
+from ._validate import check_consistent, field, reachable, split_evidence
 
 
 class Edit(NamedTuple):
@@ -117,7 +117,7 @@ def repair(
         raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
     if shifts and evidence is not None:
         raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
-    others, matching = sorted_out(evidence, seen.shape[0])
+    others, matching = split_evidence(evidence, seen.shape[0])
     typed = Typo(seen, rate)
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
     ids = np.asarray(seen)
@@ -126,10 +126,10 @@ def repair(
     if shifts:
         typed = Typo(on_device(ids[alignment.origin]), rate, on_device(there))
     known = typed if others is None else typed + others
-    agree(model, [("", known)])
+    check_consistent(model, [("", known)])
     dfa = None
     if matching is not None:
-        behind(matching, field(model, known))
+        reachable(matching, field(model, known))
         dfa = DFA.of(matching.automaton)
     path = _relax(energy, known, dfa, end, frames, stop)
     # moments after it came to rest were never reached
@@ -176,7 +176,7 @@ def _relax(
 ) -> Trajectory:
     """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
     times = end * (jnp.arange(frames) / frames) ** 2
-    probes = {"moment": lambda time, state, field: read(energy, seen, state, None, dfa)}
+    probes = {"moment": lambda time, state, field: observe(energy, seen, state, None, dfa)}
     return solve(
         Relaxation(energy, seen),
         energy.neutral(seen.length),

@@ -1,9 +1,9 @@
-"""Paths from nothing to text: what `generate` and `infill` follow.
+"""Samplers: how `generate` and `infill` get from evidence to text.
 
-| path | what is known on the way | motion |
+| sampler | state | motion |
 |---|---|---|
-| `Unmasking` | some tokens for certain, the others not at all | relaxation; what is drawn at rest becomes evidence |
-| `Diffusion` | every token, through noise that falls | a flow of `x`, in one `solve` |
+| `Unmasking` | some tokens known, the others masked | relaxation; tokens drawn at rest become evidence |
+| `Diffusion` | every token under noise that falls | a flow of `x`, in one `solve` |
 """
 
 import abc
@@ -37,13 +37,13 @@ from ..flow import (
 
 
 Observer = Callable[[AbstractEvidence, Float[Array, "L D"], Conditioning], PyTree[Array]]
-"""What is recorded of a moment: all evidence of it, the hidden state, and what of the evidence is not noise."""
+"""Records one moment: from all evidence, the hidden state, and the evidence without the noise."""
 
 
 class AbstractSampler(eqx.Module):
-    """How a passage comes about, in known steps from a page with holes to one without.
+    """A sampler of passages, in a known number of steps.
 
-    To add a path, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
+    To add a sampler, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
     """
 
     @abc.abstractmethod
@@ -71,31 +71,30 @@ class AbstractSampler(eqx.Module):
         *,
         key: Key,
     ) -> Trajectory:
-        """From `clock[0]` to `clock[-1]`, the moments `numbers` of the whole, read at the first, at the `marks` among
-        them and at the last: probe `moment` of the trajectory. Number 0 is the beginning; what comes later may be
-        moved piece by piece, each from where the one before ended."""
+        """From `clock[0]` to `clock[-1]`, the steps `numbers` of the whole, recorded by `observer` at the first, at the
+        `marks` among them and at the last: probe `moment` of the trajectory. Step 0 is the beginning; later steps may
+        be taken in several calls, each from the end of the one before."""
 
     @property
     @abc.abstractmethod
     def ending(self) -> str:
-        """What it means to have reached the end, in words."""
+        """In words, what it means to have reached the end."""
 
 
 class Diffusion(AbstractSampler):
-    """Gaussian noise falls, and the text condenses: from `x = mean code + sigma_max * noise` to `argmax p`.
+    """Gaussian noise falls along a flow: from `x = mean code + sigma_max * noise` to `argmax p`.
 
-    With `until < 1` the noise stops falling where something is still left open, and what is left is drawn: all tokens
-    together from `P(w | x)`, as the vocabulary has them. Where the posterior is exact so is the law of the text, at any
-    `until`, and the draw spares the steps behind it.
+    With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly from `P(w | x)`.
+    Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining steps are saved.
 
     **Arguments:**
 
-    - `steps`: steps through the noise schedule, equal in information: more is better and slower.
-    - `until`: the share of the schedule that is followed before the tokens are drawn; at 1 nothing is drawn.
-    - `churn`: noise on the way down, 0 for none (see `ReverseDiffusion`).
-    - `front`: width in tokens of a front of noise that travels from left to right, infinite for noise that falls
-      everywhere at once (see `RollingNoise`). Each token has `1 + (L - 1) / front` times fewer of the steps to itself.
-    - `field`: makes the motion from a landscape and what is given: `ProbabilityFlow`, `JointFlow`,
+    - `steps`: steps through the noise schedule, equal in information: more are better and slower.
+    - `until`: the share of the schedule before the tokens are drawn; at 1 nothing is drawn.
+    - `churn`: noise along the reverse process, 0 for none (see `ReverseDiffusion`).
+    - `front`: width in tokens of the front of rolling noise from left to right, infinite for the same noise at all
+      tokens (see `RollingNoise`). Each token gets `1 + (L - 1) / front` times fewer of the steps.
+    - `field`: makes the flow from a free energy and the given evidence: `ProbabilityFlow`, `JointFlow`,
       `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
     - `solver`: any diffrax solver, `DDIM`, `ExponentialHeun`, or a flow map. Default `DDIM`; Euler's method where
       there is churn, Tsit5 beside a `controller`.
@@ -103,8 +102,7 @@ class Diffusion(AbstractSampler):
     - `schedule`: noise levels; default those of the model.
 
     **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (0, 1], `churn` negative, beside a
-    `controller` or beside a solver that knows no noise, or the controller's tolerance is below the precision of the
-    numbers.
+    `controller` or beside a solver without noise, or the controller's tolerance is below the precision of the numbers.
 
     **Example:**
 
@@ -160,7 +158,7 @@ class Diffusion(AbstractSampler):
                 f"`controller` has a tolerance of {tolerance}; numbers here have a precision of {least:.0e}, so "
                 "no step is ever small enough. Expected 1e-6 or more."
             )
-        if isinstance(field, functools.partial):  # two that say the same are the same: nothing is compiled twice
+        if isinstance(field, functools.partial):  # equal partials compare equal: nothing is compiled twice
             field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
         self.steps, self.until, self.churn, self.front, self.field = steps, float(until), churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
@@ -198,9 +196,9 @@ class Diffusion(AbstractSampler):
         *,
         key: Key,
     ) -> Trajectory:
-        """One `solve`, through exactly these levels or as the controller says; then the draw, where there is one."""
+        """One `solve`, through exactly these levels, or with the controller; then the draw, where there is one."""
         steps: dict[str, Any] = {"levels": clock} if self.controller is None else {"controller": self.controller}
-        # the whole clock, of which this may be a piece; with a front its steps are equal
+        # the whole clock, of which this may be a part; with rolling noise its steps are equal
         pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
         start = clock[0] - numbers[0] * pace
         end = start + self.steps * pace
@@ -225,7 +223,7 @@ class Diffusion(AbstractSampler):
         )
 
     def _drawn(self, energy, conditioning, path, span, there, observer, *, key):
-        """The path with the text drawn at its end, where it has got `there`."""
+        """The trajectory with the text drawn at its end, if it is `there`."""
         time, state = path.times[-1], path.final
         field = self._field(energy, conditioning, *span)
         b = field.evidence(time, state).field(energy.vocabulary.codes)
@@ -234,7 +232,7 @@ class Diffusion(AbstractSampler):
         field = self._field(energy, conditioning, *span)
         drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
-        # a joint flow has its neurons at hand, the others let them settle once more
+        # a joint flow carries its hidden state, the others relax once more
         more = 0 if self._joint(energy, conditioning) else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
@@ -247,7 +245,7 @@ class Diffusion(AbstractSampler):
 
     @property
     def ending(self) -> str:
-        """The noise is gone, or what it leaves open is drawn."""
+        """The end of the noise schedule, or of the draw."""
         return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
 
     def _joint(self, energy, conditioning):

@@ -1,4 +1,4 @@
-"""Masked writing: what is drawn from the posterior at rest becomes evidence, and the relaxation goes on."""
+"""Masked diffusion: tokens drawn from the posterior at rest become evidence, and the relaxation continues."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,17 +17,17 @@ from ._samplers import AbstractSampler, Observer
 
 
 Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"]]
-"""What comes first: `(key, log_p (L, V), ids (L,))` to `(L,)`, the highest first. `log_p` are the tokens' log
-probabilities, `ids` those that were drawn, or stand there."""
+"""Priority of every place: `(key, log_p (L, V), ids (L,))` to `(L,)`, the highest first. `log_p` are log probabilities,
+`ids` the tokens drawn, or present, at every place."""
 
 
 def at_random(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: any token may be next."""
+    """An `Order`: uniformly random."""
     return jax.random.uniform(key, ids.shape)
 
 
 def left_to_right(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: as one reads."""
+    """An `Order`: from left to right."""
     return -jnp.arange(ids.shape[0], dtype=log_p.dtype)
 
 
@@ -42,8 +42,8 @@ def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) ->
 
 
 class Draft(NamedTuple):
-    """A passage that is being written: tokens `ids (L,)`, which of them stand, `known (L,)`, and the neurons' state
-    `y (L, D)`, at rest under what stands."""
+    """A partly unmasked passage: tokens `ids (L,)`, which of them are `known (L,)`, and the hidden state `y (L, D)`, at
+    rest under those."""
 
     ids: Int[Array, " L"]
     known: Bool[Array, " L"]
@@ -51,27 +51,27 @@ class Draft(NamedTuple):
 
 
 class Unmasking(AbstractSampler):
-    """Tokens are drawn from the posterior at rest, some of them become evidence, and the neurons relax on from where
-    they were.
+    """Masked diffusion with remasking: in each round tokens are drawn from the posterior at rest, some become evidence,
+    and the relaxation continues.
 
-    With the exact posterior and a token a round the law of the passages is exact, in any order. Tokens of one round are
-    drawn together as far as the vocabulary (`energy.HMMVocabulary`) and the automaton of the page know how they
-    belong together, and independently beyond that; that is the price of fewer rounds. Corrections pay some of it back:
-    they forget tokens, relax, and draw them anew. One token forgotten `at_random` is a step of Gibbs sampling, which
-    keeps the law.
+    With the exact posterior and one token a round the distribution of the passages is exact, in any order. Tokens of
+    one round are drawn jointly as far as the vocabulary (`energy.HMMVocabulary`) and the automaton are exact, and
+    independently beyond that; fewer rounds cost accuracy. Remasking recovers some of it: tokens are masked again, the
+    state relaxes, and they are drawn anew. Remasking one token `at_random` is a step of Gibbs sampling, which keeps the
+    distribution.
 
     **Arguments:**
 
-    - `rounds`: in so many rounds equally many tokens are drawn each.
+    - `rounds`: number of rounds, each with equally many tokens.
     - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
     - `order`: which of the drawn tokens become evidence first: `at_random`, `most_certain`, `left_to_right`, or a
       function of your own.
-    - `remask_rounds`: rounds of correction after the last token is written.
-    - `remask_fraction`: share of the written tokens that a correction forgets, at least one of them.
-    - `remask_order`: which tokens are forgotten first; by default the `least_likely`, as the others have it.
+    - `remask_rounds`: rounds of remasking after the last token is drawn.
+    - `remask_fraction`: share of the drawn tokens that a round of remasking masks, at least one of them.
+    - `remask_order`: which tokens are masked first; by default the `least_likely` given the others.
     - `steps`, `step`: the relaxation in each round, number and size of its Euler steps.
 
-    **Raises:** `ValueError` for sizes that are not positive, or a negative temperature or number of corrections.
+    **Raises:** `ValueError` for sizes that are not positive, or a negative temperature or number of remasking rounds.
 
     **Source:** masked diffusion (Austin et al. 2021, arXiv 2107.03006); order by confidence (Chang et al. 2022, arXiv
     2202.04200); remasking (Wang et al. 2025, arXiv 2503.00307).
@@ -83,8 +83,8 @@ class Unmasking(AbstractSampler):
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
     sampler = ed.sampling.Unmasking(rounds=4, temperature=0.7, order=ed.sampling.most_certain, remask_rounds=2)
-    written = ed.generate(model, length=12, sampler=sampler)
-    assert written.known.shape == (1, 7) and written.known[0, -1] == 1
+    made = ed.generate(model, length=12, sampler=sampler)
+    assert made.known.shape == (1, 7) and made.known[0, -1] == 1
     ```
     """
 
@@ -106,7 +106,7 @@ class Unmasking(AbstractSampler):
         remask_rounds: int = 0,
         remask_fraction: float = 0.1,
         remask_order: Order = least_likely,
-        steps: int = 24,
+        steps: int = 12,
         step: float = 0.6,
     ):
         for name, size in {"rounds": rounds, "steps": steps}.items():
@@ -125,7 +125,7 @@ class Unmasking(AbstractSampler):
         self.steps, self.step = steps, step
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
-        """Relaxation times `t`, one a round, the relaxation before the first draw being behind."""
+        """Relaxation times `t`, one a round, after the relaxation before the first draw."""
         return on_device((1.0 + np.arange(self.rounds + self.remask_rounds + 1)) * self.steps * self.step)
 
     def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
@@ -134,11 +134,11 @@ class Unmasking(AbstractSampler):
 
     @property
     def ending(self) -> str:
-        """Nothing is left to write."""
+        """All tokens are drawn."""
         return "every token is written"
 
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Draft:
-        """The page as given, the neurons neutral; moment 0 lets them relax under it."""
+        """The given tokens and the neutral hidden state; step 0 relaxes it under them."""
         y = energy.neutral(conditioning.length).astype(energy.vocabulary.codes.dtype)
         return Draft(conditioning.given.ids, conditioning.given.known, y)
 
@@ -154,18 +154,18 @@ class Unmasking(AbstractSampler):
         *,
         key: Key,
     ) -> Trajectory:
-        """The rounds `numbers`, each a draw and a relaxation; a correction is two relaxations."""
+        """The rounds `numbers`, each a draw and a relaxation; remasking adds one relaxation."""
 
         def one(draft, number):
-            write = lambda draft: self.write(energy, conditioning, draft, number, key=jax.random.fold_in(key, number))
-            draft = jax.lax.cond(fresh(number), write, lambda draft: draft, draft)
+            unmask = lambda draft: self.unmask(energy, conditioning, draft, number, key=jax.random.fold_in(key, number))
+            draft = jax.lax.cond(new_step(number), unmask, lambda draft: draft, draft)
             return draft, (draft, self._read(conditioning, draft, observer))
 
-        # what a piece begins with was made by the piece before; nothing is before number 0
-        fresh = lambda number: (number > numbers[0]) | (number == 0)
+        # the first step of a call was made by the call before, except step 0
+        new_step = lambda number: (number > numbers[0]) | (number == 0)
         _, (drafts, moments) = jax.lax.scan(one, state, numbers)
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
-        relaxations = jnp.where(fresh(numbers), jnp.where(numbers > self.rounds, 2, 1), 0)
+        relaxations = jnp.where(new_step(numbers), jnp.where(numbers > self.rounds, 2, 1), 0)
         none = jnp.zeros((), int)
         return Trajectory(
             times=clock[kept],
@@ -176,7 +176,7 @@ class Unmasking(AbstractSampler):
             rejected=none,
         )
 
-    def write(
+    def unmask(
         self,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
@@ -186,14 +186,14 @@ class Unmasking(AbstractSampler):
         key: Key,
     ) -> Draft:
         """Round `number`: draw, keep as many as are due, relax. In round 0 none is due, after `rounds` all that were
-        forgotten just before."""
+        just masked."""
         k1, k2 = jax.random.split(key)
         if self.remask_rounds:
-            late = jnp.asarray(number) > self.rounds
-            forgotten = lambda draft: self.remask(energy, conditioning, draft, key=k1)
-            draft = jax.lax.cond(late, forgotten, lambda draft: draft, draft)
-            # drawn with the key that forgetting has not used; in which order no longer matters, as all are due
-            k1, k2 = jnp.where(late, k2, k1), jnp.where(late, k1, k2)
+            remasking = jnp.asarray(number) > self.rounds
+            masked = lambda draft: self.remask(energy, conditioning, draft, key=k1)
+            draft = jax.lax.cond(remasking, masked, lambda draft: draft, draft)
+            # drawn with the key that remasking has not used; the order no longer matters, as all are due
+            k1, k2 = jnp.where(remasking, k2, k1), jnp.where(remasking, k1, k2)
         drawn, log_p = self._draw(energy, conditioning, draft, key=k1)
         open = ~draft.known
         before = jnp.sum(conditioning.given.known)
@@ -203,17 +203,19 @@ class Unmasking(AbstractSampler):
             - jnp.sum(draft.known)
         )
         new = _first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
-        return self._settled(energy, conditioning, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
+        return self._relaxed(energy, conditioning, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
 
     def remask(self, energy: AbstractFreeEnergy, conditioning: Conditioning, draft: Draft, *, key: Key) -> Draft:
-        """The first half of a correction: forget, relax."""
-        written = draft.known & ~conditioning.given.known
+        """The first half of a remasking round: mask, relax."""
+        drawn_tokens = draft.known & ~conditioning.given.known
         b = conditioning.written(draft.ids, draft.known).field(energy.vocabulary.codes)
-        # what the others say about each token: its own evidence left out
+        # the cavity posterior: without the token's own evidence
         log_q = jax.nn.log_softmax(energy.logits(draft.y, b) - b, axis=-1)
-        due = jnp.maximum(1, jnp.round(self.remask_fraction * jnp.sum(written)).astype(int))
-        gone = _first(due, jnp.where(written, self.remask_order(key, log_q, draft.ids), -jnp.inf)) & written
-        return self._settled(energy, conditioning, draft._replace(known=draft.known & ~gone))
+        due = jnp.maximum(1, jnp.round(self.remask_fraction * jnp.sum(drawn_tokens)).astype(int))
+        masked_now = (
+            _first(due, jnp.where(drawn_tokens, self.remask_order(key, log_q, draft.ids), -jnp.inf)) & drawn_tokens
+        )
+        return self._relaxed(energy, conditioning, draft._replace(known=draft.known & ~masked_now))
 
     def _draw(self, energy, conditioning, draft, *, key):
         conditioning = conditioning.written(draft.ids, draft.known)
@@ -221,10 +223,10 @@ class Unmasking(AbstractSampler):
         return conditioning.draw(energy, draft.y, b, temperature=self.temperature, key=key)
 
     def _read(self, conditioning, draft, observer):
-        written = conditioning.written(draft.ids, draft.known)
-        return observer(written, draft.y, written)
+        now = conditioning.written(draft.ids, draft.known)
+        return observer(now, draft.y, now)
 
-    def _settled(self, energy, conditioning, draft):
+    def _relaxed(self, energy, conditioning, draft):
         b = conditioning.written(draft.ids, draft.known).field(energy.vocabulary.codes)
         y = relax(energy, draft.y, b, steps=self.steps, step=self.step)
         return draft._replace(y=y)

@@ -1,4 +1,4 @@
-"""What is asked for on one page: evidence sorted, joined, and refused where it cannot be had together."""
+"""Validating evidence: what a sampler conditions on, or `ValueError` where it is contradictory."""
 
 import functools
 import operator
@@ -13,13 +13,13 @@ from ..energy import DFA
 from ..flow import FORBIDDEN, AbstractEvidence, Conditioning, Evidences, Given, Matching
 
 
-def sorted_out(evidence: AbstractEvidence | None, length: int) -> tuple[AbstractEvidence | None, Matching | None]:
-    """Evidence about single tokens, and the one automaton of all that is to be matched."""
+def split_evidence(evidence: AbstractEvidence | None, length: int) -> tuple[AbstractEvidence | None, Matching | None]:
+    """Evidence about single tokens, and one automaton for all patterns."""
     if evidence is None:
         return None, None
     if evidence.length != length:
         raise ValueError(
-            f"`evidence` speaks of {evidence.length} tokens; the passage has {length}, so give evidence of that length."
+            f"`evidence` is about {evidence.length} tokens; the passage has {length}, so give evidence of that length."
         )
     sources = evidence.sources if isinstance(evidence, Evidences) else (evidence,)
     automata = [source for source in sources if isinstance(source, Matching)]
@@ -28,8 +28,8 @@ def sorted_out(evidence: AbstractEvidence | None, length: int) -> tuple[Abstract
     return others, functools.reduce(operator.and_, automata) if automata else None
 
 
-def agree(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvidence]]) -> None:
-    """`ValueError` if two pieces of evidence leave nothing that may stand at some place, naming both."""
+def check_consistent(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvidence]]) -> None:
+    """`ValueError` if two pieces of evidence exclude every token at some place, naming both."""
     flat = [
         (name or type(part).__name__, part)
         for name, source in sources
@@ -38,13 +38,15 @@ def agree(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvidence]]) ->
     open = [(name, allowed(field(model, source))) for name, source in flat]
     for n, (one, here) in enumerate(open):
         for two, there in open[:n]:
-            void = np.flatnonzero(~(here & there).any(axis=-1))
-            if void.size:
-                raise ValueError(f"{two} and {one} contradict each other at token {void[0]}; leave out one of them.")
+            excluded = np.flatnonzero(~(here & there).any(axis=-1))
+            if excluded.size:
+                raise ValueError(
+                    f"{two} and {one} contradict each other at token {excluded[0]}; leave out one of them."
+                )
 
 
-def behind(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -> Bool[np.ndarray, "places S"]:
-    """From which states, at each place and at the end, acceptance can still be reached; `ValueError` if from none."""
+def reachable(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -> Bool[np.ndarray, "places S"]:
+    """States from which acceptance can still be reached, at each place and the end; `ValueError` if there is none."""
     made = matching.automaton
     open, reach = allowed(b), np.zeros((len(b) + 1, len(made.accept)), bool)
     reach[-1] = made.accept
@@ -58,18 +60,18 @@ def behind(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -> B
 def conditioning_on(
     model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None
 ) -> tuple[Conditioning, np.ndarray | None]:
-    """What is given and what is asked for on one page, if they can be had together; and `behind` of its automaton."""
-    others, matching = sorted_out(evidence, given.length)
+    """Given tokens and evidence joined, if they are consistent; and `reachable` of the automaton."""
+    others, matching = split_evidence(evidence, given.length)
     plain = Conditioning(given, others)
     sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.asarray(given.known).any() else []
-    agree(model, sources if others is None else [*sources, ("", others)])
+    check_consistent(model, sources if others is None else [*sources, ("", others)])
     if matching is None:
         return plain, None
-    return Conditioning(given, others, DFA.of(matching.automaton)), behind(matching, field(model, plain))
+    return Conditioning(given, others, DFA.of(matching.automaton)), reachable(matching, field(model, plain))
 
 
 def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L V"]:
-    """What the evidence says, as numbers: one program, where one by one its operations are ten."""
+    """The log-likelihoods as numpy array, by one jitted program."""
     return np.asarray(_field(model.energy.vocabulary.codes, evidence))
 
 
@@ -79,5 +81,5 @@ def _field(codes, evidence):
 
 
 def allowed(b: Float[np.ndarray, "L V"]) -> Bool[np.ndarray, "L V"]:
-    """As `flow.allowed`, on arrays of numpy."""
+    """As `flow.Conditioning.allowed`, on arrays of numpy."""
     return b > b.max(axis=-1, keepdims=True) + FORBIDDEN

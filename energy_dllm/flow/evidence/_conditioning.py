@@ -1,4 +1,4 @@
-"""The page that is written on: what is given, what else is known, and the language the whole must belong to."""
+"""What a sampler conditions on: given tokens, other evidence, and an automaton that has to accept the passage."""
 
 import equinox as eqx
 import jax
@@ -11,20 +11,20 @@ from ._evidence import FORBIDDEN, AbstractEvidence
 from ._tokens import Given
 
 
-RULED_OUT = -1e30
+EXCLUDED = -1e30
 
 
 class Conditioning(AbstractEvidence):
-    """Given tokens, evidence about the others, and an automaton that has to accept the whole.
+    """Given tokens, evidence about the others, and an automaton that has to accept the passage.
 
-    The automaton enters as evidence: `b_iw = FORBIDDEN` where no accepted string that agrees with all the rest has the
+    The automaton enters as evidence: `b_iw = FORBIDDEN` where no accepted string that agrees with the rest has the
     token `w` at place `i`, by a forward and a backward pass.
 
     **Arguments:**
 
     - `given`: the tokens that are given.
     - `others`: evidence besides; none by default.
-    - `dfa`: what the whole must belong to; anything by default.
+    - `dfa`: an automaton that accepts the passage; none by default.
 
     **Raises:** `ValueError` if lengths differ.
 
@@ -46,7 +46,7 @@ class Conditioning(AbstractEvidence):
     def __check_init__(self):
         if self.others is not None and self.others.length != self.given.length:
             raise ValueError(
-                f"`evidence` speaks of {self.others.length} tokens; the passage has {self.given.length}, so give "
+                f"`evidence` is about {self.others.length} tokens; the passage has {self.given.length}, so give "
                 "evidence of that length."
             )
 
@@ -56,30 +56,28 @@ class Conditioning(AbstractEvidence):
         return self.given.length
 
     def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
-        """All of it, in nats."""
+        """The sum of all, in nats."""
         b = self.given.field(codes)
         if self.others is not None:
             b = b + self.others.field(codes)
         if self.dfa is None:
             return b
-        return b + jnp.where(self.dfa.support(allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
+        return b + jnp.where(self.dfa.support(self.allowed(b)), 0.0, FORBIDDEN).astype(b.dtype)
 
     def spring(self) -> Float[Array, " L"]:
         """That of the other evidence."""
         return self.given.spring() if self.others is None else self.others.spring()
 
     def at(self, ids: Int[Array, " L"], start: Int[Array, ""]) -> "Conditioning":
-        """The same page with other given tokens, and a language that begins elsewhere."""
-        conditioning = eqx.tree_at(lambda conditioning: conditioning.given.ids, self, ids)
+        """With other given tokens, and the automaton starting in another state."""
+        changed = eqx.tree_at(lambda c: c.given.ids, self, ids)
         if self.dfa is None:
-            return conditioning
-        return eqx.tree_at(
-            lambda conditioning: conditioning.dfa.start, conditioning, start.astype(self.dfa.start.dtype)
-        )
+            return changed
+        return eqx.tree_at(lambda c: c.dfa.start, changed, start.astype(self.dfa.start.dtype))
 
     def written(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> "Conditioning":
-        """The same page with these tokens, where `known`, in place of what was given."""
-        return eqx.tree_at(lambda conditioning: (conditioning.given.ids, conditioning.given.known), self, (ids, known))
+        """With these tokens, where `known`, in place of those that were given."""
+        return eqx.tree_at(lambda c: (c.given.ids, c.given.known), self, (ids, known))
 
     def draw(
         self,
@@ -90,19 +88,19 @@ class Conditioning(AbstractEvidence):
         temperature: float = 1.0,
         key: Key,
     ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
-        """A token for every place, drawn together, and the log posterior `(L, V)` of them all.
+        """A token for every place, drawn jointly, and the log posterior `(L, V)`.
 
         **Arguments:**
 
-        - `energy`, `y`: the landscape, and the neurons' state in it.
-        - `b`: all evidence, this page's among it.
+        - `energy`, `y`: the free energy and its hidden state.
+        - `b`: all evidence, this included.
         - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
         - `key`: random key.
         """
         logits = energy.logits(y, b)
-        # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
+        # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
         tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
-        tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
+        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, EXCLUDED)
         if temperature > 0:
             drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
         elif self.dfa is None:
@@ -111,7 +109,7 @@ class Conditioning(AbstractEvidence):
             drawn = self.dfa.best(jax.nn.log_softmax(logits + tilt, axis=-1))
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
-
-def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
-    """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
-    return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN
+    @staticmethod
+    def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
+        """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
+        return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN

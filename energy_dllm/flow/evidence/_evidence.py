@@ -1,8 +1,8 @@
 """Evidence: one interface for every kind of corruption and control.
 
-Evidence about a passage is a log-likelihood `b (L, V)` in nats: how well every token of the vocabulary explains
-what was seen at every place. Noise, masks, prompts, typing errors and constraints differ in `b` only; evidence
-from independent sources adds, so it composes with `+`. A hard "no" is finite, `FORBIDDEN`.
+Evidence about a passage is a log-likelihood `b (L, V)` in nats: of the observation at every place, for every token of
+the vocabulary. Noise, masks, prompts, typing errors and constraints differ in `b` only; evidence from independent
+sources adds, so it composes with `+`. A token that is excluded has a finite log-likelihood, `FORBIDDEN`.
 """
 
 import abc
@@ -15,7 +15,7 @@ from ..._checks import error_if
 
 
 FORBIDDEN = -1000.0
-"""The log-likelihood of a token that is ruled out; finite. Evidence that leaves one token makes it known."""
+"""The log-likelihood of a token that is ruled out; finite. A token is known if all others are."""
 
 
 class AbstractEvidence(eqx.Module):
@@ -35,7 +35,7 @@ class AbstractEvidence(eqx.Module):
 
     @abc.abstractmethod
     def spring(self) -> Float[Array, " L"]:
-        """The part of the evidence's energy no token can change, `(L,)`: 0 unless there is noise."""
+        """The part of the evidence's energy that does not depend on the tokens, `(L,)`: 0 unless there is noise."""
 
     def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
         """Evidence from two independent sources."""
@@ -157,7 +157,7 @@ class Evidences(AbstractEvidence):
         if not flat:
             raise ValueError("`sources` is empty; expected at least one piece of evidence.")
         if len(set(lengths)) > 1:
-            raise ValueError(f"`sources` speak of {lengths} tokens; expected the same length of all.")
+            raise ValueError(f"`sources` have {lengths} tokens; expected the same length of all.")
         self.sources = tuple(flat)
 
     @property

@@ -1,4 +1,4 @@
-"""Evidence in words: regular expressions, and words to avoid."""
+"""Regular expressions, and words to avoid, as evidence."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from ._evidence import FORBIDDEN, AbstractEvidence
 class Matching(AbstractEvidence):
     """The whole passage matches a regular expression.
 
-    `generate` and `infill` draw under its automaton, and what they write always matches. As evidence alone, without the
-    draw, `b_iw = 0` where a passage that matches can have token `w` at place `i`, `FORBIDDEN` where none has.
+    `generate` and `infill` condition on its automaton exactly: what they draw always matches. As evidence alone, `b_iw
+    = 0` where a matching passage can have token `w` at place `i`, `FORBIDDEN` where none has.
 
     **Arguments:**
 
     - `pattern`: see `data.RegexDFA.of`; `".*word.*"` for a word anywhere. Or a `data.RegexDFA`.
-    - `tokenizer`: that of the model; of no use where the automaton is given.
+    - `tokenizer`: that of the model; not needed where the automaton is given.
     - `length`: number of tokens `L`.
-    - `wanted`: how it is called in errors; by default by its pattern.
+    - `wanted`: its name in error messages; by default its pattern.
 
     `one & another` matches both, as does `one + another` in `generate`.
 

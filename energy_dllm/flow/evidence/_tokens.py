@@ -1,4 +1,4 @@
-"""Evidence about tokens themselves: given, mistyped, allowed, or spoken of by somebody else."""
+"""Evidence about tokens: given, mistyped, restricted to a set, or any outside log-likelihood."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Given(AbstractEvidence):
 
     **Arguments:**
 
-    - `ids`: tokens `(L,)`; those that are not known are not looked at.
+    - `ids`: tokens `(L,)`; those that are not known are ignored.
     - `known`: which tokens are given `(L,)`; all of them by default.
 
     **Raises:** `ValueError` if shapes do not match; a runtime error if a known id is outside the vocabulary.
@@ -84,7 +84,7 @@ class Typo(AbstractEvidence):
         known: Bool[Array, " L"] | None = None,
     ):
         if isinstance(rate, (int, float)) and not 0 < rate < 1:
-            raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, say 0.1.")
+            raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, such as 0.1.")
         self.ids, self.known = _tokens(ids, known)
         self.rate = jnp.asarray(rate, jnp.result_type(float))
 

@@ -65,7 +65,7 @@ def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.fi
 
 
 def plot_relaxation(path: Trajectory, *, horizon: float | None = None) -> "matplotlib.figure.Figure":
-    """How a relaxation comes to rest: `F` falling, and the dissipation that says how fast.
+    """How a relaxation comes to rest: `F` falling, and the dissipation, its rate.
 
     The dots are the measured slope `-dF/dt` between two records, the line the `dissipation` probe: one law,
     seen twice. Where `energy_terms` was recorded too, a third panel shows what each of them contributed.

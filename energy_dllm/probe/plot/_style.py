@@ -1,4 +1,4 @@
-"""One look for every figure: white ground, dark ink, colours that the colour-blind can tell apart."""
+"""The style of every figure: white ground, dark ink, colours that the colour-blind can tell apart."""
 
 import contextlib
 from typing import Any
@@ -37,7 +37,7 @@ STYLE = {
 
 @contextlib.contextmanager
 def style():
-    """The look, while a figure is made; matplotlib's own settings are left as they were."""
+    """The style, while a figure is made; matplotlib's own settings are left as they were."""
     try:
         import matplotlib
     except ImportError as error:

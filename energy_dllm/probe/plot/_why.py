@@ -20,8 +20,8 @@ def plot_attribution(
 ) -> "matplotlib.figure.Figure":
     """Why this token: the parts of its log-odds as bars, and which neighbours they come from.
 
-    Above, the parts, which add up to the log-odds: blue speaks for the token, orange for its rival. Below, what each of
-    the nearest neighbours told, over all synapses.
+    Above, the parts, which add up to the log-odds: blue for the token, orange for its reference. Below, the
+    messages of the nearest neighbours, summed over all synapses.
 
     **Arguments:**
 
@@ -52,7 +52,7 @@ def plot_attribution(
     symbols = tokenizer.symbols
     token, reference = (repr(symbols[int(each[place])]) for each in (why.token, why.reference))
     parts = {name: float(part[place]) for name, part in why.parts.items()}
-    told = sum((np.asarray(split)[place] for split in why.neighbours.values()), np.zeros(length))
+    messages = sum((np.asarray(split)[place] for split in why.neighbours.values()), np.zeros(length))
     shown = np.arange(max(0, place - count), min(length, place + count + 1))
     text = np.asarray(why.token if ids is None else ids)
     with style():
@@ -68,19 +68,19 @@ def plot_attribution(
         above.margins(x=0.14)
         above.set_xlabel("nats; they add up to the log-odds")
         above.set_title(f"Place {place}: {token} against {reference}, log-odds {float(why.log_odds[place]):+.2f} nats")
-        below.bar(shown, told[shown], color=_signed(told[shown]), width=0.75)
+        below.bar(shown, messages[shown], color=_signed(messages[shown]), width=0.75)
         below.axhline(0.0, color=GREY, linewidth=0.8)
         below.set_xticks(shown, [_glyph(symbols[int(text[n])]) for n in shown])
         below.get_xticklabels()[int(np.flatnonzero(shown == place)[0])].set_color(COLOURS[1])
         below.set_ylabel("nats")
         below.set_xlabel("neighbour (its own place: what was recalled there)")
-        below.set_title("What each neighbour told")
+        below.set_title("Messages of the neighbours")
         finish(below)
     return made
 
 
 def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "matplotlib.figure.Figure":
-    """Who looks at whom: one map for each head, rows look at columns.
+    """Attention patterns: one map for each head, queries in rows, keys in columns.
 
     **Arguments:**
 
@@ -123,9 +123,9 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
                 glyphs = [_glyph(tokenizer.symbols[int(w)]) for w in ids]
                 axes.set_xticks(range(length), glyphs, fontsize=6.5)
                 axes.set_yticks(range(length), glyphs, fontsize=6.5)
-            axes.set_xlabel("is looked at")
+            axes.set_xlabel("key")
             if n % across == 0:
-                axes.set_ylabel("looks")
+                axes.set_ylabel("query")
         bar = made.colorbar(grid[0, 0].images[0], ax=grid, fraction=0.03, pad=0.02)
         bar.set_label("share of attention")
         bar.outline.set_visible(False)
