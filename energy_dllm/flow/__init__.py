@@ -16,6 +16,7 @@ from ._field import (
     Relaxation as Relaxation,
     ProbabilityFlow as ProbabilityFlow,
     JointFlow as JointFlow,
+    AutonomousDescent as AutonomousDescent,
     ReverseDiffusion as ReverseDiffusion,
 )
 from ._rolling import RollingNoise as RollingNoise

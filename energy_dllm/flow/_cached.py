@@ -13,6 +13,7 @@ class FixedEvidence(AbstractEvidence):
 
     b: Float[Array, "L V"]
     stored: Float[Array, " L"]
+    level: Float[Array, " L"]
 
     @property
     def length(self) -> int:
@@ -26,6 +27,10 @@ class FixedEvidence(AbstractEvidence):
     def spring(self) -> Float[Array, " L"]:
         """The stored spring."""
         return self.stored
+
+    def noise(self) -> Float[Array, " L"]:
+        """The stored noise level."""
+        return self.level
 
 
 class CachedField(AbstractField):
@@ -43,7 +48,7 @@ class CachedField(AbstractField):
     def __init__(self, of: AbstractField, time: Scalar, state: PyTree[Array]):
         evidence = of.evidence(time, state)
         self.of = of
-        self.now = FixedEvidence(evidence.field(of.energy.vocabulary.codes), evidence.spring())
+        self.now = FixedEvidence(evidence.field(of.energy.vocabulary.codes), evidence.spring(), evidence.noise())
         self.y = of.hidden(time, state)
 
     @property

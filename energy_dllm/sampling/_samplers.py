@@ -22,11 +22,9 @@ from ..energy import AbstractFreeEnergy
 from ..flow import (
     DDIM,
     AbstractEvidence,
-    AbstractField,
     AbstractSchedule,
     Conditioning,
     ExponentialHeun,
-    JointFlow,
     ProbabilityFlow,
     Relaxation,
     ReverseDiffusion,
@@ -119,7 +117,7 @@ class Diffusion(AbstractSampler):
     until: float = eqx.field(static=True)
     churn: float = eqx.field(static=True)
     front: float = eqx.field(static=True)
-    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
+    field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any]
     solver: Any
     controller: Any
     schedule: AbstractSchedule | None
@@ -131,7 +129,7 @@ class Diffusion(AbstractSampler):
         until: float = 1.0,
         churn: float = 0.0,
         front: float = math.inf,
-        field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
+        field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any] = ProbabilityFlow,
         solver: Any = None,
         controller: Any = None,
         schedule: AbstractSchedule | None = None,
@@ -182,7 +180,7 @@ class Diffusion(AbstractSampler):
         y = energy.neutral(conditioning.length)
         mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        return (x, y) if self._joint(energy, conditioning) else x
+        return self.field(energy, conditioning).start(x, y, jnp.exp(-time))
 
     def move(
         self,
@@ -202,12 +200,15 @@ class Diffusion(AbstractSampler):
         pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
         start = clock[0] - numbers[0] * pace
         end = start + self.steps * pace
+        field = self._field(energy, conditioning, start, end)
         path = solve(
-            self._field(energy, conditioning, start, end),
+            field,
             state,
             t0=clock[0],
             t1=clock[-1],
-            solver=DDIM() if self.solver is None and self.controller is None and not self.churn else self.solver,
+            solver=DDIM(field.decay)
+            if self.solver is None and self.controller is None and not self.churn
+            else self.solver,
             times=clock[jnp.asarray((0, *marks))],
             probes={
                 "moment": lambda time, x, field: observer(field.evidence(time, x), field.hidden(time, x), conditioning)
@@ -233,7 +234,7 @@ class Diffusion(AbstractSampler):
         drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
         # a joint flow carries its hidden state, the others relax once more
-        more = 0 if self._joint(energy, conditioning) else field.force_evaluations
+        more = 0 if isinstance(state, tuple) else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,
@@ -247,9 +248,6 @@ class Diffusion(AbstractSampler):
     def ending(self) -> str:
         """The end of the noise schedule, or of the draw."""
         return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
-
-    def _joint(self, energy, conditioning):
-        return isinstance(self.field(energy, conditioning), JointFlow)
 
     def _field(self, energy, conditioning, start, end):
         flow = self.field(energy, conditioning)

@@ -37,6 +37,10 @@ class AbstractEvidence(eqx.Module):
     def spring(self) -> Float[Array, " L"]:
         """The part of the evidence's energy that does not depend on the tokens, `(L,)`: 0 unless there is noise."""
 
+    def noise(self) -> Float[Array, " L"]:
+        """The level of the Gaussian noise on each token `(L,)`; 0 where there is none."""
+        return jnp.zeros(self.length)
+
     def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
         """Evidence from two independent sources."""
         return Evidences((self, other))
@@ -89,8 +93,12 @@ class Gaussian(AbstractEvidence):
         return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None] ** 2
 
     def spring(self) -> Float[Array, " L"]:
-        """`|x_i|^2 / (2 sigma_i^2)`."""
-        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2
+        """`|x_i|^2 / (2 sigma_i^2) + C log sigma_i`: what no token changes in `-log N(x_i; e_w, sigma_i^2)`."""
+        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2 + self.x.shape[1] * jnp.log(self.sigma)
+
+    def noise(self) -> Float[Array, " L"]:
+        """`sigma_i`."""
+        return self.sigma
 
 
 class Masked(AbstractEvidence):
@@ -172,3 +180,7 @@ class Evidences(AbstractEvidence):
     def spring(self) -> Float[Array, " L"]:
         """The sum of the sources' springs."""
         return sum((source.spring() for source in self.sources[1:]), self.sources[0].spring())
+
+    def noise(self) -> Float[Array, " L"]:
+        """The largest of the sources' noise levels."""
+        return jnp.max(jnp.stack([source.noise() for source in self.sources]), axis=0)
