@@ -449,7 +449,7 @@ FAULTS = (
     (
         "9: a data set under a constraint has its restricted law (its tokens are drawn apart)",
         "energy/_empirical.py",
-        "some = jnp.max(scores) > NEVER / 2",
+        "some = jnp.max(scores) > LOG_ZERO / 2",
         "some = jnp.zeros((), bool)",
         "tests/test_constraints.py -k from_its_restricted_law",
     ),

@@ -8,7 +8,7 @@ import pytest
 from families import SYNAPSES, make_energy
 
 import energy_dllm as ed
-from energy_dllm.probe._parts import by_memory, by_neighbour, pattern_energy
+from energy_dllm.energy import AbstractCoupling, AbstractRecall
 
 
 L, D, V = 6, 8, 5
@@ -60,9 +60,10 @@ def test_every_synapse_splits_exactly(name):
     @jax.jit
     def parts(g, u):
         whole = -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
-        each = pattern_energy(synapse, g)
+        neighbours = synapse.by_neighbour(g, u) if isinstance(synapse, AbstractCoupling) else None
+        each = synapse.per_memory(g) if isinstance(synapse, AbstractRecall) else None
         left = None if each is None else each.sum(-1) - synapse.per_token(g)
-        return whole, by_neighbour(synapse, g, u), by_memory(synapse, g, u), left
+        return whole, neighbours, synapse.by_memory(g, u) if isinstance(synapse, AbstractRecall) else None, left
 
     whole, *splits, left = parts(g, u)
     for split in splits:
@@ -83,7 +84,7 @@ def test_a_neighbour_is_heard_as_its_derivative(name):
     @jax.jit
     def heard(g, u):
         without = lambda j: whole(g) - whole(g.at[j].set(0.0))
-        return by_neighbour(synapse, g, u), jax.lax.map(without, jnp.arange(L))
+        return synapse.by_neighbour(g, u), jax.lax.map(without, jnp.arange(L))
 
     parts, missed = heard(g, u)
     assert np.allclose(missed.T, parts, atol=1e-12)
@@ -107,3 +108,22 @@ def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
         ed.probe.counterfactual(energy, given, y, 6)
     with pytest.raises(ValueError, match=r"`y` has shape \(5, 8\); expected \(6, 8\)"):
         ed.probe.counterfactual(energy, given, y[1:], 0)
+
+
+class Mine(AbstractCoupling):
+    """A synapse of one's own, as CONTRIBUTING says: `E = -sum_i <g_i, g_(i+1)>`, half of a bond at each end."""
+
+    def per_token(self, g, mask=None):
+        assert mask is None
+        bonds = -0.5 * jnp.sum(g[:-1] * g[1:], axis=-1)
+        return jnp.pad(bonds, (0, 1)) + jnp.pad(bonds, (1, 0))
+
+    def by_neighbour(self, g, u):
+        return jnp.where(abs(jnp.subtract.outer(jnp.arange(len(g)), jnp.arange(len(g)))) == 1, u @ g.T, 0.0)
+
+
+def test_a_synapse_of_ones_own_is_attributed_by_neighbour(energy, given):
+    mine = eqx.tree_at(lambda e: e.network, energy, ed.energy.Network(ed.energy.Tanh(), {"mine": Mine()}, jnp.ones(D)))
+    found = why(mine, given, jax.random.normal(jax.random.key(8), (L, D)))
+    assert set(found.neighbours) == {"mine"} and np.allclose(found.total, found.log_odds, atol=1e-10)
+    assert np.allclose(found.neighbours["mine"].sum(-1), found.parts["mine"], atol=1e-10)

@@ -17,6 +17,8 @@ from ._neurons import (
 )
 from ._synapses import (
     AbstractSynapse as AbstractSynapse,
+    AbstractCoupling as AbstractCoupling,
+    AbstractRecall as AbstractRecall,
     Pairwise as Pairwise,
     AbstractAttention as AbstractAttention,
     Attention as Attention,

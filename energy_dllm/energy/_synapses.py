@@ -13,6 +13,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float
 
 from .._types import Key, Scalar
+from ._splits import by_key, by_offset, by_value
 
 
 class AbstractSynapse(eqx.Module):
@@ -34,7 +35,39 @@ class AbstractSynapse(eqx.Module):
         return {"": self.per_token(g, mask)}
 
 
-class Pairwise(AbstractSynapse):
+class AbstractCoupling(AbstractSynapse):
+    """A synapse that couples tokens, and can split its force by neighbour.
+
+    To add one, write `per_token` and `by_neighbour`; attribution and counterfactuals by neighbour follow.
+    """
+
+    @abc.abstractmethod
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+
+
+class AbstractRecall(AbstractSynapse):
+    """A synapse that stores patterns, and can split its energy and force by pattern.
+
+    To add one, write `per_token` and the methods below; each may be `None` where the patterns are not explicit.
+    """
+
+    @abc.abstractmethod
+    def per_memory(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L pairs"] | None:
+        """The energy by stored pattern, `(L, M)`; its sum is the energy."""
+
+    @abc.abstractmethod
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L pairs"] | None:
+        """The message of pattern `m` to token `i` along `u_i`, `(L, M)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+
+    @abc.abstractmethod
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L pairs"], Float[Array, "pairs D"]] | None:
+        """The activation of each pattern at each token, and its value `(M, D)`."""
+
+
+class Pairwise(AbstractCoupling):
     """Direct coupling of neighbours, low-rank and the same everywhere: a Markov random field as a crossbar.
 
     `E = -sum_o sum_i <P_o g_i, Q_o g_(i+o)>` for offsets `o = 1 .. offsets`. Each bond's energy is shared
@@ -82,8 +115,12 @@ class Pairwise(AbstractSynapse):
             energy = energy + 0.5 * (jnp.pad(bond, (0, o)) + jnp.pad(bond, (o, 0)))
         return energy
 
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_offset(self.left, self.right, g, u)
 
-class AbstractAttention(AbstractSynapse):
+
+class AbstractAttention(AbstractCoupling):
     """Attention between tokens: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, `j != i`.
 
     `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
@@ -192,6 +229,10 @@ class Attention(AbstractAttention):
         lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
         return -jnp.where(some, lower, 0.0) / self._beta
 
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_key(self, g, u)
+
 
 class MappingAttention(AbstractAttention):
     """Attention with values: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
@@ -256,6 +297,10 @@ class MappingAttention(AbstractAttention):
         """`-<W_a g_i, sum_j A_hij W_v g_j>` of each token as query, `(H, L)`."""
         seen = einsum(self.pattern(g, mask), _shown(g, self.values), "h i j, h j k -> h i k")
         return -jnp.sum(_shown(g, self.answers) * seen, axis=-1)
+
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_value(self, g, u)
 
 
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:

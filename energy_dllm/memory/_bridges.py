@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..energy import AbstractSynapse
+from ..energy import AbstractRecall, AbstractSynapse
 from ._states import AbstractMemory, AbstractPatternMemory
 
 
-class TokenMemory(AbstractSynapse):
+class TokenMemory(AbstractRecall):
     """Any memory as a synapse that acts on every token: `E = sum_i E(g_i)`.
 
     **Arguments:**
@@ -35,6 +35,25 @@ class TokenMemory(AbstractSynapse):
             g = jnp.where(mask[:, None], g, g[jnp.argmax(mask)])
         energy = jax.vmap(self.memory)(g)
         return energy if mask is None else jnp.where(mask, energy, 0.0)
+
+    def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"] | None:
+        """The energy by stored pattern, `(L, M)`; `None` of a memory without explicit patterns."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return None
+        energy = jax.vmap(self.memory.split)(g)[0]
+        return energy if mask is None else jnp.where(mask[:, None], energy, 0.0)
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
+        """The message of pattern `m` to token `i` along `u_i`, `(L, M)`; `None` without explicit patterns."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return None
+        return -jax.jvp(jax.vmap(self.memory.per_memory), (g,), (u,))[1] * jax.vmap(self.memory.split)(g)[1]
+
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L M"], Float[Array, "M D"]] | None:
+        """The weight of each pattern's force, and the patterns `(M, D)`; `None` without explicit patterns."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return None
+        return jax.vmap(self.memory.split)(g)[1], self.memory.patterns
 
 
 class SequenceMemory(AbstractSynapse):

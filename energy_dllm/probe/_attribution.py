@@ -8,8 +8,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
+from ..energy import AbstractCoupling, AbstractRecall
 from ..flow import AbstractField
-from ._parts import by_memory, by_neighbour
 from ._probes import learned, seen
 
 
@@ -101,9 +101,9 @@ def _attribution(energy, y, b, w, r):
     g = energy.activation(y, b)
     neighbours, memories = {}, {}
     for name, synapse in energy.network.synapses.items():
-        if (split := by_neighbour(synapse, g, u)) is not None:
-            neighbours[name] = split
-        if (split := by_memory(synapse, g, u)) is not None:
+        if isinstance(synapse, AbstractCoupling):
+            neighbours[name] = synapse.by_neighbour(g, u)
+        if isinstance(synapse, AbstractRecall) and (split := synapse.by_memory(g, u)) is not None:
             memories[name] = split
     return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, memories)
 

@@ -7,10 +7,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .._types import Scalar
-from ..energy import FreeEnergy
+from ..energy import AbstractCoupling, FreeEnergy
 from ..flow import AbstractEvidence
 from ._attribution import pair
-from ._parts import by_neighbour
 
 
 class Counterfactual(eqx.Module):
@@ -96,9 +95,9 @@ def _counterfactual(energy, evidence, y, place, w, r, steps, step):
 
     def message(synapse, g, weights):
         """The force of a synapse on every token, its neighbours weighted by `weights (L, L)`."""
-        if by_neighbour(synapse, g, g) is None:
+        if not isinstance(synapse, AbstractCoupling):
             return -jax.grad(synapse)(g)
-        return jax.grad(lambda u: jnp.sum(weights * by_neighbour(synapse, g, u)))(jnp.zeros_like(g))
+        return jax.grad(lambda u: jnp.sum(weights * synapse.by_neighbour(g, u)))(jnp.zeros_like(g))
 
     def log_odds(case):
         neighbours, terms = case

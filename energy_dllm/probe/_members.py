@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import AbstractAttention, FreeEnergy
+from ..energy import AbstractAttention, AbstractRecall, FreeEnergy
 from ..flow import AbstractField
-from ._parts import activity, pattern_energy
 from ._probes import force_norm, learned, seen
 
 
@@ -56,7 +55,8 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
     ```
     """
     energy, g = _activations(time, state, field)
-    found = {name: pattern_energy(synapse, g) for name, synapse in energy.network.synapses.items()}
+    synapses = energy.network.synapses.items()
+    found = {name: synapse.per_memory(g) for name, synapse in synapses if isinstance(synapse, AbstractRecall)}
     return {name: value / energy.kappa for name, value in found.items() if value is not None}
 
 
@@ -116,7 +116,7 @@ def strongest_memories(
     energy, g = _activations(time, state, field)
     found = {}
     for name, synapse in energy.network.synapses.items():
-        if (recalled := activity(synapse, g)) is None:
+        if not isinstance(synapse, AbstractRecall) or (recalled := synapse.activity(g)) is None:
             continue
         active, answer = recalled
         strength, memory = jax.lax.top_k(

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Integer, PyTree
 
 from .._checks import on_device
 from .._model import EnergyDLLM
+from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
 from ..flow import AbstractEvidence, Conditioning, Trajectory
 from ._samplers import AbstractSampler
@@ -185,7 +186,7 @@ def observe(
     plain = b if conditioning is None else conditioning.field(codes)
     dfa = dfa if conditioning is None else conditioning.dfa
     if dfa is not None:
-        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, -1e30)).astype(ids.dtype)
+        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, LOG_ZERO)).astype(ids.dtype)
     if conditioning is not None:
         # given tokens are kept exactly
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)

@@ -5,13 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._types import Key
+from ..._types import LOG_ZERO, Key
 from ...energy import DFA, AbstractFreeEnergy
 from ._evidence import FORBIDDEN, AbstractEvidence
 from ._tokens import Given
-
-
-EXCLUDED = -1e30
 
 
 class Conditioning(AbstractEvidence):
@@ -100,7 +97,7 @@ class Conditioning(AbstractEvidence):
         logits = energy.logits(y, b)
         # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
         tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
-        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, EXCLUDED)
+        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, LOG_ZERO)
         if temperature > 0:
             drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
         elif self.dfa is None:
