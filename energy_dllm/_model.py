@@ -81,8 +81,8 @@ class EnergyDLLM(eqx.Module):
         energy: AbstractFreeEnergy | None = None,
         key: Key,
     ):
-        if dim < 1 or steps < 1 or not step > 0:
-            raise ValueError(f"`dim`={dim}, `steps`={steps} and `step`={step} must be positive.")
+        if dim < 1:
+            raise ValueError(f"`dim`={dim} must be positive.")
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)
             rank, memories = rank or max(1, dim // 8), memories or 2 * dim
@@ -95,15 +95,20 @@ class EnergyDLLM(eqx.Module):
             states = 4 * dim if states is None else states
             make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
             energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
-        if energy.size != tokenizer.size:
-            raise ValueError(
-                f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."
-            )
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
         self.steps = steps
         self.step = step
+
+    def __check_init__(self):
+        if self.steps < 1 or not self.step > 0:
+            raise ValueError(f"`steps`={self.steps} and `step`={self.step} must be positive.")
+        if self.energy.size != self.tokenizer.size:
+            raise ValueError(
+                f"`energy` has a vocabulary of {self.energy.size}, `tokenizer` of {self.tokenizer.size}; build both "
+                "from one."
+            )
 
     @property
     def size(self) -> int:
