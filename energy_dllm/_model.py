@@ -36,7 +36,7 @@ class EnergyDLLM(eqx.Module):
     - `offsets`, `rank`: of the pairwise synapse; default rank `D / 8`, also of the memory's cues.
     - `heads`, `head_dim`: of the attention synapse; default `D / 32` heads of 16.
     - `states`: of the `HMMVocabulary`'s chain, default `4 D`; 0 for a `Vocabulary` without one.
-    - `counts`: how often each token was seen `(V,)`, for a share in the states; `np.bincount(corpus.train)`.
+    - `counts`: how often each token was seen `(V,)`, for a share in the states; `corpus.counts()`.
     - `memories`, `reach`: stored pairs of the convolutional memory, default `2 D`, and how far its cues see.
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
