@@ -28,9 +28,10 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], header: Map
         raise ValueError(f"`path` {path} is a folder; expected a file name such as model.safetensors.")
     if path.exists() and not path.is_file():
         raise ValueError(f"`path` {path} is a device or a pipe; expected a file name such as model.safetensors.")
-    text = json.dumps(header)
     data = {name: np.array(array, order="C") for name, array in arrays.items()}
-    content = safetensors.numpy.save(data, {PACKAGE: text, _CHECKSUM: _checksum(data, text)})
+    # one entry: of several the order would be another in every process
+    text = json.dumps({**header, _CHECKSUM: _checksum(data, header)})
+    content = safetensors.numpy.save(data, {PACKAGE: text})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,19 +88,19 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
         header = json.loads(metadata[PACKAGE])
         if not isinstance(header, dict):
             raise ValueError(f"it is {reprlib.repr(header)}, not an object")
+        found, computed = header.pop(_CHECKSUM, None), _checksum(arrays, header)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`path` {path} has a damaged header ({error}); expected one written by `save`.") from error
     if header.get("format") not in (FORMAT, WITHOUT_CHECKSUM):
         raise ValueError(f"`path` {path} has format {header.get('format')!r}; this version reads {FORMAT!r}.")
-    found = metadata.get(_CHECKSUM)
-    if (found is not None or header["format"] == FORMAT) and found != _checksum(arrays, metadata[PACKAGE]):
+    if (found is not None or header["format"] == FORMAT) and found != computed:
         raise ValueError(f"`path` {path} was changed after it was saved: its checksum differs; take another copy.")
     return arrays, header
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], header: str) -> str:
+def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
     """Changes with the header, and with every array's name, dtype, shape and bytes."""
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(json.dumps(header).encode())
     for name, array in sorted(arrays.items()):
         digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
