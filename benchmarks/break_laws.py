@@ -161,7 +161,7 @@ FAULTS = (
     ),
     (
         "8: save and load are bitwise",
-        "learn/_checkpoint.py",
+        "learn/_structure.py",
         "arrays[place] = np.asarray(value)",
         "arrays[place] = np.asarray(value) * (1 + 1e-7)",
         "tests/test_learn.py -k save_and_load_are_bitwise",

@@ -62,7 +62,7 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
     energy, dim, depth, tied = SIZES[size]
     if name == "energy":
-        counts = np.bincount(corpus.train, minlength=symbols)
+        counts = corpus.counts()
         objective = ed.learn.Denoising(gaussian=gaussian, typo=0.4 * gaussian)
         return ed.EnergyDLLM(corpus.tokenizer, dim=energy[0], states=energy[1], counts=counts, key=key), objective
     if name == "autoregressive":

@@ -119,15 +119,20 @@ class EnergyDLLM(eqx.Module):
             states = 4 * dim if states is None else states
             make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
             energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
-        if energy.size != tokenizer.size:
-            raise ValueError(
-                f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."
-            )
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
         self.steps = steps
         self.step = step
+
+    def __check_init__(self):
+        if self.steps < 1 or not self.step > 0:
+            raise ValueError(f"`steps`={self.steps} and `step`={self.step} must be positive.")
+        if self.energy.size != self.tokenizer.size:
+            raise ValueError(
+                f"`energy` has a vocabulary of {self.energy.size}, `tokenizer` of {self.tokenizer.size}; build both "
+                "from one."
+            )
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -38,6 +39,15 @@ def optax_docs():
 
 
 # Tokenizers
+
+
+def test_counting_a_big_text_takes_no_more_than_the_text(tmp_path):
+    (tmp_path / "text.txt").write_text("abc" * 3_000_000)
+    corpus = data.read_text(tmp_path / "text.txt", validation=0.0)
+    tracemalloc.start()
+    assert corpus.counts().tolist() == [3_000_000] * 3
+    assert tracemalloc.get_traced_memory()[1] < 9_000_000 * 2  # as whole numbers it is 72 MB
+    tracemalloc.stop()
 
 
 @given(st.text())

@@ -109,12 +109,14 @@ class FreeEnergy(AbstractFreeEnergy):
     def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
         if not kappa > 0:
             raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
-        widths = network.bias.shape[-1], vocabulary.patterns.shape[-1]
-        if widths[0] != widths[1]:
-            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
         self.network = network
         self.vocabulary = vocabulary
         self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
+
+    def __check_init__(self):
+        widths = self.network.bias.shape[-1], self.vocabulary.patterns.shape[-1]
+        if widths[0] != widths[1]:
+            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
 
     @property
     def kappa(self) -> Scalar:
