@@ -59,6 +59,9 @@ Window = Annotated[
         help_behavior_hint="(default: all up to 128, then 64)",
     ),
 ]
+Unknown = Annotated[
+    Literal["error", "mask"], _arg(help="Characters that the model does not know: refused, or written anew.")
+]
 Stop = Annotated[str, _arg(metavar="TOKEN", help="What is written ends with the first of these, say '.'.")]
 Stream = Annotated[bool, _arg(help="Print every moment as a line of JSON as it comes; the result is the last line.")]
 Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
@@ -87,6 +90,7 @@ def generate(
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
     stop: Stop = "",
+    unknown: Unknown = "error",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
@@ -105,7 +109,7 @@ def generate(
     loaded = _load(model)
     from ..sampling import generate
 
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
+    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream)
@@ -139,6 +143,7 @@ def infill(
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
     stop: Stop = "",
+    unknown: Unknown = "error",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
@@ -158,8 +163,8 @@ def infill(
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
-    there = of_template(loaded, template, size).length if match or avoid else 0
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
+    there = of_template(loaded, template, size, unknown).length if match or avoid else 0
+    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, there)
     written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
 
@@ -170,6 +175,7 @@ def repair(
     /,
     *,
     rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
+    unknown: Unknown = "mask",
     shifts: Annotated[int, _arg(help="How many tokens may be missing, or too many.")] = 0,
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
@@ -185,11 +191,11 @@ def repair(
     from . import _load
 
     loaded = _load(model)
-    from ..sampling import repair
+    from ..sampling import repair, typed
 
     start = time.monotonic()
-    evidence = _evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text)))
-    fixed = repair(loaded, text, rate=rate, shifts=shifts, **evidence)
+    evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown).ids.size)
+    fixed = repair(loaded, text, rate=rate, unknown=unknown, shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
         repaired(fixed, loaded.tokenizer)

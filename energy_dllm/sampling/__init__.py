@@ -4,7 +4,7 @@ from ._generate import generate as generate, infill as infill
 from ._motion import DEFAULT as DEFAULT, Generation as Generation
 from ._repair import Edit as Edit, Repair as Repair, repair as repair
 from ._samplers import AbstractSampler as AbstractSampler, Diffusion as Diffusion
-from ._template import of_template as of_template
+from ._template import of_template as of_template, typed as typed
 from ._unmasking import (
     Draft as Draft,
     Unmasking as Unmasking,
