@@ -175,14 +175,14 @@ FAULTS = (
     ),
     (
         "probes of times never reached are marked",
-        "flow/_solve.py",
+        "flow/_probing.py",
         "return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)",
         "return jax.tree.map(lambda leaf: leaf[:number], found)",
         "tests/test_flow.py -k never_reached",
     ),
     (
         "probes share what they have in common (each reads the evidence for itself)",
-        "flow/_solve.py",
+        "flow/_probing.py",
         "moment = CachedField(now, *record) if isinstance(now, AbstractField) else now",
         "moment = now",
         "tests/test_probe.py -k have_in_common",

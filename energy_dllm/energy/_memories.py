@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key, Scalar
-from ._synapses import AbstractSynapse, sizes, valid
+from ._synapses import AbstractSynapse, valid
 
 
 class MappingMemory(AbstractSynapse):

@@ -72,6 +72,9 @@ class TextMemory(eqx.Module):
     ):
         if isinstance(lines, str):
             raise ValueError("`lines` is one string; expected a list of them, such as text.splitlines().")
+        lines = list(lines)
+        if odd := [line for line in lines if not isinstance(line, str)]:
+            raise ValueError(f"`lines` has {odd[0]!r}; expected texts.")
         if not lines:
             raise ValueError("`lines` is empty; expected at least one line to store.")
         self.tokenizer = Characters.from_text("".join(lines)) if tokenizer is None else tokenizer
@@ -200,6 +203,8 @@ class TextMemory(eqx.Module):
                 raise ValueError(f"`{name}` is {value}; expected a number between 0 and 1.")
         if sieve < 2:
             raise ValueError(f"`sieve` is {sieve}; expected at least 2 lines, one for each way of choosing them.")
+        if not isinstance(cue, str | AbstractEvidence):
+            raise ValueError(f"`cue` is {cue!r}; expected a text, or evidence.")
         if not isinstance(cue, str):
             energy, numbers = self._energy()
             found = np.asarray(_masses(energy, self._field(cue)))

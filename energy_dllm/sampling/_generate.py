@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .._checks import sizes
 from .._model import EnergyDLLM
 from ..energy import Guidance
 from ..flow import AbstractEvidence
@@ -12,6 +11,7 @@ from ._blocks import write
 from ._motion import DEFAULT, FRAMES, Generation
 from ._samplers import AbstractSampler
 from ._template import Typed, Unknown, given_of, of_template, typed
+from ._validate import room
 
 
 def generate(
@@ -75,8 +75,8 @@ def generate(
     assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
     ```
     """
-    sizes(length=length)
-    begin, end = typed(model, prompt, unknown), typed(model, suffix, unknown)
+    room(length, samples, frames, window)
+    begin, end = typed(model, prompt, unknown, "prompt"), typed(model, suffix, unknown, "suffix")
     fixed = begin.ids.size + end.ids.size
     if fixed >= length:
         both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"

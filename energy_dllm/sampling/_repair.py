@@ -16,7 +16,7 @@ from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, 
 from ._align import aligned
 from ._motion import FRAMES, finite, read
 from ._template import Unknown, typed
-from ._validate import agree, behind, field, sorted_out
+from ._validate import agree, behind, field, room, sorted_out
 
 
 class Edit(NamedTuple):
@@ -112,12 +112,13 @@ def repair(
     ids, read_off, pieces = typed(model, text, unknown)
     if ids.size == 0:
         raise ValueError("`text` is empty; expected at least one character to repair.")
+    if not isinstance(shifts, int | np.integer) or shifts < 0:
+        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
+    room(ids.size, 2 * shifts + 1, frames, ids.size + 2, "text")
     end = 10.0 * model.steps * model.step if time is None else time
-    if not end > 0:
+    if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
-    if shifts < 0:
-        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
     if shifts and evidence is not None:
         raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
     others, matching = sorted_out(evidence, ids.size)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from .._checks import on_device
+from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from ..flow import Given, relax
 from ._motion import WINDOW
+from ._validate import room
 
 
 Unknown = Literal["error", "mask"]
@@ -28,10 +29,12 @@ class Typed(NamedTuple):
     pieces: list[str]
 
 
-def typed(model: EnergyDLLM, text: str, unknown: Unknown) -> Typed:
-    """The tokens of a text; with `unknown="mask"` a character outside the alphabet is one that is not known."""
+def typed(model: EnergyDLLM, text: str, unknown: Unknown, name: str = "text") -> Typed:
+    """The tokens of a text, the argument `name`; with `unknown="mask"` what is outside the alphabet is unknown."""
     if unknown not in ("error", "mask"):
         raise ValueError(f"`unknown` is {unknown!r}; expected 'error' or 'mask', for characters outside the alphabet.")
+    if not isinstance(text, str):
+        raise ValueError(f"`{name}` is {text!r}; expected a text, in quotes.")
     try:
         ids = np.asarray(model.tokenizer.encode(text))
     except ValueError:
@@ -52,8 +55,12 @@ def of_template(
     model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, unknown: Unknown = "error"
 ) -> Given:
     """What a template gives, and its holes."""
+    if not isinstance(template, str):
+        raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)
     texts = [typed(model, piece, unknown) if isinstance(piece, str) else piece for piece in pieces]
+    fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
+    room(max(fixed, 1), 1, 1, None, "template")
     if None not in pieces:
         if length is not None:
             raise ValueError(
@@ -61,14 +68,16 @@ def of_template(
                 "`length` out."
             )
         return _given(texts, 0)
-    fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
     lengths = [WINDOW] if length is None else sorted(set(length)) if isinstance(length, Sequence) else [length]
+    for each in lengths:
+        sizes(length=each)
     if not lengths or lengths[0] <= fixed:
         said = "by default 64" if length is None else length
         raise ValueError(
             f"`length` is {said} and `template` has {fixed} tokens beside [*]; expected room for at least one more, so "
             f"make it {fixed + 1} or more."
         )
+    room(lengths[-1], len(lengths), 1, None)
     choices = [_given(texts, each - fixed) for each in lengths]
     if len(choices) == 1:
         return choices[0]
