@@ -1,5 +1,6 @@
 """Bad input, of the library and of the command line: one sentence that names what was wrong, before any work."""
 
+# pyright: reportArgumentType=false
 import math
 import time
 

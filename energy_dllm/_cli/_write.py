@@ -19,7 +19,7 @@ Rounds = Annotated[
     int | None, _best(metavar="INT", help="Rounds in which tokens are drawn: more is better and slower.")
 ]
 Temperature = Annotated[
-    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token.")
+    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest passage.")
 ]
 Order = Annotated[
     Literal["random", "certain", "left"] | None,

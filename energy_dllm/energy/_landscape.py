@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA
+from ._dfa import DFA, likeliest
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -79,6 +79,18 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
         to the log posterior. With a `dfa` all of them are a passage that it accepts."""
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
+        arguments as of `sample`."""
+        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def __call__(
         self,

@@ -63,7 +63,8 @@ class Unmasking(AbstractSampler):
     **Arguments:**
 
     - `rounds`: in so many rounds equally many tokens are drawn each.
-    - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+    - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 (and all below 0.05) takes
+      the most likely passage, its tokens together where the vocabulary knows how they belong together (Viterbi).
     - `order`: which of the drawn tokens become evidence first: `at_random`, `most_certain`, `left_to_right`, or a
       function of your own.
     - `remask_rounds`: rounds of correction after the last token is written.
@@ -113,7 +114,9 @@ class Unmasking(AbstractSampler):
         if not 0 < step < np.inf:
             raise ValueError(f"`step` is {step}; expected a positive size, such as 0.6.")
         if not 0 <= temperature < np.inf:
-            raise ValueError(f"`temperature` is {temperature}; expected 0 (the likeliest token) or more, such as 0.7.")
+            raise ValueError(
+                f"`temperature` is {temperature}; expected 0 (the most likely passage) or more, such as 0.7."
+            )
         if not isinstance(remask_rounds, int | np.integer) or remask_rounds < 0:
             raise ValueError(f"`remask_rounds` is {remask_rounds}; expected 0 (none) or more.")
         if not 0 < remask_fraction <= 1:

@@ -14,6 +14,11 @@ from ._tokens import Given
 RULED_OUT = -1e30
 
 
+COLD = 0.05
+"""Temperatures below it are 0: each token's own law to a power of 20 and more outweighs what tokens have to do with
+each other, and the likeliest tokens are no likely passage."""
+
+
 class Conditioning(AbstractEvidence):
     """Given tokens, evidence about the others, and an automaton that has to accept the whole.
 
@@ -96,19 +101,19 @@ class Conditioning(AbstractEvidence):
 
         - `energy`, `y`: the landscape, and the neurons' state in it.
         - `b`: all evidence, this page's among it.
-        - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+        - `temperature`: prior probabilities of tokens are raised to `1/temperature` before drawing. Below `COLD`, as 0:
+          the most likely passage, its tokens together.
         - `key`: random key.
         """
         logits = energy.logits(y, b)
         # the temperature is that of the prior, evidence is what it is; and what is ruled out never happens
-        tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
+        cold = temperature < COLD
+        tilt = jnp.zeros_like(b) if cold or temperature == 1 else (1.0 / temperature - 1.0) * (logits - b)
         tilt = jnp.where(allowed(self.field(energy.vocabulary.codes)), tilt, RULED_OUT)
-        if temperature > 0:
-            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
-        elif self.dfa is None:
-            drawn = jnp.argmax(logits + tilt, axis=-1)
+        if cold:
+            drawn = energy.best(y, b, tilt=tilt, dfa=self.dfa)
         else:
-            drawn = self.dfa.best(jax.nn.log_softmax(logits + tilt, axis=-1))
+            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
 

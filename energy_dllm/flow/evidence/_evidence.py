@@ -51,7 +51,7 @@ class Gaussian(AbstractEvidence):
     - `x`: the noisy observation `(L, C)`.
     - `sigma`: noise level of each token `(L,)`, or one level for all; positive, in units of the codes.
 
-    **Raises:** `ValueError` if shapes do not match; a runtime error if a `sigma` is not positive.
+    **Raises:** `ValueError` if shapes do not match, or if a `sigma` is not positive.
 
     **Example:**
 
