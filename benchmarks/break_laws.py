@@ -175,14 +175,14 @@ FAULTS = (
     ),
     (
         "probes of times never reached are marked",
-        "flow/_solve.py",
-        "return jax.tree.map(lambda leaf: mark(leaf[:number], _missing(leaf.dtype)), found)",
+        "flow/_probing.py",
+        "return jax.tree.map(lambda leaf: mark(leaf[:number], _never(leaf.dtype)), found)",
         "return jax.tree.map(lambda leaf: leaf[:number], found)",
         "tests/test_flow.py -k never_reached",
     ),
     (
         "probes share what they have in common (each reads the evidence for itself)",
-        "flow/_solve.py",
+        "flow/_probing.py",
         "moment = CachedField(now, *record) if isinstance(now, AbstractField) else now",
         "moment = now",
         "tests/test_probe.py -k have_in_common",
@@ -253,8 +253,8 @@ FAULTS = (
     (
         "memory: removing a line is never having stored it",
         "memory/_text.py",
-        "np.asarray(self.counts) - counts_of(columns[:, same], size),",
-        "np.asarray(self.counts),",
+        "self.keys if left.all() else self.keys.without(~left),",
+        "self.keys,",
         "tests/test_memory.py -k building_anew",
     ),
     (

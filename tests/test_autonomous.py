@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import energy_dllm as ed
 
@@ -16,14 +17,15 @@ L, V = 9, 5
 
 def landscape(name, key):
     """Energies whose `Λ_b` is convex."""
-    sizes = {"depth": 2, "dim": 16} if name == "deep" else {"depth": 1, "dim": 8, "states": 6}
-    model = ed.EnergyDLLM(ed.data.Characters("abcd "), **sizes, key=key)
+    tokenizer = ed.data.Characters("abcd ")
+    deep = name == "deep"
+    model = ed.EnergyDLLM(tokenizer, depth=2 if deep else 1, dim=16 if deep else 8, states=6, key=key)
     return jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, model.energy)
 
 
 def start(field, getkey, sigma=3.0):
     x = 1 / V + sigma * getkey.normal((L, V))
-    return field.start(jnp.asarray(x), field.energy.neutral(L).astype(float), sigma)
+    return field.initial(jnp.asarray(x), field.energy.neutral(L).astype(float), sigma)
 
 
 def move(field, state, **settings):
@@ -66,29 +68,31 @@ def test_the_scalar_never_rises_from_noise_to_text(name, by_token, prompt, getke
 
 
 def test_sigma_is_the_maximum_likelihood_level_and_follows_the_clock(getkey):
-    energy, gaps = landscape("deep", getkey()), {}
+    energy = landscape("deep", getkey())
     noise = getkey.normal((40, V))  # many tokens: the level of the noise is sharp
-    for pace in (10.0, 80.0):
+
+    def gap(pace):
         field = ed.flow.AutonomousDescent(energy, pace=pace)
-        state = field.start(jnp.asarray(1 / V + 3.0 * noise), jnp.zeros((40, 16)), 3.0)
+        state = field.initial(jnp.asarray(1 / V + 3.0 * noise), jnp.zeros((40, 16)), 3.0)
         path = move(field, state, times=jnp.array([1.0, 1.5, 2.0]), solver=diffrax.Kvaerno5())
         x, y, level = jax.tree.map(lambda leaf: leaf[:3], path.states)
         b = jax.vmap(lambda x, level: field.evidence(0.0, (x, None, level)).field(energy.vocabulary.codes))(x, level)
         p = jax.vmap(energy.posterior)(y, b)
         residual = jnp.sum(p * jnp.sum((x[:, :, None] - energy.vocabulary.codes) ** 2, axis=-1), axis=(1, 2))
-        gaps[pace] = np.abs(residual / (40 * V * jnp.exp(2 * level)) - 1)
         clock = jnp.log(3.0) - jnp.array([1.0, 1.5, 2.0])
         assert np.max(np.abs(level - clock)) < 0.25
-    assert np.max(gaps[80.0]) < 0.02 < np.max(gaps[10.0]) < 0.15
+        return np.max(np.abs(residual / (40 * V * jnp.exp(2 * level)) - 1))
+
+    assert gap(80.0) < 0.03 < gap(10.0) < 0.15
 
 
 @pytest.mark.parametrize(("solver", "order"), [(ed.flow.DDIM, 1), (ed.flow.ExponentialHeun, 2)])
 def test_exponential_integrators_have_their_order_in_every_part_of_the_state(solver, order, getkey):
     field = ed.flow.AutonomousDescent(landscape("deep", getkey()), rate=4.0, pace=2.0)
     state = start(field, getkey)
-    end = lambda **settings: jax.flatten_util.ravel_pytree(
-        ed.solve(field, state, t0=0.0, t1=1.0, max_steps=100_000, **settings).final
-    )[0]
+    end = lambda **settings: ravel_pytree(ed.solve(field, state, t0=0.0, t1=1.0, max_steps=100_000, **settings).final)[
+        0
+    ]
     exact = end(solver=diffrax.Tsit5(), controller=diffrax.PIDController(rtol=1e-10, atol=1e-12))
     steps = np.array([32, 64, 128])
     errors = [np.linalg.norm(end(solver=solver(field.decay), step=1.0 / n) - exact) for n in steps]
@@ -97,11 +101,9 @@ def test_exponential_integrators_have_their_order_in_every_part_of_the_state(sol
 
 
 def test_samples_are_those_of_the_clocked_flow_where_the_law_is_enumerated(getkey):
-    """Two words of unequal number of letters in common: the exact landscape of a data set, both motions side by side."""
+    """The exact landscape of a data set of three passages, two of which share most letters; both motions side by side."""
     codes = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 0, 4, 3, 1], [4, 3, 2, 1, 0, 0, 2, 2]])
-    model = ed.EnergyDLLM(
-        ed.data.Characters("abcd "), energy=ed.energy.Empirical(codes, size=V), key=jax.random.key(0)
-    )
+    model = ed.EnergyDLLM(ed.data.Characters("abcd "), energy=ed.energy.Empirical(codes, size=V), key=jax.random.key(0))
     made = {}
     for name, kind in (("flow", ed.flow.ProbabilityFlow), ("descent", ed.flow.AutonomousDescent)):
         sampler = ed.sampling.Diffusion(steps=48, field=kind)

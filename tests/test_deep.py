@@ -60,7 +60,8 @@ def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
 
 
 def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
-    stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
+    stack = ed.energy.DeepStack(D, depth=2, heads=2, memories=6, convolution=1, reach=3, key=getkey())
+    g = getkey.normal((L, D))
     mask = jnp.arange(L) < L - 2
     for valid in (None, mask):
         terms, parts = stack.terms(g, valid), stack.parts(g, valid)

@@ -264,8 +264,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """Parse now, run afterwards, so that errors of the command are not those of its arguments."""
 
+    def run(*args: Any, **kwargs: Any) -> int | None:
+        if "seed" in kwargs:  # of all commands alike, those without randomness too
+            from .._checks import seeded
+
+            seeded(kwargs["seed"])
+        return command(*args, **kwargs)
+
     @functools.wraps(command)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
-        return functools.partial(command, *args, **kwargs)
+        return functools.partial(run, *args, **kwargs)
 
     return bind

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key
-from ._synapses import AbstractSynapse, rotate, sizes, valid
+from ._synapses import AbstractSynapse, rotate, valid
 
 
 class AbstractLayer(eqx.Module):

@@ -122,6 +122,11 @@ def padded(values, last):
     return jnp.concatenate([values, jnp.full((1, *values.shape[1:]), last, values.dtype)])
 
 
+def likeliest(scores: Float[Array, "L V"], dfa: DFA | None) -> Int[Array, " L"]:
+    """For every place the token of the highest score, or the passage of the highest sum that the `dfa` accepts."""
+    return jnp.argmax(scores, axis=-1) if dfa is None else dfa.best(jax.nn.log_softmax(scores, axis=-1))
+
+
 def apart(scores: Float[Array, "L V"], dfa: DFA | None, *, key: Key) -> Int[Array, " L"]:
     """A token for every place, independently from `softmax(scores)`; with a `dfa`, conditional on being accepted."""
     if dfa is None:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import Patterns, on_device, stored
 from .._types import LOG_ZERO, Key, Scalar
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 from ._landscape import AbstractFreeEnergy
 
 
@@ -175,6 +175,22 @@ class Empirical(AbstractFreeEnergy):
         some = jnp.max(scores) > LOG_ZERO / 2
         item = self.items[jax.random.categorical(key, jnp.where(some, scores, 0.0))]
         return jnp.where(some, item, apart(self.logits(y, b) + tilt, dfa, key=key))
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely item, whole; with a `dfa` of those that it accepts, and if there is none, as `sample`."""
+        scores = self._scores(b + tilt)
+        if dfa is None:
+            return self.items[jnp.argmax(scores)]
+        scores = jnp.where(jax.vmap(dfa.accepts)(self.items), scores, -jnp.inf)
+        item = self.items[jnp.argmax(scores)]
+        return jnp.where(jnp.max(scores) > LOG_ZERO / 2, item, likeliest(self.logits(y, b) + tilt, dfa))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""

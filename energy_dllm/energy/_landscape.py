@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -85,6 +85,18 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
         posterior. With a `dfa` the passage is one that it accepts."""
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
+        arguments as of `sample`."""
+        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def __call__(
         self,

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._types import LOG_ZERO, Key
 from ._dfa import DFA, padded
+from ._viterbi import viterbi, viterbi_accepted
 from ._vocabulary import AbstractVocabulary
 
 
@@ -147,6 +148,15 @@ class HMMVocabulary(AbstractVocabulary):
         states = jax.lax.scan(back, jnp.zeros_like(forward[0]), (weight, keys), reverse=True)[1]
         places = jnp.arange(scores.shape[0])
         return jax.random.categorical(k2, tilted[places, states], axis=-1)
+
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The tokens of the most likely path of states and tokens, by Viterbi's max-product: together, where the most
+        likely token of every place by itself may be no passage at all. With a `dfa`, of those that it accepts."""
+        scores = self.unary_logits(y) + b
+        pi, move, token = (jnp.log(table).astype(scores.dtype) for table in self.tables())
+        if dfa is None:
+            return viterbi(pi, move, token, scores)
+        return viterbi_accepted(dfa, pi, move, token, scores)
 
     def _scores(self, y, b, mask):
         """Unary logits, and their sum with the evidence `(L, V)`; 0 where there is no token."""

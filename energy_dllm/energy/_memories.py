@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key
 from ._neurons import AbstractNeurons, Softmax
-from ._synapses import AbstractCoupling, AbstractRecall, sizes, valid
+from ._synapses import AbstractCoupling, AbstractRecall, valid
 
 
 class MappingMemory(AbstractRecall):

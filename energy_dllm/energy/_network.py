@@ -236,6 +236,17 @@ class FreeEnergy(AbstractFreeEnergy):
         to `b`."""
         return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
 
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)` as the vocabulary has them."""
+        return self.vocabulary.best(y, b + tilt, dfa=dfa)
+
     def _spoken(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""
         return {name: value / self.kappa for name, value in self.network._terms(y, g, mask).items()}

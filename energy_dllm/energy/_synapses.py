@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key, Scalar
 from ._splits import by_key, by_offset, by_value
 
@@ -334,9 +335,3 @@ def rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
     cos, sin = jnp.cos(angle).astype(z.dtype), jnp.sin(angle).astype(z.dtype)
     z1, z2 = z[..., :half], z[..., half:]
     return jnp.concatenate([z1 * cos - z2 * sin, z1 * sin + z2 * cos], axis=-1)
-
-
-def sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"`{name}` is {size}; expected a positive integer.")

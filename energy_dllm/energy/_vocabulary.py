@@ -9,7 +9,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 from ._synapses import valid
 
 
@@ -53,6 +53,10 @@ class AbstractVocabulary(eqx.Module):
     ) -> Int[Array, " L"]:
         """A token for every place, drawn from the joint posterior of the vocabulary, over all passages or those that a
         `dfa` accepts."""
+
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)`, of all passages or of those that a `dfa` accepts."""
+        return likeliest(self.logits(y, b), dfa)
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>` of every token `(L, V)`."""

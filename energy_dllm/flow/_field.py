@@ -73,7 +73,7 @@ class AbstractFlow(AbstractField):
         """`sigma sqrt(ds_i/ds)` of each token, or of all: the amplitude of the noise that keeps the marginals, over
         `sqrt(2 churn)`."""
 
-    def start(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar) -> PyTree[Array]:
+    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar) -> PyTree[Array]:
         """The state at an observation `x` of noise level `sigma`; `y` is a hidden state to begin with."""
         return x
 
@@ -248,7 +248,7 @@ class JointFlow(AbstractFlow):
         dy = self.rate * self.energy.kappa * self.energy.force(y, b)
         return self.energy.denoised(y, b) - x, dy
 
-    def start(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar) -> PyTree[Array]:
+    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar) -> PyTree[Array]:
         """`(x, y)`."""
         return x, y
 
@@ -295,7 +295,7 @@ class AutonomousDescent(AbstractField):
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.AutonomousDescent(model.energy)
     x = 1 / 3 + 3.0 * jax.random.normal(jax.random.key(1), (8, 3))
-    path = ed.solve(field, field.start(x, model.energy.neutral(8), 3.0), t0=0.0, t1=2.0)
+    path = ed.solve(field, field.initial(x, model.energy.neutral(8), 3.0), t0=0.0, t1=2.0)
     assert path.final[2] < jnp.log(3.0)
     ```
     """
@@ -330,7 +330,7 @@ class AutonomousDescent(AbstractField):
         """The rates at which `x`, `y` and `log sigma` approach where they are drawn, for exponential integrators."""
         return 1.0, self.rate, 2.0 * self.pace
 
-    def start(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar | float) -> PyTree[Array]:
+    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar | float) -> PyTree[Array]:
         """`(x, y, log sigma)`."""
         level = jnp.log(jnp.asarray(sigma, x.dtype))
         return x, y.astype(x.dtype), jnp.full(x.shape[:1], level) if self.by_token else level

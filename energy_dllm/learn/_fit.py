@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from .._checks import on_device
+from .._checks import on_device, seeded, sizes
 from ..data import Corpus, Windows
 from ..energy import HMMVocabulary
 from ._file import FORMAT, alone, read, write
@@ -93,7 +93,8 @@ def fit(
     model = ed.fit(model, corpus, ed.learn.Denoising(horizon=2), steps=2, length=16, batch_size=4)
     ```
     """
-    _some(steps)
+    sizes(steps=steps)
+    seeded(seed)
     end = steps if until is None else until
     if not 0 < end <= steps:
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
@@ -204,12 +205,12 @@ def default_optimizer(
     state = optimizer.init({"matrix": jnp.ones((16, 16)), "bias": jnp.ones(16)})
     ```
     """
-    _some(steps)
-    if not learning_rate > 0:
+    sizes(steps=steps)
+    if not 0 < learning_rate < np.inf:
         raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 1.2e-2.")
-    if decay < 0:
+    if not 0 <= decay < np.inf:
         raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
-    if not tables > 0:
+    if not 0 < tables < np.inf:
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
     return _muon(float(learning_rate), int(steps), float(decay), float(tables))
 
@@ -227,11 +228,6 @@ def _muon(learning_rate: float, steps: int, decay: float, tables: float) -> opta
     )
     scale = optax.scale_by_schedule(schedule)
     return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), scale)
-
-
-def _some(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"`steps` is {steps}; expected at least one training step.")
 
 
 def _shrink(decay: float) -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from .._checks import seeded
 from ..energy import HMMVocabulary
 from ._checkpoint import load, notes, save
 
@@ -91,6 +92,7 @@ def fit_split_merge(
     assert grown.nll(jnp.asarray(ids[:40])).sum() < 3.0
     ```
     """
+    seeded(seed)
     ids = np.asarray(ids)
     size, states = vocabulary.patterns.shape[0], vocabulary.initial.shape[0]
     _check(ids, size, states, rounds=rounds, epochs=epochs, stickiness=stickiness, length=length, batch_size=batch_size)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from .._checks import seeded
 from .._model import EnergyDLLM
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, Relaxation, relax, solve
@@ -117,6 +118,7 @@ def check(
         raise ValueError(f"`model` has an energy of type {type(model.energy).__name__}, without a network to check.")
     if length < 4:
         raise ValueError(f"`length` is {length}; expected at least 4 tokens, such as 48.")
+    seeded(seed)
     k1, k2, k3, k4, k5 = jax.random.split(jax.random.key(seed), 5)
     if text is None:
         ids = jax.random.randint(k1, (length,), 0, model.size)

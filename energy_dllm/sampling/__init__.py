@@ -13,5 +13,5 @@ from ._unmasking import (
     left_to_right as left_to_right,
     least_likely as least_likely,
 )
-from ._template import of_template as of_template
+from ._template import of_template as of_template, typed as typed
 from ._samplers import AbstractSampler as AbstractSampler

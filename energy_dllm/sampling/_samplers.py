@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._checks import sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import (
@@ -134,11 +135,10 @@ class Diffusion(AbstractSampler):
         controller: Any = None,
         schedule: AbstractSchedule | None = None,
     ):
-        if steps < 1:
-            raise ValueError(f"`steps` is {steps}; expected a positive integer.")
+        sizes(steps=steps)
         if not 0 < until <= 1:
             raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
-        if churn < 0:
+        if not 0 <= churn < math.inf:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         if not front > 0:
             raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
@@ -180,7 +180,7 @@ class Diffusion(AbstractSampler):
         y = energy.neutral(conditioning.length)
         mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        return self.field(energy, conditioning).start(x, y, jnp.exp(-time))
+        return self.field(energy, conditioning).initial(x, y, jnp.exp(-time))
 
     def move(
         self,
