@@ -38,7 +38,12 @@ def main() -> None:
     corpus = ed.data.grammar_corpus(characters=2_000_000)
     counts = corpus.counts()
     model = ed.EnergyDLLM(
-        corpus.tokenizer, dim=options.dim, states=options.states, counts=counts, key=jax.random.key(options.seed)
+        corpus.tokenizer,
+        dim=options.dim,
+        depth=1,
+        states=options.states,
+        counts=counts,
+        key=jax.random.key(options.seed),
     )
     model = train(
         model,

@@ -167,7 +167,7 @@ def main():
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     corpus = ed.data.grammar_corpus(characters=5000)
-    model = ed.EnergyDLLM(corpus.tokenizer, dim=8, states=30, key=jax.random.key(0))
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=8, depth=1, states=30, key=jax.random.key(0))
     ed.fit(model, corpus, ed.learn.Denoising(horizon=1), steps=9, until=2, length=8, batch_size=1, directory=folder)
     ed.save(folder / "model.safetensors", model, notes={"steps": 2})
     for name in ("model", "checkpoint"):

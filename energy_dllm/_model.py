@@ -57,7 +57,8 @@ class EnergyDLLM(eqx.Module):
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
     - `key`: random key.
 
-    **Raises:** `ValueError` if a size is not positive, or `energy` has another vocabulary than `tokenizer`.
+    **Raises:** `ValueError` if a size is not positive, `states` is given at `depth > 1`, or `energy` has
+    another vocabulary than `tokenizer`.
 
     **Example:**
 
@@ -103,6 +104,10 @@ class EnergyDLLM(eqx.Module):
         for name, value in dict(dim=dim, depth=depth, steps=steps, step=step).items():
             if not value > 0:
                 raise ValueError(f"`{name}` is {value}; expected a positive number.")
+        if energy is None and deep and states:
+            raise ValueError(
+                f"`states` is {states} at `depth` {depth}; a hidden Markov model goes with `depth=1` only."
+            )
         if energy is None and deep:
             k1, k2 = jax.random.split(key)
             heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)

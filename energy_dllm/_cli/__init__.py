@@ -39,12 +39,19 @@ def train(
     out: Annotated[Path, _arg(help="Where the model goes, such as model.safetensors.")],
     steps: Annotated[int, _arg(help="Batches.")] = 2000,
     dim: Annotated[int, _arg(help="Hidden width, the one dial of the model's size.")] = 128,
+    depth: Annotated[int, _arg(help="Blocks of the energy; 1 for one layer beside a hidden Markov model.")] = 2,
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
-    pretraining: Annotated[int, _arg(help="Batches of pretraining of the vocabulary, four times as large.")] = 1000,
+    pretraining: Annotated[
+        int | None,
+        _arg(
+            help="With --depth 1: batches of pretraining of the vocabulary, four times as large.",
+            help_behavior_hint="(default: 1000)",
+        ),
+    ] = None,
     fit_split_merge: Annotated[
-        bool, _arg(help="Fit the vocabulary by split-merge EM first: for texts of strict form.")
+        bool, _arg(help="With --depth 1: fit the vocabulary by split-merge EM first, for texts of strict form.")
     ] = False,
     seed: Seed = 0,
     directory: Annotated[
@@ -65,6 +72,12 @@ def train(
     ready("--out", out, "model.safetensors")
     folder = out.with_name(f"{out.name}.training") if directory is None else directory
     ready("--directory", folder, "runs/mine", folder=True)
+    if depth > 1 and (pretraining or fit_split_merge):
+        raise ValueError(
+            f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
+            "--fit-split-merge, or add --depth 1."
+        )
+    pretraining = (1000 if depth == 1 else 0) if pretraining is None else pretraining
     if pretraining < 0:
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     corpus = corpus_of(source)
@@ -85,7 +98,7 @@ def train(
     settings |= {"learning_rate": learning_rate, "seed": seed}
     # smaller steps for pretrained tables; made before pretraining, so that bad settings are found first
     pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
-    model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=corpus.counts(), key=jax.random.key(seed))
+    model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
     show = sys.stderr.isatty()
     try:
         if fit_split_merge:
@@ -106,6 +119,7 @@ def train(
     record = {
         "source": source,
         "dim": dim,
+        "depth": depth,
         **settings,
         "pretraining": pretraining,
         "fit_split_merge": fit_split_merge,

@@ -1,9 +1,10 @@
 """What a sampler conditions on: given tokens, other evidence, and an automaton that has to accept the passage."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..._types import LOG_ZERO, Key
@@ -113,6 +114,7 @@ class Conditioning(AbstractEvidence):
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
     @staticmethod
-    def allowed(b: Float[Array | np.ndarray, "L V"]) -> Bool[Array | np.ndarray, "L V"]:
-        """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
+    def allowed(b: Any) -> Any:
+        """Which tokens `b (L, V)`, of numpy or of jax, does not rule out: those not `-FORBIDDEN` nats or more below
+        the best `(L, V)`."""
         return b > b.max(axis=-1, keepdims=True) + FORBIDDEN
