@@ -98,7 +98,7 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     loss = lambda objective: (
         lambda p, ids, key: jax.grad(lambda p: objective(eqx.combine(p, static), ids, key, jnp.ones(())))(p)
     )
-    if not isinstance(objective, ed.learn.Denoising):
+    if not isinstance(objective, ed.learn.Denoising) or (model.energy.one_shot and not objective.gaussian):
         return cost(loss(objective), parameters, ids, key)
     y, b = jnp.zeros((8, length, model.energy.dim)), jnp.zeros((8, length, model.size))
     force = cost(lambda y, b: jax.vmap(model.energy.force)(y, b), y, b)

@@ -74,7 +74,7 @@ def test_sigma_is_the_maximum_likelihood_level_and_follows_the_clock(getkey):
     def gap(pace):
         field = ed.flow.AutonomousDescent(energy, pace=pace)
         state = field.initial(jnp.asarray(1 / V + 3.0 * noise), jnp.zeros((40, 16)), 3.0)
-        path = move(field, state, times=jnp.array([1.0, 1.5, 2.0]), solver=diffrax.Kvaerno5())
+        path = move(field, state, times=jnp.array([1.0, 1.5, 2.0]))
         x, y, level = jax.tree.map(lambda leaf: leaf[:3], path.states)
         b = jax.vmap(lambda x, level: field.evidence(0.0, (x, None, level)).field(energy.vocabulary.codes))(x, level)
         p = jax.vmap(energy.posterior)(y, b)
