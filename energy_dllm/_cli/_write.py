@@ -31,7 +31,7 @@ RemaskRounds = Annotated[
     int | None,
     _best(metavar="INT", help="Rounds at the end that mask the least likely tokens and draw them anew."),
 ]
-Noise = Annotated[bool, _arg(help="Gaussian diffusion in place of unmasking.")]
+Noise = Annotated[bool, _arg(help="Descent from Gaussian noise, the default; goes with --steps to --field.")]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
 Until = Annotated[
     float | None,
@@ -46,10 +46,10 @@ Churn = Annotated[
     _best(metavar="FLOAT", help="With --noise: noise of the reverse diffusion, 0 for none."),
 ]
 Field = Annotated[
-    Literal["joint", "rest"] | None,
+    Literal["descent", "joint", "rest"] | None,
     _best(
-        metavar="{joint,rest}",
-        help="With --noise: hidden neurons move along (one force a step), or relax anew at every step.",
+        metavar="{descent,joint,rest}",
+        help="With --noise: the noise level is part of the state; follows a clock; hidden states relax at every step.",
     ),
 ]
 Match = Annotated[
@@ -230,18 +230,19 @@ def _sampler(
             raise ValueError(
                 f"`--{name.replace('_', '-')}` cannot be used {'with' if noise else 'without'} `--noise`; {fix}."
             )
-    from ..flow import JointFlow, ProbabilityFlow
-    from ..sampling import DEFAULT, Diffusion, Unmasking, at_random, left_to_right, most_certain
+    from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
+    from ..sampling import DEFAULT, UNMASKING, Diffusion, Unmasking, at_random, left_to_right, most_certain
 
     chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
     if field is not None:
-        chosen["field"] = {"joint": JointFlow, "rest": ProbabilityFlow}[field]
+        chosen["field"] = {"descent": AutonomousDescent, "joint": JointFlow, "rest": ProbabilityFlow}[field]
     if order is not None:
         chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
-    if noise:
-        return {"sampler": Diffusion(**chosen)}
-    best = {field.name: getattr(DEFAULT, field.name) for field in dataclasses.fields(DEFAULT)}
-    return {"sampler": Unmasking(**best | chosen)} if chosen else {}
+    if not chosen:
+        return {}
+    best = DEFAULT if noise else UNMASKING
+    settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
+    return {"sampler": (Diffusion if noise else Unmasking)(**settings | chosen)}
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:

@@ -15,16 +15,17 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, Conditioning, Trajectory
-from ._samplers import AbstractSampler
-from ._unmasking import Unmasking
+from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
+from ._samplers import AbstractSampler, Diffusion
+from ._unmasking import Unmasking, most_certain
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = Unmasking(rounds=8, steps=2, remask_rounds=24)
-"""The default sampler of `generate` and `infill`, 112 force evaluations: what more of them buy is in
-docs/howto_budget.md."""
+DEFAULT = Diffusion(steps=63, until=0.9, temperature=0.0, field=AutonomousDescent)
+"""The default sampler of `generate` and `infill`: the autonomous descent, 64 force evaluations."""
+UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=most_certain)
+"""Unmasking with a similar budget; what `energy-dllm generate --temperature` starts from."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 WINDOW = 64

@@ -116,6 +116,7 @@ class Diffusion(AbstractSampler):
 
     steps: int = eqx.field(static=True)
     until: float = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
     churn: float = eqx.field(static=True)
     front: float = eqx.field(static=True)
     field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any]
@@ -128,6 +129,7 @@ class Diffusion(AbstractSampler):
         *,
         steps: int = 24,
         until: float = 1.0,
+        temperature: float = 1.0,
         churn: float = 0.0,
         front: float = math.inf,
         field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any] = ProbabilityFlow,
@@ -138,6 +140,8 @@ class Diffusion(AbstractSampler):
         sizes(steps=steps)
         if not 0 < until <= 1:
             raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"`temperature` is {temperature}; expected 0 (the most likely tokens) or more.")
         if not 0 <= churn < math.inf:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         if not front > 0:
@@ -158,7 +162,8 @@ class Diffusion(AbstractSampler):
             )
         if isinstance(field, functools.partial):  # equal partials compare equal: nothing is compiled twice
             field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
-        self.steps, self.until, self.churn, self.front, self.field = steps, float(until), churn, float(front), field
+        self.steps, self.until, self.temperature = steps, float(until), float(temperature)
+        self.churn, self.front, self.field = churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
@@ -228,18 +233,21 @@ class Diffusion(AbstractSampler):
         time, state = path.times[-1], path.final
         field = self._field(energy, conditioning, *span)
         b = field.evidence(time, state).field(energy.vocabulary.codes)
-        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, key=key)
+        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, temperature=self.temperature, key=key)
         conditioning = conditioning.written(ids, jnp.ones(conditioning.length, bool))
         field = self._field(energy, conditioning, *span)
         drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
+        # a draw is no part of the motion: the free energy is that of the descent
+        moments = path.probes["moment"]
+        drawn = {**drawn, "terms": jax.tree.map(lambda term: term[-1], moments["terms"])}
         # a joint flow carries its hidden state, the others relax once more
         more = 0 if isinstance(state, tuple) else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,
             (
-                jax.tree.map(put, path.probes["moment"], drawn),
+                jax.tree.map(put, moments, drawn),
                 path.force_evaluations + jnp.where(there, more, 0),
             ),
         )
