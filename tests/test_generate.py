@@ -490,7 +490,7 @@ def test_levels_are_stepped_through_exactly(model):
 def test_bad_levels_are_named(model):
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(4))
     solve = functools.partial(ed.solve, field, model.energy.neutral(4), t0=0.0, t1=1.0)
-    with pytest.raises(ValueError, match="`levels` say every step"):
+    with pytest.raises(ValueError, match="`levels` fix every step"):
         solve(levels=jnp.array([0.0, 1.0]), step=0.1)
     with pytest.raises(ValueError, match="`levels` has shape"):
         solve(levels=jnp.array([0.0]))
