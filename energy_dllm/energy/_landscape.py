@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA, likeliest
+from ._dfa import DFA
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -80,6 +80,7 @@ class AbstractFreeEnergy(eqx.Module):
         """A token for every place `(L,)`, drawn together where it is known how they belong together; `tilt` is added
         to the log posterior. With a `dfa` all of them are a passage that it accepts."""
 
+    @abc.abstractmethod
     def best(
         self,
         y: Float[Array, "L D"],
@@ -90,7 +91,6 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Int[Array, " L"]:
         """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
         arguments as of `sample`."""
-        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 from ._landscape import AbstractFreeEnergy
 
 
@@ -144,6 +144,17 @@ class ProductOfExperts(AbstractFreeEnergy):
         """A token for every place, each from its own posterior: of a product only these are known. With a `dfa`
         of all passages of such tokens one that it accepts."""
         return apart(self.logits(y, b) + tilt, dfa, key=key)
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage of them that it accepts."""
+        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -53,9 +53,9 @@ class AbstractVocabulary(eqx.Module):
         """A token for every place, drawn together from the posterior as the vocabulary has it, of all passages or of
         those that a `dfa` accepts."""
 
+    @abc.abstractmethod
     def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
         """The most likely tokens `(L,)`, of all passages or of those that a `dfa` accepts."""
-        return likeliest(self.logits(y, b), dfa)
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>`, what the neurons say of every candidate `(L, V)`."""
@@ -153,3 +153,7 @@ class Vocabulary(AbstractVocabulary):
         """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
         that it accepts."""
         return apart(self.logits(y, b), dfa, key=key)
+
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage that it accepts."""
+        return likeliest(self.logits(y, b), dfa)
