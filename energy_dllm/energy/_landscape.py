@@ -86,6 +86,7 @@ class AbstractFreeEnergy(eqx.Module):
         """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
         posterior. With a `dfa` the passage is one that it accepts."""
 
+    @abc.abstractmethod
     def best(
         self,
         y: Float[Array, "L D"],
@@ -96,7 +97,6 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Int[Array, " L"]:
         """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
         arguments as of `sample`."""
-        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def __call__(
         self,
@@ -264,6 +264,17 @@ class ProductOfExperts(AbstractFreeEnergy):
         """A token for every place, independently from its posterior, the only one known of a product. With a `dfa`,
         conditional on being accepted."""
         return apart(self.logits(y, b) + tilt, dfa, key=key)
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage of them that it accepts."""
+        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""
