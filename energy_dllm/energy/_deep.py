@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import sizes
 from .._types import Key
-from ._synapses import AbstractSynapse, rotate, valid
+from ._synapses import AbstractLayered, rotate, valid
 
 
 class AbstractLayer(eqx.Module):
@@ -137,7 +137,7 @@ class ConvolutionLayer(AbstractLayer):
         return jnp.stack([jnp.sum(near * a, axis=-1) for near in self._neighbours(z, allowed)])
 
 
-class DeepStack(AbstractSynapse):
+class DeepStack(AbstractLayered):
     """The deep correlation energy: `N` untied blocks, read out as `E = -sum_i <r_i, sum_k Delta_k,i>`.
 
     The activation has two halves, `g_i = (z_i, r_i)`, each of width `W = D / 2`: `z_i` is what other tokens read of
@@ -217,11 +217,6 @@ class DeepStack(AbstractSynapse):
             blocks.append(block)
         self.blocks = tuple(blocks)
         self.background = jax.random.normal(jax.random.fold_in(key, depth), (width,))
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-<r_i, sum_k Delta_k,i>`, nats `(L,)`."""
-        deltas = [delta for *_, delta in self._layers(g, mask)]
-        return valid(-jnp.sum(self._compared(g) * sum(deltas[1:], deltas[0]), axis=-1), mask)
 
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""

@@ -28,11 +28,6 @@ class AbstractFreeEnergy(eqx.Module):
         """Strength of the messages of the tokens beside the activations of the neurons; the unit of relaxation time."""
 
     @property
-    def one_shot(self) -> bool:
-        """Whether tokens that are known or unknown are at rest after one full step `y <- y + kappa force`."""
-        return False
-
-    @property
     @abc.abstractmethod
     def dim(self) -> int:
         """Hidden width `D`."""

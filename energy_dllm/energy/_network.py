@@ -11,7 +11,7 @@ from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._neurons import AbstractNeurons, Silent
-from ._synapses import AbstractSynapse, valid
+from ._synapses import AbstractLayered, AbstractSynapse, valid
 from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
 
 
@@ -60,7 +60,8 @@ class Network(eqx.Module):
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
         terms = {"neurons": valid(jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y), mask)}
         for name, synapse in self.synapses.items():
-            terms |= {part or name: term for part, term in synapse.terms(g, mask).items()}
+            layered = isinstance(synapse, AbstractLayered)
+            terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
         return terms | {"bias": valid(-g @ self.bias, mask)}
 
 

@@ -31,9 +31,20 @@ class AbstractSynapse(eqx.Module):
         """The energy, a scalar: the sum of `per_token`."""
         return jnp.sum(self.per_token(g, mask))
 
+
+class AbstractLayered(AbstractSynapse):
+    """A synapse whose energy is a sum of named terms, each of which has its name in every report.
+
+    To add one, write `terms`.
+    """
+
+    @abc.abstractmethod
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
-        """The energy by named term, each token by token; a synapse of one term leaves it without a name of its own."""
-        return {"": self.per_token(g, mask)}
+        """The energy by named term, each token by token `(L,)`."""
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """The sum of `terms`, `(L,)`."""
+        return jnp.sum(jnp.stack(list(self.terms(g, mask).values())), axis=0)
 
 
 class AbstractCoupling(AbstractSynapse):

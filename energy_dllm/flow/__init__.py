@@ -16,9 +16,9 @@ from ._field import (
     Relaxation as Relaxation,
     ProbabilityFlow as ProbabilityFlow,
     JointFlow as JointFlow,
-    AutonomousDescent as AutonomousDescent,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._autonomous import AutonomousDescent as AutonomousDescent
 from ._rolling import RollingNoise as RollingNoise
 from ._relax import relax as relax
 from ._schedule import (

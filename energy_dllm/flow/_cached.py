@@ -13,7 +13,6 @@ class FixedEvidence(AbstractEvidence):
 
     b: Float[Array, "L V"]
     stored: Float[Array, " L"]
-    level: Float[Array, " L"]
 
     @property
     def length(self) -> int:
@@ -27,10 +26,6 @@ class FixedEvidence(AbstractEvidence):
     def spring(self) -> Float[Array, " L"]:
         """The stored spring."""
         return self.stored
-
-    def noise(self) -> Float[Array, " L"]:
-        """The stored noise level."""
-        return self.level
 
 
 class CachedField(AbstractField):
@@ -48,7 +43,7 @@ class CachedField(AbstractField):
     def __init__(self, of: AbstractField, time: Scalar, state: PyTree[Array]):
         evidence = of.evidence(time, state)
         self.of = of
-        self.now = FixedEvidence(evidence.field(of.energy.vocabulary.codes), evidence.spring(), evidence.noise())
+        self.now = FixedEvidence(evidence.field(of.energy.vocabulary.codes), evidence.spring())
         self.y = of.hidden(time, state)
 
     @property

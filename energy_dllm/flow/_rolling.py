@@ -72,10 +72,6 @@ class RollingNoise(AbstractFlow):
         # smooth at both ends: a kink within a step would leave x with another noise level than s_i
         return self.start + span * u**2 * (3 - 2 * u), 6 * u * (1 - u) * stretch
 
-    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar) -> PyTree[Array]:
-        """That of the flow."""
-        return self.flow.initial(x, y, sigma)
-
     def diffusion_coefficient(self, time: Scalar | float, length: int) -> Float[Array, " L"]:
         """`sigma_i sqrt(ds_i/ds)`."""
         times, speed = self.times(time, length)

@@ -114,13 +114,13 @@ def follow(
         there = marks[: recorded["ids"].shape[1]]
         results = jax.tree.map(np.asarray, parts[-1])
         # where the noise level is part of the state it is that of the passages, on average
-        noise = recorded.pop("noise").mean(axis=0)
+        levels = recorded.pop("sigma").mean(axis=0) if "sigma" in recorded else sigma[there]
         # every distinct reason, once
         _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
         reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
         return Moments(
             clock=clock[there],
-            sigma=np.where(noise > 0, noise, sigma[there]),
+            sigma=levels,
             recorded=recorded,
             forces=np.sum([part.force_evaluations for part in parts], axis=0),
             accepted=np.sum([part.accepted for part in parts], axis=0),
@@ -200,7 +200,6 @@ def observe(
         "confidence": jnp.exp(jnp.take_along_axis(log_q, ids[:, None], axis=-1)[:, 0]),
         "entropy": -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
         "known": known,
-        "noise": jnp.max(evidence.noise()).astype(log_p.dtype),
         "terms": {name: jnp.sum(term) for name, term in terms.items()},
     }
 

@@ -24,8 +24,10 @@ from ..flow import (
     DDIM,
     AbstractEvidence,
     AbstractSchedule,
+    AutonomousDescent,
     Conditioning,
     ExponentialHeun,
+    JointFlow,
     ProbabilityFlow,
     Relaxation,
     ReverseDiffusion,
@@ -185,7 +187,10 @@ class Diffusion(AbstractSampler):
         y = energy.neutral(conditioning.length)
         mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        return self.field(energy, conditioning).initial(x, y, jnp.exp(-time))
+        flow = self.field(energy, conditioning)
+        if isinstance(flow, AutonomousDescent):
+            return flow.initial(x, y, jnp.exp(-time))
+        return (x, y) if isinstance(flow, JointFlow) else x
 
     def move(
         self,
@@ -206,14 +211,14 @@ class Diffusion(AbstractSampler):
         start = clock[0] - numbers[0] * pace
         end = start + self.steps * pace
         field = self._field(energy, conditioning, start, end)
+        free = isinstance(field, AutonomousDescent)
+        exponential = self.solver is None and self.controller is None and not self.churn
         path = solve(
             field,
             state,
             t0=clock[0],
             t1=clock[-1],
-            solver=DDIM(field.decay)
-            if self.solver is None and self.controller is None and not self.churn
-            else self.solver,
+            solver=DDIM(field.decay if free else ()) if exponential else self.solver,
             times=clock[jnp.asarray((0, *marks))],
             probes={
                 "moment": lambda time, x, field: observer(field.evidence(time, x), field.hidden(time, x), conditioning)
@@ -221,6 +226,10 @@ class Diffusion(AbstractSampler):
             key=key,
             **steps,
         )
+        if free:  # the noise level is part of the state
+            levels = path.states[2].reshape(path.times.shape[0], -1)
+            noise = {**path.probes["moment"], "sigma": jnp.exp(jnp.max(levels, axis=-1))}
+            path = eqx.tree_at(lambda path: path.probes, path, {"moment": noise})
         if self.until == 1:
             return path
         there = (numbers[-1] == self.steps) & path.complete
@@ -240,7 +249,8 @@ class Diffusion(AbstractSampler):
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
         # a draw is no part of the motion: the free energy is that of the descent
         moments = path.probes["moment"]
-        drawn = {**drawn, "terms": jax.tree.map(lambda term: term[-1], moments["terms"])}
+        kept = {name: jax.tree.map(lambda leaf: leaf[-1], moments[name]) for name in moments if name not in drawn}
+        drawn = {**drawn, **kept, "terms": jax.tree.map(lambda term: term[-1], moments["terms"])}
         # a joint flow carries its hidden state, the others relax once more
         more = 0 if isinstance(state, tuple) else field.force_evaluations
         return eqx.tree_at(

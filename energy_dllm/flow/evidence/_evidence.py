@@ -38,10 +38,6 @@ class AbstractEvidence(eqx.Module):
     def spring(self) -> Float[Array, " L"]:
         """The part of the evidence's energy that does not depend on the tokens, `(L,)`: 0 unless there is noise."""
 
-    def noise(self) -> Float[Array, " L"]:
-        """The level of the Gaussian noise on each token `(L,)`; 0 where there is none."""
-        return jnp.zeros(self.length)
-
     def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
         """Evidence from two independent sources."""
         return Evidences((self, other))
@@ -98,10 +94,6 @@ class Gaussian(AbstractEvidence):
     def spring(self) -> Float[Array, " L"]:
         """`|x_i|^2 / (2 sigma_i^2) + C log sigma_i`: what no token changes in `-log N(x_i; e_w, sigma_i^2)`."""
         return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2 + self.x.shape[1] * jnp.log(self.sigma)
-
-    def noise(self) -> Float[Array, " L"]:
-        """`sigma_i`."""
-        return self.sigma
 
 
 class Masked(AbstractEvidence):
@@ -192,7 +184,3 @@ class Evidences(AbstractEvidence):
     def spring(self) -> Float[Array, " L"]:
         """The sum of the sources' springs."""
         return sum((source.spring() for source in self.sources[1:]), self.sources[0].spring())
-
-    def noise(self) -> Float[Array, " L"]:
-        """The largest of the sources' noise levels."""
-        return jnp.max(jnp.stack([source.noise() for source in self.sources]), axis=0)
