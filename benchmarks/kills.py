@@ -62,6 +62,7 @@ def main():
         counts["runs"] += 1
         patience = 0
         while not (folder / "model.safetensors").exists():
+            start = time.monotonic()
             process = subprocess.Popen(
                 command(folder), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
@@ -75,6 +76,7 @@ def main():
                     _, said = process.communicate()
                     counts["ended"] += 1
                     counts[kind.name] += 1
+                    print(counts["ended"], kind.name, process.returncode, said.strip()[-100:], file=sys.stderr)
                     counts["said how to go on"] += "run the same again" in said
                     # what came before Python looked at signals, or after the work, need not be explained
                     fine = process.returncode in (0, -kind, 128 + kind) or "KeyboardInterrupt" in said
@@ -83,6 +85,8 @@ def main():
                         print(kind.name, process.returncode, said[-2000:])
                     continue
             _, said = process.communicate()
+            if not patience:  # the machine may be faster than it was
+                seconds = time.monotonic() - start
             if process.returncode:
                 sys.exit(f"did not go on: {said}")
         counts["different"] += digest(folder / "model.safetensors") != whole
