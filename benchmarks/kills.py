@@ -44,6 +44,7 @@ def main():
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do theirs
     rng, home = np.random.default_rng(asked.seed), Path(tempfile.mkdtemp())
     (home / "text.txt").write_text("the cat sat on the mat. a dog saw the cat.\n" * 200)
     env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XDG_CACHE_HOME": str(home)}
