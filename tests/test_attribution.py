@@ -91,15 +91,29 @@ def test_a_neighbour_is_heard_as_its_derivative(name):
 
 
 def test_what_is_taken_away_is_missed(energy, given):
-    """For one step the fall is the step times what was told; later what comes back is added."""
+    """For one step the fall is the step times what was told: by a term, by a bond, by a token that is not there."""
     y = jax.random.normal(jax.random.key(7), (L, D))
     found = why(energy, given, y)
     missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
     assert (missed.token, missed.reference) == (found.token[2], found.reference[2])
-    told = np.sum([split[2] for split in found.neighbours.values()], axis=0)
-    assert np.allclose(missed.neighbours, 0.1 * told, atol=1e-10)
+    assert set(missed.terms) == set(found.parts) - {"prior", "evidence", "residual"}
     for name, fall in missed.terms.items():
         assert np.allclose(fall, 0.1 * found.parts[name][2], atol=1e-10), name
+    # the force in the passage that ends one token earlier
+    b = given.field(energy.vocabulary.codes)
+    short = lambda g: sum(jnp.sum(synapse(g)) for synapse in energy.network.synapses.values())
+    g = energy.activation(y, b)
+    u = energy.vocabulary.patterns[missed.token] - energy.vocabulary.patterns[missed.reference]
+    told = jax.jit(lambda g: (jax.grad(short)(g[:-1]) - jax.grad(short)(g)[:-1])[2] @ u)(g)
+    assert np.allclose(missed.neighbours[-1], 0.1 * told, atol=1e-10) and abs(told) > 1e-4
+    assert missed.neighbours[2] == 0
+
+
+def test_a_bond_that_is_taken_away_is_missed_as_it_was_told(given):
+    energy = make_energy(jax.random.key(0), dim=D, size=V, synapses=("pairwise",))[0]
+    y = jax.random.normal(jax.random.key(7), (L, D))
+    missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
+    assert np.allclose(missed.neighbours, 0.1 * why(energy, given, y).neighbours["pairwise"][2], atol=1e-10)
 
 
 def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
