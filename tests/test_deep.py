@@ -61,6 +61,7 @@ def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
 
 def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
     stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
+    assert isinstance(stack, ed.energy.DeepStack)
     mask = jnp.arange(L) < L - 2
     for valid in (None, mask):
         terms, parts = stack.terms(g, valid), stack.parts(g, valid)
@@ -70,6 +71,13 @@ def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
         for name, term in terms.items():
             np.testing.assert_allclose(jnp.sum(parts[name], axis=0), term, atol=1e-12)
         np.testing.assert_allclose(sum(terms.values()), stack.per_token(g, valid), atol=1e-12)
+
+
+def test_layers_keep_their_order_when_a_module_is_mapped(getkey):
+    stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
+    again = jax.tree.map(lambda leaf: leaf, stack)
+    assert list(stack.terms(g)) == list(again.terms(g))
+    np.testing.assert_allclose(again.per_token(g), stack.per_token(g), atol=1e-12)
 
 
 def test_padding_changes_nothing(getkey):

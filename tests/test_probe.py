@@ -57,10 +57,10 @@ def shaken(module):
     return jax.device_put(jax.tree.map(move, arrays))
 
 
-@pytest.fixture(scope="module")
-def model() -> ed.EnergyDLLM:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one layer", "deep"])
+def model(request) -> ed.EnergyDLLM:
     tokenizer = ed.data.Characters("ab \n")
-    build = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=D, steps=4, key=key))
+    build = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=D, depth=request.param, steps=4, key=key))
     built = build(jax.random.key(0))
     energy = jax.tree.map(jnp.asarray, shaken(built.energy))
     # codes stay one-hot: they are not learned
@@ -96,6 +96,18 @@ def relaxed(model, noisy) -> ed.flow.Trajectory:
     return path(field, y)
 
 
+def terms_of(model) -> set[str]:
+    """Every term but the spring."""
+    synapses = ["pairwise", "attention", "memory"]
+    if model.energy.one_shot:
+        synapses = [f"{kind} {n}" for n in (1, 2) for kind in ("convolution", "attention", "memory")]
+    return {"neurons", *synapses, "bias", "vocabulary"}
+
+
+def named(model, kind):
+    return {name for name in terms_of(model) if name.split()[0] == kind}
+
+
 def fields(model, given):
     flow = ed.flow.ProbabilityFlow(model.energy, given, steps=2)
     joint = ed.flow.JointFlow(model.energy, given)
@@ -115,7 +127,7 @@ def test_terms_sum_to_free_energy(relaxed, model, noisy):
     y = relaxed.final
     field = ed.flow.Relaxation(model.energy, noisy)
     by_token = read("energy_by_token", y, field)
-    assert set(by_token) == {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary", "spring"}
+    assert set(by_token) == terms_of(model) | {"spring"}
     total = sum(term.sum() for term in by_token.values())
     assert np.allclose(total, read("free_energy", y, field), rtol=1e-12)
     assert np.allclose(by_token["spring"], noisy.spring()) and noisy.spring().min() > 0
@@ -192,8 +204,12 @@ def test_posterior_readings(model, relaxed):
 def test_attention_pattern(model):
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(L))
     y = jax.random.normal(jax.random.key(8), (L, D))
-    (pattern,) = read("attention_pattern", y, field).values()
-    assert np.allclose(pattern.sum(-1), 1.0) and (np.diagonal(pattern, axis1=1, axis2=2) == 0).all()
+    patterns = read("attention_pattern", y, field)
+    assert set(patterns) == named(model, "attention")
+    for pattern in patterns.values():
+        assert np.allclose(pattern.sum(-1), 1.0)
+        # what a layer of a stack reads at its own token is not the pattern of that token, compared with it
+        assert (np.diagonal(pattern, axis1=1, axis2=2) == 0).all() != model.energy.one_shot
 
 
 @pytest.mark.parametrize("name", ["relaxation", "flow", "joint", "reverse", "reverse joint"])
@@ -205,19 +221,20 @@ def test_every_probe_reads_every_field(name, model, noisy):
 
     seen = jax.eval_shape(read_all, state)
     shapes = jax.tree.map(lambda a: a.shape, seen)
-    terms = {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary"}
+    terms = terms_of(model)
     assert [shapes[each] for each in ("free_energy", "dissipation", "distance_to_rest")] == [()] * 3
     assert [shapes[each] for each in ("posterior_entropy", "confidence", "tokens")] == [(L,)] * 3
     assert jnp.issubdtype(seen["tokens"].dtype, jnp.integer)
     assert shapes["energy_terms"] == dict.fromkeys(terms | {"spring"}, ())
     assert shapes["energy_by_token"] == dict.fromkeys(terms | {"spring"}, (L,))
     assert shapes["force_norm"] == dict.fromkeys((terms - {"vocabulary"}) | {"total"}, (L,))
-    assert shapes["attention_pattern"] == {"attention": (1, L, L)}
-    assert shapes["energy_by_head"] == {"attention": (1, L)} and shapes["energy_by_memory"] == {"memory": (L, 2 * D)}
+    attentions, memories = named(model, "attention"), named(model, "memory")
+    assert shapes["attention_pattern"] == dict.fromkeys(attentions, (1, L, L))
+    assert shapes["energy_by_head"] == dict.fromkeys(attentions, (1, L))
+    assert shapes["energy_by_memory"] == dict.fromkeys(memories, (L, 2 * D))
     assert shapes["force_share"] == dict.fromkeys(terms - {"vocabulary"}, (L,))
-    assert shapes["strongest_memories"] == {
-        "memory": {"memory": (L, 3), "strength": (L, 3), "tokens": (L, 3, 3)},
-    }
+    strongest = {"memory": (L, 3), "strength": (L, 3), "tokens": (L, 3, 3)}
+    assert shapes["strongest_memories"] == dict.fromkeys(memories, strongest)
     assert shapes["nearest_tokens"] == {"tokens": (L, 3), "posterior": (L, 3)}
     assert seen["attribution"].log_odds.shape == (L,)
     assert shapes["step_error"] == jax.tree.map(lambda a: a.shape, state)
@@ -233,11 +250,12 @@ def test_heads_and_memories_are_their_terms(model, noisy):
         return [PROBES[name](NOW, y, field) for name in names]
 
     heads, memories, terms, shares, strongest = look(y)
-    assert np.allclose(heads["attention"].sum(0), terms["attention"], rtol=1e-12)
-    assert np.allclose(memories["memory"].sum(-1), terms["memory"], rtol=1e-12)
+    assert set(heads) == named(model, "attention") and set(memories) == named(model, "memory") == set(strongest)
+    assert all(np.allclose(each.sum(0), terms[name], rtol=1e-12) for name, each in heads.items())
+    assert all(np.allclose(each.sum(-1), terms[name], rtol=1e-12) for name, each in memories.items())
     assert np.allclose(sum(shares.values()), 1.0) and min(share.min() for share in shares.values()) >= 0
-    found = strongest["memory"]
-    assert (np.diff(found["strength"], axis=-1) <= 0).all() and (found["strength"] > 0).all()
+    for found in strongest.values():
+        assert (np.diff(found["strength"], axis=-1) <= 0).all() and (found["strength"] > 0).all()
 
 
 def test_a_path_with_a_clock_knows_its_steps(model, noisy):
@@ -285,11 +303,11 @@ def test_probes_ride_along_with_a_noisy_motion(model):
     assert seen["tokens"].shape == (3, L) and seen["dissipation"].shape == (3,)
 
 
-def test_probes_share_what_they_have_in_common(model):
+def test_probes_share_what_they_have_in_common():
     """A probe that is asked twice costs little more than once, and so do all of them beside one force."""
     # tokens one by one: the slope of a chain, which dissipation needs, is more products than all forces together
-    vocabulary = ed.energy.Vocabulary(V, D, key=jax.random.key(1))
-    energy = eqx.tree_at(lambda e: e.vocabulary, model.energy, vocabulary)
+    build = eqx.filter_jit(lambda key: ed.EnergyDLLM(ed.data.Characters("ab \n"), dim=D, depth=1, states=0, key=key))
+    energy = build(jax.random.key(0)).energy
     field = ed.flow.Relaxation(energy, ed.flow.Given(jnp.zeros(L, int), jnp.arange(L) < 2))
     times, states = jnp.arange(20.0), jnp.ones((20, L, D))
 
@@ -404,18 +422,20 @@ def assert_labelled(figure):
 def test_plots_are_labelled(relaxed, model, noisy):
     above, below = ed.probe.plot_energy(relaxed).axes
     assert above.get_ylabel() == "$F$ (nats)" and "(nats)" in below.get_ylabel()
-    named = {text.get_text() for text in below.texts}
-    assert named == {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary + spring"}
+    named_terms = {text.get_text() for text in below.texts}
+    assert named_terms == (terms_of(model) - {"vocabulary"}) | {"vocabulary + spring"}
+    dissipation = lambda path: path.probes["dissipation"]
     pictures = [
         ed.probe.plot_energy(relaxed, noise_time=True),
         ed.probe.plot_relaxation(relaxed, horizon=2.0),
+        ed.probe.plot_relaxation(eqx.tree_at(dissipation, relaxed, 0.0 * dissipation(relaxed))),  # at rest all along
         ed.probe.plot_passage(relaxed, model.tokenizer, rows=5),
         ed.probe.plot_relaxation_curve([(0.6, 3.0), (6.0, 2.0)], horizon=3.0),
     ]
     for picture in pictures:
         assert_labelled(picture)
     # the final text is the last row
-    drawn = [text for text in pictures[2].axes[0].texts if text.get_position()[1] == 4]
+    drawn = [text for text in pictures[3].axes[0].texts if text.get_position()[1] == 4]
     shown = "".join({"": " ", "↵": "\n"}.get(text.get_text(), text.get_text()) for text in drawn)
     assert shown == model.decode(relaxed.probes["tokens"][-1])
 
@@ -424,9 +444,10 @@ def test_plots_of_why_are_labelled(model, noisy):
     @eqx.filter_jit
     def look(y):
         field = ed.flow.Relaxation(model.energy, noisy)
-        return ed.probe.attribution(NOW, y, field), ed.probe.attention_pattern(NOW, y, field)["attention"]
+        return ed.probe.attribution(NOW, y, field), ed.probe.attention_pattern(NOW, y, field)
 
-    why, pattern = look(jax.random.normal(jax.random.key(14), (L, D)))
+    why, patterns = look(jax.random.normal(jax.random.key(14), (L, D)))
+    pattern = patterns[min(patterns)]
     values, shape = np.array([-1.0, 2.0]), np.zeros((3, 2))
     spectrum = ed.probe.Spectrum(values, np.eye(2), values**2 / 5, np.zeros(2))
     over = ed.probe.Barrier(jnp.asarray(shape), jnp.array([0.0, 1.0, 0.5]), jnp.zeros(2), *jnp.arange(5.0))

@@ -10,7 +10,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float
 
 from .._types import Key
-from ._synapses import AbstractSynapse, rotate, sizes, valid
+from ._synapses import AbstractSynapse, by_token, rotate, sizes, valid
 
 
 class AbstractLayer(eqx.Module):
@@ -29,6 +29,20 @@ class AbstractLayer(eqx.Module):
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
     ) -> Float[Array, "parts L"]:
         """`<a_i, Delta_i>` split into heads, memories or offsets, `(parts, L)`; the sum over parts is all of it."""
+
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`<a_i, Delta_i>` split by the token `j` that was read, `(L, L)`; by default `i` itself."""
+        return jnp.diag(jnp.sum(a * self.read(z, allowed), axis=-1))
+
+    def pattern(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "H L L"] | None:
+        """The attention pattern, if the parts are heads."""
+        return None
+
+    def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]] | None:
+        """Activation and value of every stored pair, if the parts are memories."""
+        return None
 
 
 class AttentionLayer(AbstractLayer):
@@ -77,6 +91,14 @@ class AttentionLayer(AbstractLayer):
         """Head by head `(H, L)`."""
         return jnp.sum(self._heads(z, allowed) * einsum(a, self.out, "i d, h k d -> h i k"), axis=-1)
 
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`sum_h A_hij <a_i, O_h V_h z_j>`, the pattern as it is."""
+        values = einsum(z * self.gain, self.values, "l d, h k d -> h l k")
+        asked = einsum(a, self.out, "i d, h k d -> h i k")
+        return jnp.sum(self.pattern(z, allowed) * einsum(asked, values, "h i k, h j k -> h i j"), axis=0)
+
 
 class MemoryLayer(AbstractLayer):
     """Key-value memory: `Delta_i = sum_m gelu(<k_m, z_i> + theta_m) v_m`, `M` stored pairs.
@@ -96,16 +118,17 @@ class MemoryLayer(AbstractLayer):
         self.threshold = jnp.zeros(memories)
         self.values = scale * memories**-0.5 * jax.random.normal(k2, (memories, width))
 
-    def _recalled(self, z):
-        return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold)
+    def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
+        """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
+        return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold), self.values
 
     def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""
-        return self._recalled(z) @ self.values
+        return self.recalled(z)[0] @ self.values
 
     def parts(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]) -> Float[Array, "M L"]:
         """Memory by memory `(M, L)`."""
-        return (self._recalled(z) * (a @ self.values.T)).T
+        return (self.recalled(z)[0] * (a @ self.values.T)).T
 
 
 class ConvolutionLayer(AbstractLayer):
@@ -135,6 +158,16 @@ class ConvolutionLayer(AbstractLayer):
         """Offset by offset `(offsets, L)`."""
         return jnp.stack([jnp.sum(near * a, axis=-1) for near in self._neighbours(z, allowed)])
 
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`<a_i, w_(j-i) * z_j>`, 0 beyond the reach."""
+        reach, place = self.kernel.shape[0] // 2, jnp.arange(z.shape[0])
+        each = self.parts(z, allowed, a)
+        ahead = place[None, :] - place[:, None]
+        near = each[jnp.clip(ahead + reach, 0, 2 * reach), place[:, None]]
+        return jnp.where(jnp.abs(ahead) <= reach, near, 0.0)
+
 
 class DeepStack(AbstractSynapse):
     """The deep correlation energy: `N` untied blocks, read out as `E = -sum_i <r_i, sum_k Delta_k,i>`.
@@ -145,7 +178,7 @@ class DeepStack(AbstractSynapse):
 
     `z^(k+1) = z^(k) + Delta_k,   Delta_k = layer_k(norm z^(k))`,
 
-    a block being a depthwise convolution (optional), an attention and a key-value memory. `E` is a sum over layers,
+    a block being an attention, a depthwise convolution (optional) and a key-value memory. `E` is a sum over layers,
     their heads, memories and offsets, and tokens: `terms` has it by layer, `parts` by head, memory and offset. With
     `r` the pattern of a candidate token, `-<r, sum_k Delta_k>` is its energy in the context that was read: as a
     transformer's read-out, but a scalar, whose force also tells a token what those who read it would have it be.
@@ -208,10 +241,11 @@ class DeepStack(AbstractSynapse):
         blocks = []
         for n in range(depth):
             k1, k2, k3 = jax.random.split(jax.random.fold_in(key, n), 3)
+            # in alphabetical order, in which jax keeps the keys of a dict whenever a module is mapped or compiled
             block: dict[str, AbstractLayer] = {}
+            block["attention"] = AttentionLayer(width, heads=heads, reach=reach, rotary=rotary, scale=scale, key=k2)
             if convolution:
                 block["convolution"] = ConvolutionLayer(width, reach=convolution, scale=scale, key=k1)
-            block["attention"] = AttentionLayer(width, heads=heads, reach=reach, rotary=rotary, scale=scale, key=k2)
             block["memory"] = MemoryLayer(width, memories=memories, scale=scale, key=k3)
             blocks.append(block)
         self.blocks = tuple(blocks)
@@ -232,6 +266,32 @@ class DeepStack(AbstractSynapse):
         r = self._compared(g)
         every = ((name, layer.parts(z, allowed, r)) for name, layer, z, allowed, _ in self._layers(g, mask))
         return {name: jax.vmap(lambda part: valid(-part, mask))(parts) for name, parts in every}
+
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+        """Those of every attention, by layer."""
+        r, found = self._compared(g), {}
+        for name, layer, z, allowed, _ in self._layers(g, None):
+            if (pattern := layer.pattern(z, allowed)) is not None:
+                found[name] = -layer.parts(z, allowed, r), pattern
+        return found
+
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
+        """Those of every key-value memory, by layer; values count where they are compared, in the second half."""
+        r, found = self._compared(g), {}
+        for name, layer, z, allowed, _ in self._layers(g, None):
+            if (pairs := layer.recalled(z)) is not None:
+                active, values = pairs
+                found[name] = -layer.parts(z, allowed, r).T, active, jnp.pad(values, ((0, 0), (g.shape[1] // 2, 0)))
+        return found
+
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """Layer by layer, what token `i` reads of token `j` (`AbstractLayer.sources`), and how the energy of token `j`
+        depends on what it reads of token `i`."""
+        read = g.shape[1] // 2
+        messages = by_token(self.terms, g, u.at[:, read:].set(0.0))
+        for name, layer, z, allowed, _ in self._layers(g, None):
+            messages[name] = messages[name] + layer.sources(z, allowed, u[:, read:])
+        return messages
 
     def _compared(self, g):
         return g[:, self.background.shape[0] :]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._types import Key
 from ._neurons import AbstractNeurons, Softmax
-from ._synapses import AbstractSynapse, sizes, valid
+from ._synapses import AbstractSynapse, by_token, sizes, valid
 
 
 class MappingMemory(AbstractSynapse):
@@ -52,8 +52,19 @@ class MappingMemory(AbstractSynapse):
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
-        hidden = jax.nn.gelu(g @ self.cues.T + self.threshold)
-        return valid(-jnp.sum(hidden * (g @ self.answers.T), axis=-1), mask)
+        return valid(-jnp.sum(self._recalled(g) * (g @ self.answers.T), axis=-1), mask)
+
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
+        """`-h_im <g_i, W_2m>`, `h = gelu(W_1 g_i + w)`, and `W_2`."""
+        recalled = self._recalled(g)
+        return {"": (-recalled * (g @ self.answers.T), recalled, self.answers)}
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
+        """The pairs of a token depend on that token alone: one forward derivative for all."""
+        return {"": -jax.jvp(lambda g: self.memories(g)[""][0], (g,), (u,))[1]}
+
+    def _recalled(self, g):
+        return jax.nn.gelu(g @ self.cues.T + self.threshold)
 
 
 class ConvolutionalMemory(AbstractSynapse):
@@ -141,6 +152,14 @@ class ConvolutionalMemory(AbstractSynapse):
         """`-<g_i, sum_n W_n h_ni>`, `(L,)`."""
         return jnp.sum(self.per_memory(g, mask), axis=-1)
 
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
+        """`per_memory`, `recalled` and `W_n`, layer after layer."""
+        return {"": (self.per_memory(g), self.recalled(g), self.answers.reshape(-1, g.shape[1]))}
+
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """Of what is recalled around token `j`; the diagonal is what is recalled at `i` itself."""
+        return {"": by_token(self.per_token, g, u)}
+
 
 class DenseMemory(AbstractSynapse):
     """Dense associative memory of patterns `xi`: `E = -sum_i Λ(xi g_i)`, `Λ` the Lagrangian of its memory neurons.
@@ -190,3 +209,14 @@ class DenseMemory(AbstractSynapse):
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-Λ(xi g_i)`, `(L,)`."""
         return valid(-jax.vmap(self.neurons.lagrangian)(g @ self.patterns.T), mask)
+
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
+        """Energy in proportion to the activations, nothing where all of them are 0; `recalled` and `xi`."""
+        recalled = self.recalled(g)
+        total = jnp.sum(recalled, axis=-1, keepdims=True)
+        energy = recalled / jnp.where(total == 0, 1.0, total) * self.per_token(g)[:, None]
+        return {"": (energy, recalled, self.patterns)}
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
+        """`grad Λ(xi g_i)_m <xi_m, u_i>`."""
+        return {"": self.recalled(g) * (u @ self.patterns.T)}

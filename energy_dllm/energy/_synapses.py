@@ -5,6 +5,8 @@ over tokens, never means. Padding is a mask `(L,)`: a token that is not valid ne
 """
 
 import abc
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,7 +20,9 @@ from .._types import Key, Scalar
 class AbstractSynapse(eqx.Module):
     """An energy of the activations of one sequence.
 
-    To add a synapse, write `per_token`; total, force and every report follow.
+    To add a synapse, write `per_token`; total, force and every report follow. The methods below `terms` split it into
+    parts for the probes, each a dict by named term like `terms`; a synapse without such parts leaves them as they are.
+    Along a direction `u_i` at every token the parts of a term add up to that of its force, `<-dE/dg_i, u_i>`.
     """
 
     @abc.abstractmethod
@@ -32,6 +36,31 @@ class AbstractSynapse(eqx.Module):
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """The energy by named term, each token by token; a synapse of one term leaves it without a name of its own."""
         return {"": self.per_token(g, mask)}
+
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+        """Energy of each head at every token, and its attention pattern."""
+        return {}
+
+    def memories(
+        self, g: Float[Array, "L D"]
+    ) -> Mapping[str, tuple[Float[Array, "L M"], Float[Array, "L M"] | None, Float[Array, "M D"] | None]]:
+        """Energy of each stored pattern at every token, its activation there and its value, where it has them."""
+        return {}
+
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """The message of token `j` to token `i` along `u_i`."""
+        return {}
+
+    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L H"]]:
+        """The message of head `h` to token `i` along `u_i`."""
+        whole = lambda g: {name: jnp.sum(energy, axis=1) for name, (energy, _) in self.heads(g).items()}
+        return by_token(whole, g, u)
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
+        """The message of stored pattern `m` to token `i` along `u_i`."""
+        return by_token(
+            lambda g: {name: jnp.sum(energy, axis=0) for name, (energy, *_) in self.memories(g).items()}, g, u
+        )
 
 
 class Pairwise(AbstractSynapse):
@@ -82,6 +111,17 @@ class Pairwise(AbstractSynapse):
             energy = energy + 0.5 * (jnp.pad(bond, (0, o)) + jnp.pad(bond, (o, 0)))
         return energy
 
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """`<u_i, P_o^T Q_o g_(i+o)>`, and the other way round; exact, for a bond is linear in each of its ends."""
+        length = g.shape[0]
+        message = jnp.zeros((length, length), g.dtype)
+        for o in range(1, min(self.left.shape[0], length - 1) + 1):
+            left, right = self.left[o - 1], self.right[o - 1]
+            later = jnp.sum((u[:-o] @ left.T) * (g[o:] @ right.T), axis=-1)
+            earlier = jnp.sum((g[:-o] @ left.T) * (u[o:] @ right.T), axis=-1)
+            message = message + jnp.diag(later, o) + jnp.diag(earlier, -o)
+        return {"": message}
+
 
 class AbstractAttention(AbstractSynapse):
     """Attention between tokens: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, `j != i`.
@@ -117,6 +157,22 @@ class AbstractAttention(AbstractSynapse):
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
         return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
+
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+        """`per_head` and `pattern`."""
+        return {"": (self.per_head(g), self.pattern(g))}
+
+    def _slopes(self, g, u):
+        """How the logits change, `u` as query against `g` as key, and the other way round: they are bilinear."""
+        wide = jnp.concatenate([g, u], axis=-1)
+        none = jnp.zeros_like(self.query)
+
+        def slope(query, keys):
+            halves = (jnp.concatenate(query, axis=-1), jnp.concatenate(keys, axis=-1), jnp.zeros_like(self.bias))
+            logits = eqx.tree_at(lambda s: (s.query, s.keys, s.bias), self, halves).logits(wide)
+            return jnp.where(jnp.isfinite(logits), logits, 0.0)
+
+        return slope((none, self.query), (self.keys, none)), slope((self.query, none), (none, self.keys))
 
     def _offsets(self, length: int) -> Float[Array, "H L L"]:
         """`r_h(j - i)`."""
@@ -192,6 +248,11 @@ class Attention(AbstractAttention):
         lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
         return -jnp.where(some, lower, 0.0) / self._beta
 
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """Of the key `j` to the query `i`, and of the query `j` to the key `i`."""
+        pattern, (as_query, as_key) = self.pattern(g), self._slopes(g, u)
+        return {"": (jnp.sum(pattern * as_query, axis=0) + jnp.sum(pattern * as_key, axis=0).T) / self._beta}
+
 
 class MappingAttention(AbstractAttention):
     """Attention with values: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
@@ -256,6 +317,24 @@ class MappingAttention(AbstractAttention):
         """`-<W_a g_i, sum_j A_hij W_v g_j>` of each token as query, `(H, L)`."""
         seen = einsum(self.pattern(g, mask), _shown(g, self.values), "h i j, h j k -> h i k")
         return -jnp.sum(_shown(g, self.answers) * seen, axis=-1)
+
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
+        """As of `Attention`, with the change of the pattern: attention grows where the answer is above average."""
+        pattern, answers, values = self.pattern(g), _shown(g, self.answers), _shown(g, self.values)
+        agree = einsum(answers, values, "h i k, h j k -> h i j")
+        gain = pattern * (agree - jnp.sum(pattern * agree, axis=-1, keepdims=True))
+        as_query, as_key = self._slopes(g, u)
+        forward = pattern * einsum(_shown(u, self.answers), values, "h i k, h j k -> h i j") + gain * as_query
+        backward = pattern * einsum(answers, _shown(u, self.values), "h i k, h j k -> h i j") + gain * as_key
+        return {"": jnp.sum(forward, axis=0) + jnp.sum(backward, axis=0).T}
+
+
+def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
+    """`-d energy(g)/dg_i u_i`, token by token: what every entry of `energy(g)` tells token `i` along `u_i`."""
+    if not jax.tree.leaves(jax.eval_shape(energy, g)):
+        return {}
+    one = lambda i: jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(-u[i]),))[1]
+    return jax.lax.map(one, jnp.arange(g.shape[0]), batch_size=16)
 
 
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..energy import AbstractSynapse
-from ._states import AbstractMemory, AbstractPatternMemory
+from ._states import AbstractMemory, AbstractPatternMemory, AbstractSoftMinimum
 
 
 class TokenMemory(AbstractSynapse):
@@ -35,6 +35,24 @@ class TokenMemory(AbstractSynapse):
             g = jnp.where(mask[:, None], g, g[jnp.argmax(mask)])
         energy = jax.vmap(self.memory)(g)
         return energy if mask is None else jnp.where(mask, energy, 0.0)
+
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array | None, Array | None]]:
+        """The energy of each pattern; of patterns that compete their share `p_m E`, `p` and the patterns."""
+        if isinstance(self.memory, AbstractSoftMinimum):
+            shares = jax.vmap(self.memory.shares)(g)
+            return {"": (shares * self.per_token(g)[:, None], shares, self.memory.patterns)}
+        if isinstance(self.memory, AbstractPatternMemory):
+            return {"": (jax.vmap(self.memory.per_memory)(g), None, None)}
+        return {}
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
+        """The force of each pattern alone, weighted by its share where patterns compete."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return {}
+        pull = -jax.jvp(jax.vmap(self.memory.per_memory), (g,), (u,))[1]
+        if isinstance(self.memory, AbstractSoftMinimum):
+            pull = pull * jax.vmap(self.memory.shares)(g)
+        return {"": pull}
 
 
 class SequenceMemory(AbstractSynapse):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
 from ..flow import AbstractField
-from ._parts import by_memory, by_neighbour
+from ._parts import parts as parts_of
 from ._probes import learned, seen
 
 
@@ -18,13 +18,16 @@ class Attribution(eqx.Module):
 
     - `token (L,)`, `reference (L,)`: the two ids that are compared.
     - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
-    - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name, `bias`,
-      and `residual`, the distance of the hidden state from rest.
-    - `neighbours`: synapses between tokens by name, `(L, L)`: column `j` is the message of `j` to `i`; the sum of a row
-      is that synapse's part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled, and
-      the diagonal what was recalled at `i` itself.
-    - `memories`: synapses that store patterns by name, `(L, M)`: column `m` is the message of `m` to `i`; the sum
-      of a row is that synapse's part.
+    - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name (of a
+      `DeepStack` every layer, such as `attention 1`), `bias`, and `residual`, the distance of the hidden state from
+      rest.
+    - `neighbours`: terms that couple tokens by name, `(L, L)`: column `j` is the message of `j` to `i`; the sum of a
+      row is that part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled. Of a layer of a
+      `DeepStack`, what `i` reads of `j` directly, and what `j` reads of `i`; what depth adds is on the diagonal.
+    - `heads`: attentions by name, `(L, H)`: column `h` is the message of head `h` to `i`; the sum of a row is that
+      part.
+    - `memories`: terms that store patterns by name, `(L, M)`: column `m` is the message of `m` to `i`; the sum of a row
+      is that part.
     """
 
     token: Int[Array, " L"]
@@ -32,6 +35,7 @@ class Attribution(eqx.Module):
     log_odds: Float[Array, " L"]
     parts: dict[str, Float[Array, " L"]]
     neighbours: dict[str, Float[Array, "L L"]]
+    heads: dict[str, Float[Array, "L H"]]
     memories: dict[str, Float[Array, "L M"]]
 
     @property
@@ -56,7 +60,8 @@ def attribution(
 
     with `c` the prior (of a `HMMVocabulary` the cavity logits) and `m_n` the message of term `n`,
     `kappa` times its force (the bias `a` is one of them). The last part is the `residual`: 0 at rest; elsewhere it
-    makes the sum exact. Attention and pairwise coupling are split by neighbour, the memories by stored pattern.
+    makes the sum exact. Each message is split further where its synapse can be: `AbstractSynapse.by_neighbour`,
+    `by_head` and `by_memory`.
 
     Main arguments: `time`, `state`, `field` as `solve` passes them.
 
@@ -80,7 +85,7 @@ def attribution(
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     why = ed.probe.attribution(0.0, jnp.ones((8, 16)), field, token=1)
-    assert jnp.allclose(why.total, why.log_odds, atol=1e-4) and why.neighbours["attention"].shape == (8, 8)
+    assert jnp.allclose(why.total, why.log_odds, atol=1e-4) and why.neighbours["attention 1"].shape == (8, 8)
     ```
     """
     y, b = seen(jnp.asarray(time), state, field)
@@ -99,13 +104,10 @@ def _attribution(energy, y, b, w, r):
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in messages.items()}
     parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(messages.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
-    neighbours, memories = {}, {}
-    for name, synapse in energy.network.synapses.items():
-        if (split := by_neighbour(synapse, g, u)) is not None:
-            neighbours[name] = split
-        if (split := by_memory(synapse, g, u)) is not None:
-            memories[name] = split
-    return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, memories)
+    neighbours = parts_of(energy, lambda synapse: synapse.by_neighbour(g, u))
+    heads = parts_of(energy, lambda synapse: synapse.by_head(g, u))
+    memories = parts_of(energy, lambda synapse: synapse.by_memory(g, u))
+    return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, heads, memories)
 
 
 def pair(logits, token, reference):

@@ -10,7 +10,6 @@ from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractEvidence
 from ._attribution import pair
-from ._parts import by_neighbour
 
 
 class Counterfactual(eqx.Module):
@@ -18,8 +17,8 @@ class Counterfactual(eqx.Module):
 
     - `token`, `reference`: the two ids that are compared.
     - `log_odds ()`: with all inputs, after the same relaxation.
-    - `terms`: by name, the fall without the force of that synapse, or of the bias, on this place.
-    - `neighbours (L,)`: the fall without the message of token `j`, in any synapse that couples them.
+    - `terms`: by name, the fall without the force of that term, or of the bias, on this place.
+    - `neighbours (L,)`: the fall where this place neither reads token `j` nor is read by it; 0 for the place itself.
     """
 
     token: Int[Array, ""]
@@ -44,7 +43,7 @@ def counterfactual(
 
     `attribution` splits the present log-odds; this is the effect of an intervention. The input is removed at this token
     only; then everything relaxes from `y`. The two differ by feedback: the token changes, and so do the messages it
-    gets back. It costs `L` + synapses + 2 relaxations.
+    gets back; and without a token the attention to the others grows. It costs `L` + terms + 2 relaxations.
 
     **Arguments:**
 
@@ -68,7 +67,7 @@ def counterfactual(
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     given = ed.flow.Given(model.encode("a bb"), jax.numpy.array([True, False, True, True]))
     missed = ed.probe.counterfactual(model.energy, given, model.settle(given), 1, steps=8)
-    assert missed.neighbours.shape == (4,) and set(missed.terms) == {"pairwise", "attention", "memory", "bias"}
+    assert missed.neighbours.shape == (4,) and set(missed.terms) >= {"attention 1", "memory 1", "bias"}
     ```
     """
     if not isinstance(energy, FreeEnergy):
@@ -91,38 +90,32 @@ def counterfactual(
 @eqx.filter_jit
 def _counterfactual(energy, evidence, y, place, w, r, steps, step):
     b = evidence.field(energy.vocabulary.codes)
-    length, synapses = y.shape[0], energy.network.synapses
-    names = (*synapses, "bias")
+    length = y.shape[0]
+    names = [name for name in energy.terms(y, b) if name not in ("neurons", "vocabulary")]
 
-    def message(synapse, g, weights):
-        """The force of a synapse on every token, its neighbours weighted by `weights (L, L)`."""
-        if by_neighbour(synapse, g, g) is None:
-            return -jax.grad(synapse)(g)
-        return jax.grad(lambda u: jnp.sum(weights * by_neighbour(synapse, g, u)))(jnp.zeros_like(g))
+    def speed(y, weights, mask):
+        """`-kappa dF/dg (L, D)` of the terms, weighted, and without the tokens that are masked."""
+        g = energy.activation(y, b)
+        weights = dict(zip(names, weights, strict=True))
+        weighted = lambda g: sum(
+            weights.get(name, 1.0) * jnp.sum(term) for name, term in energy.terms(y, b, mask=mask, g=g).items()
+        )
+        return -energy.kappa * jax.grad(weighted)(g)
 
     def log_odds(case):
-        neighbours, terms = case
-        weights = jnp.ones((length, length), y.dtype).at[place].set(neighbours)
+        mask, weights = case
 
         def move(y, _):
-            g = energy.activation(y, b)
-            messages = [message(synapse, g, weights) for synapse in synapses.values()]
-            messages.append(jnp.broadcast_to(energy.network.bias, y.shape))
-            messages = [each.at[place].multiply(weight) for each, weight in zip(messages, terms, strict=True)]
-            return y + step * (sum(messages) - y), None
+            speeds = speed(y, jnp.ones_like(weights), None)
+            return y + step * speeds.at[place].set(speed(y, weights, mask)[place]), None
 
         logits = energy.logits(jax.lax.scan(move, y, None, length=steps)[0], b)[place]
         return logits[w] - logits[r]
 
-    # first all inputs, then without one neighbour, then without one term
-    neighbour_weights = (
-        jnp.ones((1 + length + len(names), length), y.dtype).at[1 : 1 + length].add(-jnp.eye(length, dtype=y.dtype))
-    )
-    term_weights = (
-        jnp.ones((neighbour_weights.shape[0], len(names)), y.dtype)
-        .at[1 + length :]
-        .add(-jnp.eye(len(names), dtype=y.dtype))
-    )
-    full, *reduced = jnp.split(jax.lax.map(log_odds, (neighbour_weights, term_weights), batch_size=16), [1, 1 + length])
+    # first all inputs, then without one neighbour, then without one term; the token itself stays
+    here = jnp.arange(length)
+    masks = jnp.ones((1 + length + len(names), length), bool).at[1 + here, here].set(here == place)
+    weights = jnp.ones((len(masks), len(names)), y.dtype).at[1 + length :].add(-jnp.eye(len(names), dtype=y.dtype))
+    full, *reduced = jnp.split(jax.lax.map(log_odds, (masks, weights), batch_size=16), [1, 1 + length])
     neighbours, terms = (full - part for part in reduced)
     return Counterfactual(w, r, full[0], dict(zip(names, terms, strict=True)), neighbours)

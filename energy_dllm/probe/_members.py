@@ -5,18 +5,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import AbstractAttention, FreeEnergy
+from ..energy import FreeEnergy
 from ..flow import AbstractField
-from ._parts import activity, pattern_energy
+from ._parts import parts
 from ._probes import force_norm, learned, seen
 
 
 def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L"]]:
-    """The energy of every attention synapse, head by head: `-1/(beta kappa) log sum_j a_hij exp(...)` of each query.
+    """The energy of every attention by name, head by head, of each query.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each attention synapse by name `(H, L)` in nats; the sum over heads is its term of `F`.
+    **Returns:** for each attention by name `(H, L)` in nats; the sum over heads is its term of `F`.
 
     **Example:**
 
@@ -25,15 +25,12 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.energy_by_head(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8)
+    assert ed.probe.energy_by_head(jnp.zeros(()), jnp.ones((8, 16)), field)["attention 1"].shape == (1, 8)
     ```
     """
     energy, g = _activations(time, state, field)
-
-    synapses = energy.network.synapses.items()
-    return {
-        name: synapse.per_head(g) / energy.kappa for name, synapse in synapses if isinstance(synapse, AbstractAttention)
-    }
+    found = parts(energy, lambda synapse: synapse.heads(g))
+    return {name: each / energy.kappa for name, (each, _) in found.items()}
 
 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
@@ -43,7 +40,7 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each synapse that stores patterns by name `(L, M)` in nats; all of it is its term of `F`.
+    **Returns:** for each term that stores patterns by name `(L, M)` in nats; all of it is its term of `F`.
 
     **Example:**
 
@@ -52,12 +49,12 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.energy_by_memory(jnp.zeros(()), jnp.ones((8, 16)), field)["memory"].shape == (8, 32)
+    assert ed.probe.energy_by_memory(jnp.zeros(()), jnp.ones((8, 16)), field)["memory 1"].shape == (8, 32)
     ```
     """
     energy, g = _activations(time, state, field)
-    found = {name: pattern_energy(synapse, g) for name, synapse in energy.network.synapses.items()}
-    return {name: value / energy.kappa for name, value in found.items() if value is not None}
+    found = parts(energy, lambda synapse: synapse.memories(g))
+    return {name: each / energy.kappa for name, (each, *_) in found.items()}
 
 
 def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
@@ -96,7 +93,7 @@ def strongest_memories(
     - `time`, `state`, `field` as `solve` passes them.
     - `count`: memories of each token, and tokens of each memory, at most.
 
-    **Returns:** for each synapse that stores patterns by name a dict: `memory (L, count)`, which patterns, strongest
+    **Returns:** for each term that stores patterns by name a dict: `memory (L, count)`, which patterns, strongest
     first; `strength (L, count)`; `tokens (L, count, count)`, the ids that each of them favours most.
 
     **Raises:** `ValueError` if `count` is not positive.
@@ -109,16 +106,15 @@ def strongest_memories(
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
     found = ed.probe.strongest_memories(jnp.zeros(()), jnp.ones((8, 16)), field, count=2)
-    assert found["memory"]["tokens"].shape == (8, 2, 2)
+    assert found["memory 1"]["tokens"].shape == (8, 2, 2)
     ```
     """
     _positive("count", count)
     energy, g = _activations(time, state, field)
     found = {}
-    for name, synapse in energy.network.synapses.items():
-        if (recalled := activity(synapse, g)) is None:
+    for name, (_, active, answer) in parts(energy, lambda synapse: synapse.memories(g)).items():
+        if active is None or answer is None:
             continue
-        active, answer = recalled
         strength, memory = jax.lax.top_k(
             jnp.abs(active) * jnp.linalg.norm(answer, axis=-1), min(count, active.shape[1])
         )

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
-from ..energy import AbstractAttention, FreeEnergy
+from ..energy import FreeEnergy
 from ..flow import AbstractField
+from ._parts import parts
 
 
 def free_energy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
@@ -68,7 +69,7 @@ def energy_by_token(time: Scalar, state: PyTree[Array], field: AbstractField) ->
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.energy_by_token(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (8,)
+    assert ed.probe.energy_by_token(jnp.zeros(()), jnp.ones((8, 16)), field)["memory 1"].shape == (8,)
     ```
     """
     y, b = seen(time, state, field)
@@ -169,12 +170,12 @@ def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict
 
 
 def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L L"]]:
-    """The attention pattern of every attention synapse, `A_hij`: softmax of the logits over `j`.
+    """The attention pattern of every attention by name, `A_hij`: softmax of the logits over `j`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each attention synapse by name `(H, L, L)`; rows sum to 1, the diagonal is 0. Empty if
-    the network has none.
+    **Returns:** for each attention by name `(H, L, L)`, such as `attention 1` of a `DeepStack`; rows sum to 1, and the
+    diagonal of an attention that is a synapse of its own is 0. Empty if the network has none.
 
     **Example:**
 
@@ -183,14 +184,13 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"].shape == (1, 8, 8)
+    assert ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention 1"].shape == (1, 8, 8)
     ```
     """
     y, b = seen(time, state, field)
     energy = learned(field)
     g = energy.activation(y, b)
-    synapses = energy.network.synapses.items()
-    return {name: synapse.pattern(g) for name, synapse in synapses if isinstance(synapse, AbstractAttention)}
+    return {name: pattern for name, (_, pattern) in parts(energy, lambda synapse: synapse.heads(g)).items()}
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:

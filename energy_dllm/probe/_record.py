@@ -30,6 +30,8 @@ RECORDS = 48
 """Largest number of recorded times of a trajectory."""
 REST = 10.0
 """Length of the recorded relaxation, in units of the default relaxation."""
+NOISE = 0.7
+"""Noise level of the tokens that relax, if they are not known: at rest there is something left to decide."""
 STARTS = 6
 """Random hidden states that relax on the slice of the landscape."""
 SCALARS = {
@@ -107,10 +109,13 @@ def _record(
     rate: float,
     key: Key,
 ) -> tuple[Trajectory, Trajectory, Landscape, dict[str, Array]]:
-    k1, k2, k3 = jax.random.split(key, 3)
+    k1, k2, k3, k4 = jax.random.split(key, 4)
     energy, length = model.energy, given.length
     passage = generated(model, given, levels, rate, k1)
-    evidence = Given(passage.probes["tokens"][-1], jax.random.uniform(k2, (length,)) < 0.5)
+    ids = passage.probes["tokens"][-1]
+    codes = energy.vocabulary.codes[ids]
+    noisy = Gaussian(codes + NOISE * jax.random.normal(k4, codes.shape, codes.dtype), NOISE)
+    evidence = Given(ids, jax.random.uniform(k2, (length,)) < 0.5) + noisy
     field = Relaxation(energy, evidence)
     end = REST * model.steps * model.step
     times = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, 1.0, RECORDS)[:-1]]) * end

@@ -116,7 +116,8 @@ def plot_relaxation(path: Trajectory, *, horizon: float | None = None) -> "matpl
         below.set_ylabel("nats per time constant")
         below.set_xlabel(RELAXATION)
         below.set_xscale("log")
-        below.set_yscale("log")
+        if (burnt[later] > 0).any():  # at rest from the start nothing is dissipated
+            below.set_yscale("log")
         below.text(0.02, 0.14, "line: dissipation", color=COLOURS[0], transform=below.transAxes)
         below.text(0.02, 0.05, "dots: measured $-\\Delta F/\\Delta t$", color=COLOURS[1], transform=below.transAxes)
         for axes in (above, below):
