@@ -295,3 +295,20 @@ def test_simulator_agrees_on_every_function(getkey):
     for n in range(500):
         y = step(0.5 + 1e-3 * n, y)
     assert np.allclose(path.final, y, atol=2e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_of_fixed_length_is_unrolled(reverse):
+    def field(t, y):
+        last, path = jax.lax.scan(lambda c, x: (jnp.tanh(c + x), c * x), y[0], y, reverse=reverse)
+        return path - y + last
+
+    y = jnp.array([0.5, -1.0, 0.3])
+
+    def loop(t, y):
+        carry, path = y[0], [0.0] * 3
+        for n in (2, 1, 0) if reverse else (0, 1, 2):
+            path[n], carry = carry * y[n], jnp.tanh(carry + y[n])
+        return jnp.stack(path) - y + carry
+
+    assert ed.circuit.lower(field, y).deck(t1=1.0) == ed.circuit.lower(loop, y).deck(t1=1.0)

@@ -94,6 +94,8 @@ def _trace(graph: Graph, rules: Mapping[str, Rule], jaxpr: Any, consts: Any, inp
             inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr")))
             body, held = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
             results = _trace(graph, rules, body, held, operands)
+        elif name == "scan" and not fixed:
+            results = _unrolled(graph, rules, eqn.params, operands)
         elif name in ("gather", "dynamic_slice") and not fixed and not any(map(_moves, operands[1:])):
             results = [_picked(eqn, operands)]
         elif fixed and (name not in rules or any(v.aval.dtype.kind in "iub" for v in eqn.invars)):
@@ -110,6 +112,25 @@ def _trace(graph: Graph, rules: Mapping[str, Rule], jaxpr: Any, consts: Any, inp
         results = [r if isinstance(r, np.ndarray) or not _entry(r) else np.asarray(r, object) for r in results]
         known.update(zip(eqn.outvars, results, strict=True))
     return [np.broadcast_to(read(v), v.aval.shape) for v in jaxpr.outvars]
+
+
+def _unrolled(graph: Graph, rules: Mapping[str, Rule], params: Any, operands: list) -> list[np.ndarray]:
+    """A loop of fixed length, one copy of its body after the other."""
+    constants, carried = params["num_consts"], params["num_carry"]
+    held, carry, rows = np.split(np.arange(len(operands)), [constants, constants + carried])
+    carry, made = [operands[n] for n in carry], []
+    order = range(params["length"])
+    for n in reversed(order) if params["reverse"] else order:
+        inputs = [
+            *(operands[i] for i in held),
+            *carry,
+            *(operands[i][n : n + 1].reshape(operands[i].shape[1:]) for i in rows),
+        ]
+        results = _trace(graph, rules, params["jaxpr"].jaxpr, params["jaxpr"].consts, inputs)
+        carry = results[:carried]
+        made.append(results[carried:])
+    made = made[::-1] if params["reverse"] else made
+    return [*carry, *(np.stack(each) for each in zip(*made, strict=True))]
 
 
 def _entries(value: Any) -> Any:
