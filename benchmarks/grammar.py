@@ -36,9 +36,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/grammar"))
     options = parser.parse_args()
     corpus = ed.data.grammar_corpus(characters=2_000_000)
-    counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
+    counts = corpus.counts()
     model = ed.EnergyDLLM(
-        corpus.tokenizer, dim=options.dim, states=options.states, counts=counts, key=jax.random.key(options.seed)
+        corpus.tokenizer,
+        dim=options.dim,
+        depth=1,
+        states=options.states,
+        counts=counts,
+        key=jax.random.key(options.seed),
     )
     model = train(
         model,

@@ -31,8 +31,9 @@ from train_shakespeare import VALIDATION, plays
 import energy_dllm as ed
 
 
-# hidden width and states of the energy; width and depth of the transformers, width of the tied one
-SIZES = {"0.1M": ((64, 248), 64, 2, 88), "1M": ((224, 784), 144, 4, 288), "10M": ((640, 2560), 384, 6, 896)}
+# width and depth of the transformers, and of the deep energy (two halves of that width); width of the tied transformer;
+# hidden width and states of the energy of one layer beside a hidden Markov model
+SIZES = {"0.1M": (64, 2, 88, (64, 248)), "1M": (144, 4, 288, (224, 784)), "10M": (384, 6, 896, (640, 2560))}
 TUNING = 0.1
 
 
@@ -60,11 +61,14 @@ def corpus_of(name: str, data: Path) -> ed.data.Corpus:
 def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, seed: int):
     """One model and what it is trained on."""
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
-    energy, dim, depth, tied = SIZES[size]
-    if name == "energy":
-        counts = np.bincount(corpus.train, minlength=symbols)
+    dim, depth, tied, layer = SIZES[size]
+    if name in ("energy", "layer"):
+        counts = corpus.counts()
         objective = ed.learn.Denoising(gaussian=gaussian, typo=0.4 * gaussian)
-        return ed.EnergyDLLM(corpus.tokenizer, dim=energy[0], states=energy[1], counts=counts, key=key), objective
+        if name == "energy":
+            return ed.EnergyDLLM(corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, key=key), objective
+        one = dict(dim=layer[0], depth=1, states=layer[1], counts=counts)
+        return ed.EnergyDLLM(corpus.tokenizer, **one, key=key), objective
     if name == "autoregressive":
         return ed.learn.Autoregressive(symbols, dim=dim, depth=depth, key=key), ed.learn.NextToken()
     if name == "tied":
@@ -94,7 +98,7 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     loss = lambda objective: (
         lambda p, ids, key: jax.grad(lambda p: objective(eqx.combine(p, static), ids, key, jnp.ones(())))(p)
     )
-    if not isinstance(objective, ed.learn.Denoising):
+    if not isinstance(objective, ed.learn.Denoising) or (model.energy.one_shot and not objective.gaussian):
         return cost(loss(objective), parameters, ids, key)
     y, b = jnp.zeros((8, length, model.energy.dim)), jnp.zeros((8, length, model.size))
     force = cost(lambda y, b: jax.vmap(model.energy.force)(y, b), y, b)
@@ -305,7 +309,7 @@ def main() -> None:
     trains.add_argument("corpus", choices=["tinyshakespeare", "text8-3M", "wikitext2-27", "docs", "grammar"])
     trains.add_argument("--data", type=Path, default=Path("../shared/data"))
     trains.add_argument("--size", choices=list(SIZES), default="0.1M")
-    models = ["energy", "masked", "local", "tied", "autoregressive"]
+    models = ["energy", "layer", "masked", "local", "tied", "autoregressive"]
     trains.add_argument("--models", nargs="*", default=models, choices=models)
     trains.add_argument("--rates", nargs="*", type=float, default=[1.2e-2])
     trains.add_argument("--seeds", nargs="*", type=int, default=[0])

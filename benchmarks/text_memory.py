@@ -130,7 +130,7 @@ def main() -> None:
     alphabet = "".join(sorted(set("".join(pool + strange))))
     lines = [pool[i] for i in rng.permutation(len(pool))[: options.lines]]
     start = time.perf_counter()
-    memory = ed.TextMemory(lines, tokenizer=ed.data.Characters(alphabet))
+    memory = ed.TextMemory(lines, tokenizer=ed.data.Characters(alphabet), normalize=False)
     built = time.perf_counter() - start
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) / 2**20
     strings = sum(map(sys.getsizeof, lines)) / 2**20

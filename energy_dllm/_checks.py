@@ -22,8 +22,8 @@ def on_device(known: np.ndarray) -> jax.Array:
 def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *others: jax.Array) -> jax.Array:
     """`value`, unless `fault(value, *others)` holds anywhere: then the `message`.
 
-    As `equinox.error_if`, which compiles a program also for concrete values; here it is called for traced values only,
-    and to raise.
+    As `equinox.error_if`, which also compiles a program where the values are known; here it is asked only about those
+    that are being traced. What is known to be at fault is a `ValueError`.
 
     **Arguments:**
 
@@ -36,14 +36,49 @@ def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *o
         with np.errstate(invalid="ignore"):  # comparing NaN
             if not np.any(fault(*map(np.asarray, known))):
                 return jnp.asarray(value)  # of numpy, if the shapes are not checked
+        raise ValueError(message)
     return eqx.error_if(value, fault(*known), message)
 
 
 def sizes(**sizes: int) -> None:
     """`ValueError` naming the first of these numbers that is not positive."""
     for name, size in sizes.items():
-        if size < 1:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"`{name}` is {size}; expected a positive integer.")
+
+
+def seeded(seed: int) -> None:
+    """`ValueError` unless it is an integer of 32 bits, which every generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` is {seed!r}; expected an integer of at least 0 and below 2**32.")
+
+
+def expected(**arguments: tuple[Any, type, str]) -> None:
+    """`ValueError` naming the first argument that is neither `None` nor of its type; each has an example of it."""
+    for name, (value, kind, example) in arguments.items():
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"`{name}` is {value!r}; expected an object such as {example}.")
+
+
+def forward_mode(tree: Any) -> bool:
+    """Whether a value is being differentiated in forward mode, at any level."""
+    for leaf in jax.tree.leaves(tree):
+        while isinstance(leaf, Tracer):
+            if type(leaf).__name__ == "JVPTracer":
+                return True
+            leaf = getattr(leaf, "primal", getattr(leaf, "val", None))
+    return False
+
+
+def concrete(tree: Any) -> bool:
+    """Whether all values are known, none of them traced."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def finite(tree: Any) -> bool:
+    """Whether no known number is NaN or infinite; of those that are traced nothing is asked."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not isinstance(leaf, Tracer)]
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves if eqx.is_inexact_array_like(leaf))
 
 
 def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N"], Float[Array, " M"]]:

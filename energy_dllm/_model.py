@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from ._checks import on_device
+from ._checks import finite, on_device
 from ._types import Key
 from .data import AbstractTokenizer
 from .energy import (
@@ -27,6 +27,10 @@ from .energy import (
     Vocabulary,
 )
 from .flow import AbstractEvidence, AbstractSchedule, Given, InformationUniform, relax
+
+
+MOST_BYTES = 8e9
+"""What the parameters of a model may take."""
 
 
 class EnergyDLLM(eqx.Module):
@@ -53,7 +57,8 @@ class EnergyDLLM(eqx.Module):
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
     - `key`: random key.
 
-    **Raises:** `ValueError` if a size is not positive, or `energy` has another vocabulary than `tokenizer`.
+    **Raises:** `ValueError` if a size is not positive, `states` is given at `depth > 1`, or `energy` has
+    another vocabulary than `tokenizer`.
 
     **Example:**
 
@@ -99,6 +104,10 @@ class EnergyDLLM(eqx.Module):
         for name, value in dict(dim=dim, depth=depth, steps=steps, step=step).items():
             if not value > 0:
                 raise ValueError(f"`{name}` is {value}; expected a positive number.")
+        if energy is None and deep and states:
+            raise ValueError(
+                f"`states` is {states} at `depth` {depth}; a hidden Markov model goes with `depth=1` only."
+            )
         if energy is None and deep:
             k1, k2 = jax.random.split(key)
             heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
@@ -110,24 +119,37 @@ class EnergyDLLM(eqx.Module):
         if energy is None:
             k1, k2, k3, k4 = jax.random.split(key, 4)
             rank, memories = rank or max(1, dim // 8), memories or 2 * dim
+            states = 4 * dim if states is None else states
+            need = 4 * (
+                states * (states + tokenizer.size) + tokenizer.size * (dim + tokenizer.size) + 2 * dim * memories
+            )
+            if need > MOST_BYTES:
+                raise ValueError(
+                    f"`dim`={dim:,}, `states`={states:,} and `memories`={memories:,} need {need / 1e9:,.0f} GB for "
+                    f"the parameters alone; expected at most {MOST_BYTES / 1e9:.0f} GB, so make them smaller."
+                )
             synapses = {
                 "pairwise": Pairwise(dim, offsets=offsets, rank=rank, key=k1),
                 "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
                 "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
             }
             network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
-            states = 4 * dim if states is None else states
             make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
             energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
-        if energy.size != tokenizer.size:
-            raise ValueError(
-                f"`energy` has a vocabulary of {energy.size}, `tokenizer` of {tokenizer.size}; build both from one."
-            )
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
         self.steps = steps
         self.step = step
+
+    def __check_init__(self):
+        if self.steps < 1 or not self.step > 0:
+            raise ValueError(f"`steps`={self.steps} and `step`={self.step} must be positive.")
+        if self.energy.size != self.tokenizer.size:
+            raise ValueError(
+                f"`energy` has a vocabulary of {self.energy.size}, `tokenizer` of {self.tokenizer.size}; build both "
+                "from one."
+            )
 
     @property
     def size(self) -> int:
@@ -143,8 +165,15 @@ class EnergyDLLM(eqx.Module):
         return self.tokenizer.decode(np.asarray(ids))
 
     def field(self, evidence: AbstractEvidence) -> Float[Array, "L V"]:
-        """The evidence as log-likelihoods of this vocabulary, `b (L, V)`."""
-        return evidence.field(jax.lax.stop_gradient(self.energy.vocabulary.codes))
+        """The evidence as log-likelihoods of this vocabulary, `b (L, V)`; `ValueError` if it is known to have a NaN."""
+        if not isinstance(evidence, AbstractEvidence):
+            raise ValueError(f"`evidence` is a {type(evidence).__name__}; expected one, such as `flow.Masked(64)`.")
+        b = evidence.field(jax.lax.stop_gradient(self.energy.vocabulary.codes))
+        if not finite(b):
+            raise ValueError(
+                f"`evidence`, a {type(evidence).__name__}, has a NaN or an infinity; expected finite numbers."
+            )
+        return b
 
     def settle(
         self, evidence: AbstractEvidence, *, steps: int | None = None, step: float | None = None

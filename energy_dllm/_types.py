@@ -24,3 +24,5 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
+LOG_ZERO = -1e30
+"""The log of probability 0: finite, so that gradients stay finite."""

@@ -168,6 +168,10 @@ class Markov(AbstractFreeEnergy):
         assert dfa is None
         return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
 
+    def best(self, y, b, *, tilt=0.0, dfa=None):
+        assert dfa is None
+        return jnp.argmax(self.logits(y, b) + tilt, axis=-1)
+
 
 COUNTS = [[2.0, 900.0, 3.0], [3.0, 4.0, 700.0], [600.0, 4.0, 9.0]]
 

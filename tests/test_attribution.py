@@ -8,6 +8,8 @@ import pytest
 from families import SYNAPSES, make_energy
 
 import energy_dllm as ed
+from energy_dllm.energy import AbstractCoupling, AbstractLayered
+from energy_dllm.probe._parts import heads, memories, split
 
 
 L, D, V = 6, 8, 5
@@ -50,8 +52,8 @@ def test_the_parts_are_the_log_odds(energy, given):
     assert set(found.neighbours) == set(found.parts) - {"prior", "evidence", "bias", "residual"}
     for splits in (found.neighbours, found.heads, found.memories):
         assert splits
-        for name, split in splits.items():
-            assert np.abs(split).max() > 1e-4 and np.allclose(split.sum(-1), found.parts[name], atol=1e-10), name
+        for name, part in splits.items():
+            assert np.abs(part).max() > 1e-4 and np.allclose(part.sum(-1), found.parts[name], atol=1e-10), name
 
 
 def test_what_nobody_reads_is_not_heard(energy, given):
@@ -73,43 +75,24 @@ def test_what_nobody_reads_is_not_heard(energy, given):
 )
 def test_every_synapse_splits_exactly(name):
     """The force by part against the force of its term, and the energy alike; other synapses: see above."""
-    synapse = SYNAPSES[name](D, jax.random.key(3))
+    energy = make_energy(jax.random.key(3), dim=D, size=V, synapses=(name,))[0]
+    synapse = energy.network.synapses[name]
     g, u = jax.random.normal(jax.random.key(4), (2, L, D))
+    of_terms = lambda g: synapse.terms(g) if isinstance(synapse, AbstractLayered) else {name: synapse.per_token(g)}
 
     @jax.jit
     def parts(g, u):
-        force = lambda term: -jnp.sum(jax.grad(lambda g: jnp.sum(synapse.terms(g)[term]))(g) * u, axis=-1)
-        splits = [split(g, u) for split in (synapse.by_neighbour, synapse.by_head, synapse.by_memory)]
-        energies = {term: jnp.sum(each, axis=0) for term, (each, _) in synapse.heads(g).items()}
-        energies |= {term: jnp.sum(each, axis=-1) for term, (each, *_) in synapse.memories(g).items()}
-        return {term: force(term) for term in synapse.terms(g)}, splits, energies, synapse.terms(g)
+        force = lambda term: -jnp.sum(jax.grad(lambda g: jnp.sum(of_terms(g)[term]))(g) * u, axis=-1)
+        terms = of_terms(g)
+        energies = {term: jnp.sum(each, axis=0) for term, (each, _) in heads(energy, g).items()}
+        energies |= {term: jnp.sum(each, axis=-1) for term, (each, *_) in memories(energy, g).items()}
+        return {term: force(term) for term in terms}, split(energy, g, u), energies, terms
 
     forces, splits, energies, terms = parts(g, u)
     assert any(splits) and energies
-    for split in splits:
-        assert all(np.allclose(each.sum(-1), forces[term], atol=1e-12) for term, each in split.items())
+    for each in splits:
+        assert all(np.allclose(part.sum(-1), forces[term], atol=1e-12) for term, part in each.items())
     assert all(np.allclose(each, terms[term], atol=1e-12) for term, each in energies.items())
-
-
-class Rivals(ed.energy.AbstractSynapse):
-    """A synapse of somebody else: neighbours repel each other, `E = sum_i <g_i, g_(i+1)>^2 / 2`."""
-
-    def per_token(self, g, mask=None):
-        return jnp.pad(0.5 * jnp.sum(g[:-1] * g[1:], axis=-1) ** 2, (0, 1))
-
-    def by_neighbour(self, g, u):
-        agree = jnp.sum(g[:-1] * g[1:], axis=-1)
-        later, earlier = jnp.sum(u[:-1] * g[1:], axis=-1), jnp.sum(u[1:] * g[:-1], axis=-1)
-        return {"": -jnp.diag(agree * later, 1) - jnp.diag(agree * earlier, -1)}
-
-
-def test_a_synapse_of_ones_own_is_split_by_one_method(energy, given):
-    network = ed.energy.Network(energy.network.neurons, {"rivals": Rivals()}, energy.network.bias)
-    changed = eqx.tree_at(lambda e: e.network, energy, network)
-    found = why(changed, given, jax.random.normal(jax.random.key(2), (L, D)))
-    assert set(found.neighbours) == {"rivals"} and not found.heads and not found.memories
-    assert np.abs(found.parts["rivals"]).max() > 1e-3
-    assert np.allclose(found.neighbours["rivals"].sum(-1), found.parts["rivals"], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["pairwise", "mapping attention"])
@@ -124,7 +107,7 @@ def test_a_neighbour_is_heard_as_its_derivative(name):
     @jax.jit
     def heard(g, u):
         without = lambda j: whole(g) - whole(g.at[j].set(0.0))
-        return synapse.by_neighbour(g, u)[""], jax.lax.map(without, jnp.arange(L))
+        return synapse.by_neighbour(g, u), jax.lax.map(without, jnp.arange(L))
 
     parts, missed = heard(g, u)
     assert np.allclose(missed.T, parts, atol=1e-12)
@@ -177,3 +160,24 @@ def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
         ed.probe.counterfactual(energy, given, y, 6)
     with pytest.raises(ValueError, match=r"`y` has shape \(5, 8\); expected \(6, 8\)"):
         ed.probe.counterfactual(energy, given, y[1:], 0)
+
+
+class Mine(AbstractCoupling):
+    """A synapse of one's own, as CONTRIBUTING says: `E = -sum_i <g_i, g_(i+1)>`, half of a bond at each end."""
+
+    def per_token(self, g, mask=None):
+        assert mask is None
+        bonds = -0.5 * jnp.sum(g[:-1] * g[1:], axis=-1)
+        return jnp.pad(bonds, (0, 1)) + jnp.pad(bonds, (1, 0))
+
+    def by_neighbour(self, g, u):
+        return jnp.where(abs(jnp.subtract.outer(jnp.arange(len(g)), jnp.arange(len(g)))) == 1, u @ g.T, 0.0)
+
+
+def test_a_synapse_of_ones_own_is_attributed_by_neighbour(energy, given):
+    mine = eqx.tree_at(
+        lambda e: e.network, energy, ed.energy.Network(energy.network.neurons, {"mine": Mine()}, energy.network.bias)
+    )
+    found = why(mine, given, jax.random.normal(jax.random.key(8), (L, D)))
+    assert set(found.neighbours) == {"mine"} and np.allclose(found.total, found.log_odds, atol=1e-10)
+    assert np.allclose(found.neighbours["mine"].sum(-1), found.parts["mine"], atol=1e-10)

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import families
@@ -282,6 +284,83 @@ def test_interruption(run, monkeypatch):
     monkeypatch.setattr("energy_dllm._cli._write.load_model", wait)
     code, out, err = run("generate")
     assert (code, out, err) == (130, "", "energy-dllm: interrupted\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_generate_prints_what_stands_when_it_is_interrupted(run, model, monkeypatch, flags):
+    real = ed.sampling.generate
+
+    def generate(*args, watch, **options):
+        def look(so_far):
+            watch(so_far)
+            raise KeyboardInterrupt
+
+        return real(*args, watch=look, **options)
+
+    monkeypatch.setattr("energy_dllm.sampling.generate", generate)
+    code, out, err = run("generate", model, *SMALL, "--prompt", "cab", *flags)
+    assert code == 130 and err.endswith("energy-dllm: interrupted\n")
+    text = record(out)["text"][0] if flags else out.removesuffix("\n")
+    assert len(text) == 8 and text.startswith("cab")
+    assert not flags or record(out)["result"] == "interrupted"
+
+
+def test_places_of_results_are_tried_before_the_work(run, model, tmp_path, monkeypatch):
+    def work(*args, **options):
+        raise AssertionError("worked")
+
+    (tmp_path / "file").write_text("abc cab\n" * 64)
+    monkeypatch.setattr("energy_dllm._cli.corpus_of", work)
+    monkeypatch.setattr("energy_dllm._cli.load_model", work)
+    monkeypatch.setattr("energy_dllm._cli._export.load_model", work)
+    blocked = str(tmp_path / "file" / "out")
+    for argv in (
+        ["train", str(tmp_path / "file"), "--out", blocked],
+        ["train", str(tmp_path / "file"), "--out", str(tmp_path / "m"), "--directory", blocked],
+        ["train", str(tmp_path / "file"), "--out", "/dev/null"],
+        ["inspect", model, "-o", blocked],
+        ["inspect", model, "-o", f"{blocked}.html"],
+        ["inspect", model, "-o", str(tmp_path / "file")],
+        ["export", model, "-o", blocked],
+    ):
+        code, out, err = run(*argv)
+        assert (code, out) == (2, "") and err.count("\n") == 1, argv
+        assert "cannot be written" in err or "expected a" in err, argv
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = run("inspect", model, "-o", str(tmp_path / "report"))
+    assert (code, out) == (2, "") and "plots need matplotlib" in err
+
+
+def test_an_interrupted_training_goes_on_with_the_same_command(tmp_path):
+    (tmp_path / "text.txt").write_text("abc cab\n" * 64)
+    out, folder = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
+    argv = [sys.executable, "-m", "energy_dllm", "train", str(tmp_path / "text.txt"), "--out", str(out)]
+    argv += "--steps 400 --pretraining 0 --dim 16 --length 8 --batch-size 2".split()
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 143 and said.startswith("energy-dllm: stopped after step")
+    assert said.endswith("of 400; to go on from there, run the same again\n") and said.count("\n") == 1
+    steps = len((folder / "log.jsonl").read_text().splitlines())
+    assert 0 < steps < 400 and ed.load(folder / "checkpoint.safetensors").size == 5 and not out.exists()
+    subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
+    assert out.exists() and not folder.exists()
+
+
+def test_a_second_signal_ends_what_does_not_look_at_signals():
+    """Inside of a compiler Python runs nothing; here the first signal is swallowed instead."""
+    code = (
+        "import os, signal, time\nfrom energy_dllm._cli._signals import Interruptible\n"
+        "with Interruptible():\n    signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.2)\n    print('first', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(20)\n    print('second')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (130, "first\n")
 
 
 def test_export(run, model, tmp_path):

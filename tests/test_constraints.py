@@ -1,8 +1,10 @@
 """Laws of constraints: automata accept what they should, draws under them are exact, wishes act as evidence."""
 
+import dataclasses
 import functools
 import itertools
 import re
+import time
 
 import equinox as eqx
 import families
@@ -30,7 +32,7 @@ def strings(most):
 @pytest.mark.parametrize(
     "pattern",
     ["a+b", "(ab|c)*", "[ab]{2,3}c?", "a{2}|b{1,}", "[^a]*a[^a]*", ".*ab.*", r"\w+( \w+)*", "(a{2}){1,2}",
-     "((a|bc)+ )?c", "", "a{0}b", "(?:ab?){0,2}", r"\S+\s?", "[a-b]*c"],
+     "((a|bc)+ )?c", "", "a{0}b", "a*?b+?c??", "a{,2}b", "[^x-]c?", "(?:ab?){0,2}", r"\S+\s?", "[a-b]*c"],
 )  # fmt: skip
 def test_an_automaton_accepts_what_the_pattern_matches(pattern):
     made = ed.data.RegexDFA.of(pattern, ABC)
@@ -40,6 +42,88 @@ def test_an_automaton_accepts_what_the_pattern_matches(pattern):
         assert made(ABC.encode(text)) == matches != outside(ABC.encode(text))
         lengths |= {len(text)} if matches else set()
     assert set(made.lengths(5)) == lengths
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", ".", "[^a]", r"[\d\s]", "[à-þ]", r"[^\w\s]"]
+)
+def test_classes_are_those_of_re(pattern):
+    """As a character and as bytes of UTF-8."""
+    points = [*range(0x700), *range(0x700, 0xD800, 97), *range(0xE000, 0x11000, 31), 0x20AC, 0xFFFD, 0x10FFFF]
+    text = "".join(map(chr, points))
+    matches = np.array([re.fullmatch(pattern, c, re.DOTALL) is not None for c in text])
+    characters, made = ed.data.Characters(text), ed.data.RegexDFA.of(pattern, ed.data.Bytes())
+    one = ed.data.RegexDFA.of(pattern, characters)
+    assert np.array_equal(np.append(one.accept, False)[one.next[0]], matches)
+    assert np.array_equal([made(ed.data.Bytes().encode(c)) for c in text], matches)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [
+        ("café.*", ["café", "cafe", "café noir", "cafès"]),
+        (".{4}", ["café", "caf", "日本語だ", "🙂🙂🙂🙂", "🙂🙂🙂"]),
+        (r"(\w+ )*\w+", ["où est l été", "où  est", "日本 語"]),
+        (r"[а-я]+\s?\d{1,2}", ["май 9", "май ٣", "май 999", "may 9"]),
+        (r"\u00e9|\x41|\U0001F642|[\t\x20]", ["é", "A", "🙂", "\t", " ", "e"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_over_bytes_is_about_the_text(pattern, texts):
+    made = ed.data.RegexDFA.of(pattern, ed.data.Bytes())
+    for text in texts:
+        ids = ed.data.Bytes().encode(text)
+        assert made(ids) == (re.fullmatch(pattern, text, re.DOTALL) is not None)
+        assert not made(ids[:-1]) or ids[-1] < 128
+    matching = ed.flow.Matching(pattern, ed.data.Bytes(), length=len(ed.data.Bytes().encode(texts[0])))
+    assert matching.automaton(ed.data.Bytes().encode(texts[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces(ed.data.AbstractTokenizer):
+    """Tokens of one character or several."""
+
+    pieces: tuple[str, ...] = ("a", "b", "ab", "aba", " ", "b a")
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.pieces
+
+    def encode(self, text: str):
+        return np.array([self.pieces.index(c) for c in text], np.int32)
+
+    def decode(self, ids) -> str:
+        return "".join(self.pieces[n] for n in ids)
+
+
+@pytest.mark.parametrize("pattern", ["(ab)+", r"\w+ \w+", "[^b]*b?", "a.*a"])
+def test_a_pattern_is_about_the_text_whatever_the_tokens(pattern):
+    made, avoid = ed.data.RegexDFA.of(pattern, Pieces()), ed.data.RegexDFA.without(["bab"], Pieces())
+    for ids in (np.array(s) for n in range(1, 4) for s in itertools.product(range(6), repeat=n)):
+        text = Pieces().decode(ids)
+        assert made(ids) == (re.fullmatch(pattern, text) is not None) and avoid(ids) == ("bab" not in text)
+
+
+def test_patterns_without_limits_are_refused_at_once():
+    """By a limit and a sentence, not after seconds; and what is long but simple is made at once."""
+    start = time.process_time()
+    letters = ed.data.Characters("".join(map(chr, range(32, 97))))
+    for pattern, words in {
+        "(" * 500 + "A" + ")" * 500: "groups within more than 50 groups",
+        "(((A{30}){30}){30}){30}": "too large, more than 20,000 states",
+        "(" * 40 + "A" + "){2}" * 40: "too large, more than 20,000 states",
+        "A{1000000000}": "a count of more than 20,000",
+        "(A?){2000}": "takes too long to prepare",
+        ".{5000}": "more than 4,096 states",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(words)):
+            ed.data.RegexDFA.of(pattern, letters)
+    made = ed.data.RegexDFA.of("(A|.{999}).", letters)
+    assert len(made.accept) == 1003 and made.lengths(1200) == [2, 1000]
+    assert time.process_time() - start < 8  # it was 9 seconds for the last of them alone
 
 
 def test_automata_are_joined():
@@ -61,7 +145,19 @@ def test_automata_are_joined():
         ("a{x}", "malformed count"),
         ("a**", "repetition of a repetition"),
         ("^a", "anchor"),
-        ("(?=a)", "a kind that is not known"),
+        ("(?=a)", "a lookahead .* of a kind that is not known"),
+        ("(?<!a)b", "a negative lookbehind"),
+        ("(?P<name>a)", "a named group"),
+        ("(?i)a", "the flags \\(\\?i\\)"),
+        ("(?i:a)", "the flags \\(\\?i:"),
+        (r"a\b", r"the word boundary \\b"),
+        (r"(a)\1", r"the reference to a group \\1"),
+        (r"\p", r"the property of characters \\p"),
+        ("a++", "a possessive repetition"),
+        ("[c-a]", "a range from 'c' to 'a', which runs backwards"),
+        (r"[\w-a]", "a range that begins with a class"),
+        (r"[a-\w]", "a range that ends with a class"),
+        (r"\x4", "no code of a character"),
         (r"\q", "escape"),
         ("a\\", "backslash"),
         ("(a|b)*a(a|b){14}", "more than 4,096 states"),

@@ -60,8 +60,8 @@ def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
 
 
 def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
-    stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
-    assert isinstance(stack, ed.energy.DeepStack)
+    stack = ed.energy.DeepStack(D, depth=2, heads=2, memories=6, convolution=1, reach=3, key=getkey())
+    g = getkey.normal((L, D))
     mask = jnp.arange(L) < L - 2
     for valid in (None, mask):
         terms, parts = stack.terms(g, valid), stack.parts(g, valid)
@@ -71,13 +71,6 @@ def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
         for name, term in terms.items():
             np.testing.assert_allclose(jnp.sum(parts[name], axis=0), term, atol=1e-12)
         np.testing.assert_allclose(sum(terms.values()), stack.per_token(g, valid), atol=1e-12)
-
-
-def test_layers_keep_their_order_when_a_module_is_mapped(getkey):
-    stack, g = functional(getkey()).network.synapses["blocks"], getkey.normal((L, D))
-    again = jax.tree.map(lambda leaf: leaf, stack)
-    assert list(stack.terms(g)) == list(again.terms(g))
-    np.testing.assert_allclose(again.per_token(g), stack.per_token(g), atol=1e-12)
 
 
 def test_padding_changes_nothing(getkey):
@@ -163,3 +156,35 @@ def test_one_evaluation_gives_the_likelihood_of_a_law_that_the_energy_represents
 def test_sizes_that_do_not_fit_are_named(sizes, message, getkey):
     with pytest.raises(ValueError, match=message):
         ed.energy.DeepStack(**{"dim": 16, "heads": 2, **sizes}, key=getkey())
+
+
+def test_attribution_adds_up_by_layer_head_memory_and_token(getkey):
+    energy = functional(getkey())
+    y, b = (leaf[0] for leaf in passages(getkey(), 1))
+    field = ed.flow.Relaxation(energy, ed.flow.Likelihood(b))
+    why = jax.jit(lambda y: ed.probe.attribution(0.0, y, field))(y)
+    np.testing.assert_allclose(why.total, why.log_odds, atol=1e-9)
+    layers = {f"{kind} {n}" for kind in ("attention", "convolution", "memory") for n in (1, 2)}
+    assert set(why.parts) == layers | {"prior", "evidence", "bias", "residual"}
+    assert set(why.neighbours) == layers
+    assert set(why.heads) == {"attention 1", "attention 2"} and set(why.memories) == {"memory 1", "memory 2"}
+    for split in (why.neighbours, why.heads, why.memories):
+        for name, each in split.items():
+            np.testing.assert_allclose(each.sum(-1), why.parts[name], atol=1e-9)
+
+
+def test_layers_keep_their_order_when_a_stack_is_mapped(getkey):
+    stack, g = ed.energy.DeepStack(D, convolution=1, key=getkey()), getkey.normal((L, D))
+    np.testing.assert_array_equal(jax.tree.map(lambda leaf: leaf, stack).per_token(g), stack.per_token(g))
+
+
+def test_force_is_the_whole_chain_of_blocks(getkey):
+    """Every layer reads what all layers before it added."""
+    stack, g = ed.energy.DeepStack(D, memories=6, key=getkey()), getkey.normal((L, D))
+    stream = g[:, : D // 2] + stack.background
+    energy, norm = 0.0, lambda z: (z - z.mean(-1, keepdims=True)) / jnp.sqrt(z.var(-1, keepdims=True) + 1e-5)
+    for block in stack.blocks:
+        for kind in ("attention", "memory"):
+            delta = block[kind].read(norm(stream), jnp.ones((L, L), bool))
+            stream, energy = stream + delta, energy - jnp.sum(g[:, D // 2 :] * delta, axis=-1)
+    np.testing.assert_allclose(stack.per_token(g), energy, atol=1e-12)

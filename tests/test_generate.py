@@ -335,6 +335,27 @@ def test_letters_that_are_missing_or_too_many_are_found():
     assert "insert" not in [edit.kind for edit in ed.repair(model, typed, rate=0.05).edits]
 
 
+def test_a_character_outside_the_alphabet_is_repaired_as_one_that_is_unknown():
+    """Whatever it is, it says nothing: as a hole in the middle of what was typed, and reported as replaced."""
+    model, *_ = families.markov_model()
+    for strange in "*é🙂":
+        fixed = ed.repair(model, f"abcab{strange}abc", rate=0.05)
+        assert fixed.text == "abcabcabc" and fixed.edits[0][:3] == (5, strange, "c") and len(fixed.edits) == 1
+        again = ed.repair(model, f"abcab{strange}abc", rate=0.05, shifts=1)
+        assert again.text == "abcabcabc" and again.edits[0].before == strange
+    assert ed.repair(model, "***").text and len(ed.repair(model, "***").edits) == 3
+    with pytest.raises(ValueError, match="outside the alphabet"):
+        ed.repair(model, "ab*", unknown="error")
+
+
+def test_characters_outside_the_alphabet_are_written_anew_if_wanted(model):
+    made = ed.generate(model, length=8, prompt="a!c", suffix="?b", unknown="mask", sampler=draws())
+    assert made.texts[0][0] == "a" and made.texts[0][2] == "c" and made.texts[0][-1] == "b" and len(made.texts[0]) == 8
+    assert np.isclose(made.known[0, 0], 3 / 8)
+    filled = ed.infill(model, "a!c[2]b", unknown="mask", sampler=draws()).texts[0]
+    assert len(filled) == 6 and filled[0] == "a" and filled[2] == "c" and filled[-1] == "b"
+
+
 def test_a_page_costs_what_all_its_texts_cost_together():
     """`-log P(typed, page)` against a sum over every text that may have been meant."""
     model, start, table = families.markov_model()
@@ -469,7 +490,7 @@ def test_levels_are_stepped_through_exactly(model):
 def test_bad_levels_are_named(model):
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(4))
     solve = functools.partial(ed.solve, field, model.energy.neutral(4), t0=0.0, t1=1.0)
-    with pytest.raises(ValueError, match="`levels` say every step"):
+    with pytest.raises(ValueError, match="`levels` fix every step"):
         solve(levels=jnp.array([0.0, 1.0]), step=0.1)
     with pytest.raises(ValueError, match="`levels` has shape"):
         solve(levels=jnp.array([0.0]))

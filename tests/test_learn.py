@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -16,11 +17,17 @@ import families
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 from families import host
 
 import energy_dllm as ed
+from energy_dllm.learn import _file, _fit
+
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import mutations  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 
 LENGTH = 12
@@ -326,6 +333,75 @@ def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
     assert same(arrays(whole), arrays(resumed)) and not same(arrays(half), arrays(whole))
 
 
+def test_a_stopped_run_is_read_as_the_model_it_would_have_returned(small, corpus, tmp_path):
+    for dtype in (jnp.float64, jnp.bfloat16):
+        cast = lambda leaf, dtype=dtype: jnp.asarray(leaf, dtype) if eqx.is_inexact_array(leaf) else leaf
+        model = jax.tree.map(cast, small)
+        half = train(model, corpus, until=3, directory=tmp_path / dtype.__name__)
+        loaded = ed.load(tmp_path / dtype.__name__ / "checkpoint.safetensors")
+        assert jax.tree.structure(loaded) == jax.tree.structure(half) and loaded.tokenizer == half.tokenizer
+        assert eqx.tree_equal(host(loaded), host(half))
+        assert loaded.energy.log_kappa.dtype == dtype
+
+
+def test_small_updates_and_constants_are_kept_whatever_the_dtype(small, corpus):
+    """Of a model of 8 bits of precision too: steps of a thousandth of it add up, and what never moves stays."""
+    cast = lambda dtype: jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, small)
+    model = cast(jnp.bfloat16)
+    step = lambda change: jax.tree.map(lambda g: jnp.full_like(g, change), eqx.filter(model, eqx.is_inexact_array))
+    wide = lambda tree: jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), tree)
+
+    def only_bias(change):
+        nothing = wide(step(0.0))
+        return eqx.tree_at(lambda m: m.energy.network.bias, nothing, replace_fn=lambda g: g + change)
+
+    init, update = lambda params: optax.EmptyState(), lambda updates, state, params=None: (only_bias(2.0**-12), state)
+    creep = optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+    model = eqx.tree_at(lambda m: m.energy.network.bias, model, jnp.ones(16, jnp.bfloat16))
+    after = ed.fit(model, corpus, OBJECTIVE, **{**SIZES, "steps": 64}, optimizer=creep, average=0.0)
+    assert np.all(np.asarray(after.energy.network.bias, float) == 1 + 64 * 2.0**-12)
+    after = ed.fit(model, corpus, OBJECTIVE, **SIZES, optimizer=creep, average=0.999)
+    assert np.all(np.asarray(after.energy.network.bias, float) > 1)
+    fixed = lambda m: (m.energy.vocabulary.codes, m.schedule, m.energy.network.synapses, m.energy.log_kappa)
+    assert eqx.tree_equal(host(fixed(after)), host(fixed(model)))
+
+
+def test_a_second_training_in_the_same_folder_is_refused(small, corpus, tmp_path):
+    with _file.alone(tmp_path):
+        with pytest.raises(ValueError, match="is in use by another training"):
+            train(small, corpus, until=1, directory=tmp_path)
+    train(small, corpus, until=1, directory=tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_what_it_has(number, small, corpus, tmp_path):
+    whole = host(train(small, corpus, steps=6))
+    seen = []
+
+    def handle(*args):
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, handle)
+    try:
+        real = _fit._update
+
+        def update(run, *rest):
+            if int(run.step) == 2:
+                signal.raise_signal(number)
+            return real(run, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_fit, "_update", update)
+            with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6; to go on"):
+                train(small, corpus, steps=6, directory=tmp_path)
+        assert seen == [number] and signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    assert eqx.tree_equal(host(train(small, corpus, steps=6, directory=tmp_path)), whole)
+
+
 def test_a_folder_of_another_training_is_refused(small, corpus, tmp_path):
     train(small, corpus, until=4, directory=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
@@ -435,11 +511,12 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path):
     ed.save(path, model)
     before = path.read_bytes()
 
-    class Foreign(eqx.Module):
-        weight: jax.Array
-
-    with pytest.raises(ValueError, match="holds a Foreign at model"):
-        ed.save(path, Foreign(jnp.ones(3)))
+    with pytest.raises(ValueError, match="holds a function at model.function"):
+        ed.save(path, Plain(lambda x: x))
+    with pytest.raises(ValueError, match="holds a Undecorated at model.function, which cannot be saved"):
+        ed.save(path, Plain(Undecorated("ab")))
+    with pytest.raises(ValueError, match="not finite in model.function"):
+        ed.save(path, Plain(jnp.array([1.0, np.nan])))
     with pytest.raises(TypeError):
         ed.save(path, model, notes={"bad": object()})
     assert path.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["model.safetensors"]
@@ -447,10 +524,30 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path):
         ed.save(tmp_path, model)
 
 
+BIAS = "model.energy.network.bias"
+
+
+def energy(header):
+    return header["structure"]["fields"]["energy"]["fields"]
+
+
+def bias(header):
+    return energy(header)["network"]["fields"]["bias"]
+
+
+def tokenizer(header):
+    return header["structure"]["fields"]["tokenizer"]["fields"]
+
+
+def retype(arrays, header, dtype):
+    arrays[BIAS] = arrays[BIAS].astype(dtype)
+    bias(header).update(dtype=str(arrays[BIAS].dtype))
+
+
 def tampered(path, change):
-    arrays, header = ed.learn._checkpoint.read(path)
+    arrays, header = _file.read(path)
     change(arrays, header)
-    ed.learn._checkpoint.write(path, arrays, header)
+    _file.write(path, arrays, header)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +558,22 @@ def tampered(path, change):
             lambda a, h: a.update({"model.energy.network.neurons.log_gamma": np.ones(3, np.float32)}),
             "the file was altered",
         ),
-        (lambda a, h: a.pop("model.energy.network.neurons.log_gamma"), "cannot build"),
+        (lambda a, h: a.pop("model.energy.network.neurons.log_gamma"), "is missing or stands twice"),
+        (lambda a, h: a.update(more=np.ones(3)), "nothing uses the array more"),
+        (lambda a, h: energy(h).update(log_kappa=bias(h)), "is missing or stands twice"),
+        (lambda a, h: a["model.energy.network.bias"].fill(np.nan), "network.bias has numbers that are not finite"),
+        (lambda a, h: retype(a, h, np.int32), "network.bias is int32"),
+        (lambda a, h: (a.update({BIAS: np.ones(9)}), bias(h).update(shape=[9])), "has width 9"),
+        (lambda a, h: h["structure"]["fields"].update(tokenizer="x"), "tokenizer is 'x'; EnergyDLLM takes"),
+        (lambda a, h: energy(h).update(network=0), "network is 0; FreeEnergy takes Network"),
+        (lambda a, h: h["structure"]["fields"].update(steps=True), "steps is True; EnergyDLLM takes int"),
+        (lambda a, h: h["structure"]["fields"].update(step=math.nan), "step is nan"),
+        (lambda a, h: h["structure"]["fields"].update(step=-1.0), "must be positive"),
+        (lambda a, h: h["structure"]["fields"].update(step=[1]), r"step is described as \[1\]"),
+        (lambda a, h: tokenizer(h).update(alphabet="aa"), "'a' twice"),
+        (lambda a, h: tokenizer(h).update(alphabet="ab"), "`tokenizer` of 2"),
+        (lambda a, h: h.update(structure=None), "model|class"),
+        (lambda a, h: h.pop("structure"), "holds no model"),
         (lambda a, h: h["structure"].update({"class": "os.system"}), "does not have"),
         (lambda a, h: h["structure"].update({"class": "learn.save"}), "is not a class of"),
         (lambda a, h: h["structure"]["fields"].update(extra=1), "has fields"),
@@ -489,6 +601,141 @@ def test_what_is_not_a_model_is_refused(model, tmp_path):
     safetensors.numpy.save_file({"a": np.ones(3)}, path)
     with pytest.raises(ValueError, match="of something else"):
         ed.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "[1]", "[" * 3000 + "]" * 3000, "1" * 5000, '{"format": ["energy_dllm 3"]}']
+)
+def test_a_header_that_is_no_description_is_refused(content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"a": np.ones(3)}, path, metadata={"energy_dllm": content})
+    with pytest.raises(ValueError, match="damaged header|has format"):
+        ed.load(path)
+
+
+def test_no_changed_file_loads_as_something_else(small, corpus, tmp_path):
+    """Bits, bytes and ends of a model and of a checkpoint; and the structure, with a checksum that fits it."""
+    ed.save(tmp_path / "model.safetensors", small, notes={"steps": 3})
+    train(small, corpus, until=2, directory=tmp_path)
+    for name in ("model", "checkpoint"):
+        counts = mutations.run(tmp_path / f"{name}.safetensors", 150, seed=0)
+        assert counts["changed"] == counts["other exceptions"] == 0, counts
+        assert counts["refused"] > 100
+
+
+def test_files_of_before_checksums_load(small, tmp_path):
+    path = tmp_path / "model.safetensors"
+    ed.save(path, small)
+    arrays, header = _file.read(path)
+    text = json.dumps({**header, "format": "energy_dllm 2"})
+    safetensors.numpy.save_file(arrays, path, metadata={"energy_dllm": text})
+    assert eqx.tree_equal(host(ed.load(path)), host(small))
+    arrays[BIAS].fill(np.inf)
+    safetensors.numpy.save_file(arrays, path, metadata={"energy_dllm": text})
+    with pytest.raises(ValueError, match="bias has numbers that are not finite"):
+        ed.load(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words(ed.data.AbstractTokenizer):
+    symbols: tuple = ("a", "cat", "sat")  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    @property
+    def size(self):
+        return len(self.symbols)
+
+    def encode(self, text):
+        return np.array([self.symbols.index(word) for word in text.split()], np.int32)
+
+    def decode(self, ids):
+        return " ".join(self.symbols[i] for i in np.asarray(ids))
+
+
+class Pull(ed.energy.AbstractSynapse):
+    """A synapse of somebody else's."""
+
+    weight: jax.Array
+    power: int = eqx.field(static=True, default=2)
+
+    def per_token(self, g, mask=None):
+        pull = -((g @ self.weight) ** self.power)
+        return pull if mask is None else jnp.where(mask, pull, 0.0)
+
+
+class Plain(eqx.Module):
+    function: Any
+
+
+class Undecorated(ed.data.Characters):
+    """Inherits the fields of a dataclass; what it has beside them would be lost."""
+
+
+def test_own_classes_are_saved_and_loaded_by_those_who_have_them(getkey, tmp_path):
+    network = ed.energy.Network(ed.energy.LayerNorm(), {"pull": Pull(jnp.ones(8))}, jnp.zeros(8))
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(3, 8, key=getkey()), kappa=3.0)
+    model = ed.EnergyDLLM(Words(), energy=energy, key=getkey())
+    path = tmp_path / "mine.safetensors"
+    ed.save(path, model)
+    loaded = ed.load(path, classes=[Words, Pull])
+    assert loaded.tokenizer == Words() and eqx.tree_equal(host(loaded), host(model))
+    for some, missing in (([], "Words"), ([Words], "Pull"), ([Pull], "Words")):
+        with pytest.raises(ValueError, match=rf":{missing}; import it and call `ed.load\(path, classes=\[{missing}\]"):
+            ed.load(path, classes=some)
+
+
+def test_what_cannot_be_saved_is_not_trained(small, corpus, getkey, tmp_path):
+    model = ed.EnergyDLLM(Undecorated(corpus.tokenizer.alphabet), energy=small.energy, key=getkey())
+    with pytest.raises(ValueError, match="holds a Undecorated at model.tokenizer, which cannot be saved"):
+        train(model, corpus, directory=tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["NEURONS", "SYNAPSES", "MEMORIES", "FEATURES"])
+def test_every_member_of_every_family_is_saved(family, getkey, tmp_path):
+    for name, make in getattr(families, family).items():
+        if family == "NEURONS":
+            member = make()
+        elif family == "MEMORIES":
+            member = make(jnp.sign(jnp.asarray(getkey.normal((5, 6)))))
+        else:
+            member = make(8, key=getkey()) if family == "FEATURES" else make(8, getkey())
+        ed.save(tmp_path / "m.safetensors", member)
+        assert eqx.tree_equal(host(ed.load(tmp_path / "m.safetensors")), host(member)), name
+
+
+def test_a_link_stays_one_and_leftovers_of_killed_saves_go(small, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "link.safetensors", tmp_path / "disk" / "model.safetensors"
+    link.symlink_to(target)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, other = (target.with_name(f".{target.name}.{pid}.tmp") for pid in (ended.pid, os.getppid()))
+    left.touch()
+    other.touch()
+    ed.save(link, small)
+    assert link.is_symlink() and target.is_file()
+    assert sorted(os.listdir(tmp_path / "disk")) == sorted([other.name, target.name])  # of a process that lives
+    with pytest.raises(ValueError, match="a device or a pipe"):
+        ed.save("/dev/null", small)
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(small, tmp_path):
+    """A limit on the size of files stands for it: the error is of the same kind."""
+    path = tmp_path / "model.safetensors"
+    ed.save(path, Plain(jnp.ones(3)))
+    before = path.read_bytes()
+    code = (
+        "import resource, sys, numpy as np\nfrom energy_dllm.learn import _file\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "try:\n    _file.write(sys.argv[1], {'a': np.ones(10_000)}, {})\n"
+        "except OSError as error:\n    print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert "cannot be written (File too large); what was there is kept" in ran.stdout
+    assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        ed.save(tmp_path / "file" / "model.safetensors", small)
 
 
 # ------------------------------------------------------------------------------------------- twins that write

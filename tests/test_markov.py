@@ -212,6 +212,42 @@ def test_a_language_is_drawn_together(getkey):
     families.likely(ids, law / law.sum())
 
 
+def test_the_most_likely_passage_is_that_of_its_states(getkey):
+    """Of all paths of states and tokens, and of those that an automaton accepts: the likeliest of each place by itself
+    is another one."""
+    vocabulary = make(getkey())
+    tables = [np.log(np.asarray(table)) for table in vocabulary.tables()]
+    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+    accepted = (TEXTS == 2).sum(1) <= 1
+    paths = np.array(list(itertools.product(range(len(tables[0])), repeat=L)))
+    best = jax.jit(lambda y, b: (vocabulary.best(y, b), vocabulary.best(y, b, dfa=dfa), vocabulary.logits(y, b)))
+    apart = 0
+    for _ in range(12):
+        y, b = (jnp.asarray(1.5 * np.asarray(getkey.normal((L, width)))) for width in (D, V))
+        scores = np.asarray(vocabulary.unary_logits(y) + b)
+        of_states = tables[0][paths[:, 0]] + tables[1][paths[:, :-1], paths[:, 1:]].sum(1)
+        of_tokens = tables[2][paths[:, None], TEXTS[None]] + scores[np.arange(L), TEXTS][None]
+        most = (of_states[:, None] + of_tokens.sum(-1)).max(0)
+        free, bound, logits = best(y, b)
+        assert (TEXTS[most.argmax()] == free).all()
+        assert (TEXTS[np.where(accepted, most, -np.inf).argmax()] == bound).all()
+        apart += not (logits.argmax(-1) == free).all()
+    assert apart
+
+
+def test_temperature_zero_writes_what_is_most_likely():
+    """At least as likely as any temperature above, 20 seeds; the shipped model, in two rounds, where most is drawn at
+    once. The free energy of a passage is the price of the text."""
+    model = ed.load("shakespeare")
+    price = {}
+    for temperature in (0.0, 1e-46, 0.1, 0.7, 1.0):
+        sampler = ed.sampling.Unmasking(rounds=2, steps=2, temperature=temperature)
+        made = ed.generate(model, length=24, samples=20, sampler=sampler, frames=1)
+        price[temperature] = made.free_energy[:, -1]
+    assert price[0.0].max() <= min(each.min() for each in price.values()) + 1e-3
+    assert np.allclose(price[1e-46], price[0.0])
+
+
 def test_what_is_next_to_impossible_is_drawn_where_nothing_else_is_left(getkey):
     """In single precision: another beginning, which is ruled out, would have been e^1800 times as likely."""
     vocabulary = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), make(getkey()))

@@ -126,10 +126,10 @@ def test_a_known_rate_is_one_term_of_the_sum(memory, lines):
 
 
 def test_bytes_are_remembered_as_well():
-    """A vocabulary whose triples are too many to count: a chain of first order, tokens of two bytes."""
+    """A vocabulary whose triples are too many to count, a chain of first order for evidence; texts are characters."""
     names = ["Zoë Müller", "Jürgen Groß", "Łukasz Żak", "José Núñez"]
     memory = ed.TextMemory(names, tokenizer=ed.data.Bytes())
-    assert memory.lines == names and memory.counts.shape == (256, 256)
+    assert memory.lines == names and memory.energy.background.counts.shape == (256, 256)
     assert memory.recall("Jurgen Groß", clean=0.5).text == names[1]
     assert memory.recall("Łukasz").text == names[2] and memory.recall("Bob Smith").text is None
 
@@ -158,7 +158,9 @@ def test_adding_and_removing_is_building_anew(texts, data):
     left = [text for text in texts if text != gone]
     hypothesis.assume(left)
     smaller = grown.remove(gone)
-    assert smaller.lines == left and np.array_equal(smaller.counts, ed.TextMemory(left, tokenizer=tokenizer).counts)
+    assert smaller.lines == left and np.array_equal(
+        smaller.keys.counts, ed.TextMemory(left, tokenizer=tokenizer).keys.counts
+    )
 
 
 def test_one_line_more_is_recalled_and_disturbs_no_other(memory, lines):
@@ -195,6 +197,86 @@ def test_a_memory_is_saved_and_loaded_bitwise(memory, lines, tmp_path):
     assert same(again, memory) and again.lines == lines
     assert dataclasses.asdict(again.recall(lines[5][3:17])) == dataclasses.asdict(memory.recall(lines[5][3:17]))
     assert len(again.add("abc").remove("abc")) == len(memory)
+
+
+# ---------------------------------------------------------------------------------- one line, however often
+
+ASK = ["Where do I park?", "How do I cancel my order?", "Is breakfast included?", "What time is checkout?"]
+
+
+@pytest.mark.parametrize("copies", [2, 10])
+def test_a_line_stored_several_times_is_answered_as_if_once(copies):
+    once, often = ed.TextMemory(ASK), ed.TextMemory([ASK[0]] * copies + ASK[1:])
+    for cue in ("Where do I park?", "Where do I prk?", "do I park", "is brekfast"):
+        one, many = once.recall(cue), often.recall(cue)
+        assert one.text is not None
+        assert (one.text, one.stored, one.mass, one.free_energy) == (
+            many.text,
+            many.stored,
+            many.mass,
+            many.free_energy,
+        )
+        assert many.places == (tuple(range(copies)) if one.index == 0 else (one.index + copies - 1,))
+    assert often.lines.count(ASK[0]) == copies and len(often.remove(ASK[0])) == 3
+    given = ed.flow.Given(jnp.asarray(once.tokenizer.encode(ASK[0])))
+    assert (
+        np.isclose(once.recall(given).free_energy, often.recall(given).free_energy) and often.recall(given).index == 0
+    )
+
+
+@hypothesis.given(st.lists(st.text("ab ", min_size=1, max_size=6), min_size=1, max_size=12), st.data())
+@hypothesis.settings(max_examples=15)
+def test_a_stored_line_letter_by_letter_is_stored(texts, data):
+    """Whatever its neighbours are, and however unlikely it is that it is meant."""
+    weights = data.draw(st.lists(st.sampled_from([1e-6, 1.0]), min_size=len(texts), max_size=len(texts)))
+    memory = ed.TextMemory(texts, tokenizer=ed.data.Characters("ab "), weights=weights)
+    line = data.draw(st.sampled_from(texts))
+    found = memory.recall(line, sieve=2)
+    assert found.exact and found.text == line and found.stored == found.mass == 1.0
+    assert all(texts[n] == line for n in found.places)
+    assert not memory.recall("c", sieve=2).exact
+
+
+def test_capitals_accents_and_vowel_marks_make_no_difference():
+    lines = ["How do I reset my password?", "Où est mon café ?", "أين طردي؟", "שלום עולם", "Straße"]
+    memory = ed.TextMemory(lines)
+    for cue, line in (
+        (lines[0].upper(), 0), ("ou est mon CAFE ?", 1), ("أَيْنَ طَرْدِي؟", 2), ("שָׁלוֹם עוֹלָם", 3), ("STRASSE", 4),
+        ("how do i rest my PASWORD", 0),
+    ):  # fmt: skip
+        found = memory.recall(cue)
+        assert found.text == lines[line] and found.normalized
+    told = ed.TextMemory(lines, normalize=False)
+    found = told.recall("أَيْنَ طَرْدِي؟")
+    assert found.text is None and not found.normalized and told.recall(lines[0]).exact
+    assert not told.recall(lines[0].upper()).exact
+
+
+def test_spellings_of_one_line_are_told_apart_by_the_cue():
+    memory = ed.TextMemory(["polish", "Polish", "POLISH"], weights=[1.0, 2.0, 1.0])
+    for number, line in enumerate(memory.lines):
+        found = memory.recall(line)
+        assert found.text == line and found.index == number and found.places == (0, 1, 2)
+    assert memory.recall("pOLISH").text == "Polish"  # the one most often meant
+    assert memory.remove("Polish").recall("polisch", clean=0.5).best == "polish"
+
+
+def test_letters_are_no_marks():
+    """Japanese voicing, Indic and Thai vowels tell words apart."""
+    for one, other in (("はは", "ばば"), ("कि", "की"), ("กุ", "กู")):
+        assert ed.TextMemory([one, other]).recall(other).index == 1
+
+
+def test_a_text_is_compared_as_characters_whatever_the_tokens(unchecked):
+    """Characters that are new to the keys, and a vocabulary too large for the pairs of its tokens."""
+    lines = ["Zoë", "Jürgen", "Łukasz"]
+    grown = ed.TextMemory(lines, tokenizer=ed.data.Bytes()).add(["Жанна", "Zoë"])
+    assert grown.recall("Жана", clean=0.5).best == "Жанна" and grown.recall("zoe").places == (0, 4)
+    large = ed.data.Characters("".join(map(chr, range(32, 32 + 9000))))
+    memory = ed.TextMemory(lines, tokenizer=large)
+    assert memory.recall("jurgen").text == "Jürgen"
+    with pytest.raises(ValueError, match="`tokenizer` has 9,000 tokens; the counts of their pairs need 0.3 GB"):
+        memory.recall(ed.flow.Masked(3))
 
 
 # ------------------------------------------------------------------------------------------- two voices

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
-from energy_dllm.flow._solve import _record_probes
+from energy_dllm.flow._probing import observed
 
 
 L, V, D = 6, 4, 16
@@ -313,7 +313,7 @@ def test_probes_share_what_they_have_in_common():
 
     def products(*names):
         probes = {str(n): PROBES[name] for n, name in enumerate(names)}
-        lowered = jax.jit(lambda t, y: _record_probes(probes, (t, y), field)).lower(times, states)
+        lowered = jax.jit(lambda t, y: observed(probes, (t, y), field)).lower(times, states)
         # with every pass, as for a user: what probes have in common is found once constants are folded
         text = lowered.compile(compiler_options={"xla_disable_hlo_passes": ""}).as_text() or ""
         assert " while(" in text

@@ -4,7 +4,9 @@ JAX is imported by the command that needs it, so that `--help` answers at once.
 """
 
 import functools
+import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +21,8 @@ from ._compiled import remember
 from ._corpus import corpus_of
 from ._export import export
 from ._load import load_model
+from ._out import ready
+from ._signals import Interruptible
 from ._show import anatomy, emit, note, scores, table, version
 from ._write import Json, Model, Seed, generate, infill, repair
 
@@ -35,25 +39,45 @@ def train(
     out: Annotated[Path, _arg(help="Where the model goes, such as model.safetensors.")],
     steps: Annotated[int, _arg(help="Batches.")] = 2000,
     dim: Annotated[int, _arg(help="Hidden width, the one dial of the model's size.")] = 128,
+    depth: Annotated[int, _arg(help="Blocks of the energy; 1 for one layer beside a hidden Markov model.")] = 2,
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
-    pretraining: Annotated[int, _arg(help="Batches of pretraining of the vocabulary, four times as large.")] = 1000,
+    pretraining: Annotated[
+        int | None,
+        _arg(
+            help="With --depth 1: batches of pretraining of the vocabulary, four times as large.",
+            help_behavior_hint="(default: 1000)",
+        ),
+    ] = None,
     fit_split_merge: Annotated[
-        bool, _arg(help="Fit the vocabulary by split-merge EM first: for texts of strict form.")
+        bool, _arg(help="With --depth 1: fit the vocabulary by split-merge EM first, for texts of strict form.")
     ] = False,
     seed: Seed = 0,
-    directory: Annotated[Path | None, _arg(help="Checkpoints and a log; a stopped run resumes.")] = None,
+    directory: Annotated[
+        Path | None,
+        _arg(
+            help="Checkpoints and a log; a stopped run resumes.",
+            help_behavior_hint="(default: OUT.training, removed at the end)",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Train a model on a text.
+    """Train a model on a text. Ctrl-C keeps what is learned, and the same command goes on from there.
 
     energy-dllm train my.txt --out my.safetensors --steps 5000
 
     energy-dllm train grammar --out toy.safetensors --dim 64 --directory runs/toy
     """
-    if out.is_dir():
-        raise ValueError(f"`--out` {out} is a folder; expected a file name, such as model.safetensors.")
+    ready("--out", out, "model.safetensors")
+    folder = out.with_name(f"{out.name}.training") if directory is None else directory
+    ready("--directory", folder, "runs/mine", folder=True)
+    if depth > 1 and (pretraining or fit_split_merge):
+        raise ValueError(
+            f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
+            "--fit-split-merge, or add --depth 1."
+        )
+    pretraining = (1000 if depth == 1 else 0) if pretraining is None else pretraining
     if pretraining < 0:
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     corpus = corpus_of(source)
@@ -65,7 +89,6 @@ def train(
         )
     import equinox as eqx
     import jax
-    import numpy as np
 
     from .._model import EnergyDLLM
     from ..learn import Denoising, MaximumLikelihood, default_optimizer, evaluate, fit, fit_split_merge as grown, save
@@ -75,25 +98,28 @@ def train(
     settings |= {"learning_rate": learning_rate, "seed": seed}
     # smaller steps for pretrained tables; made before pretraining, so that bad settings are found first
     pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
-    counts = np.bincount(corpus.train, minlength=corpus.tokenizer.size)
-    model = EnergyDLLM(corpus.tokenizer, dim=dim, counts=counts, key=jax.random.key(seed))
+    model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
     show = sys.stderr.isatty()
-    if fit_split_merge:
-        stretch = min(256, len(corpus.train) - 1)
-        vocabulary = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=directory)
-        model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
-    if pretraining:
-        first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
-        folder = None if directory is None else directory / "pretraining"
-        model = fit(model, corpus, MaximumLikelihood(), **first, directory=folder, progress=show)
-    settings["optimizer"] = pretrained_optimizer if fit_split_merge or pretraining else None
-    model = fit(model, corpus, Denoising(), **settings, directory=directory, progress=show)
-    score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
+    try:
+        if fit_split_merge:
+            stretch = min(256, len(corpus.train) - 1)
+            vocabulary = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder)
+            model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
+        if pretraining:
+            first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
+            model = fit(model, corpus, MaximumLikelihood(), **first, directory=folder / "pretraining", progress=show)
+        settings["optimizer"] = pretrained_optimizer if fit_split_merge or pretraining else None
+        model = fit(model, corpus, Denoising(), **settings, directory=folder, progress=show)
+        score = evaluate(model, corpus.validation, length=length, seed=seed).as_dict()
+    except KeyboardInterrupt as stop:
+        kept = f"stopped; what is finished is in {folder}; to go on from there, run the same again"
+        raise KeyboardInterrupt(str(stop) or kept) from None
     seconds = round(time.monotonic() - start, 3)
     settings.pop("optimizer", None)
     record = {
         "source": source,
         "dim": dim,
+        "depth": depth,
         **settings,
         "pretraining": pretraining,
         "fit_split_merge": fit_split_merge,
@@ -101,6 +127,8 @@ def train(
         **score,
     }
     save(out, model, notes={**record, "energy_dllm": version()})
+    if directory is None:
+        shutil.rmtree(folder, ignore_errors=True)
     if json:
         emit(record, str(out))
         return
@@ -156,10 +184,14 @@ def inspect(
         return health(load_model(model), model, length, seed, json)
     if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
+    page = out.suffix == ".html"
+    ready("--out", out, "report.html" if page else "report", folder=not page)
+    if not page and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("plots need matplotlib, which is optional: pip install 'energy-dllm[plot]'.")
     loaded = load_model(model)
     from .. import probe
 
-    look = probe.page if out.suffix == ".html" else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
+    look = probe.page if page else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
     paths = look(loaded, out, prompt=prompt, length=length, steps=steps, seed=seed)
     paths = paths if isinstance(paths, list) else [paths]
     if json:
@@ -216,8 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     - `argv`: words of the command line, those of this process by default.
 
     **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 if
-    interrupted.
+    interrupted, 143 if terminated.
     """
+    signals = Interruptible()
     try:
         chosen = tyro.extras.subcommand_cli_from_dict(
             {name: _later(command) for name, command in COMMANDS.items()},
@@ -227,14 +260,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         remember()
-        code = chosen()
-        sys.stdout.flush()
+        with signals:
+            code = chosen()
+            sys.stdout.flush()
     except BrokenPipeError:  # such as by `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        print("energy-dllm: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("energy-dllm:", str(stop) or "interrupted", file=sys.stderr)
+        return signals.code
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -244,8 +278,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
     """Parse now, run afterwards, so that errors of the command are not those of its arguments."""
 
+    def run(*args: Any, **kwargs: Any) -> int | None:
+        if "seed" in kwargs:  # of all commands alike, those without randomness too
+            from .._checks import seeded
+
+            seeded(kwargs["seed"])
+        return command(*args, **kwargs)
+
     @functools.wraps(command)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
-        return functools.partial(command, *args, **kwargs)
+        return functools.partial(run, *args, **kwargs)
 
     return bind

@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from ._load import load_model
+from ._out import ready
 from ._show import emit, note
 
 
@@ -41,8 +42,7 @@ def export(
 
     energy-dllm export toy.safetensors -o toy.cir --prompt "the c" --length 6 --run
     """
-    if out.is_dir():
-        raise ValueError(f"`--out` {out} is a folder; expected a file name, such as memory.cir.")
+    ready("--out", out, "memory.cir")
     if length < 1:
         raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
     loaded = load_model(model)

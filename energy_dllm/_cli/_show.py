@@ -1,7 +1,10 @@
 """What the commands print: a passage condensing on a terminal, one JSON object, tables and notes."""
 
+import contextlib
+import dataclasses
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,10 +22,41 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool, stream: bool = False) -> None:
-    """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows."""
-    start = time.monotonic()
-    if json or stream:
-        result = write(watch=_line) if stream else write()
+    """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows.
+
+    What stands when it is interrupted is shown like a result, and the interruption goes on.
+    """
+    start, console = time.monotonic(), Console(highlight=False)
+    shown = contextlib.nullcontext()
+    look: Callable[[Any], object] = _line if stream else lambda so_far: None
+    if console.is_terminal and not (json or stream):
+        shown = live = Live(Text("compiling ...", "dim"), console=console, transient=True)
+        look = lambda so_far: live.update(_moment(so_far, tokenizer), refresh=True)
+    result = None
+
+    def watch(so_far: Any) -> None:
+        nonlocal result
+        result = so_far
+        look(so_far)
+
+    stop = None
+    try:
+        with shown:
+            # in a few pieces at least: between them Python sees to signals
+            result = write(watch=watch) if json or stream or console.is_terminal else write(watch=watch, frames=4)
+    except KeyboardInterrupt as caught:
+        if result is None:
+            raise
+        stop = caught
+        result = dataclasses.replace(result, reason="interrupted")
+    _written(result, tokenizer, model, json or stream, console, time.monotonic() - start)
+    if stop is not None:
+        sys.stdout.flush()
+        raise stop
+
+
+def _written(result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float) -> None:
+    if json:
         record = {
             "text": result.texts,
             "seed": result.seed,
@@ -32,24 +66,20 @@ def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool, s
             "free_energy": result.free_energy.tolist(),
             "terms": {name: term.tolist() for name, term in result.terms.items()},
             "force_evaluations": int(result.force_evaluations.max()),
-            "seconds": round(time.monotonic() - start, 3),
+            "seconds": round(seconds, 3),
             "result": result.reason,
         }
         emit(record, model)
         return
-    console = Console(highlight=False)
     if console.is_terminal:
-        with Live(Text("compiling ...", "dim"), console=console, transient=True) as live:
-            result = write(watch=lambda so_far: live.update(_moment(so_far, tokenizer), refresh=True))
         for n, text in enumerate(result.texts):
             console.print(_shaded(tokenizer, result.ids[n], result.entropy[n, -1]) or text, soft_wrap=True)
             if n + 1 < len(result.texts):
                 console.rule(style="dim")
     else:
-        result = write(frames=1)
         print("\n\n".join(result.texts))
     mean = result.free_energy.mean(axis=0)
-    note(summary(mean.tolist(), int(result.force_evaluations.max()), time.monotonic() - start, result.reason))
+    note(summary(mean.tolist(), int(result.force_evaluations.max()), seconds, result.reason))
 
 
 def _line(so_far: Any) -> None:

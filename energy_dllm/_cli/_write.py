@@ -18,7 +18,7 @@ Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the na
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
 Rounds = Annotated[int | None, _best(metavar="INT", help="Rounds of unmasking: more are better and slower.")]
 Temperature = Annotated[
-    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token.")
+    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest passage.")
 ]
 Order = Annotated[
     Literal["random", "certain", "left"] | None,
@@ -31,7 +31,7 @@ RemaskRounds = Annotated[
     int | None,
     _best(metavar="INT", help="Rounds at the end that mask the least likely tokens and draw them anew."),
 ]
-Noise = Annotated[bool, _arg(help="Gaussian diffusion in place of unmasking.")]
+Noise = Annotated[bool, _arg(help="Descent from Gaussian noise, the default; goes with --steps to --field.")]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
 Until = Annotated[
     float | None,
@@ -46,10 +46,10 @@ Churn = Annotated[
     _best(metavar="FLOAT", help="With --noise: noise of the reverse diffusion, 0 for none."),
 ]
 Field = Annotated[
-    Literal["joint", "rest"] | None,
+    Literal["descent", "joint", "rest"] | None,
     _best(
-        metavar="{joint,rest}",
-        help="With --noise: hidden neurons move along (one force a step), or relax anew at every step.",
+        metavar="{descent,joint,rest}",
+        help="With --noise: the noise level is part of the state; follows a clock; hidden states relax at every step.",
     ),
 ]
 Match = Annotated[
@@ -64,7 +64,10 @@ Window = Annotated[
         help_behavior_hint="(default: all up to 128, then 64)",
     ),
 ]
-Stop = Annotated[str, _arg(metavar="TOKEN", help="The text ends with the first of these, such as '.'.")]
+Unknown = Annotated[
+    Literal["error", "mask"], _arg(help="Characters that the model does not know: refused, or written anew.")
+]
+Stop = Annotated[str, _arg(metavar="TOKEN", help="What is written ends with the first of these, say '.'.")]
 Stream = Annotated[bool, _arg(help="Print every moment as a line of JSON as it comes; the result is the last line.")]
 Seed = Annotated[int, _arg(help="Of all randomness; the same seed gives the same result.")]
 Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")]
@@ -92,6 +95,7 @@ def generate(
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
     stop: Stop = "",
+    unknown: Unknown = "error",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
@@ -108,7 +112,7 @@ def generate(
     loaded = load_model(model)
     from ..sampling import generate
 
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
+    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream)
@@ -142,6 +146,7 @@ def infill(
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
     stop: Stop = "",
+    unknown: Unknown = "error",
     stream: Stream = False,
     seed: Seed = 0,
     json: Json = False,
@@ -159,8 +164,8 @@ def infill(
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
-    there = of_template(loaded, template, size).length if match or avoid else 0
-    options = {"samples": samples, "window": window, "stop": stop, "seed": seed, **sampler}
+    there = of_template(loaded, template, size, unknown).length if match or avoid else 0
+    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, there)
     written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
 
@@ -171,6 +176,7 @@ def repair(
     /,
     *,
     rate: Annotated[float, _arg(help="Probability that a token is wrong.")] = 0.1,
+    unknown: Unknown = "mask",
     shifts: Annotated[int, _arg(help="How many tokens may be missing, or too many.")] = 0,
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
@@ -184,11 +190,11 @@ def repair(
     energy-dllm repair "To bee or not o be" --shifts 2
     """
     loaded = load_model(model)
-    from ..sampling import repair
+    from ..sampling import repair, typed
 
     start = time.monotonic()
-    evidence = _evidence(loaded, match, avoid, len(loaded.tokenizer.encode(text)))
-    fixed = repair(loaded, text, rate=rate, shifts=shifts, **evidence)
+    evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown).ids.size)
+    fixed = repair(loaded, text, rate=rate, unknown=unknown, shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
         repaired(fixed, loaded.tokenizer)
@@ -224,18 +230,19 @@ def _sampler(
             raise ValueError(
                 f"`--{name.replace('_', '-')}` cannot be used {'with' if noise else 'without'} `--noise`; {fix}."
             )
-    from ..flow import JointFlow, ProbabilityFlow
-    from ..sampling import DEFAULT, Diffusion, Unmasking, at_random, left_to_right, most_certain
+    from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
+    from ..sampling import DEFAULT, UNMASKING, Diffusion, Unmasking, at_random, left_to_right, most_certain
 
     chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
     if field is not None:
-        chosen["field"] = {"joint": JointFlow, "rest": ProbabilityFlow}[field]
+        chosen["field"] = {"descent": AutonomousDescent, "joint": JointFlow, "rest": ProbabilityFlow}[field]
     if order is not None:
         chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
-    if noise:
-        return {"sampler": Diffusion(**chosen)}
-    best = {field.name: getattr(DEFAULT, field.name) for field in dataclasses.fields(DEFAULT)}
-    return {"sampler": Unmasking(**best | chosen)} if chosen else {}
+    if not chosen:
+        return {}
+    best = DEFAULT if noise else UNMASKING
+    settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
+    return {"sampler": (Diffusion if noise else Unmasking)(**settings | chosen)}
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:

@@ -22,23 +22,7 @@ def escape(name: str) -> str:
     """A node name in the letters every simulator reads: lower-case letters, digits and `_`.
 
     Such names stay as they are; any other character becomes `_x<hexadecimal code>_`, so that different names stay
-    different although SPICE ignores case.
-
-    **Arguments:**
-
-    - `name`: any text that is not empty.
-
-    **Returns:** the name in the netlist.
-
-    **Raises:** `ValueError` if the name is empty.
-
-    **Example:**
-
-    ```python
-    import energy_dllm as ed
-
-    assert ed.circuit.escape("y_3") == "y_3" and ed.circuit.escape("V+") == "_x56__x2b_"
-    ```
+    different although SPICE ignores case. `ValueError` if the name is empty.
     """
     if not name:
         raise ValueError("`name` is empty; expected the name of a node.")

@@ -159,26 +159,10 @@ def simulate(
 
 
 def read_raw(data: bytes, log: str = "") -> tuple[list[str], Float[np.ndarray, "N signals"]]:
-    """The signals of ngspice's binary raw file, by name, and their values over time; the first is the time.
+    """The signals of ngspice's binary raw file, by name, and their values over time `(N, signals)`; the first is the
+    time.
 
-    **Arguments:**
-
-    - `data`: the file.
-    - `log`: log of the simulator, for the message if the file is empty.
-
-    **Returns:** the names, and a table with one row for each time point.
-
-    **Raises:** `SimulationError` if the file is not complete.
-
-    **Example:**
-
-    ```python
-    import numpy as np, energy_dllm as ed
-
-    head = b"Flags: real\\nNo. Variables: 1\\nNo. Points: 2\\nVariables:\\n\\t0\\ttime\\ttime\\nBinary:\\n"
-    names, table = ed.circuit.read_raw(head + np.array([0.0, 1.0]).tobytes())
-    assert names == ["time"] and table.shape == (2, 1)
-    ```
+    `SimulationError`, with the end of the `log`, if the file is not complete.
     """
     head, found, body = data.partition(b"Binary:\n")
     text = head.decode(errors="replace")

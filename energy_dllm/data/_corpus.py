@@ -40,6 +40,11 @@ class Corpus:
     test: Integer[np.ndarray, " m"]
     entropy: float | None = None
 
+    def counts(self) -> Integer[np.ndarray, " V"]:
+        """How often each token stands in `train` `(V,)`, counted piece by piece: a text is larger as whole numbers."""
+        pieces = (self.train[start : start + _CHUNK] for start in range(0, len(self.train), _CHUNK))
+        return sum((np.bincount(piece, minlength=self.tokenizer.size) for piece in pieces), np.zeros(1, np.int64))
+
 
 def read_text(
     path: str | os.PathLike[str],

@@ -10,6 +10,7 @@ from ._automaton import Beliefs, beliefs, check, entropies, minimal, slot_visits
 from ._corpus import Corpus
 from ._english import english
 from ._tokenizer import Characters
+from ._windows import check_seed
 
 
 class Grammar:
@@ -178,8 +179,7 @@ class Grammar:
         """
         if characters < 1:
             raise ValueError(f"`characters` must be an integer of at least 1, got {characters!r}.")
-        if seed < 0:
-            raise ValueError(f"`seed` must be an integer of at least 0, got {seed!r}.")
+        check_seed(seed)
         uniform = _uniforms(seed)
         # A random place lies in a word with probability proportional to its length.
         places: list[tuple[str, str, float]] = []

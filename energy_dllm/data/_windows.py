@@ -34,9 +34,9 @@ class Windows(Iterator[np.ndarray]):
 
     def __init__(self, ids: Integer[np.ndarray, " N"], *, length: int, batch: int, seed: int = 0):
         _check(ids, length)
-        for name, value, least in (("batch", batch, 1), ("seed", seed, 0)):
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
+        if not isinstance(batch, int | np.integer) or batch < 1:
+            raise ValueError(f"`batch` must be an integer of at least 1, got {batch!r}.")
+        check_seed(seed)
         self.ids = ids
         self.length = int(length)
         self.batch = int(batch)
@@ -105,6 +105,7 @@ def windows_of(
     ```
     """
     _check(ids, length)
+    check_seed(seed)
     available = len(ids) // length
     if count is None:
         chosen = np.arange(available)
@@ -114,6 +115,11 @@ def windows_of(
         raw = np.random.Philox(key=seed).random_raw(available)
         chosen = np.sort(np.argsort(raw, kind="stable")[:count])
     return np.asarray(ids[chosen[:, None] * length + np.arange(length)], np.int32)
+
+
+def check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` is {seed!r}; expected an integer of at least 0 and below 2**32.")
 
 
 def _check(ids: np.ndarray, length: int) -> None:

@@ -17,6 +17,9 @@ from ._neurons import (
 )
 from ._synapses import (
     AbstractSynapse as AbstractSynapse,
+    AbstractLayered as AbstractLayered,
+    AbstractCoupling as AbstractCoupling,
+    AbstractRecall as AbstractRecall,
     Pairwise as Pairwise,
     AbstractAttention as AbstractAttention,
     Attention as Attention,

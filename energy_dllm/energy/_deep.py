@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key
-from ._synapses import AbstractSynapse, by_token, rotate, sizes, valid
+from ._synapses import AbstractLayered, by_token, rotate, valid
 
 
 class AbstractLayer(eqx.Module):
@@ -30,19 +31,11 @@ class AbstractLayer(eqx.Module):
     ) -> Float[Array, "parts L"]:
         """`<a_i, Delta_i>` split into heads, memories or offsets, `(parts, L)`; the sum over parts is all of it."""
 
+    @abc.abstractmethod
     def sources(
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
-        """`<a_i, Delta_i>` split by the token `j` that was read, `(L, L)`; by default `i` itself."""
-        return jnp.diag(jnp.sum(a * self.read(z, allowed), axis=-1))
-
-    def pattern(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "H L L"] | None:
-        """The attention pattern, if the parts are heads."""
-        return None
-
-    def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]] | None:
-        """Activation and value of every stored pair, if the parts are memories."""
-        return None
+        """`<a_i, Delta_i>` split by the token `j` that was read, `(L, L)`."""
 
 
 class AttentionLayer(AbstractLayer):
@@ -130,6 +123,12 @@ class MemoryLayer(AbstractLayer):
         """Memory by memory `(M, L)`."""
         return (self.recalled(z)[0] * (a @ self.values.T)).T
 
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """All of it from the token itself."""
+        return jnp.diag(jnp.sum(a * self.read(z, allowed), axis=-1))
+
 
 class ConvolutionLayer(AbstractLayer):
     """Depthwise convolution over the neighbours: `Delta_i = sum_o w_o * z_(i+o)`, offsets `-reach .. reach`."""
@@ -169,7 +168,7 @@ class ConvolutionLayer(AbstractLayer):
         return jnp.where(jnp.abs(ahead) <= reach, near, 0.0)
 
 
-class DeepStack(AbstractSynapse):
+class DeepStack(AbstractLayered):
     """The deep correlation energy: `N` untied blocks, read out as `E = -sum_i <r_i, sum_k Delta_k,i>`.
 
     The activation has two halves, `g_i = (z_i, r_i)`, each of width `W = D / 2`: `z_i` is what other tokens read of
@@ -251,11 +250,6 @@ class DeepStack(AbstractSynapse):
         self.blocks = tuple(blocks)
         self.background = jax.random.normal(jax.random.fold_in(key, depth), (width,))
 
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """`-<r_i, sum_k Delta_k,i>`, nats `(L,)`."""
-        deltas = [delta for *_, delta in self._layers(g, mask)]
-        return valid(-jnp.sum(self._compared(g) * sum(deltas[1:], deltas[0]), axis=-1), mask)
-
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""
         r = self._compared(g)
@@ -271,16 +265,16 @@ class DeepStack(AbstractSynapse):
         """Those of every attention, by layer."""
         r, found = self._compared(g), {}
         for name, layer, z, allowed, _ in self._layers(g, None):
-            if (pattern := layer.pattern(z, allowed)) is not None:
-                found[name] = -layer.parts(z, allowed, r), pattern
+            if isinstance(layer, AttentionLayer):
+                found[name] = -layer.parts(z, allowed, r), layer.pattern(z, allowed)
         return found
 
     def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
         """Those of every key-value memory, by layer; values count where they are compared, in the second half."""
         r, found = self._compared(g), {}
         for name, layer, z, allowed, _ in self._layers(g, None):
-            if (pairs := layer.recalled(z)) is not None:
-                active, values = pairs
+            if isinstance(layer, MemoryLayer):
+                active, values = layer.recalled(z)
                 found[name] = -layer.parts(z, allowed, r).T, active, jnp.pad(values, ((0, 0), (g.shape[1] // 2, 0)))
         return found
 

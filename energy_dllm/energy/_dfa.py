@@ -6,11 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import on_device
-from .._types import Key, Scalar
-
-
-NEVER = -1e30
-"""The log of probability 0, finite, so that gradients stay finite."""
+from .._types import LOG_ZERO, Key, Scalar
 
 
 class DFA(eqx.Module):
@@ -84,7 +80,7 @@ class DFA(eqx.Module):
     def support(self, allowed: Bool[Array, "N V"]) -> Bool[Array, "N V"]:
         """Which tokens some accepted string of allowed tokens has at each place; none at all if there is no such
         string."""
-        backward = self._backward(jnp.where(allowed, 0.0, NEVER), jnp.max) > NEVER / 2
+        backward = self._backward(jnp.where(allowed, 0.0, LOG_ZERO), jnp.max) > LOG_ZERO / 2
 
         def step(here, now):
             row, after = now
@@ -99,10 +95,10 @@ class DFA(eqx.Module):
         """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place."""
         if b.ndim != 2 or b.shape[1] != self.next.shape[1]:
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.next.shape[1]}), one row a token.")
-        end = jnp.where(self.accept, 0.0, NEVER).astype(b.dtype)
+        end = jnp.where(self.accept, 0.0, LOG_ZERO).astype(b.dtype)
 
         def step(after, row):
-            backward = jnp.maximum(reduce(row + padded(after, NEVER)[self.next], axis=-1), NEVER)
+            backward = jnp.maximum(reduce(row + padded(after, LOG_ZERO)[self.next], axis=-1), LOG_ZERO)
             return backward, backward
 
         return jnp.concatenate([jax.lax.scan(step, end, b, reverse=True)[1], end[None]])
@@ -110,7 +106,7 @@ class DFA(eqx.Module):
     def _forward(self, b, backward, choose):
         def step(state, now):
             n, row, after = now
-            token = choose(n, row + padded(after, NEVER)[self.next[state]])
+            token = choose(n, row + padded(after, LOG_ZERO)[self.next[state]])
             return self.next[state, token], token
 
         numbers = jnp.arange(b.shape[0])
@@ -124,6 +120,11 @@ def _sum(values, axis):
 def padded(values, last):
     """With a last row, for the state after a token that is not accepted."""
     return jnp.concatenate([values, jnp.full((1, *values.shape[1:]), last, values.dtype)])
+
+
+def likeliest(scores: Float[Array, "L V"], dfa: DFA | None) -> Int[Array, " L"]:
+    """For every place the token of the highest score, or the passage of the highest sum that the `dfa` accepts."""
+    return jnp.argmax(scores, axis=-1) if dfa is None else dfa.best(jax.nn.log_softmax(scores, axis=-1))
 
 
 def apart(scores: Float[Array, "L V"], dfa: DFA | None, *, key: Key) -> Int[Array, " L"]:

@@ -8,8 +8,8 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import Patterns, on_device, stored
-from .._types import Key, Scalar
-from ._dfa import DFA, NEVER, apart
+from .._types import LOG_ZERO, Key, Scalar
+from ._dfa import DFA, apart, likeliest
 from ._landscape import AbstractFreeEnergy
 
 
@@ -172,9 +172,25 @@ class Empirical(AbstractFreeEnergy):
         if dfa is None:
             return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
         scores = jnp.where(jax.vmap(dfa.accepts)(self.items), self._scores(b + tilt), -jnp.inf)
-        some = jnp.max(scores) > NEVER / 2
+        some = jnp.max(scores) > LOG_ZERO / 2
         item = self.items[jax.random.categorical(key, jnp.where(some, scores, 0.0))]
         return jnp.where(some, item, apart(self.logits(y, b) + tilt, dfa, key=key))
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely item, whole; with a `dfa` of those that it accepts, and if there is none, as `sample`."""
+        scores = self._scores(b + tilt)
+        if dfa is None:
+            return self.items[jnp.argmax(scores)]
+        scores = jnp.where(jax.vmap(dfa.accepts)(self.items), scores, -jnp.inf)
+        item = self.items[jnp.argmax(scores)]
+        return jnp.where(jnp.max(scores) > LOG_ZERO / 2, item, likeliest(self.logits(y, b) + tilt, dfa))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""
@@ -188,7 +204,7 @@ class Empirical(AbstractFreeEnergy):
             each = self._each(b)
             return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)
         self._check(b)
-        seen = jnp.maximum(b, NEVER)  # minus infinity, times 0, is no number
+        seen = jnp.maximum(b, LOG_ZERO)  # minus infinity, times 0, is no number
         seen = seen if mask is None else jnp.where(mask[:, None], seen, 0.0)
         return self.log_weights + einsum(self._one_hot(b.dtype), seen, "m l v, l v -> m")
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -26,11 +26,6 @@ class AbstractFreeEnergy(eqx.Module):
     @abc.abstractmethod
     def kappa(self) -> Scalar:
         """Strength of the messages of the tokens beside the activations of the neurons; the unit of relaxation time."""
-
-    @property
-    def one_shot(self) -> bool:
-        """Whether tokens that are known or unknown are at rest after one full step `y <- y + kappa force`."""
-        return False
 
     @property
     @abc.abstractmethod
@@ -85,6 +80,18 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Int[Array, " L"]:
         """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
         posterior. With a `dfa` the passage is one that it accepts."""
+
+    @abc.abstractmethod
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
+        arguments as of `sample`."""
 
     def __call__(
         self,
@@ -252,6 +259,17 @@ class ProductOfExperts(AbstractFreeEnergy):
         """A token for every place, independently from its posterior, the only one known of a product. With a `dfa`,
         conditional on being accepted."""
         return apart(self.logits(y, b) + tilt, dfa, key=key)
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage of them that it accepts."""
+        return likeliest(self.logits(y, b) + tilt, dfa)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from .._types import Key
-from ._dfa import DFA, NEVER, padded
+from .._types import LOG_ZERO, Key
+from ._dfa import DFA, padded
+from ._viterbi import viterbi, viterbi_accepted
 from ._vocabulary import AbstractVocabulary
 
 
@@ -148,6 +149,15 @@ class HMMVocabulary(AbstractVocabulary):
         places = jnp.arange(scores.shape[0])
         return jax.random.categorical(k2, tilted[places, states], axis=-1)
 
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The tokens of the most likely path of states and tokens, by Viterbi's max-product: together, where the most
+        likely token of every place by itself may be no passage at all. With a `dfa`, of those that it accepts."""
+        scores = self.unary_logits(y) + b
+        pi, move, token = (jnp.log(table).astype(scores.dtype) for table in self.tables())
+        if dfa is None:
+            return viterbi(pi, move, token, scores)
+        return viterbi_accepted(dfa, pi, move, token, scores)
+
     def _scores(self, y, b, mask):
         """Unary logits, and their sum with the evidence `(L, V)`; 0 where there is no token."""
         unary = self.unary_logits(y)
@@ -213,7 +223,7 @@ def _accepted(
 
     def backward(after, row):
         scale, share = after
-        onward = row + padded(scale, NEVER)[dfa.next]
+        onward = row + padded(scale, LOG_ZERO)[dfa.next]
         top = jnp.max(onward, axis=-1)
         weights = jnp.exp(onward - top[:, None])
         moved = padded(share @ transition.T, 1.0)
@@ -224,11 +234,11 @@ def _accepted(
 
         total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, emission.T, dfa.next.T))
         largest = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
-        after = jnp.maximum(top + jnp.log(largest), NEVER), total / largest[:, None]
+        after = jnp.maximum(top + jnp.log(largest), LOG_ZERO), total / largest[:, None]
         return after, after
 
     end = (
-        jnp.where(dfa.accept, 0.0, NEVER).astype(initial.dtype),
+        jnp.where(dfa.accept, 0.0, LOG_ZERO).astype(initial.dtype),
         jnp.ones((dfa.accept.size, initial.size), initial.dtype),
     )
     _, (scales, shares) = jax.lax.scan(backward, end, scores, reverse=True)
@@ -240,7 +250,7 @@ def _accepted(
         k1, k2 = jax.random.split(key)
         z = jax.random.categorical(k1, jnp.log(before) + jnp.log(share[place]))
         value = scale + jnp.log(onward @ transition[z])
-        w = jax.random.categorical(k2, jnp.log(emission[z]) + row + padded(value, NEVER)[dfa.next[place]])
+        w = jax.random.categorical(k2, jnp.log(emission[z]) + row + padded(value, LOG_ZERO)[dfa.next[place]])
         return (dfa.next[place, w], transition[z]), w
 
     keys = jax.random.split(key, scores.shape[0])

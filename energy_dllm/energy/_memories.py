@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key
 from ._neurons import AbstractNeurons, Softmax
-from ._synapses import AbstractSynapse, by_token, sizes, valid
+from ._synapses import AbstractCoupling, AbstractRecall, valid
 
 
-class MappingMemory(AbstractSynapse):
+class MappingMemory(AbstractRecall):
     """A key-value memory: `E = -sum_i <g_i, W_2 gelu(W_1 g_i + w)>`.
 
     Its force `W_2 gelu(W_1 g) + W_1^T [gelu'(W_1 g) * W_2^T g]` can point away from `g`: unlike that of `DenseMemory`
@@ -52,22 +53,24 @@ class MappingMemory(AbstractSynapse):
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-<g_i, W_2 gelu(W_1 g_i + w)>`, `(L,)`."""
-        return valid(-jnp.sum(self._recalled(g) * (g @ self.answers.T), axis=-1), mask)
+        return valid(jnp.sum(self.per_memory(g), axis=-1), mask)
 
-    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
-        """`-h_im <g_i, W_2m>`, `h = gelu(W_1 g_i + w)`, and `W_2`."""
-        recalled = self._recalled(g)
-        return {"": (-recalled * (g @ self.answers.T), recalled, self.answers)}
+    def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"]:
+        """`-<g_i, W_2m> gelu(<W_1m, g_i> + w_m)`, `(L, M)`."""
+        energy = -self.activity(g)[0] * (g @ self.answers.T)
+        return energy if mask is None else jnp.where(mask[:, None], energy, 0.0)
 
-    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
-        """The pairs of a token depend on that token alone: one forward derivative for all."""
-        return {"": -jax.jvp(lambda g: self.memories(g)[""][0], (g,), (u,))[1]}
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"]:
+        """The message of pair `m` to token `i` along `u_i`, `(L, M)`."""
+        # the energy of a token depends on that token alone: one forward derivative for all
+        return -jax.jvp(self.per_memory, (g,), (u,))[1]
 
-    def _recalled(self, g):
-        return jax.nn.gelu(g @ self.cues.T + self.threshold)
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L M"], Float[Array, "M D"]]:
+        """`gelu(W_1 g_i + w) (L, M)`, and the values `W_2 (M, D)`."""
+        return jax.nn.gelu(g @ self.cues.T + self.threshold), self.answers
 
 
-class ConvolutionalMemory(AbstractSynapse):
+class ConvolutionalMemory(AbstractCoupling, AbstractRecall):
     """A key-value memory whose key is a window of neighbours: `E = -sum_i <g_i, sum_n W_n h_ni>`, several layers deep.
 
     `h_ni = gelu(sum_o C_no z_(n-1)(i+o) + w_n)`, offsets `o = -reach .. reach`, and `z_n = z_(n-1) + B_n h_n` from `z_0
@@ -152,16 +155,25 @@ class ConvolutionalMemory(AbstractSynapse):
         """`-<g_i, sum_n W_n h_ni>`, `(L,)`."""
         return jnp.sum(self.per_memory(g, mask), axis=-1)
 
-    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
-        """`per_memory`, `recalled` and `W_n`, layer after layer."""
-        return {"": (self.per_memory(g), self.recalled(g), self.answers.reshape(-1, g.shape[1]))}
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message to token `i` along `u_i` of what is recalled at token `j`, `(L, L)`."""
+        return self._messages(g, u, axis=1)
 
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
-        """Of what is recalled around token `j`; the diagonal is what is recalled at `i` itself."""
-        return {"": by_token(self.per_token, g, u)}
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L pairs"]:
+        """The message to token `i` along `u_i` of pair `m`, wherever it is recalled, `(L, N M)`."""
+        return self._messages(g, u, axis=0)
+
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L pairs"], Float[Array, "pairs D"]]:
+        """`h (L, N M)`, and the values `W (N M, D)`."""
+        return self.recalled(g), self.answers.reshape(-1, g.shape[1])
+
+    def _messages(self, g, u, axis):
+        energy = lambda g: jnp.sum(self.per_memory(g), axis=axis)
+        message = lambda i: -jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(u[i]),))[1]
+        return jax.lax.map(message, jnp.arange(g.shape[0]), batch_size=16)
 
 
-class DenseMemory(AbstractSynapse):
+class DenseMemory(AbstractRecall):
     """Dense associative memory of patterns `xi`: `E = -sum_i Λ(xi g_i)`, `Λ` the Lagrangian of its memory neurons.
 
     | memory neurons | energy | kind |
@@ -202,21 +214,20 @@ class DenseMemory(AbstractSynapse):
         self.patterns = dim**-0.5 * jax.random.normal(key, (memories, dim))
         self.neurons = Softmax() if neurons is None else neurons
 
-    def recalled(self, g: Float[Array, "L D"]) -> Float[Array, "L M"]:
-        """`grad Λ(xi g_i) (L, M)`: how strongly every pattern is recalled at each token."""
-        return jax.vmap(self.neurons.activation)(g @ self.patterns.T)
-
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-Λ(xi g_i)`, `(L,)`."""
         return valid(-jax.vmap(self.neurons.lagrangian)(g @ self.patterns.T), mask)
 
-    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array, Array]]:
-        """Energy in proportion to the activations, nothing where all of them are 0; `recalled` and `xi`."""
-        recalled = self.recalled(g)
+    def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"]:
+        """The energy in proportion to the activations, `(L, M)`; 0 where all of them are 0."""
+        recalled, _ = self.activity(g)
         total = jnp.sum(recalled, axis=-1, keepdims=True)
-        energy = recalled / jnp.where(total == 0, 1.0, total) * self.per_token(g)[:, None]
-        return {"": (energy, recalled, self.patterns)}
+        return recalled / jnp.where(total == 0, 1.0, total) * self.per_token(g, mask)[:, None]
 
-    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
-        """`grad Λ(xi g_i)_m <xi_m, u_i>`."""
-        return {"": self.recalled(g) * (u @ self.patterns.T)}
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"]:
+        """The message of pattern `m` to token `i` along `u_i`, `(L, M)`."""
+        return self.activity(g)[0] * (u @ self.patterns.T)
+
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L M"], Float[Array, "M D"]]:
+        """`grad Λ(xi g_i) (L, M)`, and the patterns `xi (M, D)`."""
+        return jax.vmap(self.neurons.activation)(g @ self.patterns.T), self.patterns

@@ -11,7 +11,7 @@ from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._neurons import AbstractNeurons, Silent
-from ._synapses import AbstractSynapse, valid
+from ._synapses import AbstractLayered, AbstractSynapse, valid
 from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
 
 
@@ -60,7 +60,8 @@ class Network(eqx.Module):
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
         terms = {"neurons": valid(jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y), mask)}
         for name, synapse in self.synapses.items():
-            terms |= {part or name: term for part, term in synapse.terms(g, mask).items()}
+            layered = isinstance(synapse, AbstractLayered)
+            terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
         return terms | {"bias": valid(-g @ self.bias, mask)}
 
 
@@ -109,12 +110,14 @@ class FreeEnergy(AbstractFreeEnergy):
     def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
         if not kappa > 0:
             raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
-        widths = network.bias.shape[-1], vocabulary.patterns.shape[-1]
-        if widths[0] != widths[1]:
-            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
         self.network = network
         self.vocabulary = vocabulary
         self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
+
+    def __check_init__(self):
+        widths = self.network.bias.shape[-1], self.vocabulary.patterns.shape[-1]
+        if widths[0] != widths[1]:
+            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
 
     @property
     def kappa(self) -> Scalar:
@@ -233,6 +236,17 @@ class FreeEnergy(AbstractFreeEnergy):
         """A token for every place `(L,)`, drawn by the vocabulary, of a passage that the `dfa` accepts; `tilt` is added
         to `b`."""
         return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
+
+    def best(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+    ) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)` as the vocabulary has them."""
+        return self.vocabulary.best(y, b + tilt, dfa=dfa)
 
     def _spoken(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""

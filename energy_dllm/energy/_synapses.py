@@ -5,7 +5,7 @@ over tokens, never means. Padding is a mask `(L,)`: a token that is not valid ne
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float
 
+from .._checks import sizes
 from .._types import Key, Scalar
+from ._splits import by_key, by_offset, by_value
 
 
 class AbstractSynapse(eqx.Module):
     """An energy of the activations of one sequence.
 
-    To add a synapse, write `per_token`; total, force and every report follow. The methods below `terms` split it into
-    parts for the probes, each a dict by named term like `terms`; a synapse without such parts leaves them as they are.
-    Along a direction `u_i` at every token the parts of a term add up to that of its force, `<-dE/dg_i, u_i>`.
+    To add a synapse, write `per_token`; total, force and every report follow.
     """
 
     @abc.abstractmethod
@@ -33,23 +33,35 @@ class AbstractSynapse(eqx.Module):
         """The energy, a scalar: the sum of `per_token`."""
         return jnp.sum(self.per_token(g, mask))
 
-    def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
-        """The energy by named term, each token by token; a synapse of one term leaves it without a name of its own."""
-        return {"": self.per_token(g, mask)}
 
+class AbstractLayered(AbstractSynapse):
+    """A synapse whose energy is a sum of named terms, each of which has its name in every report.
+
+    To add one, write `terms`, and how each of them is split: every method below gives a dict by term. Along a direction
+    `u_i` at every token the parts of a term add up to that of its force, `<-dE/dg_i, u_i>`.
+    """
+
+    @abc.abstractmethod
+    def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
+        """The energy by named term, each token by token `(L,)`."""
+
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """The sum of `terms`, `(L,)`."""
+        return jnp.sum(jnp.stack(list(self.terms(g, mask).values())), axis=0)
+
+    @abc.abstractmethod
     def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
         """Energy of each head at every token, and its attention pattern."""
-        return {}
 
+    @abc.abstractmethod
     def memories(
         self, g: Float[Array, "L D"]
-    ) -> Mapping[str, tuple[Float[Array, "L M"], Float[Array, "L M"] | None, Float[Array, "M D"] | None]]:
-        """Energy of each stored pattern at every token, its activation there and its value, where it has them."""
-        return {}
+    ) -> dict[str, tuple[Float[Array, "L M"], Float[Array, "L M"], Float[Array, "M D"]]]:
+        """Energy of each stored pattern at every token, its activation there, and its value."""
 
+    @abc.abstractmethod
     def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
         """The message of token `j` to token `i` along `u_i`."""
-        return {}
 
     def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L H"]]:
         """The message of head `h` to token `i` along `u_i`."""
@@ -58,12 +70,43 @@ class AbstractSynapse(eqx.Module):
 
     def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
         """The message of stored pattern `m` to token `i` along `u_i`."""
-        return by_token(
-            lambda g: {name: jnp.sum(energy, axis=0) for name, (energy, *_) in self.memories(g).items()}, g, u
-        )
+        whole = lambda g: {name: jnp.sum(energy, axis=0) for name, (energy, *_) in self.memories(g).items()}
+        return by_token(whole, g, u)
 
 
-class Pairwise(AbstractSynapse):
+class AbstractCoupling(AbstractSynapse):
+    """A synapse that couples tokens, and can split its force by neighbour.
+
+    To add one, write `per_token` and `by_neighbour`; attribution and counterfactuals by neighbour follow.
+    """
+
+    @abc.abstractmethod
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+
+
+class AbstractRecall(AbstractSynapse):
+    """A synapse that stores patterns, and can split its energy and force by pattern.
+
+    To add one, write `per_token` and the methods below; each may be `None` where the patterns are not explicit.
+    """
+
+    @abc.abstractmethod
+    def per_memory(
+        self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L pairs"] | None:
+        """The energy by stored pattern, `(L, M)`; its sum is the energy."""
+
+    @abc.abstractmethod
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L pairs"] | None:
+        """The message of pattern `m` to token `i` along `u_i`, `(L, M)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+
+    @abc.abstractmethod
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L pairs"], Float[Array, "pairs D"]] | None:
+        """The activation of each pattern at each token, and its value `(M, D)`."""
+
+
+class Pairwise(AbstractCoupling):
     """Direct coupling of neighbours, low-rank and the same everywhere: a Markov random field as a crossbar.
 
     `E = -sum_o sum_i <P_o g_i, Q_o g_(i+o)>` for offsets `o = 1 .. offsets`. Each bond's energy is shared
@@ -111,19 +154,12 @@ class Pairwise(AbstractSynapse):
             energy = energy + 0.5 * (jnp.pad(bond, (0, o)) + jnp.pad(bond, (o, 0)))
         return energy
 
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
-        """`<u_i, P_o^T Q_o g_(i+o)>`, and the other way round; exact, for a bond is linear in each of its ends."""
-        length = g.shape[0]
-        message = jnp.zeros((length, length), g.dtype)
-        for o in range(1, min(self.left.shape[0], length - 1) + 1):
-            left, right = self.left[o - 1], self.right[o - 1]
-            later = jnp.sum((u[:-o] @ left.T) * (g[o:] @ right.T), axis=-1)
-            earlier = jnp.sum((g[:-o] @ left.T) * (u[o:] @ right.T), axis=-1)
-            message = message + jnp.diag(later, o) + jnp.diag(earlier, -o)
-        return {"": message}
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_offset(self.left, self.right, g, u)
 
 
-class AbstractAttention(AbstractSynapse):
+class AbstractAttention(AbstractCoupling):
     """Attention between tokens: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, `j != i`.
 
     `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
@@ -143,6 +179,10 @@ class AbstractAttention(AbstractSynapse):
         """The energy of each token as query, the sum of `per_head` over heads, `(L,)`."""
         return jnp.sum(self.per_head(g, mask), axis=0)
 
+    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L H"]:
+        """The message of head `h` to token `i` along `u_i`, `(L, H)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+        return by_token(lambda g: jnp.sum(self.per_head(g), axis=1), g, u)
+
     def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
         """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` for `j = i` and for padding."""
         length = g.shape[0]
@@ -157,22 +197,6 @@ class AbstractAttention(AbstractSynapse):
         score = self.logits(g, mask)
         some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
         return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
-
-    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
-        """`per_head` and `pattern`."""
-        return {"": (self.per_head(g), self.pattern(g))}
-
-    def _slopes(self, g, u):
-        """How the logits change, `u` as query against `g` as key, and the other way round: they are bilinear."""
-        wide = jnp.concatenate([g, u], axis=-1)
-        none = jnp.zeros_like(self.query)
-
-        def slope(query, keys):
-            halves = (jnp.concatenate(query, axis=-1), jnp.concatenate(keys, axis=-1), jnp.zeros_like(self.bias))
-            logits = eqx.tree_at(lambda s: (s.query, s.keys, s.bias), self, halves).logits(wide)
-            return jnp.where(jnp.isfinite(logits), logits, 0.0)
-
-        return slope((none, self.query), (self.keys, none)), slope((self.query, none), (none, self.keys))
 
     def _offsets(self, length: int) -> Float[Array, "H L L"]:
         """`r_h(j - i)`."""
@@ -248,10 +272,9 @@ class Attention(AbstractAttention):
         lower = lse(score) - lse(jnp.where(_others(g.shape[0], mask), self._offsets(g.shape[0]), -jnp.inf))
         return -jnp.where(some, lower, 0.0) / self._beta
 
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
-        """Of the key `j` to the query `i`, and of the query `j` to the key `i`."""
-        pattern, (as_query, as_key) = self.pattern(g), self._slopes(g, u)
-        return {"": (jnp.sum(pattern * as_query, axis=0) + jnp.sum(pattern * as_key, axis=0).T) / self._beta}
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_key(self, g, u)
 
 
 class MappingAttention(AbstractAttention):
@@ -318,21 +341,13 @@ class MappingAttention(AbstractAttention):
         seen = einsum(self.pattern(g, mask), _shown(g, self.values), "h i j, h j k -> h i k")
         return -jnp.sum(_shown(g, self.answers) * seen, axis=-1)
 
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
-        """As of `Attention`, with the change of the pattern: attention grows where the answer is above average."""
-        pattern, answers, values = self.pattern(g), _shown(g, self.answers), _shown(g, self.values)
-        agree = einsum(answers, values, "h i k, h j k -> h i j")
-        gain = pattern * (agree - jnp.sum(pattern * agree, axis=-1, keepdims=True))
-        as_query, as_key = self._slopes(g, u)
-        forward = pattern * einsum(_shown(u, self.answers), values, "h i k, h j k -> h i j") + gain * as_query
-        backward = pattern * einsum(answers, _shown(u, self.values), "h i k, h j k -> h i j") + gain * as_key
-        return {"": jnp.sum(forward, axis=0) + jnp.sum(backward, axis=0).T}
+    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
+        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
+        return by_value(self, g, u)
 
 
 def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
-    """`-d energy(g)/dg_i u_i`, token by token: what every entry of `energy(g)` tells token `i` along `u_i`."""
-    if not jax.tree.leaves(jax.eval_shape(energy, g)):
-        return {}
+    """`-d energy(g)/dg_i u_i`, token by token: the message of every entry of `energy(g)` to token `i` along `u_i`."""
     one = lambda i: jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(-u[i]),))[1]
     return jax.lax.map(one, jnp.arange(g.shape[0]), batch_size=16)
 
@@ -368,9 +383,3 @@ def rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:
     cos, sin = jnp.cos(angle).astype(z.dtype), jnp.sin(angle).astype(z.dtype)
     z1, z2 = z[..., :half], z[..., half:]
     return jnp.concatenate([z1 * cos - z2 * sin, z1 * sin + z2 * cos], axis=-1)
-
-
-def sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"`{name}` is {size}; expected a positive integer.")

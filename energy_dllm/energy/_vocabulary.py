@@ -9,7 +9,7 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key
-from ._dfa import DFA, apart
+from ._dfa import DFA, apart, likeliest
 from ._synapses import valid
 
 
@@ -53,6 +53,10 @@ class AbstractVocabulary(eqx.Module):
     ) -> Int[Array, " L"]:
         """A token for every place, drawn from the joint posterior of the vocabulary, over all passages or those that a
         `dfa` accepts."""
+
+    @abc.abstractmethod
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The most likely tokens `(L,)`, of all passages or of those that a `dfa` accepts."""
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>` of every token `(L, V)`."""
@@ -150,6 +154,10 @@ class Vocabulary(AbstractVocabulary):
         that it accepts."""
         return apart(self.logits(y, b), dfa, key=key)
 
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage that it accepts."""
+        return likeliest(self.logits(y, b), dfa)
+
 
 class MeanFieldVocabulary(AbstractVocabulary):
     """The tokens as the only layer of neurons: `Λ_b(y) = sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, convex.
@@ -232,6 +240,10 @@ class MeanFieldVocabulary(AbstractVocabulary):
         """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
         that it accepts."""
         return apart(self.logits(y, b), dfa, key=key)
+
+    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
+        """The likeliest token of every place; with a `dfa` the most likely passage that it accepts."""
+        return likeliest(self.logits(y, b), dfa)
 
 
 def token_codes(size: int) -> Float[Array, "V C"]:

@@ -18,6 +18,7 @@ from ._field import (
     JointFlow as JointFlow,
     ReverseDiffusion as ReverseDiffusion,
 )
+from ._autonomous import AutonomousDescent as AutonomousDescent
 from ._rolling import RollingNoise as RollingNoise
 from ._relax import relax as relax
 from ._schedule import (

@@ -12,8 +12,12 @@ class DDIM(diffrax.AbstractSolver):
     """`x_t = r x_s + (1 - r) x_hat(x_s)`, `r = sigma_t / sigma_s = e^(s - t)`: one evaluation a step, order 1.
 
     The exact solution of `dx/ds = x_hat - x` if `x_hat` stood still, which Euler's method is only for short steps: a
-    step of any length ends between noise and text, never beyond. Hidden states that move along
-    (`JointFlow`) are stepped as by Euler's method.
+    step of any length ends between noise and text, never beyond. What moves along is stepped as by Euler's method
+    (`y` of a `JointFlow`), or by its own rate of `decay` (`AutonomousDescent`).
+
+    **Arguments:**
+
+    - `decay`: the rates of the parts of the state, `field.decay`; by default 1 for `x` and 0 for what moves along.
 
     **Source:** Song et al. 2021 (arXiv 2010.02502); Lu et al. 2022 (arXiv 2206.00927) for why it is exponential Euler.
 
@@ -27,6 +31,8 @@ class DDIM(diffrax.AbstractSolver):
     assert made.reason == "reached the end of the time interval"
     ```
     """
+
+    decay: tuple[float, ...] = ()
 
     term_structure = diffrax.ODETerm
     interpolation_cls = diffrax.LocalLinearInterpolation
@@ -44,7 +50,7 @@ class DDIM(diffrax.AbstractSolver):
         """One step."""
         del solver_state, made_jump
         h = terms.contr(t0, t1)
-        y1 = _ahead(y0, terms.vf(t0, y0, args), -jnp.expm1(-h), h)
+        y1 = _ahead(y0, terms.vf(t0, y0, args), h, self.decay)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:
@@ -56,6 +62,10 @@ class ExponentialHeun(diffrax.AbstractSolver):
     """`DDIM`, and then again with `x_hat` on a straight line between the two ends: two evaluations, order 2.
 
     `x_t = r x_s + (1 - r) x_hat_s + (1 - (1 - r) / h) (x_hat_t - x_hat_s)`, `h = t - s`
+
+    **Arguments:**
+
+    - `decay`: as of `DDIM`.
 
     **Source:** Cox and Matthews 2002 (ETD2RK); Lu et al. 2022 (arXiv 2206.00927).
 
@@ -69,6 +79,8 @@ class ExponentialHeun(diffrax.AbstractSolver):
     assert ed.generate(model, length=12, sampler=sampler).force_evaluations.tolist() == [2 * 2 * 12]
     ```
     """
+
+    decay: tuple[float, ...] = ()
 
     term_structure = diffrax.ODETerm
     interpolation_cls = diffrax.LocalLinearInterpolation
@@ -88,16 +100,12 @@ class ExponentialHeun(diffrax.AbstractSolver):
         del solver_state, made_jump
         h = terms.contr(t0, t1)
         here = terms.vf(t0, y0, args)
-        guess = _ahead(y0, here, -jnp.expm1(-h), h)
+        guess = _ahead(y0, here, h, self.decay)
         there = terms.vf(t1, guess, args)
-        # f = x_hat - x, so x_hat_t - x_hat_s is the change of f and of x; of hidden states that of f alone
-        bent = lambda f0, f1, x0, x1: f1 - f0 + x1 - x0
-        if isinstance(y0, tuple):
-            (f0, *g0), (f1, *g1) = here, there
-            change = ((1 + jnp.expm1(-h) / h) * bent(f0, f1, y0[0], guess[0]),)
-            change += tuple(h / 2 * (b - a) for a, b in zip(g0, g1, strict=True))
-        else:
-            change = (1 + jnp.expm1(-h) / h) * bent(here, there, y0, guess)
+        # f = N - r x, so N_t - N_s is the change of f and r times that of x
+        change = _parts(lambda r, f0, f1, x0, x1: _second(r, h) * (f1 - f0 + r * (x1 - x0)), self.decay)(
+            here, there, y0, guess
+        )
         y1 = jax.tree.map(jnp.add, guess, change)
         return y1, change, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
@@ -106,8 +114,23 @@ class ExponentialHeun(diffrax.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-def _ahead(state, slope, gone, h):
-    """`x` by the share `gone` of the way to `x_hat`; hidden states by the time `h`."""
-    if isinstance(state, tuple):
-        return state[0] + gone * slope[0], *(y + h * dy for y, dy in zip(state[1:], slope[1:], strict=True))
-    return state + gone * slope
+def _ahead(state, slope, h, decay):
+    """Every part by the share `1 - e^(-r h)` of the way to where it is drawn; by the time `h` where `r` is 0."""
+    return _parts(lambda r, x, f: x + (-jnp.expm1(-r * h) / r if r else h) * f, decay)(state, slope)
+
+
+def _second(r, h):
+    """What the second evaluation weighs, `(e^(-r h) - 1 + r h) / (r^2 h)`; `h / 2` where `r` is 0."""
+    return (jnp.expm1(-r * h) + r * h) / (r**2 * h) if r else h / 2
+
+
+def _parts(function, decay):
+    """`function(rate, *parts)` of a state that is `x` alone or a tuple of `x` and what moves along."""
+
+    def apply(*states):
+        if not isinstance(states[0], tuple):
+            return function(decay[0] if decay else 1.0, *states)
+        rates = (*(decay or (1.0,)), *[0.0] * len(states[0]))
+        return tuple(function(rate, *parts) for rate, *parts in zip(rates, *states, strict=False))
+
+    return apply

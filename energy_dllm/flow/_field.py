@@ -5,6 +5,7 @@
 | `Relaxation` | `y` | `dy/dt = -kappa dF/dg` at fixed evidence: F falls |
 | `ProbabilityFlow` | `x` | `dx/ds = x_hat - x = -sigma^2 dF/dx`, `y` relaxed anew at every evaluation |
 | `JointFlow` | `(x, y)` | both at once, `y` on a faster clock |
+| `AutonomousDescent` | `(x, y, log sigma)` | the gradient flow of one static scalar, which falls from noise to text |
 | `ReverseDiffusion` | that of the flow it wraps | the flow plus matched noise; marginals kept |
 | `RollingNoise` | that of the flow it wraps | the flow with a noise time for each token, from left to right |
 """

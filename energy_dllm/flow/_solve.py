@@ -10,22 +10,12 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._checks import expected, finite, forward_mode, sizes
 from .._types import Key, Scalar
 from ..energy import GuidedEnergy
-from ._cached import CachedField
-from ._field import AbstractField, AbstractMotion, AbstractStochasticField, ProbabilityFlow
+from ._field import AbstractMotion, AbstractStochasticField, ProbabilityFlow
 from ._flow_map import AbstractFlowMap
-
-
-BATCH = 8
-"""Records at which the probes are evaluated in one batch."""
-UNKNOWN = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.NonConcreteBooleanIndexError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where a shape or a branch would depend on a value."""
+from ._probing import observed
 
 
 class SteadyState(eqx.Module):
@@ -130,6 +120,7 @@ def solve(
     key: Key | None = None,
     clock: bool = False,
     max_steps: int = 4096,
+    adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Trajectory:
     """Integrate a vector field with any diffrax solver, and record probes along the path.
 
@@ -155,14 +146,17 @@ def solve(
     - `stop`: stop early, at rest.
     - `key`: random key of the noise, for fields that have some.
     - `clock`: keep the time of every step, for `Trajectory.step_sizes`.
-    - `max_steps`: largest number of steps; the path up to there is returned, with the `reason`.
+    - `adjoint`: how derivatives are taken, any of diffrax. Default `RecursiveCheckpointAdjoint()`, for gradients, and
+      `DirectAdjoint()` where forward mode (`jax.jvp`, `jax.jacfwd`) is seen to act; inside of a `jax.jit` it is not, so
+      give `diffrax.ForwardMode()` there.
+    - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
 
     **Returns:** a `Trajectory`.
 
-    **Raises:** `ValueError` for times that run backwards, a stochastic field without `key` or `step`, a flow map
-    along anything but the `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a
-    `controller` or `step`, or a probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0`
-    to `t1`.
+    **Raises:** `ValueError` for a `state` that is not finite, a `solver`, `controller`, `adjoint` or `stop` that is not
+    one, times that run backwards, a stochastic field without `key` or `step`, a flow map along anything but the
+    `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a `controller` or `step`, or a
+    probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0` to `t1`.
 
     **Example:**
 
@@ -176,6 +170,17 @@ def solve(
     assert (jnp.diff(path.probes["F"]) < 0).all()
     ```
     """
+    if not isinstance(field, AbstractMotion):
+        raise ValueError(f"`field` is {field!r}; expected a motion, such as flow.Relaxation(...).")
+    expected(
+        solver=(solver, diffrax.AbstractSolver, "diffrax.Tsit5()"),
+        controller=(controller, diffrax.AbstractStepSizeController, "diffrax.PIDController(rtol=1e-3, atol=1e-4)"),
+        adjoint=(adjoint, diffrax.AbstractAdjoint, "diffrax.ForwardMode()"),
+        stop=(stop, SteadyState, "flow.SteadyState(1e-4)"),
+    )
+    if not finite(state):
+        raise ValueError("`state` has a NaN or an infinity; expected finite numbers to start from.")
+    sizes(max_steps=max_steps)
     stochastic = isinstance(field, AbstractStochasticField)
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
@@ -189,8 +194,8 @@ def solve(
             )
         if isinstance(field.energy, GuidedEnergy):
             raise ValueError(
-                "`solver` is a flow map of the landscape without the `guidance` that is added to it; leave out "
-                "`guidance`, or step with `DDIM()`."
+                "`solver` is a flow map, which knows the landscape it was taught and not the `guidance` added to it; "
+                "leave out the guidance, or step with `DDIM()`."
             )
     if levels is not None:
         if controller is not None or step is not None:
@@ -212,25 +217,36 @@ def solve(
     step = None if step is None else jnp.asarray(step)
     times = None if times is None else jnp.asarray(times)
     probes = {} if probes is None else dict(probes)
-    return _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps)
+    if stochastic and levels is not None:  # noise is drawn afresh, and no gradient goes through it
+        if adjoint is not None:
+            raise ValueError(
+                "`adjoint` goes with `step`, not with `levels` of a field with noise; leave out one of them."
+            )
+        adjoint = diffrax.ForwardMode()
+    if adjoint is None:
+        adjoint = (
+            diffrax.DirectAdjoint() if forward_mode((field, state, t0, t1)) else diffrax.RecursiveCheckpointAdjoint()
+        )
+    options = (stop, key, clock, max_steps, adjoint)
+    return _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, *options)
 
 
 # Jitted on its own, so that it is compiled once for every shape even outside a larger jitted function.
 @eqx.filter_jit
-def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps):
+def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps, adjoint):
     if levels is not None:
         astray = jnp.any(jnp.diff(levels) <= 0) | (levels[0] != t0) | (levels[-1] != t1)
         levels = eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
         controller = diffrax.StepTo(levels)
 
     drift = diffrax.ODETerm(lambda t, y, args: field(jnp.asarray(t), y))
-    terms, adjoint = drift, diffrax.RecursiveCheckpointAdjoint()
+    terms = drift
     if isinstance(field, AbstractStochasticField):
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
         if levels is None:
             brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
         else:  # steps are known and none is rejected, so one independent draw a step is exact
-            brownian, adjoint = diffrax.UnsafeBrownianPath(shape, key), diffrax.ForwardMode()
+            brownian = diffrax.UnsafeBrownianPath(shape, key)
         noise = diffrax.ControlTerm(
             lambda t, y, args: lx.DiagonalLinearOperator(field.amplitude(t, y)),  # pyright: ignore
             brownian,
@@ -273,60 +289,13 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
     return Trajectory(
         times=saved[0],
         states=saved[1],
-        probes=_record_probes(probes, saved, field),
+        probes=observed(probes, saved, field),
         force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
         clock=solution.ys[-1] if clock else None,  # pyright: ignore
         result=solution.result,
     )
-
-
-def _record_probes(probes, records, field):
-    """Every probe at every record, after the motion: inside it, each would be compiled several times."""
-    if not probes:
-        return {}
-    reached = jnp.isfinite(records[0])  # diffrax marks times that were never reached with infinity
-    mark = lambda leaf, other: jnp.where(reached.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, other)
-    # the last record always exists: it replaces those that were not reached
-    safe = jax.tree.map(lambda leaf: mark(leaf, leaf[-1]), records)
-
-    arrays, rest = eqx.partition(field, eqx.is_array)
-
-    def read(record):
-        # tied to the record, so that XLA does not hoist parts of each probe out of the loop, where it would no longer
-        # merge what the probes have in common
-        here, record = jax.lax.optimization_barrier((arrays, record))
-        now = eqx.combine(here, rest)
-        moment = CachedField(now, *record) if isinstance(now, AbstractField) else now
-        return {name: _evaluate(name, probe, record, moment) for name, probe in probes.items()}
-
-    # several records at once for throughput; padded, so that no smaller batch is compiled as well
-    number = reached.shape[0]
-    batch = min(number, BATCH)
-    fill = lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[-1:], -number % batch, axis=0)])
-    found = jax.lax.map(read, jax.tree.map(fill, safe), batch_size=batch)
-    return jax.tree.map(lambda leaf: mark(leaf[:number], _missing(leaf.dtype)), found)
-
-
-def _evaluate(name, probe, record, field):
-    """The value of a probe: arrays, whose shapes do not depend on the record."""
-    wrong = f"the probe {name!r} must return arrays of the same shapes at every time"
-    try:
-        value = probe(*record, field)
-    except UNKNOWN as error:
-        raise ValueError(
-            f"{wrong}, but its course depends on values of the record; use `jnp.where` in place of `if` and masks."
-        ) from error
-    odd = [leaf for leaf in jax.tree.leaves(value) if not eqx.is_array_like(leaf)]
-    if odd:
-        raise ValueError(f"{wrong}, but it returns a {type(odd[0]).__name__}; leave it out, or make it a number.")
-    return jax.tree.map(jnp.asarray, value)
-
-
-def _missing(dtype: Any) -> Any:
-    """What marks a record that was not made: infinity, or the largest integer there is."""
-    return jnp.iinfo(dtype).max if jnp.issubdtype(dtype, jnp.integer) else jnp.asarray(jnp.inf, dtype)
 
 
 def _calls(solver: diffrax.AbstractSolver, steps: Int[Array, ""]) -> Int[Array, ""]:

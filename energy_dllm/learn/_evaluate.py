@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from .._checks import seeded
 from .._model import EnergyDLLM
 from ..data import windows_of
 from ..flow import Gaussian, Given, relax
@@ -84,6 +85,7 @@ def evaluate(
     """
     if windows < 2 or batch_size < 1:
         raise ValueError(f"`windows`={windows} must be at least 2 and `batch_size`={batch_size} positive.")
+    seeded(seed)
     text = jnp.asarray(windows_of(ids, length, count=windows, seed=seed))
     k1, k2, k3, k4 = jax.random.split(jax.random.key(seed), 4)
     count = text.shape[0]

@@ -3,12 +3,10 @@
 import contextlib
 import functools
 import hashlib
-import json
-import math
 import os
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,18 +15,21 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from .._checks import on_device
+from .._checks import on_device, seeded, sizes
 from ..data import Corpus, Windows
 from ..energy import HMMVocabulary
-from ._checkpoint import FORMAT, read, write
+from ._file import FORMAT, alone, read, write
+from ._log import Log, bar
 from ._objective import AbstractObjective
+from ._signals import Signals
+from ._structure import describe
 
 
 Model = TypeVar("Model", bound=eqx.Module)
 
 
 class _Run(eqx.Module):
-    """Everything a training is at one moment, besides its fixed settings."""
+    """Everything a training is at one moment, besides its fixed settings; numbers of 32 bits or more."""
 
     model: PyTree[Array]
     average: PyTree[Array]
@@ -62,12 +63,14 @@ def fit(
     - `objective`: `Denoising()` for the energy model, `Masking()` or `NextToken()` for twins.
     - `steps`: batches in all. `length`, `batch_size`: tokens of a window and windows of a batch.
     - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training, that
-      is resumed, exactly: the result is bit by bit that of a run that was never interrupted.
+      is resumed, exactly: the result is bit by bit that of a run that was never interrupted. Ctrl-C and SIGTERM save a
+      checkpoint first; a second one does not wait for it. `ed.load` of the checkpoint is the model as it stands.
 
     Other arguments:
 
     - `learning_rate`: peak of the schedule of `default_optimizer`. `optimizer`: any optax transformation in its place.
-    - `average`: decay of the exponential moving average of the parameters, which is what is returned.
+    - `average`: decay of the exponential moving average of the parameters, which is what is returned. It, the
+      parameters and the optimizer have 32 bits at least, whatever the model computes with.
     - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
     - `seed`: of windows, masks and noise.
     - `checkpoint_seconds`: time between checkpoints.
@@ -75,9 +78,10 @@ def fit(
 
     **Returns:** the model with averaged parameters.
 
-    **Raises:** `ValueError` for sizes that are not positive, a text shorter than a window, or a `directory` that holds
-    another training; `FloatingPointError` if loss or gradient stop being finite, naming the step and the term of F
-    that broke first. Parameters and checkpoint are then those of the last good step.
+    **Raises:** `ValueError` for sizes that are not positive, a text shorter than a window, a `directory` that holds
+    another training or in which one is running, or with it a model that `save` would refuse; `FloatingPointError` if
+    loss or gradient stop being finite, naming the step and the term of F that broke first. Parameters and checkpoint
+    are then those of the last good step.
 
     **Example:**
 
@@ -89,7 +93,8 @@ def fit(
     model = ed.fit(model, corpus, ed.learn.Denoising(horizon=2), steps=2, length=16, batch_size=4)
     ```
     """
-    _some(steps)
+    sizes(steps=steps)
+    seeded(seed)
     end = steps if until is None else until
     if not 0 < end <= steps:
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
@@ -99,47 +104,63 @@ def fit(
     if optimizer is None:
         optimizer = default_optimizer(learning_rate, steps)
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
-    run = _Run(parameters, parameters, optimizer.init(parameters), jnp.zeros((), int))
+    kinds = jax.tree.map(lambda leaf: leaf.dtype, parameters)
+    precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), parameters)
+    run = _Run(precise, precise, optimizer.init(precise), jnp.zeros((), int))
     settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
     settings |= dict(seed=seed, objective=repr(objective), corpus=corpus.name, model=_fingerprint(static, parameters))
     folder = None if directory is None else Path(directory)
-    if folder is not None:
-        run = _resume(folder, run, settings, windows)
-
-    key = jax.random.key(seed)
-    start, saved = time.monotonic(), time.monotonic()
-    first = int(run.step)
-    with _bar(progress, steps, first) as advance, _Log(folder, first) as log:
-        for n in range(first, end):
-            place = windows.get_state()
-            ids = on_device(next(windows))
-            batch_key = jax.random.fold_in(key, n)
-            run, loss, norm, good = _update(run, static, objective, optimizer, ids, batch_key, steps, average)
-            if not good:
-                if folder is not None:
-                    windows.set_state(place)
-                    _checkpoint(folder, run, settings, windows)
-                cause = objective.diagnose(eqx.combine(run.model, static), ids, batch_key, run.step / steps)
-                kept = f"; the last good step is kept in {folder}" if folder is not None else ""
-                raise FloatingPointError(
-                    f"training stopped at step {n}: {cause} broke first{kept}; lower `learning_rate` "
-                    f"({learning_rate}) or the relaxation's `step`."
+    as_model = lambda parameters: eqx.combine(_cast(parameters, kinds), static)
+    signals = Signals()
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            describe(model)  # refused now, if it cannot be saved later
+            stack.enter_context(alone(folder))
+            stack.enter_context(signals)
+            run = _resume(folder, run, settings, windows)
+        key = jax.random.key(seed)
+        start, saved = time.monotonic(), time.monotonic()
+        first = int(run.step)
+        with bar(progress, steps, first) as advance, Log(folder, first) as log:
+            for n in range(first, end):
+                here = windows.get_state()
+                ids = on_device(next(windows))
+                batch_key = jax.random.fold_in(key, n)
+                run, loss, norm, good = _update(
+                    run, static, kinds, objective, optimizer, ids, batch_key, steps, average
                 )
-            now = time.monotonic()
-            log(step=n + 1, loss=float(loss), gradient_norm=float(norm), seconds=round(now - start, 3))
-            advance(float(loss))
-            if folder is not None and (now - saved > checkpoint_seconds or n + 1 == end):
-                _checkpoint(folder, run, settings, windows)
-                saved = now
-    return eqx.combine(run.average, static)
+                if not good:
+                    if folder is not None:
+                        windows.set_state(here)
+                        _checkpoint(folder, run, as_model(run.average), settings, windows)
+                    cause = objective.diagnose(as_model(run.model), ids, batch_key, run.step / steps)
+                    kept = f"; the last good step is kept in {folder}" if folder is not None else ""
+                    raise FloatingPointError(
+                        f"training stopped at step {n}: {cause} broke first{kept}; lower `learning_rate` "
+                        f"({learning_rate}) or the relaxation's `step`."
+                    )
+                now = time.monotonic()
+                log(step=n + 1, loss=float(loss), gradient_norm=float(norm), seconds=round(now - start, 3))
+                advance(float(loss))
+                caught = signals.caught is not None
+                if folder is not None and (caught or now - saved > checkpoint_seconds or n + 1 == end):
+                    _checkpoint(folder, run, as_model(run.average), settings, windows)
+                    saved = now
+                if caught:
+                    signals.deliver(f"stopped after step {n + 1} of {steps}; to go on from there, run the same again")
+    return as_model(run.average)
+
+
+def _cast(parameters: PyTree[Array], kinds: PyTree) -> PyTree[Array]:
+    return jax.tree.map(lambda leaf, kind: leaf.astype(kind), parameters, kinds)
 
 
 @eqx.filter_jit
-def _update(run: _Run, static, objective, optimizer, ids, key, steps: int, average: float):
+def _update(run: _Run, static, kinds, objective, optimizer, ids, key, steps: int, average: float):
     """One batch. Out here, so that a second training of the same kind and shapes compiles nothing."""
 
     def loss_of(parameters):
-        return objective(eqx.combine(parameters, static), ids, key, run.step / steps)
+        return objective(eqx.combine(_cast(parameters, kinds), static), ids, key, run.step / steps)
 
     loss, gradient = jax.value_and_grad(loss_of)(run.model)
     norm = optax.tree.norm(gradient)
@@ -147,7 +168,8 @@ def _update(run: _Run, static, objective, optimizer, ids, key, steps: int, avera
     change, state = optimizer.update(gradient, run.optimizer, run.model)
     fresh = optax.apply_updates(run.model, change)
     decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
-    mean = jax.tree.map(lambda a, m: (decay * a + (1 - decay) * m).astype(a.dtype), run.average, fresh)
+    # in this form the average of what never moves is what it was, to the last bit
+    mean = jax.tree.map(lambda a, m: (a + (1 - decay) * (m - a)).astype(a.dtype), run.average, fresh)
     after = _Run(fresh, mean, state, run.step + 1)
     # a step that is not finite leaves everything as it was
     return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
@@ -183,12 +205,12 @@ def default_optimizer(
     state = optimizer.init({"matrix": jnp.ones((16, 16)), "bias": jnp.ones(16)})
     ```
     """
-    _some(steps)
-    if not learning_rate > 0:
+    sizes(steps=steps)
+    if not 0 < learning_rate < np.inf:
         raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 1.2e-2.")
-    if decay < 0:
+    if not 0 <= decay < np.inf:
         raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
-    if not tables > 0:
+    if not 0 < tables < np.inf:
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
     return _muon(float(learning_rate), int(steps), float(decay), float(tables))
 
@@ -206,11 +228,6 @@ def _muon(learning_rate: float, steps: int, decay: float, tables: float) -> opta
     )
     scale = optax.scale_by_schedule(schedule)
     return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), scale)
-
-
-def _some(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"`steps` is {steps}; expected at least one training step.")
 
 
 def _shrink(decay: float) -> optax.GradientTransformation:
@@ -262,10 +279,26 @@ def _fingerprint(static: PyTree, parameters: PyTree[Array]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _checkpoint(folder: Path, run: _Run, settings: dict, windows: Windows) -> None:
-    arrays = {f"{n:05d}": np.asarray(leaf) for n, leaf in enumerate(jax.tree.leaves(run))}
-    header = {"format": FORMAT, "training": settings, "windows": windows.get_state()}
+def _checkpoint(folder: Path, run: _Run, averaged: Any, settings: dict, windows: Windows) -> None:
+    """A file that `fit` goes on from, and that `load` reads as the averaged model."""
+    structure, arrays = describe(averaged)
+    header = {"format": FORMAT, "structure": structure, "notes": {"training": settings, "step": int(run.step)}}
+    header |= {"training": settings, "windows": windows.get_state(), "dtypes": {}}
+    for name, leaf in _named(run).items():
+        kept = np.asarray(leaf)
+        if name in arrays and arrays[name].dtype != kept.dtype:
+            header["dtypes"][name] = str(arrays[name].dtype)
+        arrays[name] = kept
     write(folder / "checkpoint.safetensors", arrays, header)
+
+
+def _named(run: _Run) -> dict[str, Array]:
+    """The leaves of a run: of the average by their places in the model, all others by numbers."""
+    part = lambda key: str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", None))))
+    averaged = jax.tree_util.tree_leaves_with_path(run.average)
+    names = {".".join(["model", *map(part, path)]): leaf for path, leaf in averaged}
+    others = jax.tree.leaves((run.model, run.optimizer, run.step))
+    return names | {f"{n:05d}": leaf for n, leaf in enumerate(others)}
 
 
 def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
@@ -273,64 +306,25 @@ def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
     if not path.exists():
         return run
     arrays, header = read(path)
-    if header.get("format") != FORMAT or "training" not in header:
+    training = header.get("training")
+    if header["format"] != FORMAT or not isinstance(training, dict):
         raise ValueError(f"`directory` {folder} holds a checkpoint of another kind or version; give another folder.")
-    different = sorted(k for k in settings if header["training"].get(k) != settings[k])
+    different = sorted(k for k in settings if training.get(k) != settings[k])
     if different:
         name = different[0]
         raise ValueError(
-            f"`directory` {folder} holds another training: its {name} is {header['training'].get(name)!r}, now "
+            f"`directory` {folder} holds another training: its {name} is {training.get(name)!r}, now "
             f"{settings[name]!r}; give another folder or the same settings."
         )
-    leaves, tree = jax.tree.flatten(run)
-    stored = [arrays[name] for n in range(len(leaves)) if (name := f"{n:05d}") in arrays]
-    same = lambda leaf, array: array.shape == leaf.shape and array.dtype == leaf.dtype
-    if len(stored) < len(leaves) or not all(map(same, leaves, stored)):
+    names = _named(run)
+    same = lambda name: (
+        name in arrays and (arrays[name].shape, arrays[name].dtype) == (names[name].shape, names[name].dtype)
+    )
+    if not all(map(same, names)):
         raise ValueError(f"`directory` {folder} holds a checkpoint of other shapes; give another folder.")
-    windows.set_state(header["windows"])
-    return jax.tree.unflatten(tree, [on_device(array) for array in stored])
-
-
-class _Log:
-    """One JSON object a step in `log.jsonl`; lines past the checkpoint that is resumed are dropped."""
-
-    def __init__(self, folder: Path | None, first: int):
-        self.path = None if folder is None else folder / "log.jsonl"
-        self.first = first
-
-    def __enter__(self):
-        if self.path is None:
-            return lambda **record: None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)[: self.first]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(lines))
-            os.replace(temporary, self.path)
-        self.file = open(self.path, "a", buffering=1)
-        return lambda **record: self.file.write(json.dumps(record) + "\n")
-
-    def __exit__(self, *_):
-        if self.path is not None:
-            self.file.close()
-
-
-@contextlib.contextmanager
-def _bar(show: bool, steps: int, first: int):
-    if not show:
-        yield lambda loss: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    smooth = math.nan
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=steps, completed=first)
-
-        def advance(loss: float) -> None:
-            nonlocal smooth
-            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-            bar.update(task, advance=1, description=f"loss {smooth:.3f} nats")
-
-        yield advance
+    windows.set_state(header.get("windows", {}))
+    averaged = [on_device(arrays[name]) for name in names if name.startswith("model")]
+    others = [on_device(arrays[name]) for name in names if not name.startswith("model")]
+    average = jax.tree.unflatten(jax.tree.structure(run.average), averaged)
+    model, optimizer, step = jax.tree.unflatten(jax.tree.structure((run.model, run.optimizer, run.step)), others)
+    return _Run(model, average, optimizer, step)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
+from ..energy import FreeEnergy
 from ..flow import FORBIDDEN, relax
 from ._twins import AbstractTwin
 
@@ -127,7 +128,11 @@ class Denoising(AbstractObjective):
         size = self.start * jax.random.uniform(k1, (), b.dtype)
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
         # masks are at rest after one full step where what tokens say is constant: only soft evidence needs a relaxation
-        soft = math.ceil((self.gaussian + self.typo) * ids.shape[0]) if energy.one_shot else ids.shape[0]
+        soft = (
+            math.ceil((self.gaussian + self.typo) * ids.shape[0])
+            if isinstance(energy, FreeEnergy) and energy.one_shot
+            else ids.shape[0]
+        )
 
         def settle(y, b):
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from .._checks import seeded
 from ..energy import HMMVocabulary
 from ._checkpoint import load, notes, save
 
@@ -91,6 +92,7 @@ def fit_split_merge(
     assert grown.nll(jnp.asarray(ids[:40])).sum() < 3.0
     ```
     """
+    seeded(seed)
     ids = np.asarray(ids)
     size, states = vocabulary.patterns.shape[0], vocabulary.initial.shape[0]
     _check(ids, size, states, rounds=rounds, epochs=epochs, stickiness=stickiness, length=length, batch_size=batch_size)
@@ -101,9 +103,9 @@ def fit_split_merge(
     kept = None if directory is None else Path(directory) / "grown.safetensors"
     if kept is not None and kept.exists():
         return _read(kept, settings)
-    ids, rng = ids.astype(np.int32), np.random.default_rng(seed)
-    pairs = np.zeros((size, size))
-    np.add.at(pairs, (ids[:-1], ids[1:]), 1.0)
+    rng, pairs = np.random.default_rng(seed), np.zeros((size, size))
+    for pair in _neighbours(ids):
+        np.add.at(pairs, pair, 1.0)
     chain = _Chain(pairs, np.arange(size))
     count = lambda chain, epochs: _count(chain, ids, size, epochs, length, batch_size, rng)
     while rounds > 0:
@@ -117,11 +119,18 @@ def fit_split_merge(
     return grown
 
 
+def _neighbours(ids, piece: int = 1 << 20):
+    """Tokens and those that follow them, a piece at a time: as an index all of them take eight bytes each."""
+    for start in range(0, len(ids) - 1, piece):
+        yield ids[start : start + piece][: len(ids) - 1 - start], ids[start + 1 : start + piece + 1]
+
+
 def _digest(*arrays) -> str:
     """A hash of all arrays."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode() + np.asarray(array).tobytes())
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 
@@ -212,7 +221,8 @@ def _count(chain: _Chain, ids, size, epochs, length, batch_size, rng) -> _Chain:
     """Expected counts after `epochs` over the text."""
     # one block of counts for each pair of consecutive tokens that the text has
     seen = np.zeros((size, size), bool)
-    seen[ids[:-1], ids[1:]] = True
+    for pair in _neighbours(ids):
+        seen[pair] = True
     pairs = np.stack(np.nonzero(seen))
     number = np.zeros((size, size), np.int32)
     number[*pairs] = np.arange(pairs.shape[1])
@@ -226,7 +236,7 @@ def _count(chain: _Chain, ids, size, epochs, length, batch_size, rng) -> _Chain:
     blocks = chain.moves[cells] * live
     counts = jnp.asarray(blocks / blocks.sum(), jnp.float32)
     for step in range(max(1, round(epochs * len(ids) / (batch_size * length)))):
-        x = ids[rng.integers(0, len(ids) - length + 1, (batch_size, 1)) + np.arange(length)]
+        x = ids[rng.integers(0, len(ids) - length + 1, (batch_size, 1)) + np.arange(length)].astype(np.int32)
         # the first batches replace the initial counts gradually
         fade = 0.5 * (step + 1) ** -0.6 if step < 20 else (step + 2) ** -0.6
         counts = _update(counts, pairs, alive, x[:, 0], number[x[:, :-1], x[:, 1:]], fade)

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..energy import AbstractSynapse
-from ._states import AbstractMemory, AbstractPatternMemory, AbstractSoftMinimum
+from ..energy import AbstractRecall, AbstractSynapse
+from ._states import AbstractMemory, AbstractPatternMemory
 
 
-class TokenMemory(AbstractSynapse):
+class TokenMemory(AbstractRecall):
     """Any memory as a synapse that acts on every token: `E = sum_i E(g_i)`.
 
     **Arguments:**
@@ -36,23 +36,24 @@ class TokenMemory(AbstractSynapse):
         energy = jax.vmap(self.memory)(g)
         return energy if mask is None else jnp.where(mask, energy, 0.0)
 
-    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array | None, Array | None]]:
-        """The energy of each pattern; of patterns that compete their share `p_m E`, `p` and the patterns."""
-        if isinstance(self.memory, AbstractSoftMinimum):
-            shares = jax.vmap(self.memory.shares)(g)
-            return {"": (shares * self.per_token(g)[:, None], shares, self.memory.patterns)}
-        if isinstance(self.memory, AbstractPatternMemory):
-            return {"": (jax.vmap(self.memory.per_memory)(g), None, None)}
-        return {}
-
-    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
-        """The force of each pattern alone, weighted by its share where patterns compete."""
+    def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"] | None:
+        """The energy by stored pattern, `(L, M)`; `None` of a memory without explicit patterns."""
         if not isinstance(self.memory, AbstractPatternMemory):
-            return {}
-        pull = -jax.jvp(jax.vmap(self.memory.per_memory), (g,), (u,))[1]
-        if isinstance(self.memory, AbstractSoftMinimum):
-            pull = pull * jax.vmap(self.memory.shares)(g)
-        return {"": pull}
+            return None
+        energy = jax.vmap(self.memory.split)(g)[0]
+        return energy if mask is None else jnp.where(mask[:, None], energy, 0.0)
+
+    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"] | None:
+        """The message of pattern `m` to token `i` along `u_i`, `(L, M)`; `None` without explicit patterns."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return None
+        return -jax.jvp(jax.vmap(self.memory.per_memory), (g,), (u,))[1] * jax.vmap(self.memory.split)(g)[1]
+
+    def activity(self, g: Float[Array, "L D"]) -> tuple[Float[Array, "L M"], Float[Array, "M D"]] | None:
+        """The weight of each pattern's force, and the patterns `(M, D)`; `None` without explicit patterns."""
+        if not isinstance(self.memory, AbstractPatternMemory):
+            return None
+        return jax.vmap(self.memory.split)(g)[1], self.memory.patterns
 
 
 class SequenceMemory(AbstractSynapse):

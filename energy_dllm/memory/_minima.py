@@ -21,7 +21,7 @@ class LogSumExpMemory(AbstractSoftMinimum):
     - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`; a runtime error if one is not finite.
+    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`, or if one is not finite.
 
     **Source:** Ramsauer et al. 2021 (arXiv 2008.02217).
 
@@ -65,7 +65,7 @@ class GaussianMemory(AbstractSoftMinimum):
     - `beta`: inverse temperature `1/sigma^2`, positive; a learnable leaf with its true gradient.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`; a runtime error if one is not finite.
+    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`, or if one is not finite.
 
     **Source:** Saha et al. 2023 (arXiv 2306.03209); Pham et al. 2025 (arXiv 2505.21777), whose `beta` is half of ours.
 

@@ -34,10 +34,13 @@ class Recall:
     """What `TextMemory.recall` returns.
 
     - `text`: the line that was meant, or `None`: not stored.
-    - `best`: the likeliest line in any case. `index`: its number in the memory.
+    - `best`: the likeliest line in any case. `index`: its number in the memory. `places`: the numbers of all lines that
+      are the same as this one (in all but capitals and marks, if those are `normalized`), which count as one.
+    - `exact`: whether the cue is this line, letter by letter (again, of what is compared); then the answer is certain.
+    - `normalized`: whether capitals, accents and vowel marks were left out of the comparison.
     - `stored`: posterior probability that the cue comes from any stored line.
     - `mass`: posterior probability that it comes from this one.
-    - `margin`: how far the next explanation lies above it in nats, another line or none of them.
+    - `margin`: how far the next explanation lies above it in nats, another line or none of them; infinite if certain.
     - `nearest`: the likeliest lines and their masses, the best first.
     - `free_energy`: `F` in nats.
     - `typo`, `gap`: the rates of errors that explain the cue best by this line; `None` if evidence says them.
@@ -46,6 +49,9 @@ class Recall:
     text: str | None
     best: str
     index: int
+    places: tuple[int, ...]
+    exact: bool
+    normalized: bool
     stored: float
     mass: float
     margin: float
@@ -59,32 +65,42 @@ def judged(
     masses: Float[np.ndarray, "Q G terms"],
     rest: Float[np.ndarray, " Q"],
     numbers: Integer[np.ndarray, " K"],
-    read: Callable[[int], str],
+    read: Callable[[int], tuple[str, int, tuple[int, ...]]],
     threshold: float,
     clean: float = CLEAN,
     typos: Sequence[float] | Float[np.ndarray, " Q"] = (),
     gaps: Sequence[float] = (),
+    exact: int | None = None,
+    normalized: bool = False,
 ) -> Recall:
-    """The answer that log masses at each pair of rates give: of no line, of `numbers`, and `rest` of all others."""
+    """The answer that log masses at each pair of rates give: of no line, of `numbers`, and `rest` of all others.
+
+    `read` says of a number the line, its index and those of its copies. What is `exact` is no matter of probability.
+    """
     prior = log_prior(masses.shape[0], masses.shape[1], clean)
     joint = prior[:, :, None] + masses.astype(np.float64)
     others = rest + np.logaddexp.reduce(prior, axis=1)
     total = np.logaddexp(np.logaddexp.reduce(joint, axis=None), np.logaddexp.reduce(others))
     terms = np.logaddexp.reduce(joint, axis=(0, 1))
-    p = np.exp(terms - total)
+    if exact is not None:
+        terms[np.append(-1, numbers) != exact] = -np.inf
+    p = np.exp(terms - (total if exact is None else terms.max()))
     order = np.argsort(-terms[1:], kind="stable")
     best = order[0] + 1
     q, g = divmod(int(np.argmax(joint[:, :, best])), prior.shape[1])
-    nearest = [(read(int(numbers[k])), float(p[k + 1])) for k in order[:5]]
     stored = float(1.0 - p[0])
+    text, index, places = read(int(numbers[best - 1]))
     return Recall(
-        text=nearest[0][0] if stored >= threshold else None,
-        best=nearest[0][0],
-        index=int(numbers[best - 1]),
+        text=text if stored >= threshold else None,
+        best=text,
+        index=index,
+        places=places,
+        exact=exact is not None,
+        normalized=normalized,
         stored=stored,
         mass=float(p[best]),
         margin=float(terms[best] - np.delete(terms, best).max()),
-        nearest=nearest,
+        nearest=[(read(int(numbers[k]))[0], float(p[k + 1])) for k in order[:5]],
         free_energy=float(-total),
         typo=float(typos[q]) if len(typos) else None,
         gap=float(gaps[g]) if len(gaps) else None,

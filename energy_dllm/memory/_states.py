@@ -63,6 +63,10 @@ class AbstractPatternMemory(AbstractMemory):
     def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
         """The energy `E_mu(x) (M,)` each pattern would have alone, its weight included."""
 
+    @abc.abstractmethod
+    def split(self, x: Float[Array, " N"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+        """The energy by pattern `(M,)`, whose sum is `E(x)`, and the weight of each pattern's force in that of `E`."""
+
     @property
     def dim(self) -> int:
         """Width `N` of a state."""
@@ -108,6 +112,11 @@ class AbstractSum(AbstractPatternMemory):
         """`sum_mu E_mu(x)`."""
         return jnp.sum(self.per_memory(x))
 
+    def split(self, x: Float[Array, " N"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+        """The energy by pattern `(M,)`, and the weight of each pattern's force, 1."""
+        energies = self.per_memory(x)
+        return energies, jnp.ones_like(energies)
+
 
 class AbstractSoftMinimum(AbstractPatternMemory):
     """Patterns that compete: `E = -1/beta log sum_mu exp(-beta E_mu)`, at most the least of them.
@@ -130,6 +139,11 @@ class AbstractSoftMinimum(AbstractPatternMemory):
         energies = self.per_memory(x)
         some = jnp.any(jnp.isfinite(energies))
         return jnp.where(some, jax.nn.softmax(jnp.where(some, -self.beta * energies, 0.0)), 0.0)
+
+    def split(self, x: Float[Array, " N"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
+        """The energy by pattern `(M,)`, `p_mu E`, and the weight of each pattern's force, `p_mu = shares(x)`."""
+        shares = self.shares(x)
+        return shares * self(x), shares
 
 
 def soft_minimum(energies: Float[Array, " M"], beta: Scalar) -> Scalar:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Integer, UInt
+from jaxtyping import Bool, Float, Int, Integer, UInt
 
 from ..data import AbstractTokenizer
 
@@ -22,8 +22,24 @@ def columns_of(lines: Sequence[str], tokenizer: AbstractTokenizer) -> UInt[np.nd
     return columns
 
 
+def padded(
+    old: Integer[np.ndarray, "L M"], new: Integer[np.ndarray, "K N"], end: int
+) -> tuple[Integer[np.ndarray, "P M"], Integer[np.ndarray, "P N"]]:
+    """Both with columns of the same length."""
+    length = max(len(old), len(new))
+    old, new = (np.pad(c, ((0, length - len(c)), (0, 0)), constant_values=end) for c in (old, new))
+    return old, new
+
+
 def lengths_of(columns: Integer[np.ndarray, "L M"], size: int) -> Int[np.ndarray, " M"]:
     return np.asarray(np.sum(columns < size, axis=0, dtype=np.int32))
+
+
+def firsts_of(columns: Integer[np.ndarray, "L M"]) -> tuple[Bool[np.ndarray, " M"], Int[np.ndarray, " M"]]:
+    """Which columns are the first of their kind, and the number of its kind for every column."""
+    seen: dict[bytes, int] = {}
+    numbers = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in columns.T], np.int32)
+    return np.append(True, np.diff(np.maximum.accumulate(numbers)) > 0), numbers
 
 
 def counts_of(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarray, "*context V"]:
@@ -35,7 +51,10 @@ def counts_of(columns: Integer[np.ndarray, "L M"], size: int) -> Float[np.ndarra
     lengths = lengths_of(columns, size)
     place = np.arange(len(columns))[:, None]
     inside = place < lengths
-    earlier = [np.take_along_axis(columns, (place - n) % lengths, axis=0)[inside] for n in reversed(range(order))]
+    earlier = [
+        np.take_along_axis(columns, (place - n) % np.maximum(lengths, 1), axis=0)[inside]
+        for n in reversed(range(order))
+    ]
     flat = np.ravel_multi_index(tuple(tokens.astype(np.int64) for tokens in earlier), (size,) * order)
     return np.bincount(flat, minlength=size**order).astype(np.float32).reshape((size,) * order)
 

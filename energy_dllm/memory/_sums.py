@@ -26,7 +26,7 @@ class HopfieldMemory(AbstractSum):
     - `patterns`: stored patterns `(M, N)`, usually +-1.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern or shapes that differ; a runtime error if one is not finite.
+    **Raises:** `ValueError` for no pattern or shapes that differ, or if one is not finite.
 
     **Source:** Hopfield 1982; capacity: Amit, Gutfreund & Sompolinsky 1985.
 
@@ -63,7 +63,7 @@ class PolynomialMemory(AbstractSum):
     - `degree`: `n`, at least 2.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern, shapes that differ or a degree below 2; a runtime error if one is not
+    **Raises:** `ValueError` for no pattern, shapes that differ or a degree below 2, or if one is not
     finite.
 
     **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164).
@@ -105,7 +105,7 @@ class ExponentialMemory(AbstractSum):
     - `beta`: inverse temperature, positive; a learnable leaf with its true gradient.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`; a runtime error if one is not finite.
+    **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`, or if one is not finite.
 
     **Source:** Demircigil et al. 2017 (arXiv 1702.01929).
 

@@ -12,9 +12,14 @@ from .._checks import on_device
 from ..data import AbstractTokenizer, Characters
 from ..energy import NGram, PairHMMMixture
 from ..flow import AbstractEvidence, Likelihood
-from ._grams import signatures
+from ._keys import Keys, lines_of, same
+from ._normal import normal
 from ._recall import CLEAN, GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
-from ._store import columns_of, counts_of, lengths_of, weights_of
+from ._store import columns_of, counts_of, firsts_of, lengths_of, padded, weights_of
+
+
+LARGEST = 8192
+"""Tokens of a vocabulary up to which pairs are counted for evidence, in `4 V^2` bytes."""
 
 
 class TextMemory(eqx.Module):
@@ -22,14 +27,16 @@ class TextMemory(eqx.Module):
 
     `F(b) = -log [ 1/2 Z_0(b) + 1/2 sum_m w_m Z_m(b) ]` (`energy.PairHMMMixture`): each line competes with the others
     and with text that nobody stored, `Z_0`. The share of the lines in the sum is the confidence; since `Z_0` pays for
-    the same evidence, one threshold does for every kind of cue.
+    the same evidence, one threshold does for every kind of cue. A line that is stored several times counts once.
 
     **Arguments:**
 
     - `lines`: at least one line, none of them empty.
     - `tokenizer`: default the characters of `lines`. Give a larger alphabet if lines with other characters are to be
-      added later, and a model's own if the memory is to speak to that model.
-    - `weights`: how often each line is expected to be meant, positive; default all alike.
+      added later, and a model's own if the memory is to speak to that model. Texts are compared as characters,
+      whatever the tokens are.
+    - `weights`: how often each line is expected to be meant, positive; default all alike. Of copies the largest counts.
+    - `normalize`: whether capitals, accents and Hebrew and Arabic vowel marks make no difference to a text cue.
 
     **Raises:** `ValueError` if there are no lines, a line is empty, the tokenizer does not know a character, or
     `weights` are not positive and one a line.
@@ -43,15 +50,17 @@ class TextMemory(eqx.Module):
     found = memory.recall("how do i rest my pasword")
     assert found.text == "How do I reset my password?" and found.stored > 0.99
     assert memory.recall("Is the moon made of cheese?").text is None
+    assert memory.recall("CAN I PAY BY CARD?").text == "Can I pay by card?"
     ```
     """
 
     tokenizer: AbstractTokenizer = eqx.field(static=True)
+    normalize: bool = eqx.field(static=True)
     columns: UInt[Array, "L M"]
     lengths: Int[Array, " M"]
     weights: Float[Array, " M"]
-    grams: UInt[Array, "W M"]
-    counts: Float[Array, "*context V"]
+    keys: Keys
+    key: Int[Array, " M"]
 
     def __init__(
         self,
@@ -59,18 +68,24 @@ class TextMemory(eqx.Module):
         *,
         tokenizer: AbstractTokenizer | None = None,
         weights: Float[Array | np.ndarray, " M"] | Sequence[float] | None = None,
+        normalize: bool = True,
     ):
         if isinstance(lines, str):
             raise ValueError("`lines` is one string; expected a list of them, such as text.splitlines().")
+        lines = list(lines)
+        if odd := [line for line in lines if not isinstance(line, str)]:
+            raise ValueError(f"`lines` has {odd[0]!r}; expected texts.")
         if not lines:
             raise ValueError("`lines` is empty; expected at least one line to store.")
         self.tokenizer = Characters.from_text("".join(lines)) if tokenizer is None else tokenizer
+        self.normalize = normalize
         columns = columns_of(lines, self.tokenizer)
         self.columns = jax.device_put(columns)
         self.lengths = jax.device_put(lengths_of(columns, self.tokenizer.size))
         self.weights = jax.device_put(weights_of(np.ones(len(lines)) if weights is None else weights, len(lines)))
-        self.grams = jax.device_put(signatures(columns, self.tokenizer.size))
-        self.counts = jax.device_put(counts_of(columns, self.tokenizer.size))
+        alphabet = map(self._normal, getattr(self.tokenizer, "alphabet", ""))
+        self.keys, key = Keys.of([self._normal(line) for line in lines], alphabet)
+        self.key = jax.device_put(key)
 
     def __len__(self) -> int:
         """Number of stored lines `M`."""
@@ -84,12 +99,13 @@ class TextMemory(eqx.Module):
     @property
     def lines(self) -> list[str]:
         """The stored lines, in order."""
-        return [self._read(number) for number in range(len(self))]
+        return [self._line(number) for number in range(len(self))]
 
     @property
     def energy(self) -> PairHMMMixture:
-        """The scalar `F` over all lines, for evidence that begins where the lines begin (or with `gap`, anywhere)."""
-        return self._energy(np.arange(len(self)))
+        """The scalar `F` over all different lines, for evidence that begins where the lines begin (or with `gap`,
+        anywhere)."""
+        return self._energy()[0]
 
     def add(self, lines: str | Sequence[str], *, weight: float = 1.0) -> "TextMemory":
         """A new memory with one line more, or several.
@@ -104,14 +120,13 @@ class TextMemory(eqx.Module):
         lines = [lines] if isinstance(lines, str) else list(lines)
         if not lines:
             raise ValueError("`lines` is empty; expected at least one line to add.")
-        old, new = np.asarray(self.columns), columns_of(lines, self.tokenizer)
-        width, end = max(len(old), len(new)), self.tokenizer.size
-        old, new = (np.pad(c, ((0, width - len(c)), (0, 0)), constant_values=end) for c in (old, new))
+        old, new = padded(np.asarray(self.columns), columns_of(lines, self.tokenizer), self.tokenizer.size)
+        keys, key = self.keys.add([self._normal(line) for line in lines])
         return self._with(
             np.concatenate([old, new], axis=1),
             np.concatenate([np.asarray(self.weights), weights_of(np.full(len(lines), weight), len(lines))]),
-            np.concatenate([np.asarray(self.grams), signatures(new, end)], axis=1),
-            np.asarray(self.counts) + counts_of(new, end),
+            keys,
+            np.concatenate([np.asarray(self.key), key]),
         )
 
     def remove(self, line: str) -> "TextMemory":
@@ -123,24 +138,18 @@ class TextMemory(eqx.Module):
 
         **Raises:** `ValueError` if it is not stored, or is all that is stored.
         """
-        columns, size = np.asarray(self.columns), self.tokenizer.size
-        try:
-            ids = np.asarray(self.tokenizer.encode(line))
-        except ValueError:
-            ids = np.full(len(columns) + 1, size)  # of other characters, hence not stored
-        same = np.zeros(len(self), bool)
-        if 0 < len(ids) <= len(columns):
-            pattern = np.pad(ids, (0, len(columns) - len(ids)), constant_values=size)
-            same = np.all(columns == pattern[:, None], axis=0)
-        if not same.any():
+        columns, key = np.asarray(self.columns), np.asarray(self.key)
+        gone = same(columns, self.tokenizer, line)
+        if not gone.any():
             raise ValueError(f"`line` {line[:40]!r} is not stored; recall it first, and remove the line that is found.")
-        if same.all():
+        if gone.all():
             raise ValueError(f"`line` {line[:40]!r} is all this memory holds; expected at least one line to stay.")
+        left = np.isin(np.arange(len(self.keys)), key[~gone])
         return self._with(
-            columns[:, ~same],
-            np.asarray(self.weights)[~same],
-            np.asarray(self.grams)[:, ~same],
-            np.asarray(self.counts) - counts_of(columns[:, same], size),
+            columns[:, ~gone],
+            np.asarray(self.weights)[~gone],
+            self.keys if left.all() else self.keys.without(~left),
+            (np.cumsum(left, dtype=np.int32) - 1)[key[~gone]],
         )
 
     def recall(
@@ -159,7 +168,8 @@ class TextMemory(eqx.Module):
         sum over all alignments. The rates of errors `r`, which are the temperature of this memory, are summed over as
         well, `F = -log sum_r p(r) exp(-F_r)`: a cue without errors is the rule, and which errors it has is read off
         itself. Where more than `sieve` lines are stored, alignments are summed for those that agree best in place or
-        share most pieces of three tokens; the others take part at their own place.
+        share most pieces of three tokens; the others take part at their own place. A cue that is a stored line letter
+        by letter is that line, whatever its neighbours are.
 
         Evidence (`flow.Gaussian`, `flow.Given`, sums, ...) begins where the line begins, and brings its own rates.
 
@@ -193,20 +203,26 @@ class TextMemory(eqx.Module):
                 raise ValueError(f"`{name}` is {value}; expected a number between 0 and 1.")
         if sieve < 2:
             raise ValueError(f"`sieve` is {sieve}; expected at least 2 lines, one for each way of choosing them.")
+        if not isinstance(cue, str | AbstractEvidence):
+            raise ValueError(f"`cue` is {cue!r}; expected a text, or evidence.")
         if not isinstance(cue, str):
-            found = np.asarray(_masses(self.energy, self._field(cue)))
-            return judged(found[None, None], np.array([-np.inf]), np.arange(len(self)), self._read, threshold)
-        typed = self._cue(cue, unknown)
-        columns, weights = np.asarray(self.columns), np.asarray(self.weights, float)
+            energy, numbers = self._energy()
+            found = np.asarray(_masses(energy, self._field(cue)))
+            return judged(found[None, None], np.array([-np.inf]), numbers, self._read, threshold)
+        typed, keys = self._cue(cue, unknown), self.keys
+        columns, weights = np.asarray(keys.columns), np.zeros(len(keys))
+        np.maximum.at(weights, np.asarray(self.key), np.asarray(self.weights, float))
+        exact = keys.find(self._normal(cue))
         typos = np.asarray(TYPOS if typo is None else [typo])
-        numbers, rest = np.arange(len(self)), np.full(len(typos), -np.inf)
-        if len(self) > sieve:
-            agree, reach = agreement(typed, columns, np.asarray(self.lengths))
-            token = np.asarray(NGram(self.counts).unigram, float)
+        numbers, rest = np.arange(len(keys)), np.full(len(typos), -np.inf)
+        if len(keys) > sieve:
+            agree, reach = agreement(typed, columns, np.asarray(keys.lengths))
+            token = np.asarray(NGram(keys.counts).unigram, float)
             scores = beside(typed, token, typos)
             cell = reach * scores.shape[2] + agree
             middle = scores[len(typos) // 2].ravel()[cell]
-            numbers = sifted(typed, middle, np.asarray(self.grams), self.tokenizer.size, sieve)
+            numbers = sifted(typed, middle, np.asarray(keys.grams), keys.tokenizer.size, sieve)
+            numbers = numbers if exact is None else np.union1d(numbers, exact)
             others = weights.copy()
             others[numbers] = 0.0
             share = np.bincount(cell, others, scores[0].size) / weights.sum()
@@ -214,9 +230,19 @@ class TextMemory(eqx.Module):
                 rest = np.logaddexp.reduce(scores.reshape(len(typos), -1) + np.log(share / 4.0), axis=1)
         room = 1 << (len(numbers) - 1).bit_length()
         ids, seen, mask = map(on_device, typed.padded())
-        found = masses(self._energy(numbers, room), ids, seen, mask, jnp.asarray(typos), jnp.asarray(GAPS))
+        lines = keys.energy(weights, numbers, room)
+        found = np.asarray(masses(lines, ids, seen, mask, jnp.asarray(typos), jnp.asarray(GAPS)))
         return judged(
-            np.asarray(found)[..., : len(numbers) + 1], rest, numbers, self._read, threshold, clean, typos, GAPS
+            found[..., : len(numbers) + 1],
+            rest,
+            numbers,
+            lambda number: self._spelt(number, cue),
+            threshold,
+            clean,
+            typos,
+            GAPS,
+            exact=exact,
+            normalized=self.normalize,
         )
 
     def marginals(self, evidence: AbstractEvidence) -> Float[Array, "N V"]:
@@ -254,43 +280,27 @@ class TextMemory(eqx.Module):
         tiny = 1e-13
         return Likelihood(jnp.log(p + tiny) - jnp.log(p_0 + tiny))
 
-    def _energy(self, numbers: Integer[np.ndarray, " K"], room: int | None = None) -> PairHMMMixture:
-        """The energy of some lines with the weights they have among all, with room for more of weight zero."""
-        more = 0 if room is None else room - len(numbers)
-        ids = np.asarray(self.columns)[:, numbers].T.astype(np.int32)
-        weights = np.asarray(self.weights, float)
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(np.pad(0.5 * weights[numbers] / weights.sum(), (1, more)))
-        log_weights[0] = np.log(0.5)
-        ids = np.pad(ids, ((0, more), (0, 0)), constant_values=self.tokenizer.size)
-        return PairHMMMixture(jnp.asarray(ids), jnp.asarray(log_weights), NGram(self.counts))
+    def _energy(self) -> tuple[PairHMMMixture, Integer[np.ndarray, " n"]]:
+        """The energy of the different lines as tokens, and the number of the first copy of each."""
+        size = self.tokenizer.size
+        if size > LARGEST:
+            raise ValueError(
+                f"`tokenizer` has {size:,} tokens; the counts of their pairs need {4e-9 * size**2:,.1f} GB; expected "
+                f"at most {LARGEST:,} tokens for evidence, so recall by text, or use a smaller vocabulary."
+            )
+        columns = np.asarray(self.columns)
+        new, number = firsts_of(columns)
+        columns, weights = columns[:, new], np.zeros(np.count_nonzero(new))
+        np.maximum.at(weights, number, np.asarray(self.weights, float))
+        background = NGram(jax.device_put(counts_of(columns, size)))
+        return lines_of(columns, weights, background, np.arange(len(weights)), len(weights)), np.flatnonzero(new)
 
     def _cue(self, text: str, unknown: str | None) -> Cue:
         if not text:
             raise ValueError("`cue` is empty; expected at least one character to recall a line by.")
         if unknown is not None and len(unknown) != 1:
             raise ValueError(f"`unknown` is {unknown!r}; expected one character that stands for an unreadable one.")
-        pieces = [self._tokens(text)]
-        if unknown is not None or not len(pieces[0]):
-            pieces = [self._tokens("" if c == unknown else c) for c in text]
-        lengths = [max(1, len(piece)) for piece in pieces]
-        if sum(lengths) > 2 * self.length:
-            raise ValueError(
-                f"`cue` has {sum(lengths)} tokens, more than twice the longest line of this memory ({self.length}); "
-                "give a shorter piece of it."
-            )
-        ids, seen = np.zeros(sum(lengths), np.int32), np.zeros(sum(lengths), bool)
-        for start, piece in zip(np.cumsum([0, *lengths[:-1]]), pieces, strict=True):
-            ids[start : start + len(piece)] = piece
-            seen[start : start + len(piece)] = True
-        return Cue(ids, seen)
-
-    def _tokens(self, text: str) -> Integer[np.ndarray, " n"]:
-        """None for a character outside the alphabet: it is in no line, so it cannot tell one from another."""
-        try:
-            return np.asarray(self.tokenizer.encode(text))
-        except ValueError:
-            return np.zeros(0, np.int32)
+        return self.keys.cue([self._normal(piece) for piece in ([text] if unknown is None else text.split(unknown))])
 
     def _field(self, evidence: AbstractEvidence) -> Float[Array, "N V"]:
         if evidence.length > self.length:
@@ -299,15 +309,29 @@ class TextMemory(eqx.Module):
             )
         return evidence.field(jnp.eye(self.tokenizer.size))
 
-    def _read(self, number: int) -> str:
+    def _normal(self, text: str) -> str:
+        return normal(text) if self.normalize else text
+
+    def _line(self, number: int) -> str:
         ids = np.asarray(self.columns)[:, number]
         return self.tokenizer.decode(ids[ids < self.tokenizer.size])
 
-    def _with(self, columns, weights, grams, counts) -> "TextMemory":
-        leaves = (columns, lengths_of(columns, self.tokenizer.size), weights, grams, counts)
-        places = lambda m: (m.columns, m.lengths, m.weights, m.grams, m.counts)
+    def _read(self, number: int) -> tuple[str, int, tuple[int, ...]]:
+        """A line, its number and those of all that are the same."""
+        key = np.asarray(self.key)
+        return self._line(number), number, tuple(np.flatnonzero(key == key[number]).tolist())
+
+    def _spelt(self, key: int, cue: str) -> tuple[str, int, tuple[int, ...]]:
+        """The line of a key that is spelt as the cue, else the one most often meant."""
+        copies = np.flatnonzero(np.asarray(self.key) == key)
+        alike = same(np.asarray(self.columns)[:, copies], self.tokenizer, cue)
+        return self._read(int(copies[np.argmax(np.where(alike, np.inf, np.asarray(self.weights)[copies]))]))
+
+    def _with(self, columns, weights, keys, key) -> "TextMemory":
+        leaves = (columns, lengths_of(columns, self.tokenizer.size), weights, key)
+        places = lambda m: (m.columns, m.lengths, m.weights, m.key, m.keys)
         # unlike `jnp.asarray`, this compiles nothing for a new number of lines
-        return eqx.tree_at(places, self, tuple(map(jax.device_put, leaves)))
+        return eqx.tree_at(places, self, (*map(jax.device_put, leaves), keys))
 
 
 @eqx.filter_jit

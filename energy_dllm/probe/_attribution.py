@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
 from ..flow import AbstractField
-from ._parts import parts as parts_of
+from ._parts import split
 from ._probes import learned, seen
 
 
@@ -60,8 +60,8 @@ def attribution(
 
     with `c` the prior (of a `HMMVocabulary` the cavity logits) and `m_n` the message of term `n`,
     `kappa` times its force (the bias `a` is one of them). The last part is the `residual`: 0 at rest; elsewhere it
-    makes the sum exact. Each message is split further where its synapse can be: `AbstractSynapse.by_neighbour`,
-    `by_head` and `by_memory`.
+    makes the sum exact. Each message is split further where its synapse can be: by neighbour, by head, by stored
+    pattern.
 
     Main arguments: `time`, `state`, `field` as `solve` passes them.
 
@@ -104,9 +104,7 @@ def _attribution(energy, y, b, w, r):
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in messages.items()}
     parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(messages.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
-    neighbours = parts_of(energy, lambda synapse: synapse.by_neighbour(g, u))
-    heads = parts_of(energy, lambda synapse: synapse.by_head(g, u))
-    memories = parts_of(energy, lambda synapse: synapse.by_memory(g, u))
+    neighbours, heads, memories = split(energy, g, u)
     return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, heads, memories)
 
 

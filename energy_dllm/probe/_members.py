@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractField
-from ._parts import parts
+from ._parts import heads, memories
 from ._probes import force_norm, learned, seen
 
 
@@ -29,8 +29,7 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
     ```
     """
     energy, g = _activations(time, state, field)
-    found = parts(energy, lambda synapse: synapse.heads(g))
-    return {name: each / energy.kappa for name, (each, _) in found.items()}
+    return {name: each / energy.kappa for name, (each, _) in heads(energy, g).items()}
 
 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
@@ -53,8 +52,7 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
     ```
     """
     energy, g = _activations(time, state, field)
-    found = parts(energy, lambda synapse: synapse.memories(g))
-    return {name: each / energy.kappa for name, (each, *_) in found.items()}
+    return {name: each / energy.kappa for name, (each, *_) in memories(energy, g).items()}
 
 
 def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
@@ -112,7 +110,7 @@ def strongest_memories(
     _positive("count", count)
     energy, g = _activations(time, state, field)
     found = {}
-    for name, (_, active, answer) in parts(energy, lambda synapse: synapse.memories(g)).items():
+    for name, (_, active, answer) in memories(energy, g).items():
         if active is None or answer is None:
             continue
         strength, memory = jax.lax.top_k(

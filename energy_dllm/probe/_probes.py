@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractField
-from ._parts import parts
+from ._parts import heads
 
 
 def free_energy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
@@ -190,7 +190,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     y, b = seen(time, state, field)
     energy = learned(field)
     g = energy.activation(y, b)
-    return {name: pattern for name, (_, pattern) in parts(energy, lambda synapse: synapse.heads(g)).items()}
+    return {name: pattern for name, (_, pattern) in heads(energy, g).items()}
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:

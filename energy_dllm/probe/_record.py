@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._checks import seeded
 from .._model import EnergyDLLM
 from .._types import Key
 from ..flow import AbstractEvidence, Gaussian, Given, JointFlow, Masked, Relaxation, Trajectory, solve
@@ -81,6 +82,7 @@ def validate(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndar
 
 def recorded_from(model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seed: int) -> Record:
     """The same after given ids."""
+    seeded(seed)
     given = given_start(known, length) if len(known) else Masked(length)
     levels = model.schedule.levels(steps)
     rate = min(10.0, steps / float(levels[-1] - levels[0]))

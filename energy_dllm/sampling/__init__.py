@@ -5,7 +5,7 @@ from ._generate import generate as generate, infill as infill
 from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
 from ._samplers import Diffusion as Diffusion
-from ._motion import DEFAULT as DEFAULT, Generation as Generation
+from ._motion import DEFAULT as DEFAULT, UNMASKING as UNMASKING, Generation as Generation
 from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (
     most_certain as most_certain,
@@ -13,5 +13,5 @@ from ._unmasking import (
     left_to_right as left_to_right,
     least_likely as least_likely,
 )
-from ._template import of_template as of_template
+from ._template import of_template as of_template, typed as typed
 from ._samplers import AbstractSampler as AbstractSampler

@@ -27,7 +27,14 @@ class Aligned(NamedTuple):
 
 
 def aligned(
-    energy: AbstractFreeEnergy, seen: Integer[np.ndarray, " N"], *, rate: float, shifts: int, steps: int, step: float
+    energy: AbstractFreeEnergy,
+    seen: Integer[np.ndarray, " N"],
+    known: Bool[np.ndarray, " N"],
+    *,
+    rate: float,
+    shifts: int,
+    steps: int,
+    step: float,
 ) -> Aligned:
     """One after the other at most `shifts` tokens are taken out, or a place is left open, where `-log P(typed, page)`
     falls most: `F` at rest less that of an empty page, `-log rate` for the shift, `log V` for a token too many."""
@@ -47,8 +54,8 @@ def aligned(
             row[: each.size] = each
         sizes = np.array([each.size for each in pages] + [1] * (most - len(pages)))
         here = on_device(np.arange(longest + 1) < np.asarray(sizes)[:, None])
-        ids, known = on_device(seen[rows]), on_device(rows >= 0)
-        rest = np.asarray(_at_rest(energy, ids, known, here, rate, steps, step), float)[: len(pages)]
+        stands = on_device((rows >= 0) & known[rows])
+        rest = np.asarray(_at_rest(energy, on_device(seen[rows]), stands, here, rate, steps, step), float)[: len(pages)]
         prices = rest[:-3] - rest[-3:][sizes[: len(pages) - 3] - lengths[0]]
         prices[1:] += cost
         prices[1 : 1 + out.size] += np.log(energy.size)

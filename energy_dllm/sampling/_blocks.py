@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from .._checks import on_device, sizes
+from .._checks import on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._motion import WINDOW, Generation, Moments, finite, follow
 from ._samplers import AbstractSampler
-from ._validate import conditioning_on, field
+from ._template import typed
+from ._validate import conditioning_on, field, room
 
 
 def write(
@@ -31,13 +32,10 @@ def write(
     seed: int,
     watch: Callable[[Generation], object] | None,
 ) -> Generation:
-    sizes(samples=samples, frames=frames)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"`seed` is {seed}; expected an integer of at least 0 and below 2**32.")
-    if window is not None and window < 2:
-        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to condition on, some to generate.")
+    room(given.length, samples, frames, window)
+    seeded(seed)
     conditioning, reachable = conditioning_on(model, given, evidence)
-    end = _ending(model, stop, conditioning) if stop else -1
+    end = _ending(model, stop, conditioning) if stop != "" else -1
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
     # a window in which everything is given is skipped
     spans = _spans(conditioning.length, window)
@@ -49,8 +47,8 @@ def write(
 
 
 def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
-    """The token that ends a text; `ValueError` if it is not one token, or if text is given after it."""
-    token = np.asarray(model.encode(stop))
+    """The token that ends a text; `ValueError` if it is not one, or if something must stand behind it."""
+    token = typed(model, stop, "error", "stop").ids
     if token.size != 1:
         raise ValueError(f"`stop` is {stop!r}, {token.size} tokens; expected one, such as '.' or a newline.")
     if conditioning.given.known[-1] or conditioning.dfa is not None:

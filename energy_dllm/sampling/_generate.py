@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from ..energy import Guidance
-from ..flow import AbstractEvidence, Given
+from ..flow import AbstractEvidence
 from ._blocks import write
 from ._motion import DEFAULT, FRAMES, Generation
 from ._samplers import AbstractSampler
-from ._template import of_template
+from ._template import Typed, Unknown, given_of, of_template, typed
+from ._validate import room
 
 
 def generate(
@@ -26,6 +26,7 @@ def generate(
     guidance: Guidance | None = None,
     window: int | None = None,
     stop: str = "",
+    unknown: Unknown = "error",
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
@@ -51,6 +52,8 @@ def generate(
       before it in the window (half of it) as given. Default: all at once up to 128 tokens, windows of 64 beyond.
     - `stop`: a token, such as `"."`: what is written ends with the first of them, in `texts`. The law of a text up to
       there is that of its tokens, nothing behind is asked for; blocks behind are not written.
+    - `unknown`: what becomes of characters of `prompt` and `suffix` outside the alphabet: `"error"`, or `"mask"`, with
+      which they are not known, and something is written in their place.
     - `frames`: at most so many moments are recorded after the start, the end among them.
     - `watch`: called after every recorded moment with the `Generation` so far. The motion does not notice,
       unless it has a `controller`, which then starts anew at every moment.
@@ -72,9 +75,9 @@ def generate(
     assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
     ```
     """
-    sizes(length=length)
-    ids, end = model.encode(prompt), model.encode(suffix)
-    fixed = ids.shape[0] + end.shape[0]
+    room(length, samples, frames, window)
+    begin, end = typed(model, prompt, unknown, "prompt"), typed(model, suffix, unknown, "suffix")
+    fixed = begin.ids.size + end.ids.size
     if fixed >= length:
         both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
         have, leave = ("has", "leaves") if " and " not in both else ("have", "leave")
@@ -82,11 +85,8 @@ def generate(
             f"{both} {have} {fixed} tokens and `length` is {length}; expected what {leave} at "
             f"least one token to write, so make `length` at least {fixed + 1}."
         )
-    place = np.arange(length)
-    given = Given(
-        on_device(np.concatenate([ids, np.zeros(length - fixed, int), end]).astype(np.int32)),
-        on_device((place < ids.shape[0]) | (place >= length - end.shape[0])),
-    )
+    hole = Typed(np.zeros(length - fixed, np.int32), np.zeros(length - fixed, bool), [])
+    given = given_of(begin, hole, end)
     return write(
         model,
         given,
@@ -113,6 +113,7 @@ def infill(
     guidance: Guidance | None = None,
     window: int | None = None,
     stop: str = "",
+    unknown: Unknown = "error",
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
@@ -142,7 +143,7 @@ def infill(
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
-    given = of_template(model, template, length)
+    given = of_template(model, template, length, unknown)
     return write(
         model,
         given,

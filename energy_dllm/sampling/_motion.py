@@ -13,17 +13,19 @@ from jaxtyping import Array, Float, Integer, PyTree
 
 from .._checks import on_device
 from .._model import EnergyDLLM
+from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, Conditioning, Trajectory
-from ._samplers import AbstractSampler
-from ._unmasking import Unmasking
+from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
+from ._samplers import AbstractSampler, Diffusion
+from ._unmasking import Unmasking, most_certain
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = Unmasking(rounds=8, steps=2, remask_rounds=24)
-"""The default sampler of `generate` and `infill`, 112 force evaluations: what more of them buy is in
-docs/howto_budget.md."""
+DEFAULT = Diffusion(steps=63, until=0.9, temperature=0.0, field=AutonomousDescent)
+"""The default sampler of `generate` and `infill`: the autonomous descent, 64 force evaluations."""
+UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=most_certain)
+"""Unmasking with a similar budget; what `energy-dllm generate --temperature` starts from."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 WINDOW = 64
@@ -111,12 +113,14 @@ def follow(
         recorded = _reached(recorded)
         there = marks[: recorded["ids"].shape[1]]
         results = jax.tree.map(np.asarray, parts[-1])
+        # where the noise level is part of the state it is that of the passages, on average
+        levels = recorded.pop("sigma").mean(axis=0) if "sigma" in recorded else sigma[there]
         # every distinct reason, once
         _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
         reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
         return Moments(
             clock=clock[there],
-            sigma=sigma[there],
+            sigma=levels,
             recorded=recorded,
             forces=np.sum([part.force_evaluations for part in parts], axis=0),
             accepted=np.sum([part.accepted for part in parts], axis=0),
@@ -183,7 +187,7 @@ def observe(
     plain = b if conditioning is None else conditioning.field(codes)
     dfa = dfa if conditioning is None else conditioning.dfa
     if dfa is not None:
-        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, -1e30)).astype(ids.dtype)
+        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, LOG_ZERO)).astype(ids.dtype)
     if conditioning is not None:
         # given tokens are kept exactly
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)

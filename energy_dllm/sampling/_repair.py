@@ -15,7 +15,8 @@ from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
-from ._validate import check_consistent, field, reachable, split_evidence
+from ._template import Unknown, typed
+from ._validate import check_consistent, field, reachable, room, split_evidence
 
 
 class Edit(NamedTuple):
@@ -67,6 +68,7 @@ def repair(
     *,
     rate: float = 0.1,
     shifts: int = 0,
+    unknown: Unknown = "mask",
     evidence: AbstractEvidence | None = None,
     guidance: Guidance | None = None,
     time: float | None = None,
@@ -83,6 +85,7 @@ def repair(
     - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
     - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. One after the other they are
       put where the typed text costs the least free energy: some `2 L` relaxations for each.
+    - `unknown`: with `"mask"` a character outside the alphabet says nothing, and is replaced; or `"error"`.
     - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
     - `guidance`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
@@ -91,9 +94,9 @@ def repair(
 
     **Returns:** a `Repair`.
 
-    **Raises:** `ValueError` for an empty text, characters unknown to the model, a `rate` outside (0, 1), a `time`
-    that is not positive, `shifts` that are negative or stand beside evidence, whose places they move, or evidence that
-    contradicts itself; `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for an empty text, characters outside the alphabet with `unknown="error"`, a `rate` outside
+    (0, 1), a `time` that is not positive, `shifts` that are negative or stand beside evidence, whose places they move,
+    or evidence that contradicts itself; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -106,26 +109,25 @@ def repair(
     ```
     """
     sizes(frames=frames)
-    seen = model.encode(text)
-    if seen.shape[0] == 0:
+    ids, read_off, pieces = typed(model, text, unknown)
+    if ids.size == 0:
         raise ValueError("`text` is empty; expected at least one character to repair.")
+    if not isinstance(shifts, int | np.integer) or shifts < 0:
+        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
+    room(ids.size, 2 * shifts + 1, frames, ids.size + 2, "text")
     end = 10.0 * model.steps * model.step if time is None else time
-    if not end > 0:
+    if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     stop = SteadyState(1e-2) if stop is None else stop
-    if shifts < 0:
-        raise ValueError(f"`shifts` is {shifts}; expected 0 (no token is missing or too many) or more, such as 2.")
     if shifts and evidence is not None:
         raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
-    others, matching = split_evidence(evidence, seen.shape[0])
-    typed = Typo(seen, rate)
+    others, matching = split_evidence(evidence, ids.size)
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
-    ids = np.asarray(seen)
-    alignment = aligned(energy, ids, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
+    alignment = aligned(energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
     there = alignment.origin >= 0
-    if shifts:
-        typed = Typo(on_device(ids[alignment.origin]), rate, on_device(there))
-    known = typed if others is None else typed + others
+    stands = there & read_off[alignment.origin]
+    seen = Typo(on_device(ids[alignment.origin].astype(np.int32)), rate, on_device(stands))
+    known = seen if others is None else seen + others
     check_consistent(model, [("", known)])
     dfa = None
     if matching is not None:
@@ -139,16 +141,16 @@ def repair(
     finite(free_energy[-1:], "lower `time`, or train the model longer")
     answer, confidence = moments["ids"][-1].astype(int), moments["confidence"][-1]
     edits = [
-        *(Edit(j, model.decode(seen[j : j + 1]), "", share) for j, share in alignment.extra.items()),
+        *(Edit(j, pieces[j], "", share) for j, share in alignment.extra.items()),
         *(
             Edit(
                 # in front of the next one that was typed
-                int(min(alignment.origin[i:][there[i:]], default=seen.shape[0])),
-                model.decode(seen[alignment.origin[i] : alignment.origin[i] + 1]) if there[i] else "",
+                int(min(alignment.origin[i:][there[i:]], default=ids.size)),
+                pieces[alignment.origin[i]] if there[i] else "",
                 model.decode(answer[i : i + 1]),
                 float(alignment.trust[i] * confidence[i]),
             )
-            for i in np.flatnonzero((answer != ids[alignment.origin]) | ~there).tolist()
+            for i in np.flatnonzero((answer != ids[alignment.origin]) | ~stands).tolist()
         ),
     ]
     return Repair(

@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from .._checks import sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import (
     DDIM,
     AbstractEvidence,
-    AbstractField,
     AbstractSchedule,
+    AutonomousDescent,
     Conditioning,
     ExponentialHeun,
     JointFlow,
@@ -117,9 +118,10 @@ class Diffusion(AbstractSampler):
 
     steps: int = eqx.field(static=True)
     until: float = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
     churn: float = eqx.field(static=True)
     front: float = eqx.field(static=True)
-    field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField]
+    field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any]
     solver: Any
     controller: Any
     schedule: AbstractSchedule | None
@@ -129,18 +131,20 @@ class Diffusion(AbstractSampler):
         *,
         steps: int = 24,
         until: float = 1.0,
+        temperature: float = 1.0,
         churn: float = 0.0,
         front: float = math.inf,
-        field: Callable[[AbstractFreeEnergy, AbstractEvidence], AbstractField] = ProbabilityFlow,
+        field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any] = ProbabilityFlow,
         solver: Any = None,
         controller: Any = None,
         schedule: AbstractSchedule | None = None,
     ):
-        if steps < 1:
-            raise ValueError(f"`steps` is {steps}; expected a positive integer.")
+        sizes(steps=steps)
         if not 0 < until <= 1:
             raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
-        if churn < 0:
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"`temperature` is {temperature}; expected 0 (the most likely tokens) or more.")
+        if not 0 <= churn < math.inf:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         if not front > 0:
             raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
@@ -160,7 +164,8 @@ class Diffusion(AbstractSampler):
             )
         if isinstance(field, functools.partial):  # equal partials compare equal: nothing is compiled twice
             field = jax.tree_util.Partial(field.func, *field.args, **field.keywords)
-        self.steps, self.until, self.churn, self.front, self.field = steps, float(until), churn, float(front), field
+        self.steps, self.until, self.temperature = steps, float(until), float(temperature)
+        self.churn, self.front, self.field = churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
@@ -182,7 +187,10 @@ class Diffusion(AbstractSampler):
         y = energy.neutral(conditioning.length)
         mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
         x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        return (x, y) if self._joint(energy, conditioning) else x
+        flow = self.field(energy, conditioning)
+        if isinstance(flow, AutonomousDescent):
+            return flow.initial(x, y, jnp.exp(-time))
+        return (x, y) if isinstance(flow, JointFlow) else x
 
     def move(
         self,
@@ -202,12 +210,15 @@ class Diffusion(AbstractSampler):
         pace = (clock[-1] - clock[0]) / (numbers[-1] - numbers[0])
         start = clock[0] - numbers[0] * pace
         end = start + self.steps * pace
+        field = self._field(energy, conditioning, start, end)
+        free = isinstance(field, AutonomousDescent)
+        exponential = self.solver is None and self.controller is None and not self.churn
         path = solve(
-            self._field(energy, conditioning, start, end),
+            field,
             state,
             t0=clock[0],
             t1=clock[-1],
-            solver=DDIM() if self.solver is None and self.controller is None and not self.churn else self.solver,
+            solver=DDIM(field.decay if free else ()) if exponential else self.solver,
             times=clock[jnp.asarray((0, *marks))],
             probes={
                 "moment": lambda time, x, field: observer(field.evidence(time, x), field.hidden(time, x), conditioning)
@@ -215,6 +226,10 @@ class Diffusion(AbstractSampler):
             key=key,
             **steps,
         )
+        if free:  # the noise level is part of the state
+            levels = path.states[2].reshape(path.times.shape[0], -1)
+            noise = {**path.probes["moment"], "sigma": jnp.exp(jnp.max(levels, axis=-1))}
+            path = eqx.tree_at(lambda path: path.probes, path, {"moment": noise})
         if self.until == 1:
             return path
         there = (numbers[-1] == self.steps) & path.complete
@@ -227,18 +242,22 @@ class Diffusion(AbstractSampler):
         time, state = path.times[-1], path.final
         field = self._field(energy, conditioning, *span)
         b = field.evidence(time, state).field(energy.vocabulary.codes)
-        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, key=key)
+        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, temperature=self.temperature, key=key)
         conditioning = conditioning.written(ids, jnp.ones(conditioning.length, bool))
         field = self._field(energy, conditioning, *span)
         drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
         put = lambda read, last: read.at[-1].set(jnp.where(there, last, read[-1]))
+        # a draw is no part of the motion: the free energy is that of the descent
+        moments = path.probes["moment"]
+        kept = {name: jax.tree.map(lambda leaf: leaf[-1], moments[name]) for name in moments if name not in drawn}
+        drawn = {**drawn, **kept, "terms": jax.tree.map(lambda term: term[-1], moments["terms"])}
         # a joint flow carries its hidden state, the others relax once more
-        more = 0 if self._joint(energy, conditioning) else field.force_evaluations
+        more = 0 if isinstance(state, tuple) else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,
             (
-                jax.tree.map(put, path.probes["moment"], drawn),
+                jax.tree.map(put, moments, drawn),
                 path.force_evaluations + jnp.where(there, more, 0),
             ),
         )
@@ -247,9 +266,6 @@ class Diffusion(AbstractSampler):
     def ending(self) -> str:
         """The end of the noise schedule, or of the draw."""
         return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
-
-    def _joint(self, energy, conditioning):
-        return isinstance(self.field(energy, conditioning), JointFlow)
 
     def _field(self, energy, conditioning, start, end):
         flow = self.field(energy, conditioning)

@@ -2,27 +2,65 @@
 
 import re
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
-from .._checks import on_device
+from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from ..flow import Given, relax
 from ._motion import WINDOW
+from ._validate import room
+
+
+Unknown = Literal["error", "mask"]
+"""What becomes of a character outside the alphabet: a `ValueError`, or a token that is not known."""
+
+
+class Typed(NamedTuple):
+    """A text as tokens `ids (L,)`, which of them are `known (L,)`, and what stands there."""
+
+    ids: Integer[np.ndarray, " L"]
+    known: Bool[np.ndarray, " L"]
+    pieces: list[str]
+
+
+def typed(model: EnergyDLLM, text: str, unknown: Unknown, name: str = "text") -> Typed:
+    """The tokens of a text, the argument `name`; with `unknown="mask"` what is outside the alphabet is unknown."""
+    if unknown not in ("error", "mask"):
+        raise ValueError(f"`unknown` is {unknown!r}; expected 'error' or 'mask', for characters outside the alphabet.")
+    if not isinstance(text, str):
+        raise ValueError(f"`{name}` is {text!r}; expected a text, in quotes.")
+    try:
+        ids = np.asarray(model.tokenizer.encode(text))
+    except ValueError:
+        if unknown == "error":
+            raise
+        if len(text) == 1:
+            return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
+        ids, known, pieces = zip(*(typed(model, character, unknown) for character in text), strict=True)
+        return Typed(np.concatenate(ids), np.concatenate(known), [piece for each in pieces for piece in each])
+    return Typed(ids, np.ones(ids.size, bool), [model.decode(ids[n : n + 1]) for n in range(ids.size)])
 
 
 Piece = str | int | None
 """Text, a hole of known width, the hole of unknown width."""
 
 
-def of_template(model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None) -> Given:
+def of_template(
+    model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, unknown: Unknown = "error"
+) -> Given:
     """What a template gives, and its holes."""
+    if not isinstance(template, str):
+        raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)
-    texts = [np.asarray(model.encode(piece)) if isinstance(piece, str) else piece for piece in pieces]
+    texts = [typed(model, piece, unknown) if isinstance(piece, str) else piece for piece in pieces]
+    fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
+    room(max(fixed, 1), 1, 1, None, "template")
     if None not in pieces:
         if length is not None:
             raise ValueError(
@@ -30,14 +68,16 @@ def of_template(model: EnergyDLLM, template: str, length: int | Sequence[int] | 
                 "`length` out."
             )
         return _given(texts, 0)
-    fixed = sum(piece.size if isinstance(piece, np.ndarray) else piece or 0 for piece in texts)
     lengths = [WINDOW] if length is None else sorted(set(length)) if isinstance(length, Sequence) else [length]
+    for each in lengths:
+        sizes(length=each)
     if not lengths or lengths[0] <= fixed:
         said = "by default 64" if length is None else length
         raise ValueError(
             f"`length` is {said} and `template` has {fixed} tokens beside [*]; expected room for at least one more, so "
             f"make it {fixed + 1} or more."
         )
+    room(lengths[-1], len(lengths), 1, None)
     choices = [_given(texts, each - fixed) for each in lengths]
     if len(choices) == 1:
         return choices[0]
@@ -79,12 +119,17 @@ def _prices(
     return jax.vmap(price)(ids, known, mask)
 
 
+def given_of(*parts: Typed) -> Given:
+    """One after another."""
+    ids, known = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
+    return Given(on_device(ids.astype(np.int32)), on_device(known))
+
+
 def _given(texts, width: int) -> Given:
     """The page with a hole so wide where none is said."""
-    widths = [piece.size if isinstance(piece, np.ndarray) else width if piece is None else piece for piece in texts]
-    ids = [piece if isinstance(piece, np.ndarray) else np.zeros(n, int) for piece, n in zip(texts, widths, strict=True)]
-    known = [np.full(n, isinstance(piece, np.ndarray)) for piece, n in zip(texts, widths, strict=True)]
-    return Given(on_device(np.concatenate(ids).astype(np.int32)), on_device(np.concatenate(known)))
+    hole = lambda n: Typed(np.zeros(n, np.int32), np.zeros(n, bool), [])
+    parts = [piece if isinstance(piece, Typed) else hole(width if piece is None else piece) for piece in texts]
+    return given_of(*parts)
 
 
 def _pieces(template: str) -> list[Piece]:

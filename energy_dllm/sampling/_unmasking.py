@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import on_device
+from .._checks import on_device, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractSchedule, Conditioning, Trajectory, relax
@@ -63,7 +63,8 @@ class Unmasking(AbstractSampler):
     **Arguments:**
 
     - `rounds`: number of rounds, each with equally many tokens.
-    - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+    - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 (and all below 0.05) takes
+      the most likely passage, its tokens together where the vocabulary knows how they belong together (Viterbi).
     - `order`: which of the drawn tokens become evidence first: `at_random`, `most_certain`, `left_to_right`, or a
       function of your own.
     - `remask_rounds`: rounds of remasking after the last token is drawn.
@@ -109,14 +110,14 @@ class Unmasking(AbstractSampler):
         steps: int = 12,
         step: float = 0.6,
     ):
-        for name, size in {"rounds": rounds, "steps": steps}.items():
-            if size < 1:
-                raise ValueError(f"`{name}` is {size}; expected a positive integer.")
-        if not step > 0:
+        sizes(rounds=rounds, steps=steps)
+        if not 0 < step < np.inf:
             raise ValueError(f"`step` is {step}; expected a positive size, such as 0.6.")
-        if not temperature >= 0:
-            raise ValueError(f"`temperature` is {temperature}; expected 0 (the likeliest token) or more, such as 0.7.")
-        if remask_rounds < 0:
+        if not 0 <= temperature < np.inf:
+            raise ValueError(
+                f"`temperature` is {temperature}; expected 0 (the most likely passage) or more, such as 0.7."
+            )
+        if not isinstance(remask_rounds, int | np.integer) or remask_rounds < 0:
             raise ValueError(f"`remask_rounds` is {remask_rounds}; expected 0 (none) or more.")
         if not 0 < remask_fraction <= 1:
             raise ValueError(f"`remask_fraction` is {remask_fraction}; expected a share above 0 and up to 1.")

@@ -8,15 +8,23 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from .._checks import sizes
 from .._model import EnergyDLLM
 from ..energy import DFA
 from ..flow import FORBIDDEN, AbstractEvidence, Conditioning, Evidences, Given, Matching
+from ._motion import WINDOW
+
+
+MOST_BYTES = 8e9
+"""What the moments of a motion may take."""
 
 
 def split_evidence(evidence: AbstractEvidence | None, length: int) -> tuple[AbstractEvidence | None, Matching | None]:
     """Evidence about single tokens, and one automaton for all patterns."""
     if evidence is None:
         return None, None
+    if not isinstance(evidence, AbstractEvidence):
+        raise ValueError(f"`evidence` is a {type(evidence).__name__}; expected one, such as `flow.Matching(...)`.")
     if evidence.length != length:
         raise ValueError(
             f"`evidence` is about {evidence.length} tokens; the passage has {length}, so give evidence of that length."
@@ -35,26 +43,43 @@ def check_consistent(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvi
         for name, source in sources
         for part in (source.sources if isinstance(source, Evidences) else (source,))
     ]
-    open = [(name, allowed(field(model, source))) for name, source in flat]
+    open = [(name, Conditioning.allowed(field(model, source))) for name, source in flat]
     for n, (one, here) in enumerate(open):
         for two, there in open[:n]:
-            excluded = np.flatnonzero(~(here & there).any(axis=-1))
-            if excluded.size:
+            void = np.flatnonzero(~(here & there).any(axis=-1))
+            if void.size:
                 raise ValueError(
-                    f"{two} and {one} contradict each other at token {excluded[0]}; leave out one of them."
+                    f"`evidence` is impossible: {two} and {one} contradict each other at token {void[0]}; leave out "
+                    "one of them."
                 )
 
 
 def reachable(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -> Bool[np.ndarray, "places S"]:
     """States from which acceptance can still be reached, at each place and the end; `ValueError` if there is none."""
     made = matching.automaton
-    open, reach = allowed(b), np.zeros((len(b) + 1, len(made.accept)), bool)
+    open, reach = Conditioning.allowed(b), np.zeros((len(b) + 1, len(made.accept)), bool)
     reach[-1] = made.accept
     for place in range(len(b) - 1, -1, -1):
         reach[place] = (open[place] & np.append(reach[place + 1], False)[made.next]).any(axis=-1)
     if not reach[0, start]:
         raise ValueError(f"{matching.wanted} cannot be matched with what is given; change one of them.")
     return reach
+
+
+def room(length: int, samples: int, frames: int, window: int | None, name: str = "length") -> None:
+    """`ValueError` if what is kept of a motion would not fit: 16 bytes for each token at each recorded moment of each
+    sample, 64 for each pair of tokens of a window. Or if the sizes are none."""
+    sizes(**{name: length}, samples=samples, frames=frames)
+    if window is not None and (not isinstance(window, int | np.integer) or window < 2):
+        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
+    size = length if window is None and length <= 2 * WINDOW else WINDOW if window is None else min(window, length)
+    blocks = 1 + max(0, length - size) // max(1, size // 2)
+    need = 16 * samples * length * (max(frames, blocks) + blocks) + 64 * samples * size**2
+    if need > MOST_BYTES:
+        raise ValueError(
+            f"`{name}` is {length:,} tokens and `samples` {samples:,}, which needs about {need / 1e9:,.0f} GB; "
+            f"expected at most {MOST_BYTES / 1e9:.0f} GB, so make them smaller."
+        )
 
 
 def conditioning_on(
@@ -71,8 +96,15 @@ def conditioning_on(
 
 
 def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L V"]:
-    """The log-likelihoods as numpy array, by one jitted program."""
-    return np.asarray(_field(model.energy.vocabulary.codes, evidence))
+    """What the evidence says, as numbers: one program, where one by one its operations are ten."""
+    try:
+        b = np.asarray(_field(model.energy.vocabulary.codes, evidence))
+    except eqx.EquinoxRuntimeError as error:  # a check of its own, of values
+        fault = next((line for line in str(error).splitlines() if "`" in line), str(error))
+        raise ValueError(f"`evidence` is refused: {fault.strip()}") from error
+    if not np.isfinite(b).all():
+        raise ValueError(f"`evidence`, a {type(evidence).__name__}, has a NaN or an infinity; expected finite numbers.")
+    return b
 
 
 @eqx.filter_jit

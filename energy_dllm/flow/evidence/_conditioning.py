@@ -1,17 +1,21 @@
 """What a sampler conditions on: given tokens, other evidence, and an automaton that has to accept the passage."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._types import Key
+from ..._types import LOG_ZERO, Key
 from ...energy import DFA, AbstractFreeEnergy
 from ._evidence import FORBIDDEN, AbstractEvidence
 from ._tokens import Given
 
 
-EXCLUDED = -1e30
+COLD = 0.05
+"""Temperatures below it are 0: each token's own law to a power of 20 and more outweighs what tokens have to do with
+each other, and the likeliest tokens are no likely passage."""
 
 
 class Conditioning(AbstractEvidence):
@@ -94,22 +98,23 @@ class Conditioning(AbstractEvidence):
 
         - `energy`, `y`: the free energy and its hidden state.
         - `b`: all evidence, this included.
-        - `temperature`: prior probabilities are raised to `1/temperature` before drawing; 0 takes the likeliest token.
+        - `temperature`: prior probabilities of tokens are raised to `1/temperature` before drawing. Below `COLD`, as 0:
+          the most likely passage, its tokens together.
         - `key`: random key.
         """
         logits = energy.logits(y, b)
         # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
-        tilt = jnp.zeros_like(b) if temperature in (0, 1) else (1.0 / temperature - 1.0) * (logits - b)
-        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, EXCLUDED)
-        if temperature > 0:
-            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
-        elif self.dfa is None:
-            drawn = jnp.argmax(logits + tilt, axis=-1)
+        cold = temperature < COLD
+        tilt = jnp.zeros_like(b) if cold or temperature == 1 else (1.0 / temperature - 1.0) * (logits - b)
+        tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, LOG_ZERO)
+        if cold:
+            drawn = energy.best(y, b, tilt=tilt, dfa=self.dfa)
         else:
-            drawn = self.dfa.best(jax.nn.log_softmax(logits + tilt, axis=-1))
+            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
     @staticmethod
-    def allowed(b: Float[Array, "L V"]) -> Bool[Array, "L V"]:
-        """Which tokens the evidence does not rule out: those not `-FORBIDDEN` nats or more below the best."""
-        return b > jnp.max(b, axis=-1, keepdims=True) + FORBIDDEN
+    def allowed(b: Any) -> Any:
+        """Which tokens `b (L, V)`, of numpy or of jax, does not rule out: those not `-FORBIDDEN` nats or more below
+        the best `(L, V)`."""
+        return b > b.max(axis=-1, keepdims=True) + FORBIDDEN

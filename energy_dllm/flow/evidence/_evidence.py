@@ -9,9 +9,10 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from ..._checks import error_if
+from ..._checks import concrete, error_if, finite
 
 
 FORBIDDEN = -1000.0
@@ -50,7 +51,7 @@ class Gaussian(AbstractEvidence):
     - `x`: the noisy observation `(L, C)`.
     - `sigma`: noise level of each token `(L,)`, or one level for all; positive, in units of the codes.
 
-    **Raises:** `ValueError` if shapes do not match; a runtime error if a `sigma` is not positive.
+    **Raises:** `ValueError` if shapes do not match, or if a `sigma` is not positive.
 
     **Example:**
 
@@ -75,6 +76,8 @@ class Gaussian(AbstractEvidence):
             raise ValueError(f"`sigma` has shape {sigma.shape}; expected () or ({x.shape[0]},), one a token.")
         sigma = jnp.broadcast_to(sigma, x.shape[:1])
         self.sigma = error_if(lambda sigma: ~(sigma > 0), "`sigma` must be positive at every token.", sigma)
+        if not finite(x):
+            raise ValueError("`x` has a NaN or an infinity; expected finite codes.")
         self.x = x
 
     @property
@@ -89,8 +92,8 @@ class Gaussian(AbstractEvidence):
         return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None] ** 2
 
     def spring(self) -> Float[Array, " L"]:
-        """`|x_i|^2 / (2 sigma_i^2)`."""
-        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2
+        """`|x_i|^2 / (2 sigma_i^2) + C log sigma_i`: what no token changes in `-log N(x_i; e_w, sigma_i^2)`."""
+        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2 + self.x.shape[1] * jnp.log(self.sigma)
 
 
 class Masked(AbstractEvidence):
@@ -166,8 +169,17 @@ class Evidences(AbstractEvidence):
         return self.sources[0].length
 
     def field(self, codes: Float[Array, "V C"]) -> Float[Array, "L V"]:
-        """The sum of the sources' log-likelihoods."""
-        return sum((source.field(codes) for source in self.sources[1:]), self.sources[0].field(codes))
+        """The sum of the sources' log-likelihoods; `ValueError` if they are known to leave no token at some place."""
+        fields = [source.field(codes) for source in self.sources]
+        if concrete(fields):
+            allowed = [b > b.max(axis=-1, keepdims=True) + FORBIDDEN for b in map(np.asarray, fields)]
+            void = np.flatnonzero(~np.all(allowed, axis=0).any(axis=-1))
+            if void.size:
+                raise ValueError(
+                    f"`sources` contradict each other at token {void[0]}: together they leave nothing that may stand "
+                    "there; leave out one of them."
+                )
+        return sum(fields[1:], fields[0])
 
     def spring(self) -> Float[Array, " L"]:
         """The sum of the sources' springs."""

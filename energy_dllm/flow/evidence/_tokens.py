@@ -19,7 +19,7 @@ class Given(AbstractEvidence):
     - `ids`: tokens `(L,)`; those that are not known are ignored.
     - `known`: which tokens are given `(L,)`; all of them by default.
 
-    **Raises:** `ValueError` if shapes do not match; a runtime error if a known id is outside the vocabulary.
+    **Raises:** `ValueError` if shapes do not match, or if a known id is outside the vocabulary.
 
     **Example:**
 
@@ -112,7 +112,7 @@ class Allowed(AbstractEvidence):
 
     - `sets`: which tokens are allowed where `(L, V)`.
 
-    **Raises:** `ValueError` if `sets` is not `(L, V)`; a runtime error if a place allows nothing.
+    **Raises:** `ValueError` if `sets` is not `(L, V)`, or if a place allows nothing.
 
     **Example:**
 
@@ -155,7 +155,7 @@ class Likelihood(AbstractEvidence):
 
     - `b`: log-likelihoods `(L, V)` in nats, finite.
 
-    **Raises:** `ValueError` if `b` is not `(L, V)`; a runtime error if it is not finite.
+    **Raises:** `ValueError` if `b` is not `(L, V)`, or if it is not finite.
 
     **Example:**
 

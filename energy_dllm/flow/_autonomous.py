@@ -1,0 +1,117 @@
+"""From noise to text without a clock: the noise level is one more coordinate of one static scalar."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._types import Scalar
+from ..energy import AbstractFreeEnergy
+from ._field import AbstractField
+from .evidence._evidence import AbstractEvidence, Gaussian
+
+
+class AutonomousDescent(AbstractField):
+    """From noise to text as the gradient flow of one static scalar: the noise level is a coordinate, not a clock.
+
+    State `(x (L, C), y (L, D), log sigma)`, scalar `F(x, y; sigma)`, whose spring holds `C log sigma_i`:
+
+    `dx/dt = -sigma^2 dF/dx`,   `dy/dt = -rate kappa dF/dg`,   `d log sigma/dt = -pace dF/dlog sigma / (L C)`
+
+    so `dF/dt <= 0` from noise to text wherever `Λ_b` is convex. With `y` at rest `-sigma^2 dF/dx = x_hat - x` is the
+    probability flow, and `dF/dlog sigma = L C - sum_iw p_iw |x_i - e_w|^2 / sigma^2` vanishes at the maximum-likelihood
+    noise level of `x`: as `pace` grows sigma follows it, and falls as the noise does, `sigma ~ e^-t`. The right-hand
+    side does not depend on `t`. A `y` that lags behind is looked ahead of: the gradient in `x` at fixed `y` is
+    `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior after the next step of `y`.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `given`: evidence besides the noise (prompt, constraint); none by default.
+    - `rate`, `pace`: speeds of `y` and of `log sigma`, in units of that of `x`.
+    - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first.
+
+    **Raises:** `ValueError` if `rate` or `pace` is not positive.
+
+    **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
+    inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    field = ed.flow.AutonomousDescent(model.energy)
+    x = 1 / 3 + 3.0 * jax.random.normal(jax.random.key(1), (8, 3))
+    path = ed.solve(field, field.initial(x, model.energy.neutral(8), 3.0), t0=0.0, t1=2.0)
+    assert path.final[2] < jnp.log(3.0)
+    ```
+    """
+
+    energy: AbstractFreeEnergy
+    given: AbstractEvidence | None
+    rate: float = eqx.field(static=True)
+    pace: float = eqx.field(static=True)
+    by_token: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        energy: AbstractFreeEnergy,
+        given: AbstractEvidence | None = None,
+        *,
+        rate: float = 30.0,
+        pace: float = 15.0,
+        by_token: bool = False,
+    ):
+        for name, value in (("rate", rate), ("pace", pace)):
+            if not value > 0:
+                raise ValueError(f"`{name}` is {value}; expected a positive speed, such as 30.")
+        self.energy, self.given, self.rate, self.pace, self.by_token = energy, given, rate, pace, by_token
+
+    @property
+    def force_evaluations(self) -> int:
+        """One: the gradients in `x`, `y` and `log sigma` share it."""
+        return 1
+
+    @property
+    def decay(self) -> tuple[float, ...]:
+        """The rates at which `x`, `y` and `log sigma` approach where they are drawn, for exponential integrators."""
+        return 1.0, self.rate, 2.0 * self.pace
+
+    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar | float) -> PyTree[Array]:
+        """`(x, y, log sigma)`."""
+        level = jnp.log(jnp.asarray(sigma, x.dtype))
+        return x, y.astype(x.dtype), jnp.full(x.shape[:1], level) if self.by_token else level
+
+    def scalar(self, state: PyTree[Array]) -> Scalar:
+        """`F(x, y; sigma)`, the static scalar that falls, nats."""
+        evidence = self.evidence(0.0, state)
+        return self.energy(state[1], evidence.field(self.energy.vocabulary.codes), spring=evidence.spring())
+
+    def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
+        """`(-sigma^2 dF/dx, -rate kappa dF/dg, -pace dF/dlog sigma / (L C))`, per token `/ C`."""
+        x, y, level = state
+
+        def seen(x, level):
+            evidence = self.evidence(time, (x, y, level))
+            return evidence.field(self.energy.vocabulary.codes), evidence.spring()
+
+        # the evidence once, so that its gradient and the force of `y` share one evaluation
+        (b, spring), pull = jax.vjp(seen, x, level)
+        dx, dlevel = pull((jax.grad(lambda b: self.energy(y, b))(b), jnp.ones_like(spring)))
+        size = x.shape[1] if self.by_token else x.size
+        return (
+            -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
+            self.rate * self.energy.kappa * self.energy.force(y, b),
+            -self.pace * dlevel / size,
+        )
+
+    def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
+        """Gaussian evidence at the noise level of the state, plus what was given."""
+        noisy = Gaussian(state[0], jnp.exp(state[2]))
+        return noisy if self.given is None else noisy + self.given
+
+    def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
+        """The `y` of the state."""
+        return state[1]

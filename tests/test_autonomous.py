@@ -1,0 +1,126 @@
+"""Laws of the autonomous descent: one static scalar falls from noise to text, and the noise level is inferred."""
+
+import functools
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import energy_dllm as ed
+
+
+L, V = 9, 5
+
+
+def landscape(name, key):
+    """Energies whose `Λ_b` is convex."""
+    tokenizer = ed.data.Characters("abcd ")
+    deep = name == "deep"
+    model = ed.EnergyDLLM(tokenizer, depth=2 if deep else 1, dim=16 if deep else 8, states=0 if deep else 6, key=key)
+    return jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, model.energy)
+
+
+def start(field, getkey, sigma=3.0):
+    x = 1 / V + sigma * getkey.normal((L, V))
+    return field.initial(jnp.asarray(x), field.energy.neutral(L).astype(float), sigma)
+
+
+def move(field, state, **settings):
+    scalar = lambda time, state, field: field.energy.terms(
+        field.hidden(time, state),
+        field.evidence(time, state).field(field.energy.vocabulary.codes),
+        spring=field.evidence(time, state).spring(),
+    )
+    probes = {"F": lambda *record: sum(term.sum() for term in scalar(*record).values())}
+    return ed.solve(field, state, t0=0.0, t1=3.5, probes=probes, **settings)
+
+
+@pytest.mark.parametrize("name", ["deep", "hmm"])
+@pytest.mark.parametrize("by_token", [False, True])
+def test_the_field_is_the_gradient_of_one_scalar(name, by_token, getkey):
+    field = ed.flow.AutonomousDescent(landscape(name, getkey()), rate=3.0, pace=2.0, by_token=by_token)
+    state = start(field, getkey)
+    state = (state[0], jnp.asarray(getkey.normal(state[1].shape)), state[2])
+    dx, dy, dlevel = field(0.0, state)
+    u, v = getkey.normal(dx.shape), getkey.normal(dlevel.shape)
+    at = lambda h, k: float(field.scalar((state[0] + h * u, state[1], state[2] + k * v)))
+    slope_x, slope_level = (at(1e-5, 0.0) - at(-1e-5, 0.0)) / 2e-5, (at(0.0, 1e-5) - at(0.0, -1e-5)) / 2e-5
+    size = V if by_token else L * V
+    np.testing.assert_allclose(np.sum(dx * u), -(3.0**2) * slope_x, rtol=1e-6)
+    np.testing.assert_allclose(np.sum(dlevel * v), -2.0 / size * slope_level, rtol=1e-6)
+    b = field.evidence(0.0, state).field(field.energy.vocabulary.codes)
+    np.testing.assert_allclose(dy, 3.0 * field.energy.kappa * field.energy.force(state[1], b), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["deep", "hmm"])
+@pytest.mark.parametrize("by_token", [False, True])
+@pytest.mark.parametrize("prompt", [False, True])
+def test_the_scalar_never_rises_from_noise_to_text(name, by_token, prompt, getkey):
+    given = ed.flow.Given(jnp.arange(L) % V, jnp.arange(L) < 3) if prompt else None
+    field = ed.flow.AutonomousDescent(landscape(name, getkey()), given, by_token=by_token)
+    path = move(field, start(field, getkey), times=jnp.linspace(0.0, 3.4, 60))
+    F = np.asarray(path.probes["F"])
+    assert (np.diff(F) <= 1e-9).all() and F[0] - F[-1] > L
+    assert (path.states[2][-1] < path.states[2][0] - 2.0).all()
+
+
+def test_sigma_is_the_maximum_likelihood_level_and_follows_the_clock(getkey):
+    energy = landscape("deep", getkey())
+    noise = getkey.normal((40, V))  # many tokens: the level of the noise is sharp
+
+    def gap(pace):
+        field = ed.flow.AutonomousDescent(energy, pace=pace)
+        state = field.initial(jnp.asarray(1 / V + 3.0 * noise), jnp.zeros((40, 16)), 3.0)
+        path = move(field, state, times=jnp.array([1.0, 1.5, 2.0]))
+        x, y, level = jax.tree.map(lambda leaf: leaf[:3], path.states)
+        b = jax.vmap(lambda x, level: field.evidence(0.0, (x, None, level)).field(energy.vocabulary.codes))(x, level)
+        p = jax.vmap(energy.posterior)(y, b)
+        residual = jnp.sum(p * jnp.sum((x[:, :, None] - energy.vocabulary.codes) ** 2, axis=-1), axis=(1, 2))
+        clock = jnp.log(3.0) - jnp.array([1.0, 1.5, 2.0])
+        assert np.max(np.abs(level - clock)) < 0.25
+        return np.max(np.abs(residual / (40 * V * jnp.exp(2 * level)) - 1))
+
+    assert gap(80.0) < 0.03 < gap(10.0) < 0.15
+
+
+@pytest.mark.parametrize(("solver", "order"), [(ed.flow.DDIM, 1), (ed.flow.ExponentialHeun, 2)])
+def test_exponential_integrators_have_their_order_in_every_part_of_the_state(solver, order, getkey):
+    field = ed.flow.AutonomousDescent(landscape("deep", getkey()), rate=4.0, pace=2.0)
+    state = start(field, getkey)
+    end = lambda **settings: ravel_pytree(ed.solve(field, state, t0=0.0, t1=1.0, max_steps=100_000, **settings).final)[
+        0
+    ]
+    exact = end(solver=diffrax.Tsit5(), controller=diffrax.PIDController(rtol=1e-10, atol=1e-12))
+    steps = np.array([32, 64, 128])
+    errors = [np.linalg.norm(end(solver=solver(field.decay), step=1.0 / n) - exact) for n in steps]
+    slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert abs(slope - order) < 0.2
+
+
+def test_samples_are_those_of_the_clocked_flow_where_the_law_is_enumerated(getkey):
+    """The exact landscape of a data set of three passages, two of which share letters; both motions side by side."""
+    codes = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 0, 4, 3, 1], [4, 3, 2, 1, 0, 0, 2, 2]])
+    model = ed.EnergyDLLM(ed.data.Characters("abcd "), energy=ed.energy.Empirical(codes, size=V), key=jax.random.key(0))
+    made = {}
+    for name, kind in (("flow", ed.flow.ProbabilityFlow), ("descent", ed.flow.AutonomousDescent)):
+        sampler = ed.sampling.Diffusion(steps=48, field=kind)
+        texts = ed.generate(model, length=8, samples=600, sampler=sampler, seed=3).ids
+        every = (texts[:, None] == np.asarray(codes)).all(-1)
+        assert every.any(-1).mean() > 0.97
+        made[name] = every.sum(0) / every.sum()
+    assert np.abs(made["flow"] - 1 / 3).max() < 0.07  # the exact law; 4 standard errors
+    assert np.abs(made["descent"] - made["flow"]).max() < 0.07
+
+
+def test_generate_moves_by_solve_and_reports_the_scalar_and_sigma(getkey, monkeypatch):
+    calls, solve = [], diffrax.diffeqsolve
+    monkeypatch.setattr(diffrax, "diffeqsolve", lambda *a, **k: calls.append(a) or solve(*a, **k))
+    model = ed.EnergyDLLM(ed.data.Characters("abcd "), dim=16, key=getkey())
+    field = functools.partial(ed.flow.AutonomousDescent, rate=29.0)  # not compiled before
+    made = ed.generate(model, length=7, samples=2, sampler=ed.sampling.Diffusion(steps=21, field=field))
+    assert calls and (np.diff(made.free_energy, axis=1) < 0).all() and (np.diff(made.sigma) < 0).all()
+    with pytest.raises(ValueError, match="`pace` is -1"):
+        ed.flow.AutonomousDescent(model.energy, pace=-1.0)

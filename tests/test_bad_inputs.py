@@ -1,0 +1,248 @@
+"""Bad input, of the library and of the command line: one sentence that names what was wrong, before any work."""
+
+# pyright: reportArgumentType=false
+import math
+import time
+
+import diffrax
+import families
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energy_dllm as ed
+from energy_dllm._cli import main
+
+
+ABC = ed.data.Characters("abc ")
+NAN, INF = math.nan, math.inf
+BIG = 10**13
+
+
+class Broken(ed.flow.Masked):
+    """Evidence of one's own, with a fault in it."""
+
+    def field(self, codes):
+        return jnp.full((self.length, codes.shape[0]), jnp.nan)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return families.small_model("abc ", steps=2)
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return ed.TextMemory(["abc cab", "bbc"], tokenizer=ABC)
+
+
+def quick(**options):
+    return ed.sampling.Unmasking(**{"rounds": 2, "steps": 2, **options})
+
+
+def write(model, **options):
+    return ed.generate(model, **{"length": 8, "sampler": quick(), "frames": 1, **options})
+
+
+def descend(state=(0.5, 0.5), **options):
+    memory = ed.memory.GaussianMemory(jnp.eye(2), beta=2.0)
+    return ed.solve(ed.memory.Descent(memory), jnp.asarray(state), **{"t0": 0.0, "t1": 1.0, **options})
+
+
+def given(*ids):
+    return ed.flow.Given(jnp.asarray(ids))
+
+
+LIBRARY = {
+    # ------------------------------------------------------------------------------------- evidence
+    "an id outside": (lambda m, t: m.posterior(given(0, 9)), "`ids` has a token outside the vocabulary of 4"),
+    "a negative id": (lambda m, t: m.posterior(given(0, -1)), "`ids` has a token outside the vocabulary of 4"),
+    "ids of floats": (lambda m, t: given(0.5), "`ids` is float"),
+    "an id outside, generating": (lambda m, t: write(m, length=2, evidence=given(0, 9)), "`ids` has a token outside"),
+    "NaN likelihood": (lambda m, t: ed.flow.Likelihood(jnp.full((2, 4), jnp.nan)), "`b` must be finite"),
+    "infinite likelihood": (lambda m, t: ed.flow.Likelihood(jnp.full((2, 4), -jnp.inf)), "`b` must be finite"),
+    "NaN evidence of one's own": (lambda m, t: m.posterior(Broken(2)), "`evidence`, a Broken, has a NaN"),
+    "NaN evidence, generating": (lambda m, t: write(m, evidence=Broken(8)), "`evidence`, a Broken, has a NaN"),
+    "NaN observation": (lambda m, t: ed.flow.Gaussian(jnp.full((2, 4), jnp.nan), 0.5), "`x` has a NaN"),
+    "NaN noise": (lambda m, t: ed.flow.Gaussian(jnp.zeros((2, 4)), NAN), "`sigma` must be positive"),
+    "nothing allowed": (lambda m, t: ed.flow.Allowed(jnp.zeros((2, 4), bool)), "`sets` allows no token"),
+    "everything forbidden": (lambda m, t: m.posterior(given(0, 1) + given(0, 2)), "contradict each other at token 1"),
+    "everything forbidden, generating": (
+        lambda m, t: write(m, length=2, evidence=given(0, 1) + given(0, 2)),
+        "contradict each other at token 1",
+    ),
+    "evidence of another length": (lambda m, t: write(m, evidence=ed.flow.Masked(9)), "speaks of 9 tokens"),
+    "evidence that is none": (lambda m, t: m.posterior(None), "`evidence` is a NoneType"),
+    "evidence that is a text": (lambda m, t: write(m, evidence="ab"), "`evidence` is a str"),
+    "a rate of NaN": (lambda m, t: ed.flow.Typo(jnp.zeros(2, int), NAN), "`rate` is nan"),
+    "a length of 0": (lambda m, t: ed.flow.Masked(0), "`length` is 0"),
+    # ---------------------------------------------------------------------------------------- solve
+    "a state of NaN": (lambda m, t: descend((NAN, 0.0)), "`state` has a NaN"),
+    "an infinite state": (lambda m, t: descend((INF, 0.0)), "`state` has a NaN or an infinity"),
+    "a solver by name": (lambda m, t: descend(solver="tsit5"), "`solver` is 'tsit5'; expected an object such as"),
+    "a solver's class": (lambda m, t: descend(solver=diffrax.Tsit5), "`solver` is <class"),
+    "a controller by name": (lambda m, t: descend(controller="pid"), "`controller` is 'pid'"),
+    "an adjoint by name": (lambda m, t: descend(adjoint="forward"), "`adjoint` is 'forward'"),
+    "a stop that is a number": (lambda m, t: descend(stop=1e-3), "`stop` is 0.001"),
+    "time that runs backwards": (lambda m, t: descend(t1=-1.0), "`t1`=-1.0 is not after `t0`=0.0"),
+    "no time": (lambda m, t: descend(t1=0.0), "`t1`=0.0 is not after"),
+    "time of NaN": (lambda m, t: descend(t1=NAN), "`t1`=nan is not after"),
+    "a negative step": (lambda m, t: descend(step=-0.1), "`step` is -0.1"),
+    "a step of NaN": (lambda m, t: descend(step=NAN), "`step` is nan"),
+    "no steps": (lambda m, t: descend(max_steps=0), "`max_steps` is 0"),
+    "a field that is none": (lambda m, t: ed.solve(None, jnp.ones(2), t0=0.0, t1=1.0), "`field` is None"),
+    "a tolerance of NaN": (lambda m, t: ed.flow.SteadyState(NAN), "`tolerance` is nan"),
+    # ------------------------------------------------------------------------------------- sampling
+    "no prompt": (lambda m, t: write(m, prompt=None), "`prompt` is None; expected a text"),
+    "a prompt of bytes": (lambda m, t: write(m, prompt=b"ab"), "`prompt` is b'ab'"),
+    "a suffix that is a number": (lambda m, t: write(m, suffix=3), "`suffix` is 3"),
+    "a prompt of other characters": (lambda m, t: write(m, prompt="xyz"), "outside the alphabet"),
+    "a wish for unknown characters": (lambda m, t: write(m, prompt="xyz", unknown="skip"), "`unknown` is 'skip'"),
+    "a prompt that is too long": (lambda m, t: write(m, prompt="abcabcab"), "make `length` at least 9"),
+    "a negative length": (lambda m, t: write(m, length=-1), "`length` is -1"),
+    "half a token": (lambda m, t: write(m, length=8.5), "`length` is 8.5"),
+    "a length in words": (lambda m, t: write(m, length="8"), "`length` is 8; expected a positive integer"),
+    "a length beyond memory": (lambda m, t: write(m, length=BIG), "GB; expected at most 8 GB"),
+    "samples beyond memory": (lambda m, t: write(m, samples=10**9), "GB; expected at most 8 GB"),
+    "a window beyond memory": (lambda m, t: write(m, length=10**6, window=10**6), "GB; expected at most 8 GB"),
+    "no samples": (lambda m, t: write(m, samples=0), "`samples` is 0"),
+    "no frames": (lambda m, t: write(m, frames=0), "`frames` is 0"),
+    "a window of one": (lambda m, t: write(m, window=1), "`window` is 1"),
+    "a window of two and a half": (lambda m, t: write(m, window=2.5), "`window` is 2.5"),
+    "no stop": (lambda m, t: write(m, stop=None), "`stop` is None"),
+    "a long stop": (lambda m, t: write(m, stop="ab"), "`stop` is 'ab', 2 tokens"),
+    "a negative seed": (lambda m, t: write(m, seed=-1), "`seed` is -1"),
+    "a seed beyond 32 bits": (lambda m, t: write(m, seed=2**32), "`seed` is 4294967296"),
+    "a seed of half": (lambda m, t: write(m, seed=0.5), "`seed` is 0.5"),
+    "a temperature below 0": (lambda m, t: quick(temperature=-1.0), "`temperature` is -1.0"),
+    "a temperature of NaN": (lambda m, t: quick(temperature=NAN), "`temperature` is nan"),
+    "an infinite temperature": (lambda m, t: quick(temperature=INF), "`temperature` is inf"),
+    "no rounds": (lambda m, t: quick(rounds=0), "`rounds` is 0"),
+    "half a round": (lambda m, t: quick(rounds=1.5), "`rounds` is 1.5"),
+    "a relaxation of NaN": (lambda m, t: quick(step=NAN), "`step` is nan"),
+    "an infinite relaxation": (lambda m, t: quick(step=INF), "`step` is inf"),
+    "corrections below 0": (lambda m, t: quick(remask_rounds=-1), "`remask_rounds` is -1"),
+    "half a correction": (lambda m, t: quick(remask_rounds=0.5), "`remask_rounds` is 0.5"),
+    "a share of NaN": (lambda m, t: quick(remask_fraction=NAN), "`remask_fraction` is nan"),
+    "churn of NaN": (lambda m, t: ed.sampling.Diffusion(churn=NAN), "`churn` is nan"),
+    "infinite churn": (lambda m, t: ed.sampling.Diffusion(churn=INF), "`churn` is inf"),
+    "a front of NaN": (lambda m, t: ed.sampling.Diffusion(front=NAN), "`front` is nan"),
+    "until NaN": (lambda m, t: ed.sampling.Diffusion(until=NAN), "`until` is nan"),
+    "half a step": (lambda m, t: ed.sampling.Diffusion(steps=2.5), "`steps` is 2.5"),
+    "no template": (lambda m, t: ed.infill(m, None), "`template` is None"),
+    "a template without a hole": (lambda m, t: ed.infill(m, "abc"), "has no hole"),
+    "a hole beyond memory": (lambda m, t: ed.infill(m, f"a[{BIG}]b"), "`template` is 10,000,000,000,002 tokens"),
+    "a passage beyond memory": (lambda m, t: ed.infill(m, "a[*]b", length=BIG), "GB; expected at most 8 GB"),
+    "a length that is half": (lambda m, t: ed.infill(m, "a[*]b", length=8.5), "`length` is 8.5"),
+    "no text to repair": (lambda m, t: ed.repair(m, None), "`text` is None"),
+    "an empty text": (lambda m, t: ed.repair(m, ""), "`text` is empty"),
+    "a text beyond memory": (lambda m, t: ed.repair(m, "a" * 20_000), "`text` is 20,000 tokens"),
+    "shifts below 0": (lambda m, t: ed.repair(m, "ab", shifts=-1), "`shifts` is -1"),
+    "half a shift": (lambda m, t: ed.repair(m, "ab", shifts=0.5), "`shifts` is 0.5"),
+    "a time of NaN": (lambda m, t: ed.repair(m, "ab", time=NAN), "`time` is nan"),
+    "no end of time": (lambda m, t: ed.repair(m, "ab", time=INF), "`time` is inf"),
+    "a certain rate": (lambda m, t: ed.repair(m, "ab", rate=1.0), "`rate` is 1.0"),
+    # --------------------------------------------------------------------------------------- recall
+    "no cue": (lambda m, t: t.recall(None), "`cue` is None"),
+    "an empty cue": (lambda m, t: t.recall(""), "`cue` is empty"),
+    "a cue of NaN": (lambda m, t: t.recall(ed.flow.Likelihood(jnp.full((2, 4), jnp.nan))), "`b` must be finite"),
+    "a long cue": (lambda m, t: t.recall("a" * 99), "`cue` has 99 tokens"),
+    "a threshold of NaN": (lambda m, t: t.recall("a", threshold=NAN), "`threshold` is nan"),
+    "half a sieve": (lambda m, t: t.recall("a", sieve=1), "`sieve` is 1"),
+    "no lines": (lambda m, t: ed.TextMemory([]), "`lines` is empty"),
+    "a line that is none": (lambda m, t: ed.TextMemory(["ab", None]), "`lines` has None"),
+    "weights of NaN": (lambda m, t: ed.TextMemory(["ab"], weights=[NAN]), "`weights`"),
+    "a line never stored": (lambda m, t: t.remove("cc"), "`line` 'cc' is not stored"),
+    # ------------------------------------------------------------------------------ patterns, models
+    "a pattern that is not closed": (lambda m, t: ed.flow.Matching("(a", ABC, length=4), "not closed"),
+    "a pattern of 500 brackets": (
+        lambda m, t: ed.flow.Matching("(" * 500 + "a" + ")" * 500, ABC, length=4),
+        "groups within more than 50 groups",
+    ),
+    "a pattern that is long": (lambda m, t: ed.flow.Matching(".{100000}", ABC, length=4), "a count of more than"),
+    "a pattern of no passage": (lambda m, t: ed.flow.Matching("a{3}", ABC, length=4), "matches nothing of 4 tokens"),
+    "a model without width": (lambda m, t: ed.EnergyDLLM(ABC, dim=0, key=jax.random.key(0)), "`dim`=0"),
+    "a model beyond memory": (lambda m, t: ed.EnergyDLLM(ABC, dim=10**6, key=jax.random.key(0)), "GB for the param"),
+    "patterns of NaN": (lambda m, t: ed.memory.GaussianMemory(jnp.full((2, 2), jnp.nan), beta=1.0), "`patterns`"),
+    # ------------------------------------------------------------------------------------- learning
+    "a learning rate of infinity": (lambda m, t: ed.learn.default_optimizer(INF, 9), "`learning_rate` is inf"),
+    "a learning rate of NaN": (lambda m, t: ed.learn.default_optimizer(NAN, 9), "`learning_rate` is nan"),
+    "a decay of NaN": (lambda m, t: ed.learn.default_optimizer(0.1, 9, decay=NAN), "`decay` is nan"),
+    "a seed of fit": (lambda m, t: fit(m, seed=2**40), "`seed` is 1099511627776"),
+    "no steps of fit": (lambda m, t: fit(m, steps=0), "`steps` is 0"),
+    "an average of NaN": (lambda m, t: fit(m, average=NAN), "`average` is nan"),
+    "a seed of evaluate": (lambda m, t: ed.evaluate(m, np.zeros(99, int), seed=-1), "`seed` is -1"),
+    "a seed of a check": (lambda m, t: ed.probe.check(m, seed=2**32), "`seed` is 4294967296"),
+    "a seed of windows": (lambda m, t: ed.data.Windows(np.arange(9), length=2, batch=1, seed=2**32), "`seed` is 4294"),
+    "a seed of a grammar": (lambda m, t: ed.data.grammar_corpus(characters=99, seed=2**32), "`seed` is 4294967296"),
+}  # fmt: skip
+
+
+def fit(model, **options):
+    corpus = ed.data.Corpus("made up", ABC, *[np.arange(300, dtype=np.int32) % 4] * 3)
+    return ed.fit(model, corpus, ed.learn.Denoising(), **{"steps": 2, "length": 8, "batch_size": 2, **options})
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_the_library_names_the_argument(name, model, memory, unchecked):
+    make, words = LIBRARY[name]
+    start = time.process_time()
+    with pytest.raises(ValueError) as error:
+        make(model, memory)
+    said = str(error.value)
+    assert words in said and "\n" not in said and "`" in said
+    assert time.process_time() - start < 5  # seconds: before any work, at most a program for the evidence
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, model) -> str:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    ed.save(path, model)
+    return str(path)
+
+
+COMMANDS = {
+    "generate FILE --length 10000000000000": "GB; expected at most 8 GB",
+    "generate FILE --samples 1000000000": "GB; expected at most 8 GB",
+    "generate FILE --temperature nan": "`temperature` is nan",
+    "generate FILE --temperature inf": "`temperature` is inf",
+    "generate FILE --noise --churn nan": "`churn` is nan",
+    "generate FILE --noise --front nan": "`front` is nan",
+    "generate FILE --noise --until nan": "`until` is nan",
+    "generate FILE --seed 4294967296": "`seed` is 4294967296",
+    "generate FILE --match .{100000}": "a count of more than",
+    f"generate FILE --match {'(' * 500}a": "groups within more than 50 groups",
+    "generate FILE --match a(?=b)": "a lookahead",
+    "generate FILE --prompt xyz": "outside the alphabet",
+    "generate FILE --stop abc": "`stop` is 'abc'",
+    "infill a[10000000000000]b FILE": "GB; expected at most 8 GB",
+    "infill a[*]b FILE --length 10000000000000": "GB; expected at most 8 GB",
+    "infill a[2]b FILE --seed -1": "`seed` is -1",
+    "infill x[2]b FILE": "outside the alphabet",
+    "repair abc FILE --rate nan": "`rate` is nan",
+    "repair abc FILE --seed 4294967296": "`seed` is 4294967296",
+    "repair abx FILE --unknown error": "outside the alphabet",
+    "repair abc FILE --shifts -1": "`shifts` is -1",
+    "info --seed 4294967296": "`seed` is 4294967296",
+    "evaluate FILE grammar --seed 4294967296": "`seed` is 4294967296",
+    "train grammar --out m --seed 4294967296": "`seed` is 4294967296",
+    "train grammar --out m --steps 2 --learning-rate inf": "`learning_rate` is inf",
+    "train grammar --out m --steps 2 --learning-rate nan": "`learning_rate` is nan",
+    "export FILE -o m.cir --seed -1": "`seed` is -1",
+}
+
+
+@pytest.mark.parametrize("argv", COMMANDS)
+def test_the_command_line_exits_with_2_and_one_sentence(argv, file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = main([file if word == "FILE" else word for word in argv.split()])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and COMMANDS[argv] in err
+    assert err.startswith("energy-dllm: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_characters_outside_the_alphabet_on_the_command_line(file, capsys):
+    assert main(["repair", "ab*c", file]) == 0 and "'*' to" in capsys.readouterr().err
+    assert main(["generate", file, "--prompt", "a*c", "--unknown", "mask", "--length", "8", "--rounds", "2"]) == 0
