@@ -125,6 +125,30 @@ def budget(bench: Bench) -> None:
             show(f"best of n, {name}", f"best of {n}, {name}", made, [made.texts[i] for i in best], forces)
 
 
+def descent(bench: Bench) -> None:
+    """The descent of one scalar beside unmasking at equal evaluations: one force a step, one force a round."""
+    bench.head("way", "force evaluations", "judged bits/char", "+-", "entropy, bits", "rises of F")
+    bench.row("real text", "", *bench.judged(bench.windows), "")
+
+    def show(name, sampler):
+        made = bench.write(sampler, frames=getattr(sampler, "steps", 1))
+        falls = np.diff(made.free_energy, axis=1) / np.abs(made.free_energy).max()
+        rises = int((falls > 1e-5).sum()) if isinstance(sampler, ed.sampling.Diffusion) else ""
+        bench.row(name, int(made.force_evaluations[0]), *bench.judged(made.texts), rises)
+
+    orders = (ed.sampling.left_to_right, ed.sampling.most_certain, ed.sampling.at_random)
+    for total in bench.options.evaluations:
+        for until in (0.7, 0.8, 0.9):
+            for temperature in (0.0, 1.0):
+                name = f"descent until {until}, drawn at {temperature}"
+                field = ed.flow.AutonomousDescent
+                show(name, ed.sampling.Diffusion(steps=total, until=until, temperature=temperature, field=field))
+        for order in orders:
+            for temperature in bench.options.temperatures:
+                unmask = ed.sampling.Unmasking(rounds=total, steps=1, step=1.0, order=order, temperature=temperature)
+                show(f"{order.__name__}, T {temperature}", unmask)
+
+
 def frontier(bench: Bench) -> None:
     """The masked twin's passages at the same budgets, and a picture of them with the table that `budget` printed."""
     options, twin = bench.options, ed.load(bench.options.twins[0])
@@ -482,7 +506,14 @@ def twins(bench: Bench) -> None:
         bench.row(kind.__name__, sum(leaf.size for leaf in jax.tree.leaves(twin)), steps, seconds, *bits)
 
 
-TABLES = {"budget": budget, "frontier": frontier, "solvers": solvers, "infill": infill, "repair": repair}
+TABLES = {
+    "budget": budget,
+    "descent": descent,
+    "frontier": frontier,
+    "solvers": solvers,
+    "infill": infill,
+    "repair": repair,
+}
 TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock, "twins": twins}
 
 

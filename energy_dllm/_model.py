@@ -98,52 +98,50 @@ class EnergyDLLM(eqx.Module):
         energy: AbstractFreeEnergy | None = None,
         key: Key,
     ):
+        for name, value in (("dim", dim), ("depth", depth)):
+            if value < 1:
+                raise ValueError(f"`{name}`={value} must be positive.")
+        if energy is None and depth > 1 and states:
+            raise ValueError(f"`states`={states} at `depth`={depth}; a hidden Markov model goes with `depth=1` only.")
         deep = depth > 1 if energy is None else isinstance(energy, FreeEnergy) and energy.one_shot
-        steps = (4 if deep else 12) if steps is None else steps
-        step = (1.0 if deep else 0.6) if step is None else step
-        for name, value in dict(dim=dim, depth=depth, steps=steps, step=step).items():
-            if not value > 0:
-                raise ValueError(f"`{name}` is {value}; expected a positive number.")
-        if energy is None and deep and states:
-            raise ValueError(
-                f"`states` is {states} at `depth` {depth}; a hidden Markov model goes with `depth=1` only."
-            )
-        if energy is None and deep:
-            k1, k2 = jax.random.split(key)
-            heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
-            stack = DeepStack(
-                dim, depth=depth, heads=heads, memories=memories, convolution=reach, rotary=rotary, key=k1
-            )
-            network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
-            energy = FreeEnergy(network, MeanFieldVocabulary(tokenizer.size, dim, key=k2), kappa=1.0)
         if energy is None:
-            k1, k2, k3, k4 = jax.random.split(key, 4)
-            rank, memories = rank or max(1, dim // 8), memories or 2 * dim
-            states = 4 * dim if states is None else states
-            need = 4 * (
-                states * (states + tokenizer.size) + tokenizer.size * (dim + tokenizer.size) + 2 * dim * memories
-            )
+            size, memories = tokenizer.size, memories or 2 * dim
+            states = (0 if deep else 4 * dim) if states is None else states
+            need = 4 * (states * (states + size) + size * (dim + min(size, 512)) + dim * (memories + dim) * depth)
             if need > MOST_BYTES:
                 raise ValueError(
-                    f"`dim`={dim:,}, `states`={states:,} and `memories`={memories:,} need {need / 1e9:,.0f} GB for "
-                    f"the parameters alone; expected at most {MOST_BYTES / 1e9:.0f} GB, so make them smaller."
+                    f"`dim`={dim:,}, `depth`={depth:,}, `states`={states:,} and `memories`={memories:,} need "
+                    f"{need / 1e9:,.0f} GB for the parameters alone; expected at most {MOST_BYTES / 1e9:.0f} GB, so "
+                    "make them smaller."
                 )
-            synapses = {
-                "pairwise": Pairwise(dim, offsets=offsets, rank=rank, key=k1),
-                "attention": Attention(dim, heads=heads or max(1, dim // 32), head_dim=head_dim, key=k2),
-                "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
-            }
-            network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
-            make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
-            energy = FreeEnergy(network, make(tokenizer.size, dim, key=k4), kappa=dim / 16)
+            if deep:
+                k1, k2 = jax.random.split(key)
+                heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
+                stack = DeepStack(
+                    dim, depth=depth, heads=heads, memories=memories, convolution=reach, rotary=rotary, key=k1
+                )
+                network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
+                energy = FreeEnergy(network, MeanFieldVocabulary(size, dim, key=k2), kappa=1.0)
+            else:
+                k1, k2, k3, k4 = jax.random.split(key, 4)
+                rank = rank or max(1, dim // 8)
+                heads = heads or max(1, dim // 32)
+                synapses = {
+                    "pairwise": Pairwise(dim, offsets=offsets, rank=rank, key=k1),
+                    "attention": Attention(dim, heads=heads, head_dim=head_dim, rotary=rotary, key=k2),
+                    "memory": ConvolutionalMemory(dim, memories=memories, reach=reach, rank=rank, key=k3),
+                }
+                network = Network(LayerNorm(epsilon=16.0), synapses, jnp.zeros(dim))
+                make = partial(HMMVocabulary, states=states, counts=counts) if states else Vocabulary
+                energy = FreeEnergy(network, make(size, dim, key=k4), kappa=dim / 16)
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
-        self.steps = steps
-        self.step = step
+        self.steps = (4 if deep else 12) if steps is None else steps
+        self.step = (1.0 if deep else 0.6) if step is None else step
 
     def __check_init__(self):
-        if self.steps < 1 or not self.step > 0:
+        if self.steps < 1 or not 0 < self.step < np.inf:
             raise ValueError(f"`steps`={self.steps} and `step`={self.step} must be positive.")
         if self.energy.size != self.tokenizer.size:
             raise ValueError(

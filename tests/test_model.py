@@ -51,7 +51,10 @@ def test_default_model_has_the_stages(getkey):
         (dict(dim=0), "`dim`=0"),
         (dict(steps=0), "`steps`=0"),
         (dict(step=0.0), "`step`=0"),
-        (dict(rank=-1), "`rank`"),
+        (dict(rank=-1, depth=1), "`rank`"),
+        (dict(depth=0), "`depth`=0"),
+        (dict(states=4), "`states`=4 at `depth`=2"),
+        (dict(heads=3), "`heads` is 3"),
     ],
 )
 def test_sizes_are_checked(settings, message, getkey):

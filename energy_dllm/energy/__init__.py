@@ -3,6 +3,7 @@
 # in the order of the API page: what a reader wants first
 from ._network import FreeEnergy as FreeEnergy, Network as Network
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy, ProductOfExperts as ProductOfExperts
+from ._layered import AbstractLayered as AbstractLayered
 from ._deep import DeepStack as DeepStack
 from ._neurons import (
     AbstractNeurons as AbstractNeurons,
@@ -17,7 +18,6 @@ from ._neurons import (
 )
 from ._synapses import (
     AbstractSynapse as AbstractSynapse,
-    AbstractLayered as AbstractLayered,
     AbstractCoupling as AbstractCoupling,
     AbstractRecall as AbstractRecall,
     Pairwise as Pairwise,

@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import sizes
 from .._types import Key
-from ._synapses import AbstractLayered, by_token, rotate, valid
+from ._layered import AbstractLayered, by_token
+from ._synapses import rotate, valid
 
 
 class AbstractLayer(eqx.Module):

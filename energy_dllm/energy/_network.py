@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
+from ._layered import AbstractLayered
 from ._neurons import AbstractNeurons, Silent
-from ._synapses import AbstractLayered, AbstractSynapse, valid
+from ._synapses import AbstractSynapse, valid
 from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
 
 

@@ -5,8 +5,6 @@ over tokens, never means. Padding is a mask `(L,)`: a token that is not valid ne
 """
 
 import abc
-from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,46 +30,6 @@ class AbstractSynapse(eqx.Module):
     def __call__(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Scalar:
         """The energy, a scalar: the sum of `per_token`."""
         return jnp.sum(self.per_token(g, mask))
-
-
-class AbstractLayered(AbstractSynapse):
-    """A synapse whose energy is a sum of named terms, each of which has its name in every report.
-
-    To add one, write `terms`, and how each of them is split: every method below gives a dict by term. Along a direction
-    `u_i` at every token the parts of a term add up to that of its force, `<-dE/dg_i, u_i>`.
-    """
-
-    @abc.abstractmethod
-    def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
-        """The energy by named term, each token by token `(L,)`."""
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """The sum of `terms`, `(L,)`."""
-        return jnp.sum(jnp.stack(list(self.terms(g, mask).values())), axis=0)
-
-    @abc.abstractmethod
-    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
-        """Energy of each head at every token, and its attention pattern."""
-
-    @abc.abstractmethod
-    def memories(
-        self, g: Float[Array, "L D"]
-    ) -> dict[str, tuple[Float[Array, "L M"], Float[Array, "L M"], Float[Array, "M D"]]]:
-        """Energy of each stored pattern at every token, its activation there, and its value."""
-
-    @abc.abstractmethod
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L L"]]:
-        """The message of token `j` to token `i` along `u_i`."""
-
-    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L H"]]:
-        """The message of head `h` to token `i` along `u_i`."""
-        whole = lambda g: {name: jnp.sum(energy, axis=1) for name, (energy, _) in self.heads(g).items()}
-        return by_token(whole, g, u)
-
-    def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> dict[str, Float[Array, "L M"]]:
-        """The message of stored pattern `m` to token `i` along `u_i`."""
-        whole = lambda g: {name: jnp.sum(energy, axis=0) for name, (energy, *_) in self.memories(g).items()}
-        return by_token(whole, g, u)
 
 
 class AbstractCoupling(AbstractSynapse):
@@ -344,12 +302,6 @@ class MappingAttention(AbstractAttention):
     def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
         """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
         return by_value(self, g, u)
-
-
-def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
-    """`-d energy(g)/dg_i u_i`, token by token: the message of every entry of `energy(g)` to token `i` along `u_i`."""
-    one = lambda i: jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(-u[i]),))[1]
-    return jax.lax.map(one, jnp.arange(g.shape[0]), batch_size=16)
 
 
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:
