@@ -8,17 +8,23 @@ import pytest
 from families import SYNAPSES, make_energy
 
 import energy_dllm as ed
-from energy_dllm.energy import AbstractCoupling, AbstractRecall
+from energy_dllm.energy import AbstractCoupling, AbstractLayered
+from energy_dllm.probe._parts import heads, memories, split
 
 
 L, D, V = 6, 8, 5
 NOW = jnp.zeros(())
+KINDS = {"one layer": ("pairwise", "rotary attention", "convolutional"), "deep": ("deep",)}
 
 
-@pytest.fixture(scope="module")
-def energy():
-    names = ("pairwise", "rotary attention", "convolutional")
-    return eqx.filter_jit(make_energy)(jax.random.key(0), dim=D, size=V, synapses=names)[0]
+@pytest.fixture(scope="module", params=KINDS)
+def energy(request):
+    made = eqx.filter_jit(make_energy)(jax.random.key(0), dim=D, size=V, synapses=KINDS[request.param])[0]
+    if request.param == "one layer":
+        return made
+    network = eqx.tree_at(lambda n: n.neurons, made.network, ed.energy.Silent())
+    vocabulary = ed.energy.MeanFieldVocabulary(V, D, key=jax.random.key(9))
+    return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,48 +39,65 @@ def why(energy, given, y, **pair):
 
 
 def test_the_parts_are_the_log_odds(energy, given):
+    """By term, head, stored pattern and token."""
     y = jax.random.normal(jax.random.key(2), (L, D))
     found = why(energy, given, y)
-    logits = energy.logits(y, given.field(energy.vocabulary.codes))
-    best, second = np.sort(logits, axis=-1)[:, :-3:-1].T
-    assert np.allclose(found.log_odds, best - second, atol=1e-12) and (found.token == logits.argmax(-1)).all()
+    b = given.field(energy.vocabulary.codes)
+    best, second = np.sort(energy.logits(y, b), axis=-1)[:, :-3:-1].T
+    assert np.allclose(found.log_odds, best - second, atol=1e-12)
     assert np.allclose(found.total, found.log_odds, atol=1e-10) and np.abs(found.parts["residual"]).max() > 0.01
-    assert set(found.parts) == {"prior", "evidence", *energy.network.synapses, "bias", "residual"}
-    assert set(found.neighbours) == set(energy.network.synapses) and set(found.memories) == {"convolutional"}
-    for name, split in [*found.neighbours.items(), *found.memories.items()]:
-        assert np.allclose(split.sum(-1), found.parts[name], atol=1e-10), name
-    # nobody tells himself anything through a bond, and nobody out of reach is heard
-    assert not np.diagonal(found.neighbours["pairwise"]).any() and found.neighbours["pairwise"][0, 4] == 0
-    assert not np.diagonal(found.neighbours["rotary attention"]).any()
-    assert found.neighbours["convolutional"][0, 3] == 0 != found.neighbours["convolutional"][0, 2]
+    assert set(found.parts) == {"prior", "evidence", "residual", *energy.forces(y, b)} - {"neurons"}
+    kinds = lambda word: {name for name in found.parts if word in name}
+    assert set(found.heads) == kinds("attention") and set(found.memories) == kinds("memory") | kinds("convolutional")
+    assert set(found.neighbours) == set(found.parts) - {"prior", "evidence", "bias", "residual"}
+    for splits in (found.neighbours, found.heads, found.memories):
+        assert splits
+        for name, part in splits.items():
+            assert np.abs(part).max() > 1e-4 and np.allclose(part.sum(-1), found.parts[name], atol=1e-10), name
+
+
+def test_what_nobody_reads_is_not_heard(energy, given):
+    """No token tells itself anything through a bond, and none out of reach is heard."""
+    neighbours = why(energy, given, jax.random.normal(jax.random.key(2), (L, D))).neighbours
+    if energy.one_shot:
+        # the attention before it reads from afar, though far less than the neighbours are read directly
+        told = np.abs(neighbours["convolution 1"])
+        assert told[0, 1] > 1e-3 > told[0, 2:].max() > 0
+        return
+    assert not np.diagonal(neighbours["pairwise"]).any() and neighbours["pairwise"][0, 4] == 0
+    assert not np.diagonal(neighbours["rotary attention"]).any()
+    assert neighbours["convolutional"][0, 3] == 0 != neighbours["convolutional"][0, 2]
 
 
 @pytest.mark.parametrize(
-    "name", ["mapping", "rectified", "softmax memory", "token memory", "mapping attention", "deep convolutional"]
+    "name",
+    ["mapping", "rectified", "softmax memory", "token memory", "mapping attention", "deep convolutional", "deep"],
 )
 def test_every_synapse_splits_exactly(name):
-    """The force by pattern against the force, the energy by pattern against the energy; other synapses: see above."""
-    synapse = SYNAPSES[name](D, jax.random.key(3))
+    """The force by part against the force of its term, and the energy alike; other synapses: see above."""
+    energy = make_energy(jax.random.key(3), dim=D, size=V, synapses=(name,))[0]
+    synapse = energy.network.synapses[name]
     g, u = jax.random.normal(jax.random.key(4), (2, L, D))
+    of_terms = lambda g: synapse.terms(g) if isinstance(synapse, AbstractLayered) else {name: synapse.per_token(g)}
 
     @jax.jit
     def parts(g, u):
-        whole = -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
-        neighbours = synapse.by_neighbour(g, u) if isinstance(synapse, AbstractCoupling) else None
-        each = synapse.per_memory(g) if isinstance(synapse, AbstractRecall) else None
-        left = None if each is None else each.sum(-1) - synapse.per_token(g)
-        return whole, neighbours, synapse.by_memory(g, u) if isinstance(synapse, AbstractRecall) else None, left
+        force = lambda term: -jnp.sum(jax.grad(lambda g: jnp.sum(of_terms(g)[term]))(g) * u, axis=-1)
+        terms = of_terms(g)
+        energies = {term: jnp.sum(each, axis=0) for term, (each, _) in heads(energy, g).items()}
+        energies |= {term: jnp.sum(each, axis=-1) for term, (each, *_) in memories(energy, g).items()}
+        return {term: force(term) for term in terms}, split(energy, g, u), energies, terms
 
-    whole, *splits, left = parts(g, u)
-    for split in splits:
-        assert split is None or np.allclose(split.sum(-1), whole, atol=1e-12)
-    assert left is None or np.allclose(left, 0.0, atol=1e-12)
-    assert any(split is not None for split in splits)
+    forces, splits, energies, terms = parts(g, u)
+    assert any(splits) and energies
+    for each in splits:
+        assert all(np.allclose(part.sum(-1), forces[term], atol=1e-12) for term, part in each.items())
+    assert all(np.allclose(each, terms[term], atol=1e-12) for term, each in energies.items())
 
 
 @pytest.mark.parametrize("name", ["pairwise", "mapping attention"])
 def test_a_neighbour_is_heard_as_its_derivative(name):
-    """A bond is linear, of attention one whose pattern is held: what `j` tells vanishes with its voice."""
+    """A bond is linear, of attention one whose pattern is held: what `j` tells vanishes with its activation."""
     synapse = SYNAPSES[name](D, jax.random.key(5))
     if name == "mapping attention":
         synapse = eqx.tree_at(lambda s: s.query, synapse, jnp.zeros_like(synapse.query))
@@ -88,6 +111,21 @@ def test_a_neighbour_is_heard_as_its_derivative(name):
 
     parts, missed = heard(g, u)
     assert np.allclose(missed.T, parts, atol=1e-12)
+
+
+def test_a_token_of_a_stack_is_heard_by_those_who_read_it():
+    """In the first layer, with the pattern of attention held, each token is heard as if the others were hidden."""
+    stack = ed.energy.DeepStack(D, depth=1, heads=2, memories=3, reach=3, key=jax.random.key(5))
+    stack = eqx.tree_at(lambda s: s.blocks[0]["attention"].query, stack, replace_fn=jnp.zeros_like)
+    g, u = jax.random.normal(jax.random.key(6), (2, L, D))
+    u = u.at[:, : D // 2].set(0.0)  # what is read, not by whom
+    told = eqx.filter_jit(lambda stack: stack.by_neighbour(g, u))(stack)["attention 1"]
+    z = g[:, : D // 2] + stack.background
+    z = z - z.mean(-1, keepdims=True)
+    z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-5)
+    read = jax.jit(lambda z: jnp.sum(u[:, D // 2 :] * stack.blocks[0]["attention"].read(z, jnp.ones((L, L), bool)), -1))
+    without = jnp.stack([read(z.at[j].set(0.0)) for j in range(L)], axis=1)
+    assert np.allclose(read(z)[:, None] - without, told, atol=1e-12) and jnp.abs(told).max() > 1e-2
 
 
 def test_what_is_taken_away_is_missed(energy, given):
@@ -137,7 +175,9 @@ class Mine(AbstractCoupling):
 
 
 def test_a_synapse_of_ones_own_is_attributed_by_neighbour(energy, given):
-    mine = eqx.tree_at(lambda e: e.network, energy, ed.energy.Network(ed.energy.Tanh(), {"mine": Mine()}, jnp.ones(D)))
+    mine = eqx.tree_at(
+        lambda e: e.network, energy, ed.energy.Network(energy.network.neurons, {"mine": Mine()}, energy.network.bias)
+    )
     found = why(mine, given, jax.random.normal(jax.random.key(8), (L, D)))
     assert set(found.neighbours) == {"mine"} and np.allclose(found.total, found.log_odds, atol=1e-10)
     assert np.allclose(found.neighbours["mine"].sum(-1), found.parts["mine"], atol=1e-10)

@@ -73,6 +73,24 @@ def test_a_dead_memory_is_seen(sound):
     assert {"share of memory"} <= found <= {"share of memory", "gradient of memory"}
 
 
+def test_a_deep_model_is_checked_layer_by_layer(sound):
+    """Under masks its motion is one step; what does not speak, and a start that decides, are seen all the same."""
+    tokenizer = sound.tokenizer
+    deep = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=16, key=key))(jax.random.key(0))
+    report = ed.probe.check(deep, "abba \nab", length=8)
+    assert report.passed, str(report)
+    names = {finding.name for finding in report.findings}
+    assert {"force of attention 1", "share of memory 2", "gradient of blocks"} <= names
+    values = lambda m: m.energy.network.synapses["blocks"].blocks[1]["memory"].values
+    assert failed(eqx.tree_at(values, deep, 1e-4 * values(deep))) == {"share of memory 2"}
+    # a prior that outweighs everything, and messages so strong that there are many rest points
+    prior = lambda m: m.energy.vocabulary.prior
+    idle = eqx.tree_at(prior, deep, 1e3 * jnp.arange(4.0))
+    assert "share of the log-odds from E" in failed(idle)
+    patterns = lambda m: m.energy.vocabulary.patterns
+    assert "dependence on the start" in failed(eqx.tree_at(patterns, deep, 100.0 * patterns(deep)))
+
+
 def test_the_command_prints_the_report(sound, capsys):
     assert health(sound, "mine", length=8, seed=0, json=False) == 0
     assert "ok    spread" in capsys.readouterr().out

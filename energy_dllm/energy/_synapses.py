@@ -137,6 +137,10 @@ class AbstractAttention(AbstractCoupling):
         """The energy of each token as query, the sum of `per_head` over heads, `(L,)`."""
         return jnp.sum(self.per_head(g, mask), axis=0)
 
+    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L H"]:
+        """The message of head `h` to token `i` along `u_i`, `(L, H)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+        return by_token(lambda g: jnp.sum(self.per_head(g), axis=1), g, u)
+
     def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
         """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` for `j = i` and for padding."""
         length = g.shape[0]

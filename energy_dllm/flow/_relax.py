@@ -47,7 +47,7 @@ def relax(
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    b = ed.flow.Given(jnp.arange(8) % 3).field(model.energy.vocabulary.codes)
+    b = ed.flow.Gaussian(jnp.eye(3)[jnp.arange(8) % 3], 1.0).field(model.energy.vocabulary.codes)
     y = ed.flow.relax(model.energy, model.energy.neutral(8), b, steps=4, step=0.5)
     assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
     ```

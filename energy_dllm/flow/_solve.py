@@ -164,7 +164,7 @@ def solve(
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Gaussian(jnp.eye(3)[jnp.arange(8) % 3], 1.0))
     free_energy = lambda t, y, field: field.energy(y, field.evidence(t, y).field(field.energy.vocabulary.codes))
     path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=5.0, times=jnp.arange(5.0), probes={"F": free_energy})
     assert (jnp.diff(path.probes["F"]) < 0).all()

@@ -14,6 +14,7 @@ from .._checks import seeded
 from .._model import EnergyDLLM
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, Relaxation, relax, solve
+from ._attribution import attribution
 from ._members import force_share
 from ._probes import dissipation, free_energy
 from ._spectrum import largest_gain, relaxation_rates
@@ -87,6 +88,8 @@ def check(
     | drift of the cross-entropy | its rise from the default to ten times the default, nats; with a text only |
     | step against the largest stable step | below 1 an Euler step does not overshoot |
     | slowest rate | below 0 the default relaxation ends near a saddle |
+    | dependence on the start | of the posterior at rest under noise, neutral or random, the largest total variation |
+    | share of the log-odds from E | of masked tokens, in absolute nats beside prior and residual; near 0 `E` is idle |
     | share of a term | in the force at rest; near 0 it is dead |
     | gradient of a term | its share in the gradient of the loss; near 0 it does not learn |
     | gain | the largest slope `dg/dy` of the activation |
@@ -178,7 +181,15 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
         f"Take a `step` below {largest:.2g} time constants.",
     )
     not_below("slowest rate", rates.values[0], -0.1, "The relaxation stops on a pass, not in a valley; raise `steps`.")
-    for name in model.energy.network.synapses:
+    most(
+        "dependence on the start",
+        seen["dependence"],
+        0.25,
+        "There are several rest points, and the start decides; average over starts, or lower the noise in steps.",
+    )
+    advice = "Prior and residual decide the tokens; train longer, or raise `steps` if the residual is large."
+    not_below("share of the log-odds from E", seen["carried"], 0.05, advice)
+    for name in (name for name in seen["share"] if name not in ("neurons", "bias")):
         not_below(
             f"share of {name}",
             seen["share"][name],
@@ -195,7 +206,7 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
 
 @eqx.filter_jit
 def _measure(model, ids, known, key):
-    k1, k2, k3, k4 = jax.random.split(key, 4)
+    k1, k2, k3, k4, k5 = jax.random.split(key, 5)
     energy, evidence = model.energy, Given(ids, known)
     b = model.field(evidence)
     horizon = model.steps * model.step
@@ -209,11 +220,18 @@ def _measure(model, ids, known, key):
 
     marks = jnp.diff(jnp.asarray([0, *MULTIPLES])) * model.steps
     _, (states, loss, spread) = jax.lax.scan(stage, energy.neutral(ids.shape[0]), marks)
-    rest = states[0]
-    start = rest + jnp.sqrt(jnp.mean(rest**2)) * jax.random.normal(k1, rest.shape, rest.dtype)
-    field = Relaxation(energy, evidence)
+    rest, field = states[0], Relaxation(energy, evidence)
     share = force_share(jnp.zeros(()), rest, field)
-    balance, rise = _balance(field, start)
+    soft = evidence + Gaussian(*_noisy(model, ids, k4))
+    noisy = model.field(soft)
+    run = lambda y: relax(energy, y, noisy, steps=MULTIPLES[-1] * model.steps, step=model.step)
+    draw = lambda key, like: jnp.sqrt(jnp.mean(like**2)) * jax.random.normal(key, like.shape, like.dtype)
+    settled = run(energy.neutral(ids.shape[0]))
+    apart = jnp.abs(energy.posterior(run(draw(k5, settled)), noisy) - energy.posterior(settled, noisy))
+    # where masks alone are at rest after one step the motion is measured under noise
+    moving, end = (soft, settled) if energy.one_shot else (evidence, states[-1])
+    start = end + draw(k1, end)
+    balance, rise = _balance(Relaxation(energy, moving), start)
 
     def entropy(network):
         changed = eqx.tree_at(lambda m: m.energy.network, model, network)
@@ -225,13 +243,15 @@ def _measure(model, ids, known, key):
     norm = lambda tree: jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
     whole = norm(slopes)
     return {
-        "b": b,
-        "rest": states[-1],
+        "b": model.field(moving),
+        "rest": end,
         "loss": loss,
         "spread": spread,
+        "dependence": 0.5 * jnp.max(jnp.sum(apart, axis=-1)),
+        "carried": _carried(field, rest, known),
         "share": {name: jnp.mean(value) for name, value in share.items()},
         "slope": {name: norm(slope) / whole for name, slope in slopes.synapses.items()},
-        "wrong": _wrong(energy, start, b),
+        "wrong": _wrong(energy, start, model.field(moving)),
         "balance": balance,
         "rise": rise,
         "asymmetry": _asymmetry(model, ids, k2, k3),
@@ -266,11 +286,26 @@ def _balance(field, start):
     return jnp.abs(weights @ path.probes["burnt"] - drop) / scale, jnp.max(jnp.diff(path.probes["F"])) / scale
 
 
-def _asymmetry(model, ids, k1, k2):
-    """`|J v - J^T v| / |J v|` of `x_hat(x)` at the noise where tokens are half known, in a random direction."""
+def _noisy(model, ids, key):
+    """An observation at the noise where tokens are half known, and its noise level."""
     codes = model.energy.vocabulary.codes
     sigma = jnp.asarray(0.5, codes.dtype)
-    x = codes[ids] + sigma * jax.random.normal(k1, (ids.shape[0], codes.shape[1]), codes.dtype)
+    return codes[ids] + sigma * jax.random.normal(key, (ids.shape[0], codes.shape[1]), codes.dtype), sigma
+
+
+def _carried(field, y, known):
+    """`|E| / (|E| + |prior| + |residual|)` of the log-odds, averaged over the masked tokens."""
+    parts = {name: jnp.abs(part) for name, part in attribution(jnp.zeros(()), y, field).parts.items()}
+    beside = parts.pop("prior") + parts.pop("residual")
+    del parts["evidence"]
+    carried = sum(parts.values())
+    share = carried / jnp.maximum(carried + beside, jnp.finfo(y.dtype).tiny)
+    return jnp.sum(jnp.where(known, 0.0, share)) / jnp.sum(~known)
+
+
+def _asymmetry(model, ids, k1, k2):
+    """`|J v - J^T v| / |J v|` of `x_hat(x)` at the noise where tokens are half known, in a random direction."""
+    x, sigma = _noisy(model, ids, k1)
     denoised = lambda x: model.denoised(Gaussian(x, sigma))
     v = jax.random.normal(k2, x.shape, x.dtype)
     _, ahead = jax.jvp(denoised, (x,), (v,))

@@ -39,6 +39,8 @@ def split(energy: FreeEnergy, g: Float[Array, "L D"], u: Float[Array, "L D"]) ->
             of_memories |= synapse.by_memory(g, u)
         if isinstance(synapse, AbstractCoupling):
             neighbours[name] = synapse.by_neighbour(g, u)
+        if isinstance(synapse, AbstractAttention):
+            of_heads[name] = synapse.by_head(g, u)
         if isinstance(synapse, AbstractRecall) and (each := synapse.by_memory(g, u)) is not None:
             of_memories[name] = each
     return neighbours, of_heads, of_memories

@@ -209,7 +209,7 @@ def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Given(jnp.arange(8) % 3))
+    field = ed.flow.Relaxation(model.energy, ed.flow.Gaussian(jnp.eye(3)[jnp.arange(8) % 3], 1.0))
     assert ed.probe.dissipation(jnp.zeros(()), jnp.eye(8, 16), field) > 0
     ```
     """

@@ -107,7 +107,8 @@ def _hessian(energy, point, start, count):
 def _rates(energy, y, b, start, count):
     product = lambda v: -energy.kappa * jax.jvp(lambda y: energy.force(y, b), (y,), (v,))[1]
     mobility = lambda v: jax.jvp(lambda y: energy.activation(y, b), (y,), (v,))[1]
-    return _lanczos(product, mobility, start, count)
+    still = ~jnp.any(mobility(start))  # where no activation moves there is no metric, and only the leak
+    return _lanczos(product, lambda v: jnp.where(still, v, mobility(v)), start, count)
 
 
 def largest_gain(

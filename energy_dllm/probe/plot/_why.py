@@ -99,7 +99,7 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    pattern = ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention"]
+    pattern = ed.probe.attention_pattern(jnp.zeros(()), jnp.ones((8, 16)), field)["attention 1"]
     assert ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(8, int)).axes
     ```
     """
