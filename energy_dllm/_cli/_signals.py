@@ -2,38 +2,51 @@
 
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
 
 class Interruptible:
-    """Both raise `KeyboardInterrupt`, `code` being the exit code of the last; a second one ends the process at once.
+    """Both raise `KeyboardInterrupt`; a second one ends the process at once. `end` is what then remains to be done.
 
     Python looks at signals between two of its instructions, and compiling is one that takes a minute: a thread counts
     them.
     """
 
     def __init__(self):
-        self.code = 130
-        self.before: tuple[Any, int] | None = None
+        self.caught: int | None = None
+        self.before: dict[int, Any] = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             read, self.write = os.pipe()
             os.set_blocking(self.write, False)
-            wakeup = signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
-            self.before = signal.signal(signal.SIGTERM, self._raise), wakeup
+            self.wakeup = signal.set_wakeup_fd(self.write, warn_on_full_buffer=False)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self.before[number] = signal.signal(number, self._raise)
             threading.Thread(target=_second, args=(read,), daemon=True).start()
         return self
 
     def _raise(self, number, frame):
-        self.code = 128 + number
+        self.caught = number
         raise KeyboardInterrupt
 
+    def end(self) -> int:
+        """The exit code. After a signal the process ends here: libraries that were stopped while they were imported may
+        crash on the orderly way out."""
+        if self.caught is None:
+            return 130
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + self.caught)
+
     def __exit__(self, *_):
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before[0])
-            signal.set_wakeup_fd(self.before[1])
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self.wakeup)
             os.close(self.write)
 
 
