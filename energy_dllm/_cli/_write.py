@@ -31,7 +31,9 @@ RemaskRounds = Annotated[
     int | None,
     _best(metavar="INT", help="Rounds at the end that mask the least likely tokens and draw them anew."),
 ]
-Noise = Annotated[bool, _arg(help="Descent from Gaussian noise, the default; goes with --steps to --field.")]
+Noise = Annotated[
+    bool, _arg(help="From Gaussian noise on one falling scalar, in place of unmasking; with --steps to --field.")
+]
 Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
 Until = Annotated[
     float | None,
@@ -231,16 +233,16 @@ def _sampler(
                 f"`--{name.replace('_', '-')}` cannot be used {'with' if noise else 'without'} `--noise`; {fix}."
             )
     from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-    from ..sampling import DEFAULT, UNMASKING, Diffusion, Unmasking, at_random, left_to_right, most_certain
+    from ..sampling import DEFAULT, DESCENT, Diffusion, Unmasking, at_random, left_to_right, most_certain
 
     chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
     if field is not None:
         chosen["field"] = {"descent": AutonomousDescent, "joint": JointFlow, "rest": ProbabilityFlow}[field]
     if order is not None:
         chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
-    if not chosen:
+    if not chosen and not noise:
         return {}
-    best = DEFAULT if noise else UNMASKING
+    best = DESCENT if noise else DEFAULT
     settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
     return {"sampler": (Diffusion if noise else Unmasking)(**settings | chosen)}
 

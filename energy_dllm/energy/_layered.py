@@ -1,14 +1,11 @@
 """Synapses of several named terms, and how their forces are split."""
 
 import abc
-from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ._synapses import AbstractSynapse
+from ._synapses import AbstractSynapse, by_token
 
 
 class AbstractLayered(AbstractSynapse):
@@ -49,9 +46,3 @@ class AbstractLayered(AbstractSynapse):
         """The message of stored pattern `m` to token `i` along `u_i`."""
         whole = lambda g: {name: jnp.sum(energy, axis=0) for name, (energy, *_) in self.memories(g).items()}
         return by_token(whole, g, u)
-
-
-def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
-    """`-d energy(g)/dg_i u_i`, token by token: the message of every entry of `energy(g)` to token `i` along `u_i`."""
-    one = lambda i: jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(-u[i]),))[1]
-    return jax.lax.map(one, jnp.arange(g.shape[0]), batch_size=16)

@@ -5,6 +5,8 @@ over tokens, never means. Padding is a mask `(L,)`: a token that is not valid ne
 """
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -302,6 +304,12 @@ class MappingAttention(AbstractAttention):
     def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
         """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
         return by_value(self, g, u)
+
+
+def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
+    """`-d energy(g)/dg_i u_i`, token by token: the message of every entry of `energy(g)` to token `i` along `u_i`."""
+    one = lambda i: jax.jvp(energy, (g,), (jnp.zeros_like(g).at[i].set(-u[i]),))[1]
+    return jax.lax.map(one, jnp.arange(g.shape[0]), batch_size=16)
 
 
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:

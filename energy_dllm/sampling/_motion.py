@@ -17,15 +17,16 @@ from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
 from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
 from ._samplers import AbstractSampler, Diffusion
-from ._unmasking import Unmasking, most_certain
+from ._unmasking import Unmasking, left_to_right
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = Diffusion(steps=63, until=0.9, temperature=0.0, field=AutonomousDescent)
-"""The default sampler of `generate` and `infill`: the autonomous descent, 64 force evaluations."""
-UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=most_certain)
-"""Unmasking with a similar budget; what `energy-dllm generate --temperature` starts from."""
+DEFAULT = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
+"""The default sampler of `generate` and `infill`, 65 force evaluations: what more of them buy is in
+docs/howto_budget.md."""
+DESCENT = Diffusion(steps=64, until=0.9, temperature=0.0, field=AutonomousDescent)
+"""From noise to text on one falling scalar, with as many evaluations; `energy-dllm generate --noise`."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 WINDOW = 64
