@@ -72,7 +72,7 @@ LIBRARY = {
         lambda m, t: write(m, length=2, evidence=given(0, 1) + given(0, 2)),
         "contradict each other at token 1",
     ),
-    "evidence of another length": (lambda m, t: write(m, evidence=ed.flow.Masked(9)), "speaks of 9 tokens"),
+    "evidence of another length": (lambda m, t: write(m, evidence=ed.flow.Masked(9)), "is about 9 tokens"),
     "evidence that is none": (lambda m, t: m.posterior(None), "`evidence` is a NoneType"),
     "evidence that is a text": (lambda m, t: write(m, evidence="ab"), "`evidence` is a str"),
     "a rate of NaN": (lambda m, t: ed.flow.Typo(jnp.zeros(2, int), NAN), "`rate` is nan"),

@@ -58,7 +58,8 @@ def test_gaussian_evidence_is_the_noise_likelihood_with_its_spring(getkey):
     x, sigma = getkey.normal((4, 3)), jnp.array([0.5, 1.0, 2.0, 0.1])
     evidence = ed.flow.Gaussian(x, sigma)
     squared = jnp.sum((x[:, None] - codes) ** 2, axis=-1)
-    assert np.allclose(evidence.field(codes) - evidence.spring()[:, None], -squared / (2 * sigma[:, None] ** 2))
+    log_likelihood = -squared / (2 * sigma[:, None] ** 2) - 3 * jnp.log(sigma)[:, None]
+    assert np.allclose(evidence.field(codes) - evidence.spring()[:, None], log_likelihood)
 
 
 def test_typo_evidence_is_normalised_over_what_could_be_seen():
@@ -320,7 +321,8 @@ def test_without_a_network_f_is_the_gaussian_mixture_and_the_flow_its_ode(getkey
         f = energy(energy.neutral(5), evidence.field(codes), spring=evidence.spring())
         field = ed.flow.ProbabilityFlow(energy, steps=1)
         score = jax.vmap(lambda x: jax.grad(log_density)(x, 0.5))(x)
-        return (f, -jax.vmap(log_density)(x, sigma).sum()), (field(-jnp.log(0.5), x), 0.25 * score)
+        normalised = -jax.vmap(log_density)(x, sigma).sum() + 3 * jnp.log(sigma).sum()
+        return (f, normalised), (field(-jnp.log(0.5), x), 0.25 * score)
 
     for here, closed in sides(getkey.normal((5, 3)), jnp.array([0.2, 0.5, 1.0, 2.0, 0.3])):
         assert np.allclose(here, closed, atol=1e-12)

@@ -555,10 +555,10 @@ def tampered(path, change):
     [
         (lambda a, h: h.update(format="energy_dllm 0"), "format 'energy_dllm 0'; this version reads"),
         (
-            lambda a, h: a.update({"model.energy.network.neurons.log_gamma": np.ones(3, np.float32)}),
+            lambda a, h: a.update({"model.energy.vocabulary.prior": np.ones(3, np.float32)}),
             "the file was altered",
         ),
-        (lambda a, h: a.pop("model.energy.network.neurons.log_gamma"), "is missing or stands twice"),
+        (lambda a, h: a.pop("model.energy.vocabulary.prior"), "is missing or stands twice"),
         (lambda a, h: a.update(more=np.ones(3)), "nothing uses the array more"),
         (lambda a, h: energy(h).update(log_kappa=bias(h)), "is missing or stands twice"),
         (lambda a, h: a["model.energy.network.bias"].fill(np.nan), "network.bias has numbers that are not finite"),

@@ -69,17 +69,21 @@ def train(
 
     energy-dllm train grammar --out toy.safetensors --dim 64 --directory runs/toy
     """
+    from ..learn import default_optimizer
+
+    # smaller steps for pretrained tables; made first, so that bad settings are found before any folder is made
+    pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
     ready("--out", out, "model.safetensors")
     folder = out.with_name(f"{out.name}.training") if directory is None else directory
     ready("--directory", folder, "runs/mine", folder=True)
+    if pretraining is not None and pretraining < 0:
+        raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     if depth > 1 and (pretraining or fit_split_merge):
         raise ValueError(
             f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
             "--fit-split-merge, or add --depth 1."
         )
     pretraining = (1000 if depth == 1 else 0) if pretraining is None else pretraining
-    if pretraining < 0:
-        raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     corpus = corpus_of(source)
     # checked before training
     if len(corpus.validation) < 2 * length:
@@ -91,13 +95,11 @@ def train(
     import jax
 
     from .._model import EnergyDLLM
-    from ..learn import Denoising, MaximumLikelihood, default_optimizer, evaluate, fit, fit_split_merge as grown, save
+    from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
     start = time.monotonic()
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
-    # smaller steps for pretrained tables; made before pretraining, so that bad settings are found first
-    pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
     model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
     show = sys.stderr.isatty()
     try:

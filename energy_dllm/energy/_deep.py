@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import sizes
 from .._types import Key
-from ._layered import AbstractLayered, by_token
-from ._synapses import rotate, valid
+from ._layered import AbstractLayered
+from ._synapses import by_token, rotate, valid
 
 
 class AbstractLayer(eqx.Module):
