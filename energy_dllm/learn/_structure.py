@@ -221,7 +221,10 @@ def finite(array: np.ndarray) -> bool:
 
 
 def trace(model: Any) -> None:
-    """Parts that do not fit each other are found by tracing how eight tokens would be read; nothing is computed."""
+    """Parts that do not fit each other are found by tracing how a passage would be read; nothing is computed."""
     if hasattr(model, "log_posterior"):
-        ids, known = (jax.ShapeDtypeStruct((8,), kind) for kind in (jnp.zeros((), int).dtype, bool))
+        # a data set has passages of its own length
+        items = getattr(getattr(model, "energy", None), "items", None)
+        length = 8 if items is None else items.shape[1]
+        ids, known = (jax.ShapeDtypeStruct((length,), kind) for kind in (jnp.zeros((), int).dtype, bool))
         eqx.filter_eval_shape(model.log_posterior, ids, known)
