@@ -20,6 +20,9 @@ ngspice = pytest.mark.skipif(
 )
 
 
+LAYERS = {f"{kind} {n}" for kind in ("attention", "convolution", "memory") for n in (1, 2)}
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
@@ -31,7 +34,7 @@ def load(name):
 def test_one_word_lowers_f_and_reads_every_term(capsys):
     model = ed.EnergyDLLM(ed.data.Characters("abc _"), dim=16, steps=8, key=jax.random.key(0))
     change = load("one_word").main(model, "ab_ cab")
-    assert set(change) == {"neurons", "pairwise", "attention", "memory", "bias", "vocabulary", "spring"}
+    assert set(change) == LAYERS | {"neurons", "bias", "vocabulary", "spring"}
     assert sum(change.values()) < 0
     assert "force evaluations" in capsys.readouterr().out
 
@@ -40,8 +43,8 @@ def test_tour_explains_the_letter_it_finds(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     model = ed.EnergyDLLM(ed.data.Characters("abc _"), dim=16, steps=8, key=jax.random.key(0))
     place, told = load("tour").main(model, "ab_ cab", str(tmp_path))
-    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "pairwise", "attention", "memory", "bias", "residual"}
-    assert {path.name for path in tmp_path.iterdir()} == {"attribution.png", "attention.png"}
+    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "bias", "residual"} | LAYERS
+    assert {path.name for path in tmp_path.iterdir()} == {"attribution.png", "attention 1.png", "attention 2.png"}
     # the sum that is printed, and the sum of what is printed
     odds = capsys.readouterr().out.split("against")[1].split(": ")[1].split()[0]
     assert abs(sum(told.values()) - float(odds)) < 0.01
