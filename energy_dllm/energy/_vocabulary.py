@@ -220,8 +220,8 @@ class MeanFieldVocabulary(AbstractVocabulary):
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
         """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`; without evidence `-log sum_w exp(c_w)`."""
-        heard = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.prior)
-        return valid(-jax.nn.logsumexp(heard, axis=-1), mask)
+        logits = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.prior)
+        return valid(-jax.nn.logsumexp(logits, axis=-1), mask)
 
     def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
