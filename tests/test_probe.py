@@ -492,7 +492,7 @@ def test_plots_need_no_glyph_a_font_lacks(relaxed):
 
 def test_plots_read_evaluations():
     curve = [(0.6, 3.0), (6.0, 2.0)]
-    score = ed.learn.Evaluation(2.0, 0.1, 64, curve, [], [])
+    score = ed.learn.Evaluation(2.0, 0.1, 64, 2.0, 2.0, 2.0, 2.0, curve, [], [])
     (axes,) = ed.probe.plot_relaxation_curve(score).axes
     assert np.array_equal(axes.lines[0].get_xydata(), curve)
 

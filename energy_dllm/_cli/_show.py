@@ -128,6 +128,14 @@ def scores(score: Any) -> None:
     bound = f"{score.masked_nelbo_bits_per_char:.3f} ± {score.standard_error:.3f}"
     rows.add_row("bits per character, at most", "", bound)
     rows.add_row("characters", "", f"{score.characters:,}")
+    for name, bits in (
+        ("the bound on the first windows", score.bound_bits_per_char),
+        ("itself, left to right", score.left_to_right_bits_per_char),
+        ("itself, most certain first", score.certain_first_bits_per_char),
+        ("by one evaluation of the energy", score.one_evaluation_bits_per_char),
+    ):
+        if bits is not None:
+            rows.add_row(name, "", f"{bits:.3f}")
     for name, clock, curve in (
         ("nats per token while it relaxes", "t", score.relaxation_curve),
         ("nats per token under noise", "1/sigma", score.noise_curve),

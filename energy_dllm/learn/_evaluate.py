@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from .._checks import seeded
 from .._model import EnergyDLLM
 from ..data import windows_of
+from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
 from ._objective import stratified
 from ._twins import AbstractTwin, Autoregressive
@@ -24,6 +25,11 @@ class Evaluation:
 
     - `masked_nelbo_bits_per_char` and its `standard_error` (over windows), bits: an upper bound of the negative
       log-likelihood per character under random-order unmasking. For the autoregressive twin the exact value.
+    - `left_to_right_bits_per_char`, `certain_first_bits_per_char`: the negative log-likelihood itself, bits, of tokens
+      read one at a time, each asked given those before it: an order that the text read so far decides is a chain rule.
+      Of the first 64 windows; the bound on the very same windows is `bound_bits_per_char`.
+    - `one_evaluation_bits_per_char`: minus `FreeEnergy.log_likelihood` of those windows, bits: what the energy of the
+      text itself says, not normalised by construction. Its distance from the chain rule is an error of the energy.
     - `relaxation_curve`: pairs of relaxation time (time constants) and cross-entropy of masked tokens (nats).
     - `noise_curve`: pairs of `1/sigma` and cross-entropy of tokens under Gaussian noise (nats).
     - `step_curve`: pairs of the relaxation's step size and cross-entropy of masked tokens (nats), all at the default
@@ -33,6 +39,10 @@ class Evaluation:
     masked_nelbo_bits_per_char: float
     standard_error: float
     characters: int
+    bound_bits_per_char: float
+    left_to_right_bits_per_char: float | None
+    certain_first_bits_per_char: float | None
+    one_evaluation_bits_per_char: float | None
     relaxation_curve: list[tuple[float, float]]
     noise_curve: list[tuple[float, float]]
     step_curve: list[tuple[float, float]]
@@ -63,7 +73,8 @@ def evaluate(
     - `ids`: held-out tokens `(N,)`.
     - `length`, `windows`: tokens of a window, and at most how many windows, spread over the text.
     - `seed`: of windows and masks; equal seeds give every model the same windows and masks.
-    - `curves`: also measure the relaxation, noise and step curves of an energy model.
+    - `curves`: also measure the likelihoods in a deterministic order, and of an energy model the curves and the
+      likelihood by one evaluation; None and empty otherwise.
     - `batch_size`: windows computed at once.
 
     **Returns:** an `Evaluation`.
@@ -99,9 +110,14 @@ def evaluate(
     ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / length / math.log(2), float)
     relaxation, noise, steps = [], [], []
+    few, ordered, once = min(count, 64), [None, None], None
+    if curves:
+        nats = _each(_chain_rule, model, (text[:few],), batch_size)
+        ordered = [float(mean) / length / math.log(2) for mean in jnp.mean(nats, axis=0)]
     if curves and isinstance(model, EnergyDLLM):
-        few = min(count, 64)
         masked = (text[:few], known[:few])
+        if isinstance(model.energy, FreeEnergy):
+            once = -float(jnp.mean(_each(_one_evaluation, model, (text[:few],), batch_size))) / length / math.log(2)
         relaxation = _relaxation_curve(model, *masked, batch_size)
         noise = _noise_curve(model, text[:few], k4, batch_size)
         steps = _step_curve(model, *masked, batch_size)
@@ -109,6 +125,10 @@ def evaluate(
         masked_nelbo_bits_per_char=float(bits.mean()),
         standard_error=float(bits.std(ddof=1) / math.sqrt(count)),
         characters=int(text.size),
+        bound_bits_per_char=float(bits[:few].mean()),
+        left_to_right_bits_per_char=ordered[0],
+        certain_first_bits_per_char=ordered[1],
+        one_evaluation_bits_per_char=once,
         relaxation_curve=relaxation,
         noise_curve=noise,
         step_curve=steps,
@@ -132,6 +152,31 @@ def _each(function, model, rows, batch_size, *settings):
 
 def _cross_entropy(model, ids, known):
     return -_true(model.log_posterior(ids, known), ids)
+
+
+def _chain_rule(model, ids):
+    """Minus the log-likelihood of a window in nats, tokens read left to right, and most certain first `(2,)`."""
+    size = ids.shape[0]
+
+    def ask(certain, state, place):
+        known, nats = state
+        log_p = model.log_posterior(ids, known)
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        i = jnp.where(certain, jnp.argmin(jnp.where(known, jnp.inf, entropy)), place)
+        return (known.at[i].set(True), nats - log_p[i, ids[i]]), None
+
+    def nats(certain):
+        start = jnp.zeros(size, bool), jnp.zeros(())
+        return jax.lax.scan(lambda state, place: ask(certain, state, place), start, jnp.arange(size))[0][1]
+
+    if isinstance(model, Autoregressive):  # it knows one order only
+        log_p = model.log_posterior(ids, jnp.ones(size, bool))
+        return jnp.full(2, -jnp.sum(_true(log_p, ids)))
+    return jax.lax.map(nats, jnp.array([False, True]))
+
+
+def _one_evaluation(model, ids):
+    return model.energy.log_likelihood(ids)
 
 
 def _masked_mean(ce: Float[Array, "N L"], known: Bool[Array, "N L"]) -> Float[Array, ""]:
