@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import seeded
 from .._model import EnergyDLLM
-from ..data import windows_of
+from ..data import AbstractTokenizer, windows_of
 from ..flow import Gaussian, Given, relax
 from ._objective import stratified
 from ._twins import AbstractTwin, Autoregressive
@@ -51,11 +51,12 @@ def evaluate(
     seed: int = 0,
     curves: bool = True,
     batch_size: int = 32,
+    tokenizer: AbstractTokenizer | None = None,
 ) -> Evaluation:
     """Measure a model on held-out text.
 
-    `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)] / L` with the mask rate `r` stratified over the windows;
-    the value does not depend on the noise schedule of masked diffusion.
+    `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)]` with the mask rate `r` stratified over windows, summed
+    and divided by their characters, whatever the tokens; it does not depend on the noise schedule of masked diffusion.
 
     **Arguments:**
 
@@ -65,6 +66,7 @@ def evaluate(
     - `seed`: of windows and masks; equal seeds give every model the same windows and masks.
     - `curves`: also measure the relaxation, noise and step curves of an energy model.
     - `batch_size`: windows computed at once.
+    - `tokenizer`: what the ids mean, by default that of the model; of a twin, that each is one character.
 
     **Returns:** an `Evaluation`.
 
@@ -97,7 +99,12 @@ def evaluate(
     else:
         weight = 1.0 / rate
     ce = _each(_cross_entropy, model, (text, known), batch_size)
-    bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / length / math.log(2), float)
+    bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / math.log(2), float)
+    tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+    characters = np.array([length if tokenizer is None else tokenizer.characters(row) for row in np.asarray(text)])
+    mean = bits.sum() / max(1, characters.sum())
+    # of a ratio: windows of several lengths in characters differ in both
+    error = (bits - mean * characters).std(ddof=1) / max(1, characters.mean()) / math.sqrt(count)
     relaxation, noise, steps = [], [], []
     if curves and isinstance(model, EnergyDLLM):
         few = min(count, 64)
@@ -106,9 +113,9 @@ def evaluate(
         noise = _noise_curve(model, text[:few], k4, batch_size)
         steps = _step_curve(model, *masked, batch_size)
     return Evaluation(
-        masked_nelbo_bits_per_char=float(bits.mean()),
-        standard_error=float(bits.std(ddof=1) / math.sqrt(count)),
-        characters=int(text.size),
+        masked_nelbo_bits_per_char=float(mean),
+        standard_error=float(error),
+        characters=int(characters.sum()),
         relaxation_curve=relaxation,
         noise_curve=noise,
         step_curve=steps,
