@@ -182,7 +182,7 @@ PLAIN = 'Once upon a time there was a cat-Tom.\n"Hi," said  Tom.\nThe end.\n\n'
 
 
 def test_stories_are_folded_and_encoded_once(tmp_path, monkeypatch):
-    from train_stories import corpus_of_stories
+    from train_stories import corpus_of_stories  # pyright: ignore[reportMissingImports]
 
     (tmp_path / "train_first2M.txt").write_text(STORY * 30, encoding="utf-8")
     (tmp_path / "valid_slice.txt").write_text("One day Tom sat.\n\nThe end.\n\n" * 30, encoding="utf-8")

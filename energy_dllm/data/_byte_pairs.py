@@ -121,8 +121,12 @@ class BytePairs(AbstractTokenizer):
         of |= {token["id"]: token["content"].encode() for token in content["added_tokens"]}
         return tuple(of[n] for n in range(len(of)))
 
-    @functools.cached_property
+    @property
     def symbols(self) -> tuple[str, ...]:
+        return self._names
+
+    @functools.cached_property
+    def _names(self) -> tuple[str, ...]:
         names: dict[str, None] = {}
         for token in self.spelling:
             # a byte that is no text by itself is a lone surrogate here
