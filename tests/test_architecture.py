@@ -34,10 +34,12 @@ LAYERS = (
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
 # Foreign packages that one room alone may know.
-HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot"}
+HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data"}
+# Those that are optional: imported where they are used.
+OPTIONAL = {"matplotlib", "tokenizers"}
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
 DIETS = {
-    "data": {"numpy", "jaxtyping"},
+    "data": {"numpy", "jaxtyping", "tokenizers"},
     "_cli": {"tyro", "rich"},
     "__init__": set[str](),
     "__main__": set[str](),
@@ -143,8 +145,8 @@ def check_foreign(files: list[Source], declared: set[str]) -> list[str]:
             for package in outside(node) - set(sys.stdlib_module_names) - {"energy_dllm"}:
                 if not source.name.startswith(f"{HOMES.get(package, source.room)}/") and package in HOMES:
                     faults.append(f"{where} imports {package}, known to {HOMES[package]} alone")
-                if package == "matplotlib" and now:
-                    faults.append(f"{where} imports matplotlib, which is optional, before it is used")
+                if package in OPTIONAL and now:
+                    faults.append(f"{where} imports {package}, which is optional, before it is used")
                 binds = now or source.room == "data"
                 if binds and package not in DIETS.get(source.room, {package}):
                     faults.append(f"{where} {source.room} must not import {package}")
@@ -233,7 +235,8 @@ def project() -> dict:
 
 @pytest.fixture(scope="module")
 def declared(project: dict) -> set[str]:
-    named = [*project["dependencies"], *project["optional-dependencies"]["plot"]]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *extras["plot"], *extras["bpe"]]
     return {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
 
 

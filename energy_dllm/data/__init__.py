@@ -3,6 +3,7 @@
 # in the order of the API page: what a reader wants first
 from ._corpus import read_text as read_text, Corpus as Corpus
 from ._tokenizer import Characters as Characters, Bytes as Bytes
+from ._byte_pairs import BytePairs as BytePairs
 from ._regex import RegexDFA as RegexDFA
 from ._grammar import grammar_corpus as grammar_corpus, Grammar as Grammar
 from ._docs import docs_corpus as docs_corpus

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer
 
+from ._byte_pairs import last_border
 from ._tokenizer import AbstractTokenizer, Bytes, Characters
 
 
@@ -145,7 +146,13 @@ def _scan(path: Path, raw: np.ndarray) -> tuple[str | None, int]:
 def _encode(path: Path, raw: np.ndarray, tokenizer: AbstractTokenizer, characters: int) -> np.ndarray:
     dtype = np.min_scalar_type(tokenizer.size - 1)
     if not isinstance(tokenizer, Characters):
-        return np.concatenate([tokenizer.encode(text).astype(dtype) for text in _texts(path, raw)])
+        parts, pending = [], ""
+        for text in _texts(path, raw):
+            pending += text
+            cut = last_border(pending)  # no word is cut: it would have other tokens
+            parts.append(tokenizer.encode(pending[:cut]).astype(dtype))
+            pending = pending[cut:]
+        return np.concatenate([*parts, tokenizer.encode(pending).astype(dtype)])
     ids = np.empty(characters, dtype)
     done = 0
     for text in _texts(path, raw):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from ._byte_pairs import BytePairs
 from ._tokenizer import AbstractTokenizer, Bytes, Characters
 
 
@@ -23,10 +24,11 @@ class Symbols:
     """
 
     def __init__(self, tokenizer: AbstractTokenizer):
-        self.bytes = isinstance(tokenizer, Bytes)
+        self.bytes = isinstance(tokenizer, Bytes | BytePairs)
         if self.bytes:
             self.points, self.size = _everything(), 256
-            self.spelling = [[n] for n in range(256)]
+            spelling = tokenizer.spelling if isinstance(tokenizer, BytePairs) else [[n] for n in range(256)]
+            self.spelling = [list(token) for token in spelling]
             return
         texts = [tokenizer.decode(np.array([n])) for n in range(tokenizer.size)]
         if not isinstance(tokenizer, Characters):  # whose tokens are whole characters

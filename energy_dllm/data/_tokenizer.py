@@ -32,6 +32,11 @@ class AbstractTokenizer(abc.ABC):
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         """String of a sequence of ids."""
 
+    def characters(self, ids: Integer[np.ndarray, " L"]) -> int:
+        """Number of characters that begin in these ids: what a likelihood is divided by, whatever the tokens are."""
+        # of a character that began before, what is left of it is no text by itself
+        return len(self.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}"))
+
     def _checked(self, ids: Integer[np.ndarray, " L"]) -> Integer[np.ndarray, " L"]:
         ids = np.asarray(ids)
         if ids.ndim != 1 or (ids.size > 0 and ids.dtype.kind not in "iu"):
@@ -70,7 +75,7 @@ class Bytes(AbstractTokenizer):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        return tuple(_printable(chr(i)) if i < 128 else f"<{i:02X}>" for i in range(256))
+        return tuple(printable(chr(i)) if i < 128 else f"<{i:02X}>" for i in range(256))
 
     def encode(self, text: str) -> Integer[np.ndarray, " L"]:
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
@@ -122,7 +127,7 @@ class Characters(AbstractTokenizer):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        return tuple(_printable(c) for c in self.alphabet)
+        return tuple(printable(c) for c in self.alphabet)
 
     @functools.cached_property
     def _points(self) -> UInt[np.ndarray, " V"]:
@@ -160,7 +165,7 @@ def _code_points(text: str) -> UInt[np.ndarray, " L"]:
     return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), "<u4")
 
 
-def _printable(character: str) -> str:
+def printable(character: str) -> str:
     if character == " ":
         return "␣"
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

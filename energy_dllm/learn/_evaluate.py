@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import seeded
 from .._model import EnergyDLLM
-from ..data import windows_of
+from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
 from ._objective import stratified
@@ -61,11 +61,12 @@ def evaluate(
     seed: int = 0,
     curves: bool = True,
     batch_size: int = 32,
+    tokenizer: AbstractTokenizer | None = None,
 ) -> Evaluation:
     """Measure a model on held-out text.
 
-    `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)] / L` with the mask rate `r` stratified over the windows;
-    the value does not depend on the noise schedule of masked diffusion.
+    `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)]` with the mask rate `r` stratified over windows, summed
+    and divided by their characters, whatever the tokens; it does not depend on the noise schedule of masked diffusion.
 
     **Arguments:**
 
@@ -76,6 +77,7 @@ def evaluate(
     - `curves`: also measure the likelihoods in a deterministic order, and of an energy model the curves and the
       likelihood by one evaluation; None and empty otherwise.
     - `batch_size`: windows computed at once.
+    - `tokenizer`: what the ids mean, by default that of the model; of a twin, that each is one character.
 
     **Returns:** an `Evaluation`.
 
@@ -108,24 +110,30 @@ def evaluate(
     else:
         weight = 1.0 / rate
     ce = _each(_cross_entropy, model, (text, known), batch_size)
-    bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / length / math.log(2), float)
+    bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / math.log(2), float)
+    tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+    characters = np.array([length if tokenizer is None else tokenizer.characters(row) for row in np.asarray(text)])
+    mean = bits.sum() / max(1, characters.sum())
+    # of a ratio: windows of several lengths in characters differ in both
+    error = (bits - mean * characters).std(ddof=1) / max(1, characters.mean()) / math.sqrt(count)
     relaxation, noise, steps = [], [], []
     few, ordered, once = min(count, 64), [None, None], None
+    some = max(1, characters[:few].sum())
     if curves:
         nats = _each(_chain_rule, model, (text[:few],), batch_size)
-        ordered = [float(mean) / length / math.log(2) for mean in jnp.mean(nats, axis=0)]
+        ordered = [float(total) / some / math.log(2) for total in jnp.sum(nats, axis=0)]
     if curves and isinstance(model, EnergyDLLM):
         masked = (text[:few], known[:few])
-        if isinstance(model.energy, FreeEnergy):
-            once = -float(jnp.mean(_each(_one_evaluation, model, (text[:few],), batch_size))) / length / math.log(2)
+        if isinstance(model.energy, FreeEnergy) and model.energy.one_shot:
+            once = -float(jnp.sum(_each(_one_evaluation, model, (text[:few],), batch_size))) / some / math.log(2)
         relaxation = _relaxation_curve(model, *masked, batch_size)
         noise = _noise_curve(model, text[:few], k4, batch_size)
         steps = _step_curve(model, *masked, batch_size)
     return Evaluation(
-        masked_nelbo_bits_per_char=float(bits.mean()),
-        standard_error=float(bits.std(ddof=1) / math.sqrt(count)),
-        characters=int(text.size),
-        bound_bits_per_char=float(bits[:few].mean()),
+        masked_nelbo_bits_per_char=float(mean),
+        standard_error=float(error),
+        characters=int(characters.sum()),
+        bound_bits_per_char=float(bits[:few].sum() / some),
         left_to_right_bits_per_char=ordered[0],
         certain_first_bits_per_char=ordered[1],
         one_evaluation_bits_per_char=once,

@@ -1,0 +1,197 @@
+"""Laws of byte pairs: every text comes back, ids are those of the definition, and a model keeps its tokenizer."""
+
+import builtins
+import dataclasses
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import energy_dllm.data as data
+
+
+pytest.importorskip("tokenizers")
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+GPT2 = pathlib.Path(__file__).parents[2] / "shared" / "data" / "gpt2_bpe"
+TEXT = 'The cat sat on the mat. Then the rat said, "don\'t!"\n\nOnce upon a time 42 née cats sat.\n' * 20
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return data.BytePairs.from_text(TEXT, size=290)
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_every_text_comes_back(pairs, text):
+    ids = pairs.encode(text)
+    assert ids.dtype == np.int32 and pairs.decode(ids) == text
+    assert b"".join(pairs.spelling[n] for n in ids) == text.encode()
+    assert pairs.characters(ids) == len(text)
+
+
+@given(st.lists(st.integers(0, 289)))
+@settings(deadline=None)
+def test_any_tokens_decode(pairs, ids):
+    spelt = b"".join(pairs.spelling[n] for n in ids)
+    assert pairs.decode(np.array(ids, np.int64)) == spelt.decode("utf-8", errors="replace")
+
+
+def test_byte_pairs_are_values(pairs):
+    again = data.BytePairs(**json.loads(json.dumps(dataclasses.asdict(pairs))))
+    assert again == pairs and hash(again) == hash(pairs) and again.definition == pairs.definition
+    assert pairs.size == 290 == len(pairs.symbols) == len(set(pairs.symbols))
+    assert all(symbol.isprintable() and symbol.strip() for symbol in pairs.symbols)
+    assert data.BytePairs.from_text(TEXT, size=290) == pairs != data.BytePairs.from_text(TEXT, size=289)
+    assert "␣the" in pairs.symbols and len(pairs.encode(" the cat")) < 8
+    assert repr(pairs) != repr(data.BytePairs.from_text(TEXT[::-1], size=290)) and len(repr(pairs)) < 60
+    assert data.BytePairs.from_text("", size=300).size == 256  # nothing to merge
+
+
+def test_bits_are_counted_by_characters():
+    for tokenizer in (data.Bytes(), data.Characters("né "), data.BytePairs.from_text("né né né", size=258)):
+        ids = tokenizer.encode("né né")
+        # each character is counted once, where it begins, however the text is cut
+        assert [sum(tokenizer.characters(part) for part in (ids[:n], ids[n:])) for n in range(len(ids))] == [5] * len(
+            ids
+        )
+
+
+def test_a_long_text_has_the_tokens_of_the_whole(monkeypatch, tmp_path):
+    # spaces and line breaks of all kinds, where pieces must not be cut
+    draw = np.random.default_rng(0)
+    words = np.array(["cat", " sat", "\n", "\n\n", " \n ", "don't", "! ", "  ", "42", "née", "\r\n", ".\n"])
+    text = "".join(draw.choice(words, 4000))
+    pairs = data.BytePairs.from_text(text, size=300)
+    whole = pairs._encoder.encode(text, add_special_tokens=False).ids
+    monkeypatch.setattr("energy_dllm.data._byte_pairs.CHUNK", 50)
+    assert pairs.encode(text).tolist() == whole
+    monkeypatch.setattr("energy_dllm.data._corpus._CHUNK", 333)
+    (tmp_path / "text.txt").write_bytes(text.encode())
+    corpus = data.read_text(tmp_path / "text.txt", tokenizer=pairs, validation=0.5)
+    assert np.concatenate([corpus.train, corpus.validation]).tolist() == whole and corpus.train.dtype == np.uint16
+
+
+def test_files_of_other_kinds_are_refused(pairs, tmp_path, unchecked):
+    import tokenizers
+
+    path = tmp_path / "tokenizer.json"
+
+    def refused(content, why):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(
+            ValueError, match=f"`path` .*tokenizer.json.* {why}.*; expected byte-level byte pairs"
+        ) as caught:
+            data.BytePairs.from_file(path)
+        assert str(caught.value).count(". ") == 0 and "`definition`" not in str(caught.value)
+
+    good = json.loads(pairs.definition)
+    refused("not json", "is not the content of a tokenizer.json")
+    refused([1], "is not the content of a tokenizer.json")
+    words = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    refused(words.to_str(), "of kind WordPiece")
+    refused({**good, "normalizer": {"type": "Lowercase"}}, "with Lowercase, which does not give every text back")
+    refused({**good, "pre_tokenizer": {"type": "Whitespace"}}, "with Whitespace, which")
+    refused({**good, "pre_tokenizer": None}, "with no ByteLevel, which")
+    refused({**good, "model": {**good["model"], "end_of_word_suffix": "</w>"}}, "with a `end_of_word_suffix`")
+    vocabulary = {token: n for token, n in good["model"]["vocab"].items() if token != "a"}
+    refused({**good, "model": {**good["model"], "vocab": vocabulary}}, "not all bytes")
+    with pytest.raises(FileNotFoundError, match="neither tokenizer.json nor vocab.json"):
+        data.BytePairs.from_file(tmp_path / "..")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        data.BytePairs.from_file(tmp_path / "none.json")
+    for size in (255, 300.0, True):
+        with pytest.raises(ValueError, match="`size` is .*at least the 256 bytes"):
+            data.BytePairs.from_text(TEXT, size=size)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_would_change_texts_is_left_out(pairs, tmp_path):
+    """A space in front, NFC and special tokens that eat spaces: ids inside of a text stay the same, texts exact."""
+    other = json.loads(pairs.definition)
+    other["pre_tokenizer"]["add_prefix_space"] = True
+    other["normalizer"] = {"type": "NFC"}
+    other["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    other["added_tokens"] = [
+        {"id": 290, "content": "<end>", "single_word": False, "lstrip": True, "rstrip": True}
+        | {"normalized": False, "special": True}
+    ]
+    other["model"]["merges"] = [pair.split(" ") for pair in other["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    found = data.BytePairs.from_file(tmp_path)
+    assert found.size == 291 and found.symbols[290] == "<end>"
+    text = "cat  <end>  the ne\u0301e"
+    assert found.decode(found.encode(text)) == text and np.sum(found.encode(text) == 290) == 1
+    assert found.encode("The cat sat").tolist() == pairs.encode("The cat sat").tolist()
+
+
+def test_tokenizers_reads_what_is_saved(pairs, tmp_path):
+    import tokenizers
+
+    pairs.save(tmp_path / "tokenizer.json")
+    there = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert there.encode(TEXT).ids == pairs.encode(TEXT).tolist() and there.decode(there.encode(TEXT).ids) == TEXT
+    assert data.BytePairs.from_file(tmp_path / "tokenizer.json") == pairs
+
+
+@pytest.mark.skipif(not GPT2.exists(), reason="needs ../shared/data")
+def test_gpt2_has_the_ids_of_gpt2():
+    pairs = data.BytePairs.from_file(GPT2)
+    assert pairs.size == 50257 == len(set(pairs.symbols))
+    assert pairs.encode("Hello world, 😀<|endoftext|>").tolist() == [15496, 995, 11, 30325, 222, 50256]
+    assert pairs.decode(np.array([15496, 50256])) == "Hello<|endoftext|>"
+
+
+def test_decoding_needs_no_tokenizers(pairs, monkeypatch):
+    ids = pairs.encode("The cat")
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name == "tokenizers":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    again = data.BytePairs(pairs.definition)
+    assert again.decode(ids) == "The cat" and again.symbols == pairs.symbols
+    for use in (lambda: again.encode("The cat"), lambda: data.BytePairs.from_text(TEXT)):
+        with pytest.raises(ImportError, match=r"pip install 'energy-dllm\[bpe\]'"):
+            use()
+
+
+def test_a_model_keeps_its_tokenizer(pairs, tmp_path):
+    import jax
+
+    import energy_dllm as ed
+
+    model = ed.EnergyDLLM(pairs, dim=16, key=jax.random.key(0))
+    ed.save(tmp_path / "model.safetensors", model)
+    again = ed.load(tmp_path / "model.safetensors")
+    assert again.tokenizer == pairs and again.decode(again.encode("The cat sat")) == "The cat sat"
+    with pytest.raises(ValueError, match="energy` has a vocabulary of 290"):
+        ed.EnergyDLLM(data.Bytes(), energy=model.energy, key=jax.random.key(0))
+
+
+# The training of `stories`
+
+
+STORY = "Once upon a time there was a cat\u2014Tom.\n\n\u201cHi,\u201d said  Tom.\nThe end.\n<|endoftext|>\n"
+PLAIN = 'Once upon a time there was a cat-Tom.\n"Hi," said  Tom.\nThe end.\n\n'
+
+
+def test_stories_are_folded_and_encoded_once(tmp_path, monkeypatch):
+    from train_stories import corpus_of_stories  # pyright: ignore[reportMissingImports]
+
+    (tmp_path / "train_first2M.txt").write_text(STORY * 30, encoding="utf-8")
+    (tmp_path / "valid_slice.txt").write_text("One day Tom sat.\n\nThe end.\n\n" * 30, encoding="utf-8")
+    corpus = corpus_of_stories(tmp_path, tmp_path / "out", 270)
+    assert corpus.tokenizer.size == 270 and corpus.train.dtype == np.uint16
+    assert corpus.tokenizer.decode(corpus.train) == PLAIN * 30
+    held = "".join(map(corpus.tokenizer.decode, (corpus.validation, corpus.test)))
+    assert held == "One day Tom sat.\nThe end.\n" * 30 + "\n"
+    monkeypatch.setattr(data.BytePairs, "from_text", None)
+    (tmp_path / "train_first2M.txt").unlink()
+    again = corpus_of_stories(tmp_path, tmp_path / "out", 270)
+    assert (again.train == corpus.train).all() and again.tokenizer == corpus.tokenizer
