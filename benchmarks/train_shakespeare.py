@@ -76,6 +76,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=6e-3)
+    parser.add_argument("--gaussian", type=float, default=0.45, help="share of windows under Gaussian noise")
+    parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of a relaxation")
+    parser.add_argument("--tracked", type=int, default=1, help="steps of a relaxation that the gradient follows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/shakespeare"))
     options = parser.parse_args()
@@ -86,7 +89,17 @@ def main() -> None:
     model = train(
         model,
         corpus,
-        ed.learn.Denoising(gaussian=0.2, typo=0.05, prefix=0.1, step=0.8, horizon=12, speed_penalty=0.5),
+        ed.learn.Denoising(
+            gaussian=options.gaussian,
+            typo=0.05,
+            prefix=0.2,
+            known=0.5,
+            step=0.8,
+            horizon=options.horizon,
+            tracked=options.tracked,
+            speed_penalty=0.2,
+            schedule=ed.flow.LogLinear(sigma_max=3.5, sigma_min=0.25),
+        ),
         steps=options.steps,
         length=options.length,
         batch_size=options.batch_size,

@@ -198,8 +198,8 @@ class EnergyDLLM(eqx.Module):
         return self.posterior(evidence) @ self.energy.vocabulary.codes
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
-        """`log p(token_i = w | known tokens) (L, V)` at rest: after the default relaxation, or one full step where masks
-        are at rest after it (`FreeEnergy.one_shot`)."""
+        """`log p(token_i = w | known tokens) (L, V)` at rest: after one full step where masks are at rest then
+        (`FreeEnergy.one_shot`), else after the default relaxation."""
         evidence = Given(ids, known)
         once = isinstance(self.energy, FreeEnergy) and self.energy.one_shot
         y = self.settle(evidence, steps=1, step=1.0) if once else self.settle(evidence)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
-from ..flow import FORBIDDEN, relax
+from ..flow import FORBIDDEN, AbstractSchedule, relax
 from ._twins import AbstractTwin
 
 
@@ -62,6 +62,10 @@ class Denoising(AbstractObjective):
       speed and with the logarithm of a large one, so that one window in motion does not outweigh a batch at rest.
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
     - `prior_weight`: weight of the `nll` of the vocabulary alone.
+    - `prefix`: share of the masked windows whose masks are all behind a uniformly drawn place.
+    - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
+      as in a passage with a prompt.
+    - `schedule`: Gaussian noise levels; default those of the model.
 
     **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
@@ -87,6 +91,8 @@ class Denoising(AbstractObjective):
     start: float = eqx.field(static=True)
     prior_weight: float = eqx.field(static=True)
     prefix: float = eqx.field(static=True)
+    known: float = eqx.field(static=True)
+    schedule: AbstractSchedule | None
 
     def __init__(
         self,
@@ -102,9 +108,12 @@ class Denoising(AbstractObjective):
         start: float = 0.0,
         prior_weight: float = 1.0,
         prefix: float = 0.0,
+        known: float = 0.0,
+        schedule: AbstractSchedule | None = None,
     ):
-        if not 0 <= prefix <= 1:
-            raise ValueError(f"`prefix` is {prefix}; expected a share of the masked windows, 0 to 1.")
+        for name, share in (("prefix", prefix), ("known", known)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{name}` is {share}; expected a share of windows, 0 to 1.")
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or shortest < 0:
@@ -117,7 +126,7 @@ class Denoising(AbstractObjective):
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
-        self.prior_weight, self.prefix = prior_weight, prefix
+        self.prior_weight, self.prefix, self.known, self.schedule = prior_weight, prefix, known, schedule
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
@@ -175,7 +184,8 @@ class Denoising(AbstractObjective):
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 
         u = jax.random.permutation(keys[1], stratified(keys[2], batch))
-        sigma = jnp.exp(-model.schedule.level(u))[:, None, None].astype(dtype)
+        schedule = model.schedule if self.schedule is None else self.schedule
+        sigma = jnp.exp(-schedule.level(u))[:, None, None].astype(dtype)
         x = codes[ids] + sigma * jax.random.normal(keys[3], (*ids.shape, codes.shape[1]), dtype)
         noisy = (x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma**2
 
@@ -188,8 +198,10 @@ class Denoising(AbstractObjective):
         row = (jnp.arange(batch) + jax.random.uniform(keys[9])) / batch
         is_noisy = (row < self.gaussian)[:, None]
         is_typed = ((row >= self.gaussian) & (row < self.gaussian + self.typo))[:, None]
+        is_known = ~hidden & (jax.random.uniform(jax.random.fold_in(key, 12), (batch, 1)) < self.known)
+        noisy = jnp.where(is_known[..., None], noisy + given, noisy)
         b = jnp.where(is_noisy[..., None], noisy, jnp.where(is_typed[..., None], mistyped, given))
-        asked = is_noisy | is_typed | hidden
+        asked = hidden | is_typed | (is_noisy & ~is_known)
 
         grown = jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0
         low, high = jnp.log(1.0 + self.shortest), jnp.log(1.0 + self.horizon)
