@@ -1,6 +1,7 @@
 """Everything `generate`, `infill` and `repair` can be asked for, measured: one table a command.
 
     python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/writing.py descent shakespeare PLAYS --until 0.45 --evaluations 8 16 32 64 --twins FILE
     python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors --table-of-budget FILE
     python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
@@ -9,7 +10,8 @@
     python benchmarks/writing.py blocks shakespeare PLAYS
     python benchmarks/writing.py time shakespeare PLAYS --length 256
 
-The text is that of the plays, held-out play and judge as in `judge.py`, or `grammar`. Judged bits per character are
+The text is that of the plays, held-out play and judge as in `judge.py`, a `.txt` file whose last tenth is held out, or
+`grammar`. Judged bits per character are
 those of a character 5-gram model of the training text; the entropy of all symbols beside them shows collapse.
 """
 
@@ -37,7 +39,11 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.model, self.options = ed.load(options.model), options
-        if options.text == "grammar":
+        if options.text.endswith(".txt"):
+            corpus = ed.data.read_text(Path(options.text), validation=0.1)
+            self.judge = NGram(corpus.tokenizer.decode(corpus.train))
+            self.held_out = corpus.tokenizer.decode(corpus.validation)
+        elif options.text == "grammar":
             corpus = ed.data.grammar_corpus()
             self.judge = NGram(corpus.tokenizer.decode(corpus.train[:400_000]))
             self.held_out = corpus.tokenizer.decode(corpus.validation)
@@ -126,27 +132,39 @@ def budget(bench: Bench) -> None:
 
 
 def descent(bench: Bench) -> None:
-    """The descent of one scalar beside unmasking at equal evaluations: one force a step, one force a round."""
-    bench.head("way", "force evaluations", "judged bits/char", "+-", "entropy, bits", "rises of F")
-    bench.row("real text", "", *bench.judged(bench.windows), "")
+    """The descent of one scalar beside unmasking at equal evaluations (one force a step, one force a round) and the
+    autoregressive twins among `--twins`; the share of 5-grams that occur once shows repetition."""
+    length, temperatures = bench.options.length, bench.options.temperatures
+    bench.head("way", "evaluations", "judged bits/char", "+-", "entropy, bits", "distinct 5-grams", "rises of F")
 
-    def show(name, sampler):
-        made = bench.write(sampler, frames=getattr(sampler, "steps", 1))
-        falls = np.diff(made.free_energy, axis=1) / np.abs(made.free_energy).max()
-        rises = int((falls > 1e-5).sum()) if isinstance(sampler, ed.sampling.Diffusion) else ""
-        bench.row(name, int(made.force_evaluations[0]), *bench.judged(made.texts), rises)
+    def row(name, evaluations, texts, rises=""):
+        grams = [text[i : i + 5] for text in texts for i in range(len(text) - 4)]
+        bench.row(name, evaluations, *bench.judged(texts), len(set(grams)) / len(grams), rises)
 
-    orders = (ed.sampling.left_to_right, ed.sampling.most_certain, ed.sampling.at_random)
+    def show(name, sampler, falls=False):
+        made = bench.write(sampler, frames=sampler.steps if falls else 1)
+        change = np.diff(made.free_energy, axis=1) / np.abs(made.free_energy).max()
+        row(name, int(made.force_evaluations[0]), made.texts, int((change > 1e-5).sum()) if falls else "")
+
+    row("real text", "", bench.windows)
     for total in bench.options.evaluations:
-        for until in (0.7, 0.8, 0.9):
-            for temperature in (0.0, 1.0):
-                name = f"descent until {until}, drawn at {temperature}"
-                field = ed.flow.AutonomousDescent
-                show(name, ed.sampling.Diffusion(steps=total, until=until, temperature=temperature, field=field))
-        for order in orders:
-            for temperature in bench.options.temperatures:
-                unmask = ed.sampling.Unmasking(rounds=total, steps=1, step=1.0, order=order, temperature=temperature)
-                show(f"{order.__name__}, T {temperature}", unmask)
+        for temperature in temperatures:
+            field = functools.partial(ed.flow.AutonomousDescent, temperature=temperature)
+            sampler = ed.sampling.Diffusion(steps=total, until=bench.options.until, temperature=0.0, field=field)
+            show(f"descent, T {temperature}", sampler, falls=True)
+        for temperature in temperatures:
+            order = ed.sampling.left_to_right
+            for again in (0, total // 3) if total >= 32 else (0,):
+                rounds = dict(rounds=total - again - bool(again), remask_rounds=again, steps=1, step=1.0)
+                unmask = ed.sampling.Unmasking(**rounds, order=order, temperature=temperature)
+                show(f"unmasking left to right, {again} rounds of remasking, T {temperature}", unmask)
+    for file in bench.options.twins:
+        twin = ed.load(file)
+        for temperature in temperatures if isinstance(twin, ed.learn.Autoregressive) else ():
+            draw = lambda key, t=temperature, twin=twin: twin.sample(length, temperature=t, key=key)[0]
+            keys = jax.random.split(jax.random.key(bench.options.seed), bench.options.samples)
+            ids = np.asarray(jax.jit(jax.vmap(draw))(keys))
+            row(f"autoregressive twin, T {temperature}", length, [bench.model.decode(row) for row in ids])
 
 
 def frontier(bench: Bench) -> None:
@@ -490,14 +508,15 @@ def clock(bench: Bench) -> None:
 def twins(bench: Bench) -> None:
     """Trains two twins of the shipped size on the same plays, for other tables; saves them in `--out`."""
     corpus, _ = corpus_of_plays(Path(bench.options.text))
-    sizes = {"dim": 128, "depth": 2, "key": jax.random.key(0)}
+    sizes = {"dim": bench.options.dim, "depth": bench.options.depth, "key": jax.random.key(0)}
     bench.head("twin", "parameters", "batches of 16 windows of 64", "seconds", "bits/char of the validation play", "+-")
     for kind, objective in (
         (ed.learn.Autoregressive, ed.learn.NextToken()),
         (ed.learn.MaskedDiffusion, ed.learn.Masking()),
     ):
         start, steps = time.monotonic(), bench.options.steps
-        twin = ed.fit(kind(corpus.tokenizer.size, **sizes), corpus, objective, steps=steps)
+        rate = bench.options.learning_rate
+        twin = ed.fit(kind(corpus.tokenizer.size, **sizes), corpus, objective, steps=steps, learning_rate=rate)
         seconds = time.monotonic() - start
         bench.options.out.mkdir(parents=True, exist_ok=True)
         ed.save(bench.options.out / f"{kind.__name__}.safetensors", twin)
@@ -531,12 +550,15 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="*", default=[1.0, 0.7])
     parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
     parser.add_argument("--relaxation", type=int, default=4, help="steps of the neurons in each of `solvers`")
-    parser.add_argument("--until", type=float, default=0.3, help="where `budget` stops and draws")
+    parser.add_argument("--until", type=float, default=0.3, help="where `budget` and `descent` stop and draw")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
     parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `frontier`")
     parser.add_argument("--table-of-budget", type=Path, help="what `budget` printed, for `frontier`")
     parser.add_argument("--figure", type=Path, default=Path("budget.png"), help="where the picture of `frontier` goes")
     parser.add_argument("--steps", type=int, default=5000, help="batches that `twins` trains")
+    parser.add_argument("--dim", type=int, default=128, help="width of the twins that `twins` trains")
+    parser.add_argument("--depth", type=int, default=3, help="their depth")
+    parser.add_argument("--learning-rate", type=float, default=6e-3, help="their learning rate")
     parser.add_argument("--out", type=Path, default=Path("runs/twins_of_plays"), help="where `twins` saves them")
     parser.add_argument("--word", default="love")
     parser.add_argument("--avoid", nargs="*", default=["the", "and"])

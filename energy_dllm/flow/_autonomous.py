@@ -14,24 +14,27 @@ from .evidence._evidence import AbstractEvidence, Gaussian
 class AutonomousDescent(AbstractField):
     """From noise to text as the gradient flow of one static scalar: the noise level is a coordinate, not a clock.
 
-    State `(x (L, C), y (L, D), log sigma)`, scalar `F(x, y; sigma)`, whose spring holds `C log sigma_i`:
+    State `(x (L, C), y (L, D), log sigma)`, scalar `F(x, y; sigma)`, whose spring holds `tau^2 C log sigma_i`:
 
-    `dx/dt = -sigma^2 dF/dx`,   `dy/dt = -rate kappa dF/dg`,   `d log sigma/dt = -pace dF/dlog sigma / (L C)`
+    `dx/dt = -sigma^2 dF/dx`,   `dy/dt = -rate kappa dF/dg`,   `d log sigma/dt = -pace dF/dlog sigma / (tau^2 L C)`
 
     so `dF/dt <= 0` from noise to text wherever `Λ_b` is convex. With `y` at rest `-sigma^2 dF/dx = x_hat - x` is the
-    probability flow, and `dF/dlog sigma = L C - sum_iw p_iw |x_i - e_w|^2 / sigma^2` vanishes at the maximum-likelihood
-    noise level of `x`: as `pace` grows sigma follows it, and falls as the noise does, `sigma ~ e^-t`. The right-hand
-    side does not depend on `t`. A `y` that lags behind is looked ahead of: the gradient in `x` at fixed `y` is
-    `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior after the next step of `y`.
+    probability flow, and `dF/dlog sigma = tau^2 L C - sum_iw p_iw |x_i - e_w|^2 / sigma^2` vanishes where `sigma` is
+    `1 / tau` times the maximum-likelihood noise level of `x`: as `pace` grows sigma follows it, and falls as the noise
+    does, `sigma ~ e^-t`. The right-hand side does not depend on `t`. A `y` that lags behind is looked ahead of: the
+    gradient in `x` at fixed `y` is `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior
+    after the next step of `y`.
 
     **Arguments:**
 
     - `energy`: the landscape.
     - `given`: evidence besides the noise (prompt, constraint); none by default.
     - `rate`, `pace`: speeds of `y` and of `log sigma`, in units of that of `x`.
+    - `temperature`: `tau` of the noise (see `Gaussian`): at 1 the distribution of the text is that of the probability
+      flow, below 1 more of it is where the mass is.
     - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first.
 
-    **Raises:** `ValueError` if `rate` or `pace` is not positive.
+    **Raises:** `ValueError` if `rate`, `pace` or `temperature` is not positive.
 
     **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
     inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
@@ -53,6 +56,7 @@ class AutonomousDescent(AbstractField):
     given: AbstractEvidence | None
     rate: float = eqx.field(static=True)
     pace: float = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
     by_token: bool = eqx.field(static=True)
 
     def __init__(
@@ -60,14 +64,16 @@ class AutonomousDescent(AbstractField):
         energy: AbstractFreeEnergy,
         given: AbstractEvidence | None = None,
         *,
-        rate: float = 30.0,
+        rate: float = 60.0,
         pace: float = 15.0,
+        temperature: float = 1.0,
         by_token: bool = False,
     ):
-        for name, value in (("rate", rate), ("pace", pace)):
+        for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature)):
             if not value > 0:
-                raise ValueError(f"`{name}` is {value}; expected a positive speed, such as 30.")
-        self.energy, self.given, self.rate, self.pace, self.by_token = energy, given, rate, pace, by_token
+                raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (`temperature`: 1).")
+        self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
+        self.temperature, self.by_token = float(temperature), by_token
 
     @property
     def force_evaluations(self) -> int:
@@ -76,8 +82,12 @@ class AutonomousDescent(AbstractField):
 
     @property
     def decay(self) -> tuple[float, ...]:
-        """The rates at which `x`, `y` and `log sigma` approach where they are drawn, for exponential integrators."""
-        return 1.0, self.rate, 2.0 * self.pace
+        """The rates at which `x`, `y` and `log sigma` approach where they are drawn, for exponential integrators.
+
+        What other tokens draw `y` to moves away from it nearly as fast as it comes: `y` is damped by 0.6 of its rate
+        more than its leak alone, so that it does not overshoot in a long step.
+        """
+        return 1.0, 1.6 * self.rate, 2.0 * self.pace
 
     def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar | float) -> PyTree[Array]:
         """`(x, y, log sigma)`."""
@@ -90,7 +100,7 @@ class AutonomousDescent(AbstractField):
         return self.energy(state[1], evidence.field(self.energy.vocabulary.codes), spring=evidence.spring())
 
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
-        """`(-sigma^2 dF/dx, -rate kappa dF/dg, -pace dF/dlog sigma / (L C))`, per token `/ C`."""
+        """`(-sigma^2 dF/dx, -rate kappa dF/dg, -pace dF/dlog sigma / (tau^2 L C))`, per token `/ (tau^2 C)`."""
         x, y, level = state
 
         def seen(x, level):
@@ -100,7 +110,7 @@ class AutonomousDescent(AbstractField):
         # the evidence once, so that its gradient and the force of `y` share one evaluation
         (b, spring), pull = jax.vjp(seen, x, level)
         dx, dlevel = pull((jax.grad(lambda b: self.energy(y, b))(b), jnp.ones_like(spring)))
-        size = x.shape[1] if self.by_token else x.size
+        size = self.temperature**2 * (x.shape[1] if self.by_token else x.size)
         return (
             -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
             self.rate * self.energy.kappa * self.energy.force(y, b),
@@ -109,7 +119,7 @@ class AutonomousDescent(AbstractField):
 
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
         """Gaussian evidence at the noise level of the state, plus what was given."""
-        noisy = Gaussian(state[0], jnp.exp(state[2]))
+        noisy = Gaussian(state[0], jnp.exp(state[2]), temperature=self.temperature)
         return noisy if self.given is None else noisy + self.given
 
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:

@@ -186,10 +186,10 @@ class Diffusion(AbstractSampler):
         """Full noise around the mean code."""
         y = energy.neutral(conditioning.length)
         mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
-        x = mean + jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        flow = self.field(energy, conditioning)
+        noise = jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
+        x, flow = mean + noise, self.field(energy, conditioning)
         if isinstance(flow, AutonomousDescent):
-            return flow.initial(x, y, jnp.exp(-time))
+            return flow.initial(mean + flow.temperature * noise, y, jnp.exp(-time))
         return (x, y) if isinstance(flow, JointFlow) else x
 
     def move(

@@ -50,8 +50,10 @@ class Gaussian(AbstractEvidence):
 
     - `x`: the noisy observation `(L, C)`.
     - `sigma`: noise level of each token `(L,)`, or one level for all; positive, in units of the codes.
+    - `temperature`: of the noise, `tau`: at the `sigma` where the energy is least, `x` is off by `tau sigma`. 1 is
+      Bayes' rule; below 1 there is less noise than `sigma` accounts for.
 
-    **Raises:** `ValueError` if shapes do not match, or if a `sigma` is not positive.
+    **Raises:** `ValueError` if shapes do not match, or if a `sigma` or `temperature` is not positive.
 
     **Example:**
 
@@ -66,8 +68,17 @@ class Gaussian(AbstractEvidence):
 
     x: Float[Array, "L C"]
     sigma: Float[Array, " L"]
+    temperature: float = eqx.field(static=True)
 
-    def __init__(self, x: Float[Array, "L C"], sigma: Float[Array, " L"] | Float[Array, ""] | float):
+    def __init__(
+        self,
+        x: Float[Array, "L C"],
+        sigma: Float[Array, " L"] | Float[Array, ""] | float,
+        *,
+        temperature: float = 1.0,
+    ):
+        if not temperature > 0:
+            raise ValueError(f"`temperature` is {temperature}; expected a positive number, 1 for Bayes' rule.")
         x = jnp.asarray(x)
         if x.ndim != 2:
             raise ValueError(f"`x` has shape {x.shape}; expected (L, C), one code a token.")
@@ -78,7 +89,7 @@ class Gaussian(AbstractEvidence):
         self.sigma = error_if(lambda sigma: ~(sigma > 0), "`sigma` must be positive at every token.", sigma)
         if not finite(x):
             raise ValueError("`x` has a NaN or an infinity; expected finite codes.")
-        self.x = x
+        self.x, self.temperature = x, float(temperature)
 
     @property
     def length(self) -> int:
@@ -92,8 +103,9 @@ class Gaussian(AbstractEvidence):
         return (self.x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / self.sigma[:, None] ** 2
 
     def spring(self) -> Float[Array, " L"]:
-        """`|x_i|^2 / (2 sigma_i^2) + C log sigma_i`: what no token changes in `-log N(x_i; e_w, sigma_i^2)`."""
-        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2 + self.x.shape[1] * jnp.log(self.sigma)
+        """`|x_i|^2 / (2 sigma_i^2) + tau^2 C log sigma_i`: what no token changes in `-log N(x_i; e_w, sigma_i^2)`."""
+        dimensions = self.temperature**2 * self.x.shape[1]
+        return 0.5 * jnp.sum(self.x**2, axis=-1) / self.sigma**2 + dimensions * jnp.log(self.sigma)
 
 
 class Masked(AbstractEvidence):
