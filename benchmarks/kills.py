@@ -29,7 +29,7 @@ KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 def command(folder: Path) -> list[str]:
     words = [sys.executable, "-m", "energy_dllm", "train", str(folder.parent / "text.txt"), "--out"]
-    sizes = "--steps 80 --pretraining 40 --dim 16 --length 8 --batch-size 2 --fit-split-merge".split()
+    sizes = "--depth 1 --steps 80 --pretraining 40 --dim 16 --length 8 --batch-size 2 --fit-split-merge".split()
     return [*words, str(folder / "model.safetensors"), *sizes]
 
 
