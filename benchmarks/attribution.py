@@ -1,6 +1,6 @@
 """Does the attribution add up, and does what it names matter?
 
-    python benchmarks/attribution.py [shakespeare] --plays ../shared/data/shakespeare_plays/plays.md.xz
+    python benchmarks/attribution.py shakespeare --plays ../shared/data/shakespeare_plays/plays.md.xz
 
 1. The sum of the parts against the log-odds, in float32, on random hidden states: `|sum - log-odds| / |log-odds|` of
    each state, norms over its tokens, and the largest error of a single token relative to the largest of its parts.

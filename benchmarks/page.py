@@ -1,6 +1,6 @@
 """What the page costs: seconds to make, bytes, seconds until a browser shows it, errors in its console.
 
-    python benchmarks/page.py [MODEL] [LENGTH ...]
+    python benchmarks/page.py shakespeare 1000 10000
 
 The browser is a headless `chromium` from the PATH; the time to load is the page's own clock, from the start of the
 navigation until its script has drawn everything.

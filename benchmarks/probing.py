@@ -1,6 +1,6 @@
 """What looking costs: a solve with the standard probes beside one without.
 
-    python benchmarks/probing.py [shakespeare]
+    python benchmarks/probing.py shakespeare
 
 One passage relaxes from neutral to ten times the default time, by the default solver of `solve` and by Euler steps of
 the default size; with the probes it is also read at `--records` moments. Alternating runs after compilation; the median

@@ -19,18 +19,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rapidfuzz import distance, fuzz, process
 
 import energy_dllm as ed
 
 
 LENGTH, FRAGMENT, BLOCK, UNKNOWN = 64, 12, 4096, "\0"
-SCORERS = {
-    "Hamming": distance.Hamming.normalized_similarity,
-    "Levenshtein": distance.Levenshtein.normalized_similarity,
-    "ratio": fuzz.ratio,
-    "partial_ratio": fuzz.partial_ratio,
-}
 
 
 def windows(path: Path, lines: int) -> tuple[list[str], list[str]]:
@@ -82,8 +75,16 @@ def milliseconds(task, cues: list[str]) -> tuple[list, np.ndarray]:
 
 def scans(cues: list[str], lines: list[str], right) -> tuple[str, float, np.ndarray]:
     """The scorer that is right most often, how often, and its times a cue."""
+    from rapidfuzz import distance, fuzz, process
+
+    scorers = {
+        "Hamming": distance.Hamming.normalized_similarity,
+        "Levenshtein": distance.Levenshtein.normalized_similarity,
+        "ratio": fuzz.ratio,
+        "partial_ratio": fuzz.partial_ratio,
+    }
     best = ("", -1.0, np.zeros(2))
-    for name, scorer in SCORERS.items():
+    for name, scorer in scorers.items():
         task = lambda cue, scorer=scorer: process.extractOne(cue, lines, scorer=scorer)[0]
         answers, cost = milliseconds(task, cues)
         share = float(np.mean([right(*pair) for pair in zip(cues, answers, strict=True)]))

@@ -1,6 +1,6 @@
 """From a loaded model to the reason for one wrong letter, with figures.
 
-python examples/tour.py [FOLDER]
+python examples/tour.py tour
 
 1. `probe.score` finds the letter that the others would not have there, and what they would have instead.
 2. `probe.attribution` says who asked for it: the log-odds of the right letter against the wrong one, part by part.

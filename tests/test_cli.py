@@ -1,5 +1,6 @@
 """The command line: exit codes, one sentence for every bad input, one JSON object and nothing else."""
 
+import io
 import json
 import os
 import shutil
@@ -10,10 +11,12 @@ import time
 from pathlib import Path
 
 import families
+import jax
 import pytest
 
 import energy_dllm as ed
 from energy_dllm._cli import COMMANDS, main
+from energy_dllm._cli._progress import Stages
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,6 +169,100 @@ def test_train_begins_by_growing_and_reading(run, tmp_path, monkeypatch):
     assert record(printed)["fit_split_merge"] is True and (tmp_path / "run" / "grown.safetensors").exists()
 
 
+TINY = ["--length", "8", "--batch-size", "2"]
+
+
+@pytest.fixture
+def text(tmp_path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("abc cab\n" * 64)
+    return str(path)
+
+
+def test_train_says_what_it_does_and_looks_at_the_held_out_text(run, text, tmp_path):
+    said = {}
+    for every in ("0", "2"):
+        out = str(tmp_path / f"m{every}.safetensors")
+        argv = ["train", text, "--out", out, "--steps", "4", "--dim", "16", *TINY, "--validate-every", every]
+        code, printed, said[every] = run(*argv)
+        assert code == 0 and printed.startswith(f"{out}: at most ")
+    assert "460 tokens to learn from, 52 held out, Characters of 5 symbols" in said["0"]
+    order = ["training: compiling the program of one step", "training: step 1 of 4, loss", "measuring the model"]
+    assert [said["0"].index(words) for words in order] == sorted(said["0"].index(words) for words in order)
+    assert "after" not in said["0"]
+    # one look, after two of four steps, which does not change what is learned
+    looks = [line for line in said["2"].splitlines() if line.startswith("after 2 steps: ")]
+    assert len(looks) == 1 and "bits per character on held-out text; writes: " in looks[0]
+    first, second = (ed.load(tmp_path / f"m{every}.safetensors") for every in ("0", "2"))
+    assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True))
+
+
+def test_time_left_is_that_of_all_stages(capsys, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("energy_dllm._cli._progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("energy_dllm._cli._progress.EVERY", 0.0)
+    with Stages({"pretraining": (4, 0.5), "training": (10, 1.0)}, done=2) as stages:
+        stages.compiling("pretraining", "batches")
+        for _ in range(2):
+            stages.advance(1.0)
+        # two seconds a step as the clock is read by this and by what is said: 2 steps are left, and 20 of their cost
+        assert capsys.readouterr().err.splitlines()[-1].endswith("about 44 s left")
+        stages.compiling("training", "batches")
+        for _ in range(8):
+            stages.advance(1.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert "step 3 of 10" in lines[1] and lines[1].endswith("not known yet") and lines[-1].endswith("about 0 s left")
+
+
+def test_train_starts_from_given_weights(run, model, text, tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(start, corpus, objective, **settings):
+        seen.update(start=start, corpus=corpus, steps=settings["steps"])
+        return start
+
+    monkeypatch.setattr(ed.learn, "fit", fit)
+    out = str(tmp_path / "mine.safetensors")
+    code, printed, _ = run("train", text, "--init", model, "--out", out, "--steps", "5", *TINY, "--json")
+    given = ed.load(model)
+    assert code == 0 and record(printed)["init"] == model and record(printed)["dim"] == 16
+    assert seen["corpus"].tokenizer == given.tokenizer and len(seen["corpus"].validation) == 52
+    assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (given, seen["start"])), strict=True))
+    for flags in (["--dim", "8"], ["--depth", "1"], ["--tokenizer", "bytes"], ["--pretraining", "2"]):
+        code, printed, err = run("train", text, "--init", model, "--out", out, *flags)
+        assert (code, printed) == (2, "") and f"`{flags[0]}` cannot be used with `--init`" in err
+    (tmp_path / "other.txt").write_text("xyz" * 200)
+    code, _, err = run("train", str(tmp_path / "other.txt"), "--init", model, "--out", out)
+    assert code == 2 and "outside the alphabet of 5" in err
+
+
+def test_train_chooses_the_tokenizer(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ed.learn, "fit", lambda start, corpus, *_, **settings: seen.append(corpus) or start)
+    monkeypatch.setattr(ed.learn, "evaluate", lambda *_, **settings: seen.append(0) or Scored())
+    (tmp_path / "many.txt").write_text("".join(map(chr, range(0x4E00, 0x4E00 + 300))) * 4, encoding="utf-8")
+    for flags in ([], ["--tokenizer", "characters"], ["--tokenizer", "bytes"]):
+        argv = ["train", str(tmp_path / "many.txt"), "--out", str(tmp_path / "m"), "--dim", "16", *TINY, *flags]
+        assert run(*argv)[0] == 0
+    kinds = [(type(corpus.tokenizer).__name__, corpus.tokenizer.size) for corpus in seen[::2]]
+    assert kinds == [("Bytes", 256), ("Characters", 300), ("Bytes", 256)]
+
+
+class Scored:
+    def as_dict(self):
+        return {"masked_nelbo_bits_per_char": 1.0, "standard_error": 0.0}
+
+
+def test_prompt_from_a_file_or_a_pipe_and_text_into_a_file(run, model, tmp_path, monkeypatch):
+    (tmp_path / "prompt.txt").write_bytes(b"\xef\xbb\xbfca\r\nb\n")
+    written = tmp_path / "written.txt"
+    code, out, _ = run("generate", model, *SMALL, "--prompt-file", str(tmp_path / "prompt.txt"), "-o", str(written))
+    assert code == 0 and out.startswith("ca\nb") and written.read_text() == out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"ca\nb\n")))
+    code, again, _ = run("generate", model, *SMALL, "--prompt", "-", "--json", "--out", str(written))
+    assert code == 0 and record(again)["text"] == [out[:-1]] and written.read_text() == again
+
+
 def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("abc cab\n" * 64)
@@ -236,7 +333,14 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["infill", "abc", "MODEL"], "has no hole"),
         (["repair", "", "MODEL"], "`text` is empty"),
         (["repair", "abc", "MODEL", "--rate", "2"], "`rate` is 2"),
+        (["generate", "MODEL", "--prompt-file", "nowhere"], "is not a file"),
+        (["generate", "MODEL", "--prompt-file", "LATIN"], "is not UTF-8"),
+        (["generate", "MODEL", "--prompt-file", "TEXT", "--prompt", "a"], "are both given"),
+        (["generate", "MODEL", "--prompt-file", "TEXT"], "at least one token"),
+        (["generate", "MODEL", "--out", "FOLDER"], "is a folder"),
         (["train", "nowhere.txt", "--out", "m"], "does not exist"),
+        (["train", "TEXT", "--out", "m", "--init", "nowhere"], "neither a file nor a shipped model"),
+        (["train", "TEXT", "--out", "m", "--validate-every", "-1"], "`--validate-every` is -1"),
         (["train", "EMPTY", "--out", "m"], "is empty"),
         (["train", "LATIN", "--out", "m"], "is not UTF-8"),
         (["train", "SHORT", "--out", "m"], "at least two windows"),
@@ -310,7 +414,7 @@ def test_places_of_results_are_tried_before_the_work(run, model, tmp_path, monke
         raise AssertionError("worked")
 
     (tmp_path / "file").write_text("abc cab\n" * 64)
-    monkeypatch.setattr("energy_dllm._cli.corpus_of", work)
+    monkeypatch.setattr("energy_dllm._cli._train.corpus_of", work)
     monkeypatch.setattr("energy_dllm._cli.load_model", work)
     monkeypatch.setattr("energy_dllm._cli._export.load_model", work)
     blocked = str(tmp_path / "file" / "out")
@@ -343,8 +447,9 @@ def test_an_interrupted_training_goes_on_with_the_same_command(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
-    assert process.returncode == 143 and said.startswith("energy-dllm: stopped after step")
-    assert said.endswith("of 400; to go on from there, run the same again\n") and said.count("\n") == 1
+    last = said.splitlines()[-1]
+    assert process.returncode == 143 and last.startswith("energy-dllm: stopped after step")
+    assert last.endswith("of 400; to go on from there, run the same again") and "Traceback" not in said
     steps = len((folder / "log.jsonl").read_text().splitlines())
     assert 0 < steps < 400 and ed.load(folder / "checkpoint.safetensors").size == 5 and not out.exists()
     subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)

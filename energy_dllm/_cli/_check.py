@@ -1,15 +1,24 @@
 """`energy-dllm inspect MODEL --check`: the health report, printed."""
 
+import time
 from typing import Any
 
-from ._show import emit
+from ._show import emit, note
 
 
 def health(loaded: Any, model: str, length: int, seed: int, json: bool) -> int:
     """Print the report; 0 if every finding keeps its limit, else 1."""
     from .. import probe
 
-    report = probe.check(loaded, length=length, seed=seed)  # pyright: ignore[reportAttributeAccessIssue]
+    start = time.monotonic()
+
+    def say(words: str) -> None:
+        note(f"{time.monotonic() - start:5.1f} s  {words}")
+
+    say(f"checking {model} on a passage of {length} tokens; every part is compiled first")
+    report = probe.check(  # pyright: ignore[reportAttributeAccessIssue]
+        loaded, length=length, seed=seed, progress=say
+    )
     if json:
         emit({**report.as_dict(), "length": length, "seed": seed}, model)
     else:

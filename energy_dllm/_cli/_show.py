@@ -5,8 +5,10 @@ import dataclasses
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -21,8 +23,10 @@ SHADES = ("bright_black", "magenta", "blue", "cyan", "default")
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool, stream: bool = False) -> None:
-    """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows.
+def written(
+    write: Callable[..., Any], tokenizer: Any, model: str, json: bool, stream: bool = False, out: Path | None = None
+) -> None:
+    """Run `write`, a call of `generate` or `infill`, and show it as the place it is shown in allows, and in a file.
 
     What stands when it is interrupted is shown like a result, and the interruption goes on.
     """
@@ -49,13 +53,16 @@ def written(write: Callable[..., Any], tokenizer: Any, model: str, json: bool, s
             raise
         stop = caught
         result = dataclasses.replace(result, reason="interrupted")
-    _written(result, tokenizer, model, json or stream, console, time.monotonic() - start)
+    _written(result, tokenizer, model, json or stream, console, time.monotonic() - start, out)
     if stop is not None:
         sys.stdout.flush()
         raise stop
 
 
-def _written(result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float) -> None:
+def _written(
+    result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float, out: Path | None
+) -> None:
+    plain = "\n\n".join(result.texts)
     if json:
         record = {
             "text": result.texts,
@@ -69,15 +76,18 @@ def _written(result: Any, tokenizer: Any, model: str, json: bool, console: Conso
             "seconds": round(seconds, 3),
             "result": result.reason,
         }
-        emit(record, model)
-        return
-    if console.is_terminal:
+        plain = emit(record, model)
+    elif console.is_terminal:
         for n, text in enumerate(result.texts):
             console.print(_shaded(tokenizer, result.ids[n], result.entropy[n, -1]) or text, soft_wrap=True)
             if n + 1 < len(result.texts):
                 console.rule(style="dim")
     else:
-        print("\n\n".join(result.texts))
+        print(plain)
+    if out is not None:
+        out.write_text(plain + "\n", encoding="utf-8")
+    if json:
+        return
     mean = result.free_energy.mean(axis=0)
     note(summary(mean.tolist(), int(result.force_evaluations.max()), seconds, result.reason))
 
@@ -94,14 +104,35 @@ def _numbers(values: Any) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
-def emit(record: Mapping[str, Any], model: str | None) -> None:
-    """One JSON object on stdout, with the version and the model it is about."""
-    print(json.dumps({**record, "energy_dllm": version(), "model": model}, ensure_ascii=False, allow_nan=False))
+def emit(record: Mapping[str, Any], model: str | None) -> str:
+    """One JSON object on stdout, with the version and the model it is about; returned too."""
+    made = json.dumps({**record, "energy_dllm": version(), "model": model}, ensure_ascii=False, allow_nan=False)
+    print(made)
+    return made
 
 
 def note(words: str) -> None:
     """A dim line that is not part of the result: on stderr, where it is not piped."""
     Console(stderr=True, highlight=False).print(Text(words, "dim"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def busy(what: str, every: float = 30.0):
+    """Say what is done, at once and again as time goes by: a compiler may take a minute, and shows nothing."""
+    note(f"{what} ...")
+    start, over = time.monotonic(), threading.Event()
+
+    def remind() -> None:
+        while not over.wait(every):
+            note(f"{what} ... {time.monotonic() - start:.0f} s")
+
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def summary(free_energy: Sequence[float], forces: int, seconds: float, reason: str) -> str:

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from ._load import load_model
+from ._out import ready
 from ._show import emit, note, repaired, summary, written
 
 
@@ -80,7 +83,10 @@ def generate(
     /,
     *,
     length: Annotated[int, _arg(help="Tokens of a passage.")] = 64,
-    prompt: Annotated[str, _arg(help="How the passage begins; kept exactly.")] = "",
+    prompt: Annotated[str, _arg(help="How the passage begins; kept exactly. - reads it from standard input.")] = "",
+    prompt_file: Annotated[
+        Path | None, _arg(metavar="FILE", help="Read the prompt from a UTF-8 file, without its last line break.")
+    ] = None,
     suffix: Annotated[str, _arg(help="How the passage ends; kept exactly.")] = "",
     samples: Samples = 1,
     rounds: Rounds = None,
@@ -99,6 +105,9 @@ def generate(
     stop: Stop = "",
     unknown: Unknown = "error",
     stream: Stream = False,
+    out: Annotated[
+        Path | None, _arg(aliases=["-o"], metavar="FILE", help="Write the text to this file too, with --json as JSON.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -108,16 +117,21 @@ def generate(
 
     energy-dllm generate --match ".*love.*" --avoid death grave
 
+    echo "To be" | energy-dllm generate --prompt - --out written.txt
+
     energy-dllm generate my.safetensors --noise --field joint --json
     """
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
+    if out is not None:
+        ready("--out", out, "written.txt")
+    prompt = _prompt(prompt, prompt_file)
     loaded = load_model(model)
     from ..sampling import generate
 
     options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
-    written(write, loaded.tokenizer, model, json, stream)
+    written(write, loaded.tokenizer, model, json, stream, out)
 
 
 def infill(
@@ -209,6 +223,22 @@ def repair(
     record |= {"time": fixed.times.tolist(), "free_energy": fixed.free_energy.tolist()}
     record |= {"force_evaluations": fixed.force_evaluations, "seconds": round(seconds, 3)}
     emit({**record, "result": fixed.reason}, model)
+
+
+def _prompt(prompt: str, file: Path | None) -> str:
+    """What stands on the command line, in a file or on standard input, without the line break that ends a file."""
+    if file is not None and prompt:
+        raise ValueError("`--prompt` and `--prompt-file` are both given; expected one of them.")
+    if file is None and prompt != "-":
+        return prompt
+    name = "`--prompt -`" if file is None else f"`--prompt-file` {file}"
+    if file is not None and not file.is_file():
+        raise ValueError(f"{name} is not a file; check the spelling and the current folder.")
+    try:
+        text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 ({error.reason} at byte {error.start}); convert it.") from None
+    return text.replace("\r\n", "\n").removesuffix("\n")
 
 
 def _sampler(

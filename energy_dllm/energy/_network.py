@@ -205,7 +205,13 @@ class FreeEnergy(AbstractFreeEnergy):
         spoken = lambda g: {name: jnp.sum(term) for name, term in self._spoken(y, g, mask).items()}
         terms, pull = jax.vjp(spoken, self.activation(y, b, mask))
         none = jax.tree.map(jnp.zeros_like, terms)
-        return {name: -pull({**none, name: jnp.ones_like(term)})[0] for name, term in terms.items()}
+        layers = {name: none[name] for name in terms if name not in {"neurons", "bias", *self.network.synapses}}
+        forces = {name: -pull({**none, name: jnp.ones_like(none[name])})[0] for name in terms if name not in layers}
+        if layers:  # one program for all layers of a stack, which share their way back
+            names = list(layers)
+            each = jax.vmap(lambda seed: -pull(none | dict(zip(names, seed, strict=True)))[0])
+            forces |= dict(zip(names, each(jnp.eye(len(names), dtype=none[names[0]].dtype)), strict=True))
+        return {name: forces[name] for name in terms}
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:

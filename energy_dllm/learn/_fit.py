@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +53,7 @@ def fit(
     seed: int = 0,
     directory: str | os.PathLike | None = None,
     checkpoint_seconds: float = 60.0,
-    progress: bool = False,
+    progress: bool | Callable[[float], object] = False,
 ) -> Model:
     """Train a model, the same way whatever it is.
 
@@ -74,7 +75,7 @@ def fit(
     - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
     - `seed`: of windows, masks and noise.
     - `checkpoint_seconds`: time between checkpoints.
-    - `progress`: show a progress bar.
+    - `progress`: show a progress bar, or a function that is given the loss after every step.
 
     **Returns:** the model with averaged parameters.
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -32,7 +33,10 @@ class Log:
 
 
 @contextlib.contextmanager
-def bar(show: bool, steps: int, first: int):
+def bar(show: bool | Callable[[float], object], steps: int, first: int):
+    if not isinstance(show, bool):
+        yield show
+        return
     if not show:
         yield lambda loss: None
         return
