@@ -17,6 +17,7 @@ import pytest
 import energy_dllm as ed
 from energy_dllm._cli import COMMANDS, main
 from energy_dllm._cli._progress import Stages
+from energy_dllm._cli._show import busy
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,7 +188,7 @@ def test_train_says_what_it_does_and_looks_at_the_held_out_text(run, text, tmp_p
         code, printed, said[every] = run(*argv)
         assert code == 0 and printed.startswith(f"{out}: at most ")
     assert "460 tokens to learn from, 52 held out, Characters of 5 symbols" in said["0"]
-    order = ["training: compiling the program of one step", "training: step 1 of 4, loss", "measuring the model"]
+    order = ["learn from", "training: compiling the program of one step", "training: step 1 of 4, loss"]
     assert [said["0"].index(words) for words in order] == sorted(said["0"].index(words) for words in order)
     assert "after" not in said["0"]
     # one look, after two of four steps, which does not change what is learned
@@ -205,8 +206,8 @@ def test_time_left_is_that_of_all_stages(capsys, monkeypatch):
         stages.compiling("pretraining", "batches")
         for _ in range(2):
             stages.advance(1.0)
-        # two seconds a step as the clock is read by this and by what is said: 2 steps are left, and 20 of their cost
-        assert capsys.readouterr().err.splitlines()[-1].endswith("about 44 s left")
+        # one second a step: 2 of these are left, and 8 of the training, each twice as long
+        assert capsys.readouterr().err.splitlines()[-1].endswith("about 18 s left")
         stages.compiling("training", "batches")
         for _ in range(8):
             stages.advance(1.0)
@@ -243,7 +244,7 @@ def test_train_chooses_the_tokenizer(run, tmp_path, monkeypatch):
     (tmp_path / "many.txt").write_text("".join(map(chr, range(0x4E00, 0x4E00 + 300))) * 4, encoding="utf-8")
     for flags in ([], ["--tokenizer", "characters"], ["--tokenizer", "bytes"]):
         argv = ["train", str(tmp_path / "many.txt"), "--out", str(tmp_path / "m"), "--dim", "16", *TINY, *flags]
-        assert run(*argv)[0] == 0
+        assert run(*argv, "--validate-every", "0")[0] == 0
     kinds = [(type(corpus.tokenizer).__name__, corpus.tokenizer.size) for corpus in seen[::2]]
     assert kinds == [("Bytes", 256), ("Characters", 300), ("Bytes", 256)]
 
@@ -545,3 +546,13 @@ def test_compilations_are_kept_unless_jax_is_at_work_or_the_user_says_otherwise(
     kept = str(tmp_path / "energy_dllm")
     expected = {"": f"{kept} nan", "import jax; ": "None None"}.get(before, f"{kept} raise")
     assert ran.stdout.strip() == expected
+
+
+def test_what_takes_long_says_what_it_is_and_how_long_it_took(capsys):
+    with busy("measuring", first=0.02, every=0.02):
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "measuring ..." and lines[1] == "measuring ... 0 s" and len(lines) < 12
+    with busy("measuring"):
+        pass
+    assert capsys.readouterr().err == ""

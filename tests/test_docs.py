@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib.util
 import inspect
+import io
 import re
 import shlex
 import shutil
@@ -79,12 +80,13 @@ def test_no_block_escapes():
 
 SHELL = re.compile(r"^ *```bash\n(.*?)^ *```", re.M | re.S)
 SPAN = re.compile(r"`((?:energy-dllm [a-z]+|python (?:benchmarks|examples)/\w+\.py) [^`]+)`")
-LINE = re.compile(r"^ *((?:energy-dllm [a-z]+|python (?:benchmarks|examples)/\w+\.py)\b.*)$", re.M)
+LINE = re.compile(r"^ *((?:(?:echo [^|\n]+\| )?energy-dllm [a-z]+|python (?:benchmarks|examples)/\w+\.py)\b.*)$", re.M)
 OLD = {ROOT / "docs" / "log.md"}
 """Pages that say what was once done, with the commands of that day."""
 
 SMALLER = {
     "train": "--steps 2 --dim 16 --length 8 --batch-size 2",
+    "train --init": "--steps 2 --init my.safetensors --length 8 --batch-size 2",
     "inspect": "--length 8 --steps 4",
     "evaluate": "--length 16 --windows 2",
 }
@@ -129,12 +131,19 @@ def commands() -> dict[str, str]:
 
 
 COMMANDS = commands()
-OURS = [line for line in COMMANDS if line.startswith("energy-dllm ")]
+NAMED = {"MODEL": "shakespeare", "DIR": "report", "FILE": "my.txt"}
+"""What stands for a name of the reader's own."""
+OURS = {
+    shlex.join(NAMED.get(word, word) for word in shlex.split(line)): place
+    for line, place in COMMANDS.items()
+    if line.startswith(("energy-dllm ", "echo "))
+}
 
 
 def smaller(words: list[str]) -> list[str]:
     """With the settings of `SMALLER` in place of those written."""
-    rest = shlex.split(SMALLER.get(words[0], ""))
+    kind = "train --init" if "--init" in words else words[0]
+    rest = shlex.split(SMALLER.get(kind, ""))
     for flag, value in zip(rest[::2], rest[1::2], strict=True):
         if words[0] != "inspect" or flag != "--steps" or "--check" not in words:
             words = [*words[: words.index(flag)], *words[words.index(flag) + 2 :]] if flag in words else words
@@ -147,6 +156,7 @@ def folder(tmp_path_factory) -> Path:
     """Where commands are run: a text of one's own, another to measure on, and a model of each that is named."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "my.txt").write_text("the cat sees the dog.\n" * 40)
+    (folder / "prompt.txt").write_text("the dog\n")
     (folder / "held_out.txt").write_text("To be, or not to be, that is the question.\n" * 8)
     ed.save(folder / "my.safetensors", families.small_model("acdeghost .\n", steps=2))
     ed.save(folder / "toy.safetensors", families.small_model("acdeghost .\n", steps=2))
@@ -155,9 +165,11 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("line", OURS)
 def test_command_runs(line, folder, monkeypatch, capsys):
-    words = shlex.split(line)[1:]
-    named = {"MODEL": "shakespeare", "DIR": "report", "TEXT": "to be", "FILE": "my.txt"}
-    words = [named.get(word, word) for word in words]
+    words = shlex.split(line)
+    if words[0] == "echo":
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{words[1]}\n".encode())))
+        words = words[words.index("|") + 1 :]
+    words = words[1:]
     if "--run" in words and shutil.which("ngspice") is None:
         pytest.skip("ngspice is not installed (apt install ngspice)")
     if "inspect" in words and "--check" not in words and "html" not in line:
@@ -167,11 +179,11 @@ def test_command_runs(line, folder, monkeypatch, capsys):
     code = _cli.main(smaller(words))
     out, err = capsys.readouterr()
     # a model that learned for two steps may be unwell
-    assert code == 0 or "--check" in words and code == 1, f"{COMMANDS[line]}: {err}"
+    assert code == 0 or "--check" in words and code == 1, f"{OURS[line]}: {err}"
     assert out and "Traceback" not in err
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in OURS])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(("energy-dllm ", "echo "))])
 def test_other_command_is_accounted_for(line, monkeypatch):
     assert any(line.startswith(known) for known in ELSEWHERE), f"{COMMANDS[line]} says {line!r}, which nothing runs"
     words = shlex.split(line)
@@ -212,5 +224,6 @@ def parsed(file: Path, words: list[str], monkeypatch) -> None:
 def test_commands_are_found():
     assert "energy-dllm generate" in COMMANDS and "pip install ." in COMMANDS
     assert any(line.startswith("python benchmarks/writing.py budget") for line in COMMANDS)
-    helped = {line.split()[1] for line in OURS if COMMANDS[line].startswith("energy_dllm/_cli")}
-    assert helped >= set(_cli.COMMANDS) - {"info"}, "a command without an example in its help"
+    for command in _cli.COMMANDS.values():
+        examples = LINE.findall(command.__doc__ or "")
+        assert examples and all(shlex.join(shlex.split(line)) in COMMANDS for line in examples)

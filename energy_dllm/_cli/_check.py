@@ -10,12 +10,15 @@ def health(loaded: Any, model: str, length: int, seed: int, json: bool) -> int:
     """Print the report; 0 if every finding keeps its limit, else 1."""
     from .. import probe
 
-    start = time.monotonic()
+    start, begun = time.monotonic(), False
 
     def say(words: str) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            note(f"checking {model} on a passage of {length} tokens; every part is compiled first")
         note(f"{time.monotonic() - start:5.1f} s  {words}")
 
-    say(f"checking {model} on a passage of {length} tokens; every part is compiled first")
     report = probe.check(  # pyright: ignore[reportAttributeAccessIssue]
         loaded, length=length, seed=seed, progress=say
     )

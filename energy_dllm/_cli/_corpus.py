@@ -12,22 +12,21 @@ def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = 
 
     if validation is None:
         validation = 0.1 if tokenizer is None or isinstance(tokenizer, str) else 0.0
+    coder: Any = None if isinstance(tokenizer, str) else tokenizer
     if tokenizer == "bytes":
-        tokenizer = Bytes()
-    elif tokenizer == "characters":
-        tokenizer = None
-        if source not in ("docs", "grammar"):
-            corpus = read_text(source, validation=validation)
-            if isinstance(corpus.tokenizer, Characters):
-                return corpus
-            with open(source, encoding="utf-8-sig", newline="") as file:  # more than 256 of them
-                tokenizer = Characters("".join(sorted({c for line in file for c in line})))
+        coder = Bytes()
+    if tokenizer == "characters" and source not in ("docs", "grammar"):
+        corpus = read_text(source, validation=validation)
+        if isinstance(corpus.tokenizer, Characters):
+            return corpus
+        with open(source, encoding="utf-8-sig", newline="") as file:  # more than 256 of them
+            coder = Characters("".join(sorted({character for line in file for character in line})))
     if source == "docs":
-        return docs_corpus(tokenizer=tokenizer)
+        return docs_corpus(tokenizer=coder)
     if source != "grammar":
-        return read_text(source, tokenizer=tokenizer, validation=validation)
+        return read_text(source, tokenizer=coder, validation=validation)
     corpus = grammar_corpus()
-    if tokenizer in (None, corpus.tokenizer):
+    if coder in (None, corpus.tokenizer):
         return corpus
-    train, held = (tokenizer.encode(corpus.tokenizer.decode(ids)) for ids in (corpus.train, corpus.validation))
-    return Corpus("grammar", tokenizer, train, held, held[:0], corpus.entropy)
+    train, held = (coder.encode(corpus.tokenizer.decode(ids)) for ids in (corpus.train, corpus.validation))
+    return Corpus("grammar", coder, train, held, held[:0], corpus.entropy)

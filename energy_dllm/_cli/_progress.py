@@ -77,7 +77,12 @@ class Stages:
         """The time that all stages still take, by the steps of this one; compiling is not foreseen."""
         if self.timed < 2:
             return "time left not known yet"
-        cost = self.stages[self.name][1]
-        whole = sum(n * cost for n, cost in self.stages.values())
-        seconds = (whole - self._done()) * self.seconds / (self.timed - 1) / cost
+        names = list(self.stages)
+        here = names.index(self.name)
+        left = {name: self.stages[name][0] for name in names[here:]}
+        left[self.name] -= self.step
+        if self.name != names[-1]:
+            left[names[-1]] -= self.before
+        costs = sum(n * self.stages[name][1] for name, n in left.items())
+        seconds = costs * self.seconds / (self.timed - 1) / self.stages[self.name][1]
         return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

@@ -117,14 +117,16 @@ def note(words: str) -> None:
 
 
 @contextlib.contextmanager
-def busy(what: str, every: float = 30.0):
-    """Say what is done, at once and again as time goes by: a compiler may take a minute, and shows nothing."""
-    note(f"{what} ...")
+def busy(what: str, first: float = 1.0, every: float = 30.0):
+    """Say what is done if it is not done at once, and again as time goes by: a compiler takes a while, and shows
+    nothing."""
     start, over = time.monotonic(), threading.Event()
 
     def remind() -> None:
-        while not over.wait(every):
-            note(f"{what} ... {time.monotonic() - start:.0f} s")
+        wait, shown = first, f"{what} ..."
+        while not over.wait(wait):
+            note(shown)
+            wait, shown = every, f"{what} ... {time.monotonic() - start + every:.0f} s"
 
     thread = threading.Thread(target=remind, daemon=True)
     thread.start()

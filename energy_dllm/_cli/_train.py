@@ -1,5 +1,6 @@
 """`energy-dllm train`: a text to a model, and what is said on the way."""
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -109,42 +110,23 @@ def train(
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     if validate_every is not None and validate_every < 0:
         raise ValueError(f"`--validate-every` is {validate_every}; expected a number of batches, or 0 for none.")
-    if init is not None:
-        of_init = {"--dim": dim, "--depth": depth, "--tokenizer": tokenizer, "--pretraining": pretraining}
-        of_init["--fit-split-merge"] = fit_split_merge or None
-        for flag, value in of_init.items():
-            if value is not None:
-                raise ValueError(f"`{flag}` cannot be used with `--init`, whose model has its own; leave it out.")
-        start_from = load_model(init)
-        corpus = corpus_of(source, start_from.tokenizer, validation=0.1)
-        dim, depth, pretraining = start_from.energy.dim, getattr(start_from.energy, "depth", None), 0
-    else:
-        dim, depth = 128 if dim is None else dim, 2 if depth is None else depth
-        if depth > 1 and (pretraining or fit_split_merge):
-            raise ValueError(
-                f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
-                "--fit-split-merge, or add --depth 1."
-            )
-        start_from, pretraining = None, (1000 if depth == 1 else 0) if pretraining is None else pretraining
-        corpus = corpus_of(source, tokenizer)
-    # checked before training
-    if len(corpus.validation) < 2 * length:
-        raise ValueError(
-            f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
-            f"`length` {length}, so give a longer text or a smaller length."
-        )
+    try:
+        model, corpus = _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, length, seed)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # nothing is in it
+        raise
+    depth = depth or (2 if init is None else None)
+    if pretraining is None:
+        pretraining = 1000 if depth == 1 else 0
     import equinox as eqx
     import jax
 
-    from .._model import EnergyDLLM
     from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
-    start = time.monotonic()
+    start, trained = time.monotonic(), model
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
-    model = start_from
-    if model is None:
-        model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
     size = sum(leaf.size for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf))
     note(
         f"{source}: {len(corpus.train):,} tokens to learn from, {len(corpus.validation):,} held out, "
@@ -187,7 +169,7 @@ def train(
     record = {
         "source": source,
         "init": init,
-        "dim": dim,
+        "dim": model.energy.dim,
         "depth": depth,
         "tokenizer": type(corpus.tokenizer).__name__,
         **settings,
@@ -205,6 +187,39 @@ def train(
     bound = f"{score['masked_nelbo_bits_per_char']:.3f} ± {score['standard_error']:.3f}"
     print(f"{out}: at most {bound} bits per character on held-out text")
     note(f"{pretraining} + {steps} steps · {seconds:.0f} s · try: energy-dllm generate {out}")
+
+
+def _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, length, seed) -> tuple[Any, Any]:
+    """The model before training, and the corpus; `ValueError` where the settings do not belong together."""
+    if init is not None:
+        of_init = {"--dim": dim, "--depth": depth, "--tokenizer": tokenizer, "--pretraining": pretraining}
+        of_init["--fit-split-merge"] = fit_split_merge or None
+        for flag, value in of_init.items():
+            if value is not None:
+                raise ValueError(f"`{flag}` cannot be used with `--init`, whose model has its own; leave it out.")
+        model = load_model(init)
+        corpus = corpus_of(source, model.tokenizer, validation=0.1)
+    else:
+        dim, depth, model = 128 if dim is None else dim, 2 if depth is None else depth, None
+        if depth > 1 and (pretraining or fit_split_merge):
+            raise ValueError(
+                f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
+                "--fit-split-merge, or add --depth 1."
+            )
+        corpus = corpus_of(source, tokenizer)
+    # checked before training
+    if len(corpus.validation) < 2 * length:
+        raise ValueError(
+            f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
+            f"`length` {length}, so give a longer text or a smaller length."
+        )
+    if model is None:
+        import jax
+
+        from .._model import EnergyDLLM
+
+        model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
+    return model, corpus
 
 
 def _steps_of(folder: Path) -> int:

@@ -173,7 +173,7 @@ def infill(
 
     energy-dllm infill "To be, or not [8]that is the question"
 
-    energy-dllm infill "To be, or not [*]that is the question" --length 30 31 32 33 34
+    energy-dllm infill "To be, or not [*]that is the question" --length 36 38 40 42 44
     """
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     loaded = load_model(model)
