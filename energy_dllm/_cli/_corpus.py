@@ -6,21 +6,28 @@ from typing import Any
 def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = None) -> Any:
     """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer.
 
-    `tokenizer` is an object, or `"characters"`, `"bytes"`; `validation` the share of a file that is held out.
+    `tokenizer` is an object, or `"characters"`, `"bytes"`, `"byte-pairs"`; `validation` the share of a file that is
+    held out.
     """
-    from ..data import Bytes, Characters, Corpus, docs_corpus, grammar_corpus, read_text
+    from ..data import BytePairs, Bytes, Characters, Corpus, docs_corpus, grammar_corpus, read_text
 
     if validation is None:
         validation = 0.1 if tokenizer is None or isinstance(tokenizer, str) else 0.0
     coder: Any = None if isinstance(tokenizer, str) else tokenizer
     if tokenizer == "bytes":
         coder = Bytes()
-    if tokenizer == "characters" and source not in ("docs", "grammar"):
+    if tokenizer == "byte-pairs" and source in ("docs", "grammar"):
+        raise ValueError(f"`--tokenizer` is byte-pairs and `source` {source}; expected a text file to find pairs in.")
+    if tokenizer in ("characters", "byte-pairs") and source not in ("docs", "grammar"):
         corpus = read_text(source, validation=validation)
-        if isinstance(corpus.tokenizer, Characters):
+        if tokenizer == "characters" and isinstance(corpus.tokenizer, Characters):
             return corpus
-        with open(source, encoding="utf-8-sig", newline="") as file:  # more than 256 of them
-            coder = Characters("".join(sorted({character for line in file for character in line})))
+        with open(source, encoding="utf-8-sig", newline="") as file:
+            if tokenizer == "characters":  # more than 256 of them
+                coder = Characters("".join(sorted({character for line in file for character in line})))
+            else:  # of what is learned from
+                text = file.read()
+                coder = BytePairs.from_text(text[: int(len(text) * (1 - validation))])
     if source == "docs":
         return docs_corpus(tokenizer=coder)
     if source != "grammar":

@@ -52,10 +52,10 @@ def train(
         ),
     ] = None,
     tokenizer: Annotated[
-        Literal["characters", "bytes"] | None,
+        Literal["characters", "bytes", "byte-pairs"] | None,
         _arg(
-            metavar="{characters,bytes}",
-            help="One token for each character that occurs, or for each byte of UTF-8.",
+            metavar="{characters,bytes,byte-pairs}",
+            help="A token for each character that occurs, each byte of UTF-8, or each of 1,024 frequent pairs.",
             help_behavior_hint="(default: characters if they are at most 256, else bytes; with --init its own)",
         ),
     ] = None,
@@ -103,13 +103,13 @@ def train(
 
     # smaller steps for pretrained tables; made first, so that bad settings are found before any folder is made
     pretrained_optimizer = default_optimizer(learning_rate, steps, tables=1.0)
-    ready("--out", out, "model.safetensors")
-    folder = out.with_name(f"{out.name}.training") if directory is None else directory
-    ready("--directory", folder, "runs/mine", folder=True)
     if pretraining is not None and pretraining < 0:
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     if validate_every is not None and validate_every < 0:
         raise ValueError(f"`--validate-every` is {validate_every}; expected a number of batches, or 0 for none.")
+    ready("--out", out, "model.safetensors")
+    folder = out.with_name(f"{out.name}.training") if directory is None else directory
+    ready("--directory", folder, "runs/mine", folder=True)
     try:
         model, corpus = _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, length, seed)
     except BaseException:
