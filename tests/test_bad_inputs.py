@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false
 import math
 import time
+import tracemalloc
 
 import diffrax
 import families
@@ -313,3 +314,14 @@ def test_the_command_line_exits_with_2_and_one_sentence(argv, file, tmp_path, mo
 def test_characters_outside_the_alphabet_on_the_command_line(file, capsys):
     assert main(["repair", "ab*c", file]) == 0 and "'*' to" in capsys.readouterr().err
     assert main(["generate", file, "--prompt", "a*c", "--unknown", "mask", "--length", "8", "--rounds", "2"]) == 0
+
+
+def test_a_deep_model_of_many_tokens_is_made_in_the_memory_of_its_tables(unchecked):
+    """20,000 tokens: codes narrower than the vocabulary, and a schedule that is measured level by level."""
+    size = 20_000
+    tokenizer = ed.data.Characters("".join(map(chr, range(0x10000, 0x10000 + size))))
+    tracemalloc.start()
+    model = ed.EnergyDLLM(tokenizer, dim=16, key=jax.random.key(0))
+    assert tracemalloc.get_traced_memory()[1] < 0.3e9  # of numpy; all levels at once took 10 GB
+    tracemalloc.stop()
+    assert model.energy.vocabulary.codes.nbytes < 64 * model.energy.vocabulary.patterns.nbytes

@@ -161,6 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("energy-dllm:", str(stop) or "interrupted", file=sys.stderr)
         return signals.end()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        if signals.caught is not None:  # in the import of an extension, which has its own word for it
+            print("energy-dllm: interrupted", file=sys.stderr)
+            return signals.end()
         print("energy-dllm:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return code or 0

@@ -130,13 +130,16 @@ class InformationUniform(AbstractSchedule):
             raise ValueError(f"`size` is {size}; expected at least two tokens.")
         start, end = (-np.log(v) for v in _ordered(sigma_max, sigma_min))
         s = np.linspace(start, end, 65)
-        noise = np.random.default_rng(0).standard_normal((1024, size))
-        snr = np.exp(2 * s)[:, None, None]
-        b = np.sqrt(snr) * noise
-        b[..., 0] += snr[..., 0]
-        top = b.max(-1, keepdims=True)
-        ce = (np.log(np.exp(b - top).sum(-1)) + top[..., 0] - b[..., 0]).mean(-1)
-        return cls(s, ce, uniform=uniform)
+        # level by level, and fewer draws of many tokens, whose sum is an average already: memory like that of a table
+        noise = np.random.default_rng(0).standard_normal((min(1024, max(64, 2**22 // size)), size))
+
+        def mean(snr):
+            b = np.sqrt(snr) * noise
+            b[:, 0] += snr
+            top = b.max(-1, keepdims=True)
+            return (np.log(np.exp(b - top).sum(-1)) + top[:, 0] - b[:, 0]).mean()
+
+        return cls(s, np.array([mean(snr) for snr in np.exp(2 * s)]), uniform=uniform)
 
     def level(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """`s` at which the fraction `u` of the information is in."""

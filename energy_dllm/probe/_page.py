@@ -15,7 +15,7 @@ from .._model import EnergyDLLM
 from ..flow import AbstractEvidence, JointFlow, Trajectory
 from ._attribution import attribution
 from ._probes import attention_pattern, energy_by_token
-from ._record import Record, check_finite, generated, given_start, recorded_from, validate, write
+from ._record import Record, check_finite, generated, given_start, levels_of, recorded_from, validate, write
 
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -121,7 +121,7 @@ def _windows(
     """Start of each window, number of tokens it shares with the window before, its evidence and its trajectory."""
     yield 0, 0, seen.given, seen.passage
     text = np.asarray(seen.passage.probes["tokens"])[-1]
-    levels, key = model.schedule.levels(steps), jax.random.key(seed)
+    levels, key = levels_of(model, steps), jax.random.key(seed)
     while (done := len(text)) < length:
         start = min(done - CONTEXT, length - WINDOW)  # the last window is as long as the others: nothing new compiles
         given = given_start(np.concatenate([text[start:], known[done : start + WINDOW]]), WINDOW)

@@ -80,11 +80,16 @@ def validate(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndar
     return known
 
 
+def levels_of(model: EnergyDLLM, steps: int) -> Float[Array, " n"]:
+    """Noise times of the schedule, in the precision of the model."""
+    return model.schedule.levels(steps).astype(model.energy.vocabulary.codes.dtype)
+
+
 def recorded_from(model: EnergyDLLM, known: np.ndarray, length: int, steps: int, seed: int) -> Record:
     """The same after given ids."""
     seeded(seed)
     given = given_start(known, length) if len(known) else Masked(length)
-    levels = model.schedule.levels(steps)
+    levels = levels_of(model, steps)
     rate = min(10.0, steps / float(levels[-1] - levels[0]))
     passage, relaxation, cut, attention = _record(model, given, levels, rate, jax.random.key(seed))
     check_finite(passage, "passage")
