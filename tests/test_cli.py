@@ -86,6 +86,25 @@ def test_generate_json(run, model):
     assert json.loads(moments[-1])["text"] == found["text"]
 
 
+def test_temperature_0_takes_one_token_a_round_and_is_the_same_for_every_seed(run, model):
+    argv = [
+        "generate",
+        model,
+        "--length",
+        "8",
+        "--remask-rounds",
+        "0",
+        "--temperature",
+        "0",
+        "--order",
+        "left",
+        "--json",
+    ]
+    first, second = (record(run(*argv, "--seed", seed)[1]) for seed in ("1", "2"))
+    assert first["text"] == second["text"]
+    assert sorted({known for path in first["known"] for known in path})[-2:] == [7 / 8, 1.0]
+
+
 def test_generate_in_a_pipe_is_the_text_alone(run, model):
     noise = ["--noise", "--steps", "2", "--field", "joint", "--churn", "0", "--until", "0.5", "--front", "9"]
     code, out, err = run("generate", model, "--length", "8", *noise)

@@ -21,7 +21,8 @@ Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the na
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
 Rounds = Annotated[int | None, _best(metavar="INT", help="Rounds of unmasking: more are better and slower.")]
 Temperature = Annotated[
-    float | None, _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest passage.")
+    float | None,
+    _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token every time."),
 ]
 Order = Annotated[
     Literal["random", "certain", "left"] | None,
@@ -121,6 +122,9 @@ def generate(
 
     energy-dllm generate my.safetensors --noise --field joint --json
     """
+    # one token a round: tokens drawn together are each the likeliest alone
+    if temperature == 0 and rounds is None and not noise and 0 < length:
+        rounds = min(length, 128 if window is None else max(1, window))
     sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     if out is not None:
         ready("--out", out, "written.txt")
