@@ -164,7 +164,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("line", OURS)
-def test_command_runs(line, folder, monkeypatch, capsys):
+def test_command_runs(line, folder, monkeypatch, capsys, unchecked):
     words = shlex.split(line)
     if words[0] == "echo":
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{words[1]}\n".encode())))
