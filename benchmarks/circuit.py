@@ -47,8 +47,8 @@ def errors() -> None:
     print("largest error on the path, at the end, relative to the largest value; seconds of ngspice")
     memory = dense(jax.random.key(0))
     start = memory.patterns[0].at[:5].multiply(-1.0)
-    ideal = circuit.fabricate(memory, circuit.IDEAL).circuit(start)
-    real = circuit.fabricate(memory, circuit.BIPOLAR).circuit(start)
+    ideal = circuit.fabricate(memory, circuit.Technology()).circuit(start)
+    real = circuit.fabricate(memory, circuit.Technology.bipolar()).circuit(start)
     field, y = transformer(jax.random.key(1))
     block = circuit.lower(field, y)
     for name, motion, state, made, steps in (
@@ -106,9 +106,7 @@ def cues(count: int, flipped: float) -> tuple[jax.Array, jax.Array]:
 def chips() -> None:
     """Every chip's equation against its netlist."""
     memory = circuit_memory.memory()
-    spread = circuit.Technology(
-        **{**vars(circuit.BIPOLAR), "conductance": 0.1, "capacity": 0.1, "offset": 2e-3, "base": 3e-3, "levels": 16}
-    )
+    spread = circuit.Technology.bipolar(conductance=0.1, capacity=0.1, offset=2e-3, base=3e-3, levels=16)
     starts, which = cues(200, 0.3)
     same, right, ends = 0, 0, []
     for n in range(10):
@@ -195,7 +193,7 @@ def energy() -> None:
     memory, start = circuit_memory.memory(), circuit_memory.cue(3, jax.random.key(3))
     evaluations = int(ed.solve(memory, start, t0=0.0, t1=8.0).force_evaluations)
     for bandwidth in (1e7, 3e7, 1e8):
-        technology = circuit.Technology(**{**vars(circuit.BIPOLAR), "bandwidth": bandwidth, "parasitic": 5e-14})
+        technology = circuit.Technology.bipolar(bandwidth=bandwidth, parasitic=5e-14)
         made = circuit.fabricate(memory, technology).circuit(start, metered=True)
         path = circuit.simulate(made, t1=15.0, max_step=0.1)
         read = int(np.argmax(circuit_memory.digits() @ path.final))
@@ -207,7 +205,7 @@ def energy() -> None:
     memory = circuit_text.train()
     ids = jnp.array([circuit_text.WORDS.index(word) for word in ("the", "dog", "sees", "two", "dogs")])
     for bandwidth in (1e7, 3e7, 1e8):
-        settings = {**vars(circuit.BIPOLAR), "rail": 3.3, "bandwidth": bandwidth, "parasitic": 5e-14}
+        settings = {**vars(circuit.Technology.bipolar()), "rail": 3.3, "bandwidth": bandwidth, "parasitic": 5e-14}
         joules, operations = 0.0, 0
         for known in range(5):  # a sentence is five relaxations, one word more known each time
             held = circuit_text.held(memory, jnp.arange(5) < known)
@@ -256,7 +254,7 @@ def text(count: int = 50) -> None:
     """Sentences of the grammar by diffrax, by ideal parts, by transistors."""
     memory = circuit_text.train()
     grammar = set(circuit_text.sentences())
-    technology = circuit.Technology(**{**vars(circuit.BIPOLAR), "rail": 3.3})
+    technology = circuit.Technology.bipolar(rail=3.3)
     ways = {
         "diffrax": circuit_text.by_diffrax,
         "ngspice, behavioural": circuit_text.by_ngspice,

@@ -75,7 +75,7 @@ def plot(path: ed.circuit.Waveforms, reference: np.ndarray, file: str) -> None:
 
 def main(chosen: tuple[int, ...] = tuple(range(10)), file: str | None = None, *, t1: float = 8.0) -> dict[str, float]:
     """Recall every chosen digit in ngspice, with real transistors, and compare with diffrax."""
-    crossbar, technology = memory(), ed.circuit.BIPOLAR
+    crossbar, technology = memory(), ed.circuit.Technology.bipolar()
     chip = ed.circuit.fabricate(crossbar, technology)
     right, worst, elements = 0, 0.0, 0
     for digit in chosen:

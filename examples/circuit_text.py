@@ -65,7 +65,7 @@ def train(steps: int = 2000, *, seed: int = 0) -> ed.circuit.Crossbar:
             memory, state = held(crossbar(patterns), known), start(ids, known)
             state = jax.lax.fori_loop(0, 16, lambda _, v: v + 0.4 * memory(0.0, v), state)
             cost = optax.softmax_cross_entropy_with_integer_labels(logits(state), ids)
-            return jnp.sum(jnp.where(known, 0.0, cost)), ed.circuit.headroom(memory, state, limit=15.0)
+            return jnp.sum(jnp.where(known, 0.0, cost)), memory.headroom(state, limit=15.0)
 
         cost, room = jax.vmap(one)(ids, known)
         return jnp.sum(cost) / jnp.maximum(jnp.sum(~known), 1) + jnp.mean(room)
@@ -147,7 +147,7 @@ def plot(memory: ed.circuit.Crossbar, technology: ed.circuit.Technology | None, 
 def main(count: int = 5, *, steps: int = 2000, devices: bool = False, file: str | None = None) -> dict[str, float]:
     """Train, write, and print the sentences of both side by side."""
     memory = train(steps)
-    technology = ed.circuit.Technology(**{**vars(ed.circuit.BIPOLAR), "rail": 3.3}) if devices else None
+    technology = ed.circuit.Technology.bipolar(rail=3.3) if devices else None
     grammar, agree, good = set(sentences()), 0, {"diffrax": 0, "ngspice": 0}
     for seed in range(count):
         one = write(memory, by_diffrax, seed=seed)

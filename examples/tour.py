@@ -55,7 +55,7 @@ def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "to
 
     mended = ed.repair(model, text)
     print(f"repaired: {mended.text!r}")
-    figures = {"attribution.png": ed.probe.plot_attribution(why, place, model.tokenizer, ids=score.ids)}
+    figures = {"attribution.png": why.plot(place, model.tokenizer, ids=score.ids)}
     for name, heads in ed.probe.attention_pattern(jnp.zeros(()), y, field).items():
         figures[f"{name}.png"] = ed.probe.plot_attention(heads, model.tokenizer, score.ids)
     for name, figure in figures.items():

@@ -25,7 +25,6 @@ SYNAPSES = {
     "pairwise": lambda dim, key: ed.energy.Pairwise(dim, offsets=3, rank=4, key=key),
     "attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, reach=3, key=key),
     "rotary attention": lambda dim, key: ed.energy.Attention(dim, heads=2, head_dim=4, rotary=True, key=key),
-    "mapping attention": lambda dim, key: ed.energy.MappingAttention(dim, heads=2, head_dim=4, reach=3, key=key),
     "mapping": lambda dim, key: ed.energy.MappingMemory(dim, memories=9, key=key),
     "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
     "deep": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, convolution=1, reach=3, key=key),
@@ -166,11 +165,8 @@ class Markov(AbstractFreeEnergy):
 
     def sample(self, y, b, *, tilt=0.0, dfa=None, key):
         assert dfa is None
-        return jax.random.categorical(key, self.logits(y, b) + tilt, axis=-1)
-
-    def best(self, y, b, *, tilt=0.0, dfa=None):
-        assert dfa is None
-        return jnp.argmax(self.logits(y, b) + tilt, axis=-1)
+        logits = self.logits(y, b) + tilt
+        return jnp.argmax(logits, axis=-1) if key is None else jax.random.categorical(key, logits, axis=-1)
 
 
 COUNTS = [[2.0, 900.0, 3.0], [3.0, 4.0, 700.0], [600.0, 4.0, 9.0]]

@@ -8,8 +8,8 @@ import pytest
 from families import SYNAPSES, make_energy
 
 import energy_dllm as ed
-from energy_dllm.energy import AbstractCoupling, AbstractLayered
-from energy_dllm.probe._parts import heads, memories, split
+from energy_dllm.energy import AbstractCoupling
+from energy_dllm.energy._layered import AbstractLayered
 
 
 L, D, V = 6, 8, 5
@@ -71,7 +71,7 @@ def test_what_nobody_reads_is_not_heard(energy, given):
 
 @pytest.mark.parametrize(
     "name",
-    ["mapping", "rectified", "softmax memory", "token memory", "mapping attention", "deep convolutional", "deep"],
+    ["mapping", "rectified", "softmax memory", "token memory", "rotary attention", "deep convolutional", "deep"],
 )
 def test_every_synapse_splits_exactly(name):
     """The force by part against the force of its term, and the energy alike; other synapses: see above."""
@@ -84,9 +84,9 @@ def test_every_synapse_splits_exactly(name):
     def parts(g, u):
         force = lambda term: -jnp.sum(jax.grad(lambda g: jnp.sum(of_terms(g)[term]))(g) * u, axis=-1)
         terms = of_terms(g)
-        energies = {term: jnp.sum(each, axis=0) for term, (each, _) in heads(energy, g).items()}
-        energies |= {term: jnp.sum(each, axis=-1) for term, (each, *_) in memories(energy, g).items()}
-        return {term: force(term) for term in terms}, split(energy, g, u), energies, terms
+        energies = {term: jnp.sum(each, axis=0) for term, (each, _) in energy.network.heads(g).items()}
+        energies |= {term: jnp.sum(each, axis=-1) for term, (each, *_) in energy.network.memories(g).items()}
+        return {term: force(term) for term in terms}, energy.network.split(g, u), energies, terms
 
     forces, splits, energies, terms = parts(g, u)
     assert any(splits) and energies
@@ -95,21 +95,18 @@ def test_every_synapse_splits_exactly(name):
     assert all(np.allclose(each, terms[term], atol=1e-12) for term, each in energies.items())
 
 
-@pytest.mark.parametrize("name", ["pairwise", "mapping attention"])
-def test_a_neighbour_is_heard_as_its_derivative(name):
-    """A bond is linear, of attention one whose pattern is held: what `j` tells vanishes with its activation."""
-    synapse = SYNAPSES[name](D, jax.random.key(5))
-    if name == "mapping attention":
-        synapse = eqx.tree_at(lambda s: s.query, synapse, jnp.zeros_like(synapse.query))
+def test_the_message_of_a_neighbour_is_its_derivative():
+    """A bond is linear: the message of `j` vanishes with its activation."""
+    synapse = SYNAPSES["pairwise"](D, jax.random.key(5))
     g, u = jax.random.normal(jax.random.key(6), (2, L, D))
     whole = lambda g: -jnp.sum(jax.grad(synapse)(g) * u, axis=-1)
 
     @jax.jit
-    def heard(g, u):
+    def messages(g, u):
         without = lambda j: whole(g) - whole(g.at[j].set(0.0))
         return synapse.by_neighbour(g, u), jax.lax.map(without, jnp.arange(L))
 
-    parts, missed = heard(g, u)
+    parts, missed = messages(g, u)
     assert np.allclose(missed.T, parts, atol=1e-12)
 
 

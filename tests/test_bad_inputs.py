@@ -85,7 +85,7 @@ LIBRARY = {
     "a solver's class": (lambda m, t: descend(solver=diffrax.Tsit5), "`solver` is <class"),
     "a controller by name": (lambda m, t: descend(controller="pid"), "`controller` is 'pid'"),
     "an adjoint by name": (lambda m, t: descend(adjoint="forward"), "`adjoint` is 'forward'"),
-    "a stop that is a number": (lambda m, t: descend(stop=1e-3), "`stop` is 0.001"),
+    "a stop by name": (lambda m, t: descend(stop="rest"), "`stop` is 'rest'"),
     "time that runs backwards": (lambda m, t: descend(t1=-1.0), "`t1`=-1.0 is not after `t0`=0.0"),
     "no time": (lambda m, t: descend(t1=0.0), "`t1`=0.0 is not after"),
     "time of NaN": (lambda m, t: descend(t1=NAN), "`t1`=nan is not after"),
@@ -93,7 +93,7 @@ LIBRARY = {
     "a step of NaN": (lambda m, t: descend(step=NAN), "`step` is nan"),
     "no steps": (lambda m, t: descend(max_steps=0), "`max_steps` is 0"),
     "a field that is none": (lambda m, t: ed.solve(None, jnp.ones(2), t0=0.0, t1=1.0), "`field` is None"),
-    "a tolerance of NaN": (lambda m, t: ed.flow.SteadyState(NAN), "`tolerance` is nan"),
+    "a stop of NaN": (lambda m, t: descend(stop=NAN), "`stop` is nan"),
     # ------------------------------------------------------------------------------------- sampling
     "no prompt": (lambda m, t: write(m, prompt=None), "`prompt` is None; expected a text"),
     "a prompt of bytes": (lambda m, t: write(m, prompt=b"ab"), "`prompt` is b'ab'"),

@@ -16,7 +16,7 @@ import pytest
 
 import energy_dllm as ed
 from energy_dllm import circuit
-from energy_dllm.circuit._netlist import escape
+from energy_dllm.circuit._netlist import Netlist, escape
 
 
 ngspice = pytest.mark.skipif(
@@ -197,7 +197,7 @@ def test_lower_names_what_is_wrong(field, state, sentence):
 
 
 def test_netlist_names_what_is_wrong():
-    netlist = circuit.Netlist("wrong")
+    netlist = Netlist("wrong")
     with pytest.raises(ValueError, match=r"`ohms` is 0.0 between 'a' and '0'"):
         netlist.resistor("a", "0", 0.0)
     with pytest.raises(ValueError, match="finite numbers"):
@@ -205,7 +205,7 @@ def test_netlist_names_what_is_wrong():
     with pytest.raises(ValueError, match="`name` is empty"):
         netlist.current("", "0", 1.0)
     # numpy's own floats must not write their type into the text
-    netlist = circuit.Netlist("right")
+    netlist = Netlist("right")
     netlist.current("a", "0", np.float64(0.1))
     assert "i1 a 0 0.1\n" in netlist.text()
     made = circuit.lower(lambda t, y: -y, jnp.ones(1))

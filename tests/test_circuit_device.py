@@ -55,7 +55,7 @@ KINDS = {"softmax": softmax, "several": several, "rectified": rectified}
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nominal_chip_is_its_crossbar(kind, getkey):
     crossbar, v = KINDS[kind](getkey), jax.random.normal(getkey(), (N,))
-    chip = circuit.fabricate(crossbar, circuit.BIPOLAR)
+    chip = circuit.fabricate(crossbar, circuit.Technology.bipolar())
     assert jnp.allclose(chip(0.0, v), crossbar(0.0, v), rtol=1e-12, atol=1e-12)
     assert not jnp.allclose(circuit.fabricate(crossbar, SPREAD, getkey())(0.0, v), crossbar(0.0, v), atol=1e-2)
     # every wire and neuron carries a conductance of 1/R in all
@@ -83,16 +83,16 @@ def test_a_crossbar_is_the_relaxation_it_is_made_of(getkey):
 def test_attention_to_a_clamped_context_is_a_crossbar(getkey):
     attention = ed.energy.Attention(8, heads=2, head_dim=4, reach=2, key=getkey())
     context, place = jax.random.normal(getkey(), (6, 8)), 2
-    crossbar = circuit.attend(attention, context, place)
+    crossbar = circuit.Crossbar.attending(attention, context, place)
     # the token's own energy as a query; its keys do not move
     own = lambda g: attention.per_token(context.at[place].set(g))[place]
     g = jax.random.normal(getkey(), (8,))
     pull, slope = jax.jit(lambda g: (crossbar(0.0, g) + g, -jax.grad(own)(g)))(g)
     assert jnp.allclose(pull, slope, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="`place` is 6 in a context of 6"):
-        circuit.attend(attention, context, 6)
+        circuit.Crossbar.attending(attention, context, 6)
     with pytest.raises(ValueError, match="rotary"):
-        circuit.attend(ed.energy.Attention(8, heads=1, head_dim=4, rotary=True, key=getkey()), context, 1)
+        circuit.Crossbar.attending(ed.energy.Attention(8, heads=1, head_dim=4, rotary=True, key=getkey()), context, 1)
 
 
 def test_chips_batch_and_differentiate(getkey):
@@ -104,7 +104,7 @@ def test_chips_batch_and_differentiate(getkey):
 
     def loss(patterns):
         built = circuit.fabricate(eqx.tree_at(lambda c: c.patterns, crossbar, patterns), SPREAD, keys[0])
-        return jnp.sum(built(0.0, v) ** 2) + circuit.headroom(crossbar, v, limit=1.0)
+        return jnp.sum(built(0.0, v) ** 2) + crossbar.headroom(v, limit=1.0)
 
     slope = jax.jit(jax.grad(loss))(crossbar.patterns)
     assert jnp.isfinite(slope).all() and (slope != 0).all()
@@ -116,7 +116,7 @@ def test_levels_are_as_many_as_there_are(getkey):
         chip = circuit.fabricate(crossbar, circuit.Technology(levels=levels))
         assert len(np.unique(np.abs(chip.forward).round(12))) <= levels
     fine = circuit.fabricate(crossbar, circuit.Technology(levels=100_000))
-    exact = circuit.fabricate(crossbar, circuit.IDEAL)
+    exact = circuit.fabricate(crossbar, circuit.Technology())
     assert jnp.allclose(fine.forward, exact.forward, atol=1e-5)
 
 
@@ -127,9 +127,9 @@ def test_head_room_is_refused_with_the_wire_and_its_range(getkey):
         circuit.fabricate(crossbar, hot).circuit(4 * v)
     steep = eqx.tree_at(lambda c: c.patterns, crossbar, 12 * crossbar.patterns)
     with pytest.raises(ValueError, match=r"wire [bp]\d+ goes from"):
-        circuit.fabricate(steep, circuit.IDEAL).circuit(v)
+        circuit.fabricate(steep, circuit.Technology()).circuit(v)
     # the penalty sees what the rails will
-    assert circuit.headroom(steep, v, limit=20.0) > 0 == circuit.headroom(crossbar, v, limit=60.0)
+    assert steep.headroom(v, limit=20.0) > 0 == crossbar.headroom(v, limit=60.0)
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_weights_can_be_read_back_from_the_text(getkey):
 @pytest.mark.parametrize(
     ("kind", "technology", "step", "path", "end"),
     [
-        ("softmax", circuit.IDEAL, 0.003, 1e-5, 2e-6),
-        ("softmax", circuit.BIPOLAR, 0.02, 5e-3, 5e-5),
-        ("several", circuit.IDEAL, 0.01, 2e-4, 1e-5),
-        ("rectified", circuit.IDEAL, 0.01, 3e-3, 1e-3),
-        ("rectified", circuit.BIPOLAR, 0.02, 2e-2, 1e-2),
+        ("softmax", circuit.Technology(), 0.003, 1e-5, 2e-6),
+        ("softmax", circuit.Technology.bipolar(), 0.02, 5e-3, 5e-5),
+        ("several", circuit.Technology(), 0.01, 2e-4, 1e-5),
+        ("rectified", circuit.Technology(), 0.01, 3e-3, 1e-3),
+        ("rectified", circuit.Technology.bipolar(), 0.02, 2e-2, 1e-2),
     ],
 )
 def test_devices_follow_the_equation(kind, technology, step, path, end, getkey):
@@ -197,7 +197,7 @@ def test_a_chip_with_all_its_faults_follows_its_own_equation(getkey):
 @ngspice
 def test_supplies_pay_for_what_a_driver_delivers(getkey):
     crossbar, v = softmax(getkey), jax.random.normal(getkey(), (N,))
-    technology = circuit.BUILT
+    technology = circuit.Technology.built()
     made = circuit.fabricate(crossbar, technology).circuit(v, metered=True)
     waves = circuit.simulate(made, t1=10.0)
     report = circuit.energy_report(made, waves, crossbar, evaluations=20)

@@ -281,7 +281,7 @@ def test_the_rest_point_is_finite_and_reached(landscape):
         t1=10_000.0,
         solver=diffrax.Euler(),
         step=0.4,
-        stop=ed.flow.SteadyState(1e-9),
+        stop=1e-9,
         max_steps=30_000,
     )
     assert path.reason == "came to rest"
@@ -290,10 +290,14 @@ def test_the_rest_point_is_finite_and_reached(landscape):
 
 
 def test_growing_states_do_not_count_as_rest():
-    # |y| grows linearly at speed 1: a test relative to |y| would fire
-    assert not ed.flow.SteadyState(1e-2)(jnp.ones((3, 4)))
-    assert ed.flow.SteadyState(1e-2)((jnp.full(3, 1e-3), jnp.full(2, -5e-3)))
-    assert not ed.flow.SteadyState(1e-2)((jnp.full(3, 1e-3), jnp.full(2, -5e-2)))
+    """`|y|` grows linearly at speed 1: a test relative to `|y|` would fire. The fastest component counts."""
+    ended = lambda slope: (
+        ed.solve(
+            ed.memory.Descent(lambda x: jnp.sum(slope * x)), jnp.ones(2), t0=0.0, t1=1e4, step=1e3, stop=1e-2
+        ).reason
+    )
+    assert ended(jnp.ones(2)) == ended(jnp.array([1e-3, -5e-2])) == "reached the end of the time interval"
+    assert ended(jnp.array([1e-3, -5e-3])) == "came to rest"
 
 
 # ------------------------------------------------------------------------------------------- law 5: closed forms
@@ -600,7 +604,7 @@ def test_probes_at_times_never_reached_are_marked(landscape):
         t1=1e4,
         times=jnp.array([1.0, 9e3]),
         probes=probes,
-        stop=ed.flow.SteadyState(1e-4),
+        stop=1e-4,
     )
     assert np.isfinite(path.times).tolist() == [True, False, True]
     reached = jnp.array([0, 2])
@@ -646,8 +650,8 @@ def test_fields_name_bad_settings(landscape, unchecked):
         ed.flow.RollingNoise(ed.flow.Relaxation(landscape, ed.flow.Masked(3)), width=2.0, start=0.0, end=1.0)  # pyright: ignore
     with pytest.raises(ValueError, match="`key` is missing"):
         ed.solve(ed.flow.ReverseDiffusion(flow), jnp.ones((2, 5)), t0=0.0, t1=1.0, step=0.1)
-    with pytest.raises(ValueError, match="`tolerance` is 0"):
-        ed.flow.SteadyState(0.0)
+    with pytest.raises(ValueError, match="`stop` is 0"):
+        ed.solve(flow, jnp.ones((2, 5)), t0=0.0, t1=1.0, stop=0.0)
 
 
 def test_differentiation_goes_both_ways(getkey):

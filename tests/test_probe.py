@@ -35,11 +35,10 @@ PROBES = {
     "distance_to_rest": ed.probe.distance_to_rest,
     "energy_by_head": ed.probe.energy_by_head,
     "energy_by_memory": ed.probe.energy_by_memory,
-    "force_share": ed.probe.force_share,
+    "force_share": functools.partial(ed.probe.force_norm, share=True),
     "strongest_memories": ed.probe.strongest_memories,
     "nearest_tokens": ed.probe.nearest_tokens,
     "attribution": ed.probe.attribution,
-    "step_error": functools.partial(ed.flow.step_error, step=0.5),
 }
 
 
@@ -237,7 +236,6 @@ def test_every_probe_reads_every_field(name, model, noisy):
     assert shapes["strongest_memories"] == dict.fromkeys(memories, strongest)
     assert shapes["nearest_tokens"] == {"tokens": (L, 3), "posterior": (L, 3)}
     assert seen["attribution"].log_odds.shape == (L,)
-    assert shapes["step_error"] == jax.tree.map(lambda a: a.shape, state)
 
 
 def test_heads_and_memories_are_their_terms(model, noisy):
@@ -263,13 +261,10 @@ def test_a_path_with_a_clock_knows_its_steps(model, noisy):
 
     @eqx.filter_jit
     def path(y):
-        made = ed.solve(field, y, t0=0.0, t1=2.0, times=jnp.array([0.5]), clock=True, max_steps=32)
-        return made, ed.flow.step_error(0.0, y, field, step=0.4), ed.flow.step_error(0.0, y, field, step=0.2)
+        return ed.solve(field, y, t0=0.0, t1=2.0, times=jnp.array([0.5]), clock=True, max_steps=32)
 
-    made, coarse, fine = path(jnp.ones((L, D)))
+    made = path(jnp.ones((L, D)))
     assert np.allclose(made.step_sizes.sum(), 2.0) and (made.step_sizes > 0).sum() == made.accepted
-    # the embedded pair of Tsit5 differs in its fifth power of the step
-    assert 16 < np.abs(coarse).max() / np.abs(fine).max() < 64
     with pytest.raises(ValueError, match=r"no `clock`; record one"):
         _ = eqx.tree_at(lambda p: p.clock, made, None).step_sizes
 
@@ -287,8 +282,6 @@ def test_probes_name_what_is_wrong(model, unchecked):
         read(ed.probe.attribution, reference=np.array([0, 1]))
     with pytest.raises(ValueError, match=r"`count` is 0; expected a positive integer"):
         read(ed.probe.nearest_tokens, count=0)
-    with pytest.raises(ValueError, match=r"`solver` is a Euler, which estimates no error"):
-        read(ed.flow.step_error, step=0.1, solver=diffrax.Euler())
 
 
 def test_probes_ride_along_with_a_noisy_motion(model):
@@ -452,10 +445,10 @@ def test_plots_of_why_are_labelled(model, noisy):
     spectrum = ed.probe.Spectrum(values, np.eye(2), values**2 / 5, np.zeros(2))
     over = ed.probe.Barrier(jnp.asarray(shape), jnp.array([0.0, 1.0, 0.5]), jnp.zeros(2), *jnp.arange(5.0))
     pictures = [
-        ed.probe.plot_attribution(why, -1, model.tokenizer),
+        why.plot(-1, model.tokenizer),
         ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(L, int)),
-        ed.probe.plot_barrier(over),
-        ed.probe.plot_spectrum(spectrum),
+        over.plot(),
+        spectrum.plot(),
     ]
     for picture in pictures:
         assert_labelled(picture)
@@ -463,7 +456,7 @@ def test_plots_of_why_are_labelled(model, noisy):
     values = bars.datavalues  # pyright: ignore
     assert np.allclose(sum(values), why.log_odds[-1])
     with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens"):
-        ed.probe.plot_attribution(why, 6, model.tokenizer)
+        why.plot(6, model.tokenizer)
     with pytest.raises(ValueError, match=r"`pattern` has shape \(1, 6, 6\); expected \(H, 2, 2\)"):
         ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(2, int))
 

@@ -115,7 +115,7 @@ class Chip(AbstractMotion):
             if not (low >= 0.1 - rail and high <= top):
                 raise ValueError(
                     f"wire {wire} goes from {low:.3g} V to {high:.3g} V, beyond {0.1 - rail:.3g} V to {top:.3g} V; "
-                    "lower `volts` or raise `rail` of the technology, or train with `headroom`."
+                    "lower `volts` or raise `rail` of the technology, or train with `Crossbar.headroom`."
                 )
         return draw(self, np.asarray(state, float), metered=metered)
 
@@ -149,7 +149,7 @@ def fabricate(crossbar: Crossbar, technology: Technology, key: Key | None = None
     import jax, jax.numpy as jnp, equinox as eqx, energy_dllm as ed
 
     memory = ed.circuit.Crossbar(jnp.eye(3, 4), ed.circuit.Competition((3,), beta=4.0))
-    one = lambda key: ed.circuit.fabricate(memory, ed.circuit.BUILT, key)
+    one = lambda key: ed.circuit.fabricate(memory, ed.circuit.Technology.built(), key)
     chips = eqx.filter_vmap(one)(jax.random.split(jax.random.key(0), 20))
     assert chips.forward.shape == (20, 3, 4)
     ```
@@ -191,37 +191,6 @@ def fabricate(crossbar: Crossbar, technology: Technology, key: Key | None = None
         visible=crossbar.visible,
         technology=technology,
     )
-
-
-def headroom(crossbar: Crossbar, state: Float[Array, " N"], *, limit: float = 20.0) -> Scalar:
-    """A penalty for training: the mean square of what the hidden cells' signals exceed `limit` by.
-
-    `mean_m max(|f_m| - limit, 0)^2` with `f = beta (W g(v) + c)`, centred in each group. A base voltage is `kT/q` times
-    as many volts: 20 are 0.52 V. Add it to a loss, and the chip that is built of the patterns stays between its rails.
-    For the noise of parts put `fabricate(crossbar, technology, key)` into the loss in place of the crossbar: it is
-    differentiable.
-
-    **Arguments:**
-
-    - `crossbar`: what is trained.
-    - `state`: a state on its trajectory `(N,)`, such as the last one.
-    - `limit`: what costs nothing.
-
-    **Returns:** a scalar, not negative.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.circuit.Crossbar(30 * jnp.eye(2), ed.circuit.Competition((2,)))
-    assert ed.circuit.headroom(memory, jnp.array([1.0, -1.0]), limit=25.0) == 25.0
-    ```
-    """
-    signal = crossbar.patterns @ crossbar.visible(state) + crossbar.threshold
-    if isinstance(crossbar.hidden, Competition):
-        signal = crossbar.hidden.beta * crossbar.hidden.centred(signal[:, None])[0][:, 0]
-    return jnp.mean(jnp.maximum(jnp.abs(signal) - limit, 0.0) ** 2)
 
 
 def _levels(share: Float[Array, "*shape"], technology: Technology) -> Float[Array, "*shape"]:

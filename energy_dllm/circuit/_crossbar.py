@@ -227,6 +227,51 @@ class Crossbar(AbstractMotion):
         patterns = jnp.kron(jnp.eye(length, dtype=memory.patterns.dtype), memory.patterns)
         return Crossbar(patterns, hidden, visible, bias=jnp.tile(network.bias, length))
 
+    @staticmethod
+    def attending(attention: Attention, context: Float[Array, "L D"], place: int) -> "Crossbar":
+        """Attention to tokens that do not move, as a crossbar: their keys are conductances.
+
+        `E = -1/beta sum_h log sum_(j != i) exp(beta <W_q g_i, k_hj> + r_h(j - i))` as a function of the token `i`
+        alone: a softmax memory for each head, with patterns `W_q^T k_hj` and thresholds `r / beta`. Attention between
+        tokens that all move needs a multiplier for every pair and component, and is left to `lower`.
+
+        **Arguments:**
+
+        - `attention`: without rotary phases.
+        - `context`: activations `(L, D)`; row `place` is ignored.
+        - `place`: the token that moves.
+
+        **Returns:** a `Crossbar` of the token's `D` neurons, with a group of `L - 1` cells for each head.
+
+        **Raises:** `ValueError` for rotary attention, a place outside the context, or a context of one token.
+
+        **Example:**
+
+        ```python
+        import jax, jax.numpy as jnp, energy_dllm as ed
+
+        attention = ed.energy.Attention(8, heads=2, head_dim=4, key=jax.random.key(0))
+        crossbar = ed.circuit.Crossbar.attending(attention, jnp.ones((5, 8)), 2)
+        assert crossbar.patterns.shape == (2 * 4, 8)
+        ```
+        """
+        length = context.shape[0]
+        if attention.rotary:
+            raise ValueError("`attention` has rotary phases; expected rotary=False, positions by the learned bias.")
+        if length < 2 or not 0 <= place < length:
+            raise ValueError(
+                f"`place` is {place} in a context of {length}; expected a token with others in its context."
+            )
+        others = np.delete(np.arange(length), place)
+        beta = attention.query.shape[1] ** -0.5
+        keys = jnp.einsum("jd,hkd->hjk", context[others], attention.keys)
+        patterns = jnp.einsum("hjk,hkd->hjd", keys, attention.query)
+        reach = attention.bias.shape[1] // 2
+        threshold = attention.bias[:, np.clip(others - place, -reach, reach) + reach] / beta
+        heads = patterns.shape[0]
+        hidden = Competition((length - 1,) * heads, beta=beta)
+        return Crossbar(patterns.reshape(-1, patterns.shape[-1]), hidden, threshold=threshold.reshape(-1))
+
     @property
     def force_evaluations(self) -> int:
         """One."""
@@ -244,45 +289,31 @@ class Crossbar(AbstractMotion):
         speed = self.bias - state + p @ self.patterns
         return jnp.where(self.clamped, 0.0, speed)
 
+    def headroom(self, state: Float[Array, " N"], *, limit: float = 20.0) -> Scalar:
+        """A penalty for training: the mean square of what the hidden cells' signals exceed `limit` by.
 
-def attend(attention: Attention, context: Float[Array, "L D"], place: int) -> Crossbar:
-    """Attention to tokens that do not move, as a crossbar: their keys are conductances.
+        `mean_m max(|f_m| - limit, 0)^2` with `f = beta (W g(v) + c)`, centred in each group. A base voltage is `kT/q`
+        times as many volts: 20 are 0.52 V. Add it to a loss, and the chip that is built of the patterns stays between
+        its rails. For the noise of parts put `fabricate(self, technology, key)` into the loss in place of the crossbar:
+        it is differentiable.
 
-    `E = -1/beta sum_h log sum_(j != i) exp(beta <W_q g_i, k_hj> + r_h(j - i))` as a function of the token `i` alone:
-    a softmax memory for each head, with patterns `W_q^T k_hj` and thresholds `r / beta`. Attention between tokens that
-    all move needs a multiplier for every pair and component, and is left to `lower`.
+        **Arguments:**
 
-    **Arguments:**
+        - `state`: a state on its trajectory `(N,)`, such as the last one.
+        - `limit`: what costs nothing.
 
-    - `attention`: without rotary phases.
-    - `context`: activations `(L, D)`; row `place` is ignored.
-    - `place`: the token that moves.
+        **Returns:** a scalar, not negative.
 
-    **Returns:** a `Crossbar` of the token's `D` neurons, with a group of `L - 1` cells for each head.
+        **Example:**
 
-    **Raises:** `ValueError` for rotary attention, a place outside the context, or a context of one token.
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
 
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    attention = ed.energy.Attention(8, heads=2, head_dim=4, key=jax.random.key(0))
-    crossbar = ed.circuit.attend(attention, jnp.ones((5, 8)), 2)
-    assert crossbar.patterns.shape == (2 * 4, 8)
-    ```
-    """
-    length = context.shape[0]
-    if attention.rotary:
-        raise ValueError("`attention` has rotary phases; expected rotary=False, positions by the learned bias.")
-    if length < 2 or not 0 <= place < length:
-        raise ValueError(f"`place` is {place} in a context of {length}; expected a token with others in its context.")
-    others = np.delete(np.arange(length), place)
-    beta = attention.query.shape[1] ** -0.5
-    keys = jnp.einsum("jd,hkd->hjk", context[others], attention.keys)
-    patterns = jnp.einsum("hjk,hkd->hjd", keys, attention.query)
-    reach = attention.bias.shape[1] // 2
-    threshold = attention.bias[:, np.clip(others - place, -reach, reach) + reach] / beta
-    heads = patterns.shape[0]
-    hidden = Competition((length - 1,) * heads, beta=beta)
-    return Crossbar(patterns.reshape(-1, patterns.shape[-1]), hidden, threshold=threshold.reshape(-1))
+        memory = ed.circuit.Crossbar(30 * jnp.eye(2), ed.circuit.Competition((2,)))
+        assert memory.headroom(jnp.array([1.0, -1.0]), limit=25.0) == 25.0
+        ```
+        """
+        signal = self.patterns @ self.visible(state) + self.threshold
+        if isinstance(self.hidden, Competition):
+            signal = self.hidden.beta * self.hidden.centred(signal[:, None])[0][:, 0]
+        return jnp.mean(jnp.maximum(jnp.abs(signal) - limit, 0.0) ** 2)

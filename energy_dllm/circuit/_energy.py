@@ -71,7 +71,7 @@ def energy_report(
     import shutil, jax.numpy as jnp, energy_dllm as ed
 
     memory = ed.circuit.Crossbar(jnp.eye(3, 4), ed.circuit.Competition((3,), beta=4.0))
-    made = ed.circuit.fabricate(memory, ed.circuit.BUILT).circuit(0.5 * jnp.ones(4), metered=True)
+    made = ed.circuit.fabricate(memory, ed.circuit.Technology.built()).circuit(0.5 * jnp.ones(4), metered=True)
     if shutil.which("ngspice"):
         path = ed.circuit.simulate(made, t1=10.0)
         print(ed.circuit.energy_report(made, path, memory, evaluations=20))

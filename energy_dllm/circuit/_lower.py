@@ -36,7 +36,9 @@ def lower(
     - `field`: any function `(time, state) -> d state / d time` of primitives with a rule, such as `flow.Relaxation`.
     - `state`: where it starts; a PyTree of arrays.
     - `t0`: the time it starts at.
-    - `rules`: rules of your own by primitive, `rule(graph, params, *operands)` to an array of signals; see `Graph`.
+    - `rules`: rules of your own by primitive, `rule(graph, params, *operands)` to an array of signals:
+      `graph.total([(weight, signal), ...])` is a sum, `graph.apply(name, *signals)` a function such as `"mul"` or
+      `"tanh"`, and `graph.each(function, *operands)` maps a function of signals over arrays of them.
     - `title`: first line of the netlist.
 
     **Returns:** a `Circuit`.

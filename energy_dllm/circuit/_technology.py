@@ -1,5 +1,7 @@
 """What parts are made of, and how far from exact they are."""
 
+from typing import Any
+
 import equinox as eqx
 
 
@@ -9,6 +11,8 @@ ELECTRON = 1.602176634e-19
 
 class Technology(eqx.Module):
     """Units, rails, transistors, drivers and their spread. All numbers are plain floats in SI units.
+
+    By default parts are exact: the circuit is then the model's own equation. `bipolar` and `built` are real ones.
 
     **Arguments:**
 
@@ -35,7 +39,7 @@ class Technology(eqx.Module):
     import energy_dllm as ed
 
     cheap = ed.circuit.Technology(conductance=0.1, levels=8)
-    assert cheap.seconds == ed.circuit.IDEAL.seconds
+    assert cheap.seconds == ed.circuit.Technology.built().seconds
     ```
     """
 
@@ -68,6 +72,18 @@ class Technology(eqx.Module):
                     f"`{name}` is {value}; expected a {'positive' if name in needed else 'sensible'} number."
                 )
 
+    @classmethod
+    def bipolar(cls, **changes: Any) -> "Technology":
+        """Transistors of an integrated bipolar process, drivers without delay; `changes` are settings of your own."""
+        parts: dict[str, Any] = {"gain": 150.0, "early": 60.0, "emitter": 20.0, "junction": 1e-14, "transit": 1e-11}
+        return cls(**parts | changes)
+
+    @classmethod
+    def built(cls, **changes: Any) -> "Technology":
+        """`bipolar` with drivers of 100 MHz, wires, and the spread of unselected parts."""
+        spread: dict[str, Any] = {"conductance": 0.05, "capacity": 0.05, "offset": 1e-3, "base": 2e-3, "levels": 16}
+        return cls.bipolar(**{"bandwidth": 1e8, "parasitic": 5e-14} | spread | changes)
+
     @property
     def seconds(self) -> float:
         """The time constant of a visible neuron, `R C`."""
@@ -91,16 +107,3 @@ class Technology(eqx.Module):
         across = self.rail - self.load - 10 * self.thermal
         gain = self.gain * (1 + across / self.early if self.early else 1.0)
         return gain / (1 + gain)
-
-
-IDEAL = Technology()
-"""Exact parts: the circuit is the model's own equation."""
-
-BIPOLAR = Technology(gain=150.0, early=60.0, emitter=20.0, junction=1e-14, transit=1e-11)
-"""Transistors of an integrated bipolar process, drivers without delay."""
-
-BUILT = Technology(
-    gain=150.0, early=60.0, emitter=20.0, junction=1e-14, transit=1e-11, bandwidth=1e8, parasitic=5e-14,
-    conductance=0.05, capacity=0.05, offset=1e-3, base=2e-3, levels=16,
-)  # fmt: skip
-"""The same with drivers of 100 MHz, wires, and the spread of unselected parts."""

@@ -3,7 +3,6 @@
 # in the order of the API page: what a reader wants first
 from ._network import FreeEnergy as FreeEnergy, Network as Network
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy, ProductOfExperts as ProductOfExperts
-from ._layered import AbstractLayered as AbstractLayered
 from ._deep import DeepStack as DeepStack
 from ._neurons import (
     AbstractNeurons as AbstractNeurons,
@@ -21,14 +20,12 @@ from ._synapses import (
     AbstractCoupling as AbstractCoupling,
     AbstractRecall as AbstractRecall,
     Pairwise as Pairwise,
-    AbstractAttention as AbstractAttention,
     Attention as Attention,
-    MappingAttention as MappingAttention,
 )
 from ._memories import (
     ConvolutionalMemory as ConvolutionalMemory,
-    MappingMemory as MappingMemory,
     DenseMemory as DenseMemory,
+    MappingMemory as MappingMemory,
 )
 from ._vocabulary import (
     AbstractVocabulary as AbstractVocabulary,

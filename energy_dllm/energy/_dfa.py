@@ -122,13 +122,10 @@ def padded(values, last):
     return jnp.concatenate([values, jnp.full((1, *values.shape[1:]), last, values.dtype)])
 
 
-def likeliest(scores: Float[Array, "L V"], dfa: DFA | None) -> Int[Array, " L"]:
-    """For every place the token of the highest score, or the passage of the highest sum that the `dfa` accepts."""
-    return jnp.argmax(scores, axis=-1) if dfa is None else dfa.best(jax.nn.log_softmax(scores, axis=-1))
-
-
-def apart(scores: Float[Array, "L V"], dfa: DFA | None, *, key: Key) -> Int[Array, " L"]:
-    """A token for every place, independently from `softmax(scores)`; with a `dfa`, conditional on being accepted."""
+def chosen(scores: Float[Array, "L V"], dfa: DFA | None, key: Key | None) -> Int[Array, " L"]:
+    """A token for every place, independently from `softmax(scores)`, without a `key` that of the highest score; with a
+    `dfa`, conditional on being accepted."""
     if dfa is None:
-        return jax.random.categorical(key, scores, axis=-1)
-    return dfa.sample(jax.nn.log_softmax(scores, axis=-1), key=key)
+        return jnp.argmax(scores, axis=-1) if key is None else jax.random.categorical(key, scores, axis=-1)
+    log_p = jax.nn.log_softmax(scores, axis=-1)
+    return dfa.best(log_p) if key is None else dfa.sample(log_p, key=key)

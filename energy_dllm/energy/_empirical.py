@@ -1,5 +1,7 @@
 """Exact diffusion: the free energy of a finite data set, without training."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import Patterns, on_device, stored
 from .._types import LOG_ZERO, Key, Scalar
-from ._dfa import DFA, apart, likeliest
+from ._dfa import DFA, chosen
 from ._landscape import AbstractFreeEnergy
 
 
@@ -165,32 +167,18 @@ class Empirical(AbstractFreeEnergy):
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
         dfa: DFA | None = None,
-        key: Key,
+        key: Key | None,
     ) -> Int[Array, " L"]:
         """One item of the posterior, whole; with a `dfa` one that it accepts. If it accepts none of those that are
         possible, each token from its own posterior, of all passages of such tokens one that it accepts."""
-        if dfa is None:
-            return self.items[jax.random.categorical(key, self.log_shares(b + tilt))]
-        scores = jnp.where(jax.vmap(dfa.accepts)(self.items), self._scores(b + tilt), -jnp.inf)
-        some = jnp.max(scores) > LOG_ZERO / 2
-        item = self.items[jax.random.categorical(key, jnp.where(some, scores, 0.0))]
-        return jnp.where(some, item, apart(self.logits(y, b) + tilt, dfa, key=key))
-
-    def best(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-    ) -> Int[Array, " L"]:
-        """The most likely item, whole; with a `dfa` of those that it accepts, and if there is none, as `sample`."""
+        pick = jnp.argmax if key is None else functools.partial(jax.random.categorical, key)
         scores = self._scores(b + tilt)
         if dfa is None:
-            return self.items[jnp.argmax(scores)]
+            return self.items[pick(scores)]
         scores = jnp.where(jax.vmap(dfa.accepts)(self.items), scores, -jnp.inf)
-        item = self.items[jnp.argmax(scores)]
-        return jnp.where(jnp.max(scores) > LOG_ZERO / 2, item, likeliest(self.logits(y, b) + tilt, dfa))
+        some = jnp.max(scores) > LOG_ZERO / 2
+        item = self.items[pick(jnp.where(some, scores, 0.0))]
+        return jnp.where(some, item, chosen(self.logits(y, b) + tilt, dfa, key))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
         """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""

@@ -159,21 +159,10 @@ class GuidedEnergy(AbstractFreeEnergy):
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
         dfa: DFA | None = None,
-        key: Key,
+        key: Key | None,
     ) -> Int[Array, " L"]:
         """That of the base under `b'`."""
         return self.base.sample(y, self._pulled(y, b), tilt=tilt, dfa=dfa, key=key)
-
-    def best(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-    ) -> Int[Array, " L"]:
-        """The landscape's under `b'`."""
-        return self.base.best(y, self._pulled(y, b), tilt=tilt, dfa=dfa)
 
     def _pulled(self, y, b):
         return b - jax.grad(self.guidance)(self.base.posterior(y, b))

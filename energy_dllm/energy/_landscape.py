@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
-from ._dfa import DFA, apart, likeliest
+from ._dfa import DFA, chosen
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -76,22 +76,10 @@ class AbstractFreeEnergy(eqx.Module):
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
         dfa: DFA | None = None,
-        key: Key,
+        key: Key | None,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn jointly where the joint posterior is known; `tilt` is added to the log
-        posterior. With a `dfa` the passage is one that it accepts."""
-
-    @abc.abstractmethod
-    def best(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-    ) -> Int[Array, " L"]:
-        """The most likely tokens `(L,)`, together where it is known how they belong together, else each by itself;
-        arguments as of `sample`."""
+        """A token for every place `(L,)`, together where the joint posterior is known: drawn, or the most likely ones
+        if `key` is `None`. `tilt` is added to the log posterior. With a `dfa` the passage is one that it accepts."""
 
     def __call__(
         self,
@@ -254,22 +242,11 @@ class ProductOfExperts(AbstractFreeEnergy):
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
         dfa: DFA | None = None,
-        key: Key,
+        key: Key | None,
     ) -> Int[Array, " L"]:
         """A token for every place, independently from its posterior, the only one known of a product. With a `dfa`,
         conditional on being accepted."""
-        return apart(self.logits(y, b) + tilt, dfa, key=key)
-
-    def best(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-    ) -> Int[Array, " L"]:
-        """The likeliest token of every place; with a `dfa` the most likely passage of them that it accepts."""
-        return likeliest(self.logits(y, b) + tilt, dfa)
+        return chosen(self.logits(y, b) + tilt, dfa, key)
 
     def _each(self, y):
         """Number, weight, landscape and its neurons."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from .._checks import sizes
 from .._types import LOG_ZERO, Key
 from ._dfa import DFA, padded
 from ._viterbi import viterbi, viterbi_accepted
@@ -70,9 +71,7 @@ class HMMVocabulary(AbstractVocabulary):
         counts: Integer[np.ndarray, " V"] | None = None,
         key: Key,
     ):
-        for name, value in (("size", size), ("dim", dim), ("states", states)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        sizes(size=size, dim=dim, states=states)
         counts = np.ones(size, int) if counts is None else counts
         if counts.shape != (size,) or counts.min() < 0 or not counts.any():
             raise ValueError(f"`counts` has shape {counts.shape}; expected {(size,)}, how often each token was seen.")
@@ -126,15 +125,21 @@ class HMMVocabulary(AbstractVocabulary):
         return jax.lax.scan(step, initial, emission.T[ids])[1]
 
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key | None
     ) -> Int[Array, " L"]:
         """A token for every place, drawn jointly and exactly: states backwards from the last, then their tokens. With a
-        `dfa`, from the passages that it accepts: `O(L Q S (S + V))` for its `Q` states."""
+        `dfa`, from the passages that it accepts: `O(L Q S (S + V))` for its `Q` states. If `key` is `None`, the tokens
+        of the most likely path of states and tokens, by Viterbi's max-product."""
         scores = self.unary_logits(y) + b
+        initial, transition, emission = (table.astype(scores.dtype) for table in self.tables())
+        if key is None:
+            pi, move, token = map(jnp.log, (initial, transition, emission))
+            if dfa is None:
+                return viterbi(pi, move, token, scores)
+            return viterbi_accepted(dfa, pi, move, token, scores)
         if dfa is not None:
-            return _accepted(dfa, *(table.astype(scores.dtype) for table in self.tables()), scores, key)
+            return _accepted(dfa, initial, transition, emission, scores, key)
         forward, *_ = self._messages(scores)
-        _, transition, emission = self.tables()
         tilted = jnp.log(emission)[None] + scores[:, None]
         weight = jnp.log(forward) + jax.nn.logsumexp(tilted, axis=-1)
         k1, k2 = jax.random.split(key)
@@ -148,15 +153,6 @@ class HMMVocabulary(AbstractVocabulary):
         states = jax.lax.scan(back, jnp.zeros_like(forward[0]), (weight, keys), reverse=True)[1]
         places = jnp.arange(scores.shape[0])
         return jax.random.categorical(k2, tilted[places, states], axis=-1)
-
-    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
-        """The tokens of the most likely path of states and tokens, by Viterbi's max-product: together, where the most
-        likely token of every place by itself may be no passage at all. With a `dfa`, of those that it accepts."""
-        scores = self.unary_logits(y) + b
-        pi, move, token = (jnp.log(table).astype(scores.dtype) for table in self.tables())
-        if dfa is None:
-            return viterbi(pi, move, token, scores)
-        return viterbi_accepted(dfa, pi, move, token, scores)
 
     def _scores(self, y, b, mask):
         """Unary logits, and their sum with the evidence `(L, V)`; 0 where there is no token."""

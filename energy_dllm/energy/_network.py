@@ -1,6 +1,7 @@
 """The hidden network, and the free energy that is lowered."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._layered import AbstractLayered
 from ._neurons import AbstractNeurons, Silent
-from ._synapses import AbstractSynapse, valid
+from ._synapses import AbstractCoupling, AbstractRecall, AbstractSynapse, Attention, valid
 from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
 
 
@@ -53,17 +54,54 @@ class Network(eqx.Module):
         """`g = grad Λ(y)`, token by token, `(L, D)`."""
         return jax.vmap(self.neurons.activation)(y)
 
-    def terms(self, y: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
-        """Every term of `E` by name, each token by token `(L,)`."""
-        return self._terms(y, self.activation(y), mask)
-
-    def _terms(self, y, g, mask):
+    def terms(
+        self, y: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None, *, g: Float[Array, "L D"] | None = None
+    ) -> dict[str, Float[Array, " L"]]:
+        """Every term of `E` by name, each token by token `(L,)`; `g` are other activations than those of `y`."""
+        g = self.activation(y) if g is None else g
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
         terms = {"neurons": valid(jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y), mask)}
         for name, synapse in self.synapses.items():
             layered = isinstance(synapse, AbstractLayered)
             terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
         return terms | {"bias": valid(-g @ self.bias, mask)}
+
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+        """Energy by head and attention pattern of every attention, by name."""
+        found: dict[str, Any] = {}
+        for name, synapse in self.synapses.items():
+            if isinstance(synapse, AbstractLayered):
+                found |= synapse.heads(g)
+            elif isinstance(synapse, Attention):
+                found[name] = synapse.per_head(g), synapse.pattern(g)
+        return found
+
+    def memories(self, g: Float[Array, "L D"]) -> dict[str, tuple[Array, Array | None, Array | None]]:
+        """Energy `(L, M)`, activation `(L, M)` and value `(M, D)` of every stored pattern, by memory."""
+        found: dict[str, Any] = {}
+        for name, synapse in self.synapses.items():
+            if isinstance(synapse, AbstractLayered):
+                found |= synapse.memories(g)
+            elif isinstance(synapse, AbstractRecall) and (each := synapse.per_memory(g)) is not None:
+                found[name] = each, *(synapse.activity(g) or (None, None))
+        return found
+
+    def split(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> tuple[dict, dict, dict]:
+        """The force of every term along `u_i`, by neighbour `(L, L)`, by head `(L, H)` and by stored pattern `(L, M)`,
+        each a dict by name."""
+        neighbours, heads, memories = {}, {}, {}
+        for name, synapse in self.synapses.items():
+            if isinstance(synapse, AbstractLayered):
+                neighbours |= synapse.by_neighbour(g, u)
+                heads |= synapse.by_head(g, u)
+                memories |= synapse.by_memory(g, u)
+            if isinstance(synapse, AbstractCoupling):
+                neighbours[name] = synapse.by_neighbour(g, u)
+            if isinstance(synapse, Attention):
+                heads[name] = synapse.by_head(g, u)
+            if isinstance(synapse, AbstractRecall) and (each := synapse.by_memory(g, u)) is not None:
+                memories[name] = each
+        return neighbours, heads, memories
 
 
 class FreeEnergy(AbstractFreeEnergy):
@@ -127,7 +165,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def one_shot(self) -> bool:
-        """Whether tokens that are known or unknown are at rest after one full step: what they say is then constant."""
+        """Whether tokens that are known or unknown are at rest after one full step, their messages being constant."""
         return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
 
     @property
@@ -179,7 +217,7 @@ class FreeEnergy(AbstractFreeEnergy):
         """
         self._check(y, b)
         g = self.activation(y, b, mask) if g is None else g
-        terms = self._spoken(y, g, mask)
+        terms = self._by_name(y, g, mask)
         terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
         if spring is not None:
             terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
@@ -190,7 +228,7 @@ class FreeEnergy(AbstractFreeEnergy):
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """The force `-dF/dg (L, D)` at the hidden state `y`."""
-        return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))
+        return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))
 
     @eqx.filter_jit
     def forces(
@@ -202,8 +240,8 @@ class FreeEnergy(AbstractFreeEnergy):
         is the sum of all messages, and the unary logits `<y, U>` are a sum over terms too. The vocabulary has no force
         of its own: it acts through `g`.
         """
-        spoken = lambda g: {name: jnp.sum(term) for name, term in self._spoken(y, g, mask).items()}
-        terms, pull = jax.vjp(spoken, self.activation(y, b, mask))
+        totals = lambda g: {name: jnp.sum(term) for name, term in self._by_name(y, g, mask).items()}
+        terms, pull = jax.vjp(totals, self.activation(y, b, mask))
         none = jax.tree.map(jnp.zeros_like, terms)
         layers = {name: none[name] for name in terms if name not in {"neurons", "bias", *self.network.synapses}}
         forces = {name: -pull({**none, name: jnp.ones_like(none[name])})[0] for name in terms if name not in layers}
@@ -238,26 +276,15 @@ class FreeEnergy(AbstractFreeEnergy):
         *,
         tilt: Float[Array, "L V"] | float = 0.0,
         dfa: DFA | None = None,
-        key: Key,
+        key: Key | None,
     ) -> Int[Array, " L"]:
-        """A token for every place `(L,)`, drawn by the vocabulary, of a passage that the `dfa` accepts; `tilt` is added
-        to `b`."""
+        """A token for every place `(L,)` by the vocabulary, drawn or (`key=None`) the most likely, of a passage that
+        the `dfa` accepts; `tilt` is added to `b`."""
         return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
 
-    def best(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-    ) -> Int[Array, " L"]:
-        """The most likely tokens `(L,)` as the vocabulary has them."""
-        return self.vocabulary.best(y, b + tilt, dfa=dfa)
-
-    def _spoken(self, y, g, mask):
+    def _by_name(self, y, g, mask):
         """The terms that depend on `g`: one for all, or one for each by name."""
-        return {name: value / self.kappa for name, value in self.network._terms(y, g, mask).items()}
+        return {name: value / self.kappa for name, value in self.network.terms(y, mask, g=g).items()}
 
     def _check(self, y, b):
         if y.ndim != 2 or y.shape[1] != self.dim:

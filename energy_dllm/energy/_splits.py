@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from einops import einsum
 from jaxtyping import Array, Float
 
 
@@ -13,19 +12,6 @@ def by_key(synapse: Any, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Floa
     pattern, (as_query, as_key) = synapse.pattern(g), _slopes(synapse, g, u)
     messages = jnp.sum(pattern * as_query, axis=0) + jnp.sum(pattern * as_key, axis=0).T
     return messages * synapse.query.shape[1] ** 0.5
-
-
-def by_value(synapse: Any, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
-    """Messages of attention with values; with the derivative of the pattern, which grows where the answer is above
-    average."""
-    project = lambda z, weights: einsum(z, weights, "l d, h k d -> h l k")
-    pattern, answers, values = synapse.pattern(g), project(g, synapse.answers), project(g, synapse.values)
-    agree = einsum(answers, values, "h i k, h j k -> h i j")
-    gain = pattern * (agree - jnp.sum(pattern * agree, axis=-1, keepdims=True))
-    as_query, as_key = _slopes(synapse, g, u)
-    forward = pattern * einsum(project(u, synapse.answers), values, "h i k, h j k -> h i j") + gain * as_query
-    backward = pattern * einsum(answers, project(u, synapse.values), "h i k, h j k -> h i j") + gain * as_key
-    return jnp.sum(forward, axis=0) + jnp.sum(backward, axis=0).T
 
 
 def by_offset(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import sizes
 from .._types import Key, Scalar
-from ._splits import by_key, by_offset, by_value
+from ._splits import by_key, by_offset
 
 
 class AbstractSynapse(eqx.Module):
@@ -119,57 +119,7 @@ class Pairwise(AbstractCoupling):
         return by_offset(self.left, self.right, g, u)
 
 
-class AbstractAttention(AbstractCoupling):
-    """Attention between tokens: a pattern `A_hij = softmax_j(beta <q_hi, k_hj> + r_h(j - i))`, `j != i`.
-
-    `beta = 1/sqrt(K)`, `q = W_q g`, `k = W_k g`, `r` a learned bias per head and offset, optionally rotary phases on
-    `q` and `k`. To add a kind of attention, write `per_head`.
-    """
-
-    query: eqx.AbstractVar[Float[Array, "H K D"]]
-    keys: eqx.AbstractVar[Float[Array, "H K D"]]
-    bias: eqx.AbstractVar[Float[Array, "H offsets"]]
-    rotary: eqx.AbstractVar[bool]
-
-    @abc.abstractmethod
-    def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
-        """The energy of each token as query, head by head `(H, L)`."""
-
-    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
-        """The energy of each token as query, the sum of `per_head` over heads, `(L,)`."""
-        return jnp.sum(self.per_head(g, mask), axis=0)
-
-    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L H"]:
-        """The message of head `h` to token `i` along `u_i`, `(L, H)`: row `i` sums to `<-dE/dg_i, u_i>`."""
-        return by_token(lambda g: jnp.sum(self.per_head(g), axis=1), g, u)
-
-    def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
-        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` for `j = i` and for padding."""
-        length = g.shape[0]
-        q, k = _shown(g, self.query), _shown(g, self.keys)
-        if self.rotary:
-            q, k = rotate(q), rotate(k)
-        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
-        return jnp.where(_others(length, mask), score, -jnp.inf)
-
-    def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
-        """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
-        score = self.logits(g, mask)
-        some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
-        return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
-
-    def _offsets(self, length: int) -> Float[Array, "H L L"]:
-        """`r_h(j - i)`."""
-        reach = self.bias.shape[1] // 2
-        place = jnp.arange(length)
-        return self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
-
-    @property
-    def _beta(self) -> float:
-        return self.query.shape[1] ** -0.5
-
-
-class Attention(AbstractAttention):
+class Attention(AbstractCoupling):
     """Energy attention: every token is an associative memory of all the others.
 
     `E = -1/beta sum_h sum_i log sum_(j != i) a_hij exp(beta <q_hi, k_hj>)`, `a_hij = softmax_j(r_h(j - i))`,
@@ -216,11 +166,15 @@ class Attention(AbstractAttention):
         key: Key,
     ):
         sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
-        _even(head_dim, rotary)
+        if rotary and head_dim % 2:
+            raise ValueError(
+                f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False)."
+            )
         k1, k2 = jax.random.split(key)
         self.query = dim**-0.5 * jax.random.normal(k1, (heads, head_dim, dim))
         self.keys = dim**-0.5 * jax.random.normal(k2, (heads, head_dim, dim))
-        self.bias = _fading(heads, reach)
+        slopes = 2.0 ** -jnp.arange(heads, dtype=float)
+        self.bias = -slopes[:, None] * jnp.abs(jnp.arange(-reach, reach + 1))
         self.rotary = rotary
 
     def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
@@ -236,74 +190,38 @@ class Attention(AbstractAttention):
         """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
         return by_key(self, g, u)
 
+    def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
+        """The energy of each token as query, the sum of `per_head` over heads, `(L,)`."""
+        return jnp.sum(self.per_head(g, mask), axis=0)
 
-class MappingAttention(AbstractAttention):
-    """Attention with values: `E = -sum_h sum_i <W_a g_i, sum_(j != i) A_hij W_v g_j>`.
+    def by_head(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L H"]:
+        """The message of head `h` to token `i` along `u_i`, `(L, H)`: row `i` sums to `<-dE/dg_i, u_i>`."""
+        return by_token(lambda g: jnp.sum(self.per_head(g), axis=1), g, u)
 
-    `A` is the pattern of `AbstractAttention`. The message to a token with `g_i = 0` is `W_a^T sum_j A_ij W_v g_j`, as
-    in a transformer; where `Attention` pulls a query toward its keys, this message can have any direction. The other
-    parts of the force come from autodiff: the message of the queries to a token as value, and the change of the
-    pattern. A token with no other token contributes 0.
+    def logits(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
+        """`beta <q_hi, k_hj> + r_h(j - i)`, `(H, L, L)`; `-inf` for `j = i` and for padding."""
+        length = g.shape[0]
+        q, k = _shown(g, self.query), _shown(g, self.keys)
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        score = self._beta * einsum(q, k, "h i k, h j k -> h i j") + self._offsets(length)
+        return jnp.where(_others(length, mask), score, -jnp.inf)
 
-    **Arguments:**
+    def pattern(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L L"]:
+        """The attention pattern, softmax of `logits` over the last axis; an empty row is 0."""
+        score = self.logits(g, mask)
+        some = jnp.any(_others(g.shape[0], mask), axis=-1, keepdims=True)
+        return jnp.where(some, jax.nn.softmax(jnp.where(some, score, 0.0), axis=-1), 0.0)
 
-    - `dim`: hidden width `D`.
-    - `heads`, `head_dim`: `H` and `K`, of queries, keys, values and answers alike.
-    - `reach`: offsets beyond `reach` share one bias per side. The bias starts decaying with distance, head
-      `h` with slope `2^-h`.
-    - `rotary`: turn `q` and `k` by rotary phases as well (`head_dim` must then be even).
-    - `key`: random key.
+    def _offsets(self, length: int) -> Float[Array, "H L L"]:
+        """`r_h(j - i)`."""
+        reach = self.bias.shape[1] // 2
+        place = jnp.arange(length)
+        return self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
 
-    **Raises:** `ValueError` if a size is not positive, or `head_dim` is odd with `rotary=True`.
-
-    **Source:** Vaswani et al. 2017 (arXiv 1706.03762) for the values; as one scalar, the two-matrix energies of
-    NRGPT (arXiv 2512.16762).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    attention = ed.energy.MappingAttention(8, heads=2, head_dim=4, key=jax.random.key(0))
-    assert attention(jnp.ones((1, 8))) == 0.0  # no other token
-    ```
-    """
-
-    query: Float[Array, "H K D"]
-    keys: Float[Array, "H K D"]
-    values: Float[Array, "H K D"]
-    answers: Float[Array, "H K D"]
-    bias: Float[Array, "H offsets"]
-    rotary: bool = eqx.field(static=True)
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 4,
-        head_dim: int = 16,
-        reach: int = 64,
-        rotary: bool = False,
-        key: Key,
-    ):
-        sizes(dim=dim, heads=heads, head_dim=head_dim, reach=reach)
-        _even(head_dim, rotary)
-        draw = lambda key: dim**-0.5 * jax.random.normal(key, (heads, head_dim, dim))
-        k1, k2, k3, k4 = jax.random.split(key, 4)
-        self.query, self.keys = draw(k1), draw(k2)
-        # half of each, so that its initial force is as large as that of other synapses
-        self.values, self.answers = 0.5 * draw(k3), 0.5 * draw(k4)
-        self.bias = _fading(heads, reach)
-        self.rotary = rotary
-
-    def per_head(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "H L"]:
-        """`-<W_a g_i, sum_j A_hij W_v g_j>` of each token as query, `(H, L)`."""
-        seen = einsum(self.pattern(g, mask), _shown(g, self.values), "h i j, h j k -> h i k")
-        return -jnp.sum(_shown(g, self.answers) * seen, axis=-1)
-
-    def by_neighbour(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L L"]:
-        """The message of token `j` to token `i` along `u_i`, `(L, L)`."""
-        return by_value(self, g, u)
+    @property
+    def _beta(self) -> float:
+        return self.query.shape[1] ** -0.5
 
 
 def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Any:
@@ -315,15 +233,6 @@ def by_token(energy: Callable[[Array], Any], g: Float[Array, "L D"], u: Float[Ar
 def _shown(g: Float[Array, "L D"], to: Float[Array, "H K D"]) -> Float[Array, "H L K"]:
     """Projections of each token for each head."""
     return einsum(g, to, "l d, h k d -> h l k")
-
-
-def _fading(heads: int, reach: int) -> Float[Array, "H offsets"]:
-    return -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * jnp.abs(jnp.arange(-reach, reach + 1))
-
-
-def _even(head_dim: int, rotary: bool) -> None:
-    if rotary and head_dim % 2:
-        raise ValueError(f"`head_dim` is {head_dim}; rotary phases turn pairs, so it must be even (or rotary=False).")
 
 
 def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:

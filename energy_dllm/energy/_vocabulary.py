@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import sizes
 from .._types import Key
-from ._dfa import DFA, apart, likeliest
+from ._dfa import DFA, chosen
 from ._synapses import valid
 
 
@@ -49,14 +50,10 @@ class AbstractVocabulary(eqx.Module):
 
     @abc.abstractmethod
     def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key | None
     ) -> Int[Array, " L"]:
-        """A token for every place, drawn from the joint posterior of the vocabulary, over all passages or those that a
-        `dfa` accepts."""
-
-    @abc.abstractmethod
-    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
-        """The most likely tokens `(L,)`, of all passages or of those that a `dfa` accepts."""
+        """A token for every place, drawn from the joint posterior of the vocabulary, or the most likely ones if `key`
+        is `None`; over all passages or those that a `dfa` accepts."""
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>` of every token `(L, V)`."""
@@ -79,7 +76,28 @@ class AbstractVocabulary(eqx.Module):
         return self.posterior(y, b) @ self.codes
 
 
-class Vocabulary(AbstractVocabulary):
+class AbstractUnigram(AbstractVocabulary):
+    """A vocabulary whose tokens are independent given the hidden state, with the prior `softmax(c)`."""
+
+    prior: eqx.AbstractVar[Float[Array, " V"]]
+
+    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """The prior `c_w`, the same everywhere `(L, V)`."""
+        return jnp.broadcast_to(self.prior, b.shape)
+
+    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+        """`-log softmax(c)`, nats `(L,)`."""
+        return -jax.nn.log_softmax(self.prior)[ids]
+
+    def sample(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key | None
+    ) -> Int[Array, " L"]:
+        """A token for every place, each from its own posterior, or the likeliest if `key` is `None`; with a `dfa` of
+        all passages of such tokens one that it accepts."""
+        return chosen(self.logits(y, b), dfa, key)
+
+
+class Vocabulary(AbstractUnigram):
     """A dense associative memory of the tokens, on which all evidence enters as a field.
 
     `E = -sum_i log sum_w pi_iw exp(b_iw)`, `pi_i = softmax(<y_i, U> + c)`: minus the log-likelihood of the evidence
@@ -114,16 +132,10 @@ class Vocabulary(AbstractVocabulary):
     prior: Float[Array, " V"]
 
     def __init__(self, size: int, dim: int, *, key: Key):
-        for name, value in (("size", size), ("dim", dim)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        sizes(size=size, dim=dim)
         self.codes = token_codes(size)
         self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
-
-    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """The prior `c_w`, the same everywhere `(L, V)`."""
-        return jnp.broadcast_to(self.prior, b.shape)
 
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
@@ -143,23 +155,8 @@ class Vocabulary(AbstractVocabulary):
         difference = jax.nn.softmax(prior + b, axis=-1) - expected
         return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
 
-    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`-log softmax(c)`, nats `(L,)`."""
-        return -jax.nn.log_softmax(self.prior)[ids]
 
-    def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
-    ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
-        that it accepts."""
-        return apart(self.logits(y, b), dfa, key=key)
-
-    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
-        """The likeliest token of every place; with a `dfa` the most likely passage that it accepts."""
-        return likeliest(self.logits(y, b), dfa)
-
-
-class MeanFieldVocabulary(AbstractVocabulary):
+class MeanFieldVocabulary(AbstractUnigram):
     """The tokens as the only layer of neurons: `Λ_b(y) = sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, convex.
 
     A token without evidence has `log sum_w exp(c_w)` in its place. The activation `g_i = grad Λ_b = sum_w p_iw U_w` is
@@ -197,9 +194,7 @@ class MeanFieldVocabulary(AbstractVocabulary):
     prior: Float[Array, " V"]
 
     def __init__(self, size: int, dim: int, *, key: Key):
-        for name, value in (("size", size), ("dim", dim)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        sizes(size=size, dim=dim)
         if dim % 2:
             raise ValueError(f"`dim` is {dim}; expected an even number, half of it read and half of it compared.")
         half = dim // 2
@@ -207,10 +202,6 @@ class MeanFieldVocabulary(AbstractVocabulary):
         self.codes = token_codes(size)
         self.patterns = scale * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
-
-    def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """The prior `c_w`, the same everywhere `(L, V)`."""
-        return jnp.broadcast_to(self.prior, b.shape)
 
     def informed(self, b: Float[Array, "L V"]) -> Bool[Array, " L"]:
         """Whether there is evidence about a token: whether `b_i` tells any two candidates apart `(L,)`."""
@@ -229,21 +220,6 @@ class MeanFieldVocabulary(AbstractVocabulary):
         """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; 0 of a token without evidence."""
         here = self.informed(b) if mask is None else self.informed(b) & mask
         return jnp.where(here[:, None], self.posterior(y, b), 0.0) @ self.patterns
-
-    def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`-log softmax(c)`, nats `(L,)`."""
-        return -jax.nn.log_softmax(self.prior)[ids]
-
-    def sample(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key
-    ) -> Int[Array, " L"]:
-        """A token for every place, each from its own posterior; with a `dfa` of all passages of such tokens one
-        that it accepts."""
-        return apart(self.logits(y, b), dfa, key=key)
-
-    def best(self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None) -> Int[Array, " L"]:
-        """The likeliest token of every place; with a `dfa` the most likely passage that it accepts."""
-        return likeliest(self.logits(y, b), dfa)
 
 
 def token_codes(size: int) -> Float[Array, "V C"]:

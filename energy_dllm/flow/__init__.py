@@ -1,7 +1,7 @@
 """The motion: evidence, noise schedules, vector fields, and `solve`."""
 
 # in the order of the API page: what a reader wants first
-from ._solve import solve as solve, Trajectory as Trajectory, SteadyState as SteadyState
+from ._solve import solve as solve, Trajectory as Trajectory
 from .evidence._evidence import (
     AbstractEvidence as AbstractEvidence,
     Masked as Masked,
@@ -28,7 +28,6 @@ from ._schedule import (
 )
 from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun
 from ._likelihood import log_likelihood as log_likelihood, FlowLikelihood as FlowLikelihood
-from ._error import step_error as step_error
 from ._field import (
     AbstractField as AbstractField,
     AbstractFlow as AbstractFlow,

@@ -18,42 +18,6 @@ from ._flow_map import AbstractFlowMap
 from ._probing import observed
 
 
-class SteadyState(eqx.Module):
-    """Stop when the motion has stopped: `max |d state / d time| < tolerance`.
-
-    The test is absolute: one relative to `|state|` would also stop at a state that grows.
-
-    **Arguments:**
-
-    - `tolerance`: largest speed that counts as rest, in units of the state per unit of time, positive.
-
-    **Raises:** `ValueError` if `tolerance` is not positive.
-
-    **Example:**
-
-    ```python
-    import jax, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    path = ed.solve(field, model.energy.neutral(8), t0=0.0, t1=500.0, stop=ed.flow.SteadyState(1e-3))
-    assert path.reason == "came to rest"
-    ```
-    """
-
-    tolerance: float = eqx.field(static=True)
-
-    def __init__(self, tolerance: float = 1e-4):
-        if not tolerance > 0:
-            raise ValueError(f"`tolerance` is {tolerance}; expected a positive speed, such as 1e-4.")
-        self.tolerance = tolerance
-
-    def __call__(self, speed: PyTree[Array]) -> Bool[Array, ""]:
-        """Whether the speed `d state / d time` counts as rest."""
-        largest = jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(speed)])
-        return jnp.max(largest) < self.tolerance
-
-
 class Trajectory(eqx.Module):
     """What `solve` returns.
 
@@ -116,7 +80,7 @@ def solve(
     levels: Float[Array, " M"] | None = None,
     times: Float[Array, " N"] | None = None,
     probes: Mapping[str, Callable[[Scalar, PyTree[Array], Any], PyTree[Array]]] | None = None,
-    stop: SteadyState | None = None,
+    stop: float | None = None,
     key: Key | None = None,
     clock: bool = False,
     max_steps: int = 4096,
@@ -143,7 +107,7 @@ def solve(
     - `levels`: step through exactly these times, from `t0` to `t1`, such as those of a noise schedule; in place of
       `controller` and `step`. Noise is then drawn independently for every step: cheap, and the same if the motion is
       split into pieces at its levels, but it cannot be differentiated.
-    - `stop`: stop early, at rest.
+    - `stop`: stop early, at rest: where `max |d state / d time|` is below this speed, such as 1e-4.
     - `key`: random key of the noise, for fields that have some.
     - `clock`: keep the time of every step, for `Trajectory.step_sizes`.
     - `adjoint`: how derivatives are taken, any of diffrax. Default `RecursiveCheckpointAdjoint()`, for gradients, and
@@ -153,10 +117,11 @@ def solve(
 
     **Returns:** a `Trajectory`.
 
-    **Raises:** `ValueError` for a `state` that is not finite, a `solver`, `controller`, `adjoint` or `stop` that is not
-    one, times that run backwards, a stochastic field without `key` or `step`, a flow map along anything but the
-    `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a `controller` or `step`, or a
-    probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0` to `t1`.
+    **Raises:** `ValueError` for a `state` that is not finite, a `solver`, `controller` or `adjoint` that is not one, a
+    `stop` that is not positive, times that run backwards, a stochastic field without `key` or `step`, a flow map along
+    anything but the `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a
+    `controller` or `step`, or a probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0`
+    to `t1`.
 
     **Example:**
 
@@ -176,11 +141,12 @@ def solve(
         solver=(solver, diffrax.AbstractSolver, "diffrax.Tsit5()"),
         controller=(controller, diffrax.AbstractStepSizeController, "diffrax.PIDController(rtol=1e-3, atol=1e-4)"),
         adjoint=(adjoint, diffrax.AbstractAdjoint, "diffrax.ForwardMode()"),
-        stop=(stop, SteadyState, "flow.SteadyState(1e-4)"),
     )
     if not finite(state):
         raise ValueError("`state` has a NaN or an infinity; expected finite numbers to start from.")
     sizes(max_steps=max_steps)
+    if stop is not None and not (isinstance(stop, int | float) and stop > 0):
+        raise ValueError(f"`stop` is {stop!r}; expected a positive speed that counts as rest, such as 1e-4.")
     stochastic = isinstance(field, AbstractStochasticField)
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
@@ -247,10 +213,9 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
             brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
         else:  # steps are known and none is rejected, so one independent draw a step is exact
             brownian = diffrax.UnsafeBrownianPath(shape, key)
-        noise = diffrax.ControlTerm(
-            lambda t, y, args: lx.DiagonalLinearOperator(field.amplitude(t, y)),  # pyright: ignore
-            brownian,
-        )
+        amplitude = field.amplitude
+        operator = lambda t, y, args: lx.DiagonalLinearOperator(amplitude(jnp.asarray(t), y))
+        noise = diffrax.ControlTerm(operator, brownian)
         terms = diffrax.MultiTerm(drift, noise)
 
     record = lambda t, y, args: (t, y)
@@ -265,7 +230,7 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         subs.append(diffrax.SubSaveAt(t0=True, steps=True, fn=lambda t, y, args: t))
     event = None
     if stop is not None:
-        event = diffrax.Event(lambda t, y, args, **_: stop(field(t, y)))
+        event = diffrax.Event(lambda t, y, args, **_: _speed(field(t, y)) < stop)
     solution = diffrax.diffeqsolve(
         terms,
         solver,
@@ -281,9 +246,10 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         max_steps=max_steps,
         throw=False,
     )
-    saved = solution.ys[0]  # pyright: ignore
+    ys: Any = solution.ys
+    saved = ys[0]
     if times is not None:
-        saved = jax.tree.map(lambda a, z: jnp.concatenate([a, z]), solution.ys[1], saved)  # pyright: ignore
+        saved = jax.tree.map(lambda a, z: jnp.concatenate([a, z]), ys[1], saved)
     stats = solution.stats
     calls = _calls(solver, stats["num_steps"]) + (0 if stop is None else stats["num_accepted_steps"])
     return Trajectory(
@@ -293,9 +259,14 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
-        clock=solution.ys[-1] if clock else None,  # pyright: ignore
+        clock=ys[-1] if clock else None,
         result=solution.result,
     )
+
+
+def _speed(motion: PyTree[Array]) -> Scalar:
+    """`max |d state / d time|`. One relative to `|state|` would also be small where the state grows."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in jax.tree.leaves(motion)]))
 
 
 def _calls(solver: diffrax.AbstractSolver, steps: Int[Array, ""]) -> Int[Array, ""]:

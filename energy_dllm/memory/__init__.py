@@ -30,10 +30,4 @@ from ._memorisation import (
     CriticalNoise as CriticalNoise,
     effective_memories as effective_memories,
 )
-from ._states import (
-    AbstractMemory as AbstractMemory,
-    AbstractPatternMemory as AbstractPatternMemory,
-    AbstractSum as AbstractSum,
-    AbstractSoftMinimum as AbstractSoftMinimum,
-)
-from ._features import AbstractFeatureMemory as AbstractFeatureMemory
+from ._states import AbstractMemory as AbstractMemory

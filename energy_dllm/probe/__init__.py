@@ -20,14 +20,13 @@ from ._probes import force_norm as force_norm, dissipation as dissipation, dista
 from ._members import (
     energy_by_head as energy_by_head,
     energy_by_memory as energy_by_memory,
-    force_share as force_share,
     strongest_memories as strongest_memories,
     nearest_tokens as nearest_tokens,
 )
 from ._commitment import commitment_time as commitment_time, certainty_time as certainty_time
-from ._rest import rest_point as rest_point, RestPoint as RestPoint, barrier as barrier, Barrier as Barrier
+from ._rest import rest_point as rest_point, barrier as barrier, Barrier as Barrier
 from ._landscape import landscape as landscape, Landscape as Landscape, Plane as Plane
-from ._slices import profile as profile, Profile as Profile, project as project, Projection as Projection
+from ._slices import profile as profile, project as project, Projection as Projection
 from ._spectrum import (
     hessian_spectrum as hessian_spectrum,
     relaxation_rates as relaxation_rates,
@@ -40,11 +39,7 @@ from .plot._motion import (
     plot_energy as plot_energy,
     plot_relaxation as plot_relaxation,
     plot_relaxation_curve as plot_relaxation_curve,
-    plot_landscape as plot_landscape,
 )
 from .plot._why import (
-    plot_attribution as plot_attribution,
     plot_attention as plot_attention,
-    plot_barrier as plot_barrier,
-    plot_spectrum as plot_spectrum,
 )

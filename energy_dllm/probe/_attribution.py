@@ -1,5 +1,7 @@
 """Why this token and not that one: the log-odds as a sum over everything that spoke."""
 
+from typing import TYPE_CHECKING, Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,13 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._types import Scalar
+from ..data import AbstractTokenizer
 from ..flow import AbstractField
-from ._parts import split
 from ._probes import learned, seen
+
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 class Attribution(eqx.Module):
@@ -42,6 +48,39 @@ class Attribution(eqx.Module):
     def total(self) -> Float[Array, " L"]:
         """The sum of the parts `(L,)`: `log_odds`, up to rounding."""
         return jnp.sum(jnp.stack(list(self.parts.values())), axis=0)
+
+    def plot(
+        self, place: int, tokenizer: AbstractTokenizer, *, ids: Any = None, count: int = 12
+    ) -> "matplotlib.figure.Figure":
+        """Why this token: the parts of its log-odds as bars, and which neighbours they come from.
+
+        Above, the parts, which add up to the log-odds: blue for the token, orange for its reference. Below, the
+        messages of the nearest neighbours, summed over all synapses.
+
+        **Arguments:**
+
+        - `place`: which token.
+        - `tokenizer`: of the model.
+        - `ids`: the text `(L,)` to write below the neighbours; by default the tokens attributed.
+        - `count`: neighbours on each side that are drawn.
+
+        **Returns:** a matplotlib `Figure`.
+
+        **Raises:** `ImportError` without matplotlib; `ValueError` if `place` is outside of the passage.
+
+        **Example:**
+
+        ```python
+        import jax, jax.numpy as jnp, energy_dllm as ed
+
+        model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+        why = ed.probe.attribution(0.0, jnp.ones((8, 16)), ed.flow.Relaxation(model.energy, ed.flow.Masked(8)))
+        assert len(why.plot(3, model.tokenizer).axes) == 2
+        ```
+        """
+        from .plot._why import attribution_figure
+
+        return attribution_figure(self, place, tokenizer, ids=ids, count=count)
 
 
 def attribution(
@@ -104,7 +143,7 @@ def _attribution(energy, y, b, w, r):
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in messages.items()}
     parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(messages.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
-    neighbours, heads, memories = split(energy, g, u)
+    neighbours, heads, memories = energy.network.split(g, u)
     return Attribution(w, r, logits[here, w] - logits[here, r], parts, neighbours, heads, memories)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .._model import EnergyDLLM
 from ._commitment import commitment_time
 from ._record import Record, record, write
-from .plot._motion import plot_energy, plot_landscape, plot_relaxation
+from .plot._motion import plot_energy, plot_relaxation
 from .plot._passage import plot_passage
 
 
@@ -68,7 +68,7 @@ def inspect(
     files = {
         "energy.png": _png(plot_energy(seen.passage, noise_time=True)),
         "passage.png": _png(plot_passage(seen.passage, model.tokenizer)),
-        "landscape.png": _png(plot_landscape(seen.slice)),
+        "landscape.png": _png(seen.slice.plot()),
         "relaxation.png": _png(plot_relaxation(seen.relaxation, horizon=model.steps * model.step)),
         "inspect.npz": _npz(_arrays(seen)),
     }

@@ -1,5 +1,7 @@
 """Two-dimensional slices of the free energy through the hidden state space."""
 
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,10 @@ from jaxtyping import Array, Float
 
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractEvidence
+
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 class Plane(eqx.Module):
@@ -106,6 +112,28 @@ class Landscape(eqx.Module):
         """The share of the trajectories' variance (about the origin) that lies in the plane, 0 to 1."""
         inside, outside = jnp.sum(self.paths**2), jnp.sum(self.path_distance**2)
         return inside / (inside + outside)
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """A slice of the free energy with trajectories on it: black dots where they start, red where they end.
+
+        **Returns:** a matplotlib `Figure`.
+
+        **Raises:** `ImportError` without matplotlib.
+
+        **Example:**
+
+        ```python
+        import jax, energy_dllm as ed
+
+        model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+        paths = jax.random.normal(jax.random.key(1), (3, 2, 8, 16))
+        land = ed.probe.landscape(model.energy, ed.flow.Masked(8), paths, resolution=9)
+        assert land.plot().axes[0].get_xlabel()
+        ```
+        """
+        from .plot._motion import landscape_figure
+
+        return landscape_figure(self)
 
 
 def landscape(

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractField
-from ._parts import heads, memories
-from ._probes import force_norm, learned, seen
+from ._probes import learned, seen
 
 
 def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L"]]:
@@ -29,7 +28,7 @@ def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> 
     ```
     """
     energy, g = _activations(time, state, field)
-    return {name: each / energy.kappa for name, (each, _) in heads(energy, g).items()}
+    return {name: each / energy.kappa for name, (each, _) in energy.network.heads(g).items()}
 
 
 def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
@@ -52,30 +51,7 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
     ```
     """
     energy, g = _activations(time, state, field)
-    return {name: each / energy.kappa for name, (each, *_) in memories(energy, g).items()}
-
-
-def force_share(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
-    """The share of every term in the force on a token, `|f_n| / sum_m |f_m|`: near 0 for a dead term.
-
-    **Arguments:** `time`, `state`, `field` as `solve` passes them.
-
-    **Returns:** a dict of arrays `(L,)` that add up to 1; 0 where there is no force.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert jnp.allclose(sum(ed.probe.force_share(jnp.zeros(()), jnp.ones((8, 16)), field).values()), 1.0)
-    ```
-    """
-    norms = force_norm(time, state, field)
-    del norms["total"]
-    whole = jnp.sum(jnp.stack(list(norms.values())), axis=0)
-    return {name: jnp.where(whole > 0, norm / jnp.where(whole > 0, whole, 1.0), 0.0) for name, norm in norms.items()}
+    return {name: each / energy.kappa for name, (each, *_) in energy.network.memories(g).items()}
 
 
 def strongest_memories(
@@ -110,7 +86,7 @@ def strongest_memories(
     _positive("count", count)
     energy, g = _activations(time, state, field)
     found = {}
-    for name, (_, active, answer) in memories(energy, g).items():
+    for name, (_, active, answer) in energy.network.memories(g).items():
         if active is None or answer is None:
             continue
         strength, memory = jax.lax.top_k(

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractField
-from ._parts import heads
 
 
 def free_energy(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
@@ -140,14 +139,19 @@ def tokens(time: Scalar, state: PyTree[Array], field: AbstractField) -> Int[Arra
     return jnp.argmax(field.energy.logits(y, b), axis=-1)
 
 
-def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, " L"]]:
+def force_norm(
+    time: Scalar, state: PyTree[Array], field: AbstractField, *, share: bool = False
+) -> dict[str, Float[Array, " L"]]:
     """The norm of the force of every term on each token: `|dF_n/dg_i|`; `total` is the norm of their sum.
 
     At rest the terms still pull, but against each other: `total` is 0.
 
-    **Arguments:** `time`, `state`, `field` as `solve` passes them.
+    **Arguments:**
 
-    **Returns:** a dict of arrays `(L,)`, in nats per unit of `g`.
+    - `time`, `state`, `field` as `solve` passes them.
+    - `share`: instead the share of every term, `|f_n| / sum_m |f_m|`, near 0 for a dead one; 0 where there is no force.
+
+    **Returns:** a dict of arrays `(L,)`, in nats per unit of `g`; shares add up to 1 and have no `total`.
 
     **Raises:** `ValueError` if a synapse is itself named `total`.
 
@@ -163,10 +167,15 @@ def force_norm(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict
     """
     y, b = seen(time, state, field)
     forces = field.energy.forces(y, b)
+    norms = {name: jnp.linalg.norm(force, axis=-1) for name, force in forces.items()}
+    if share:
+        whole = jnp.sum(jnp.stack(list(norms.values())), axis=0)
+        return {
+            name: jnp.where(whole > 0, norm / jnp.where(whole > 0, whole, 1.0), 0.0) for name, norm in norms.items()
+        }
     if "total" in forces:
         raise ValueError("`field` has a synapse named 'total', which here means their sum; rename it.")
-    forces["total"] = field.energy.force(y, b)
-    return {name: jnp.linalg.norm(force, axis=-1) for name, force in forces.items()}
+    return norms | {"total": jnp.linalg.norm(field.energy.force(y, b), axis=-1)}
 
 
 def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L L"]]:
@@ -190,7 +199,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     y, b = seen(time, state, field)
     energy = learned(field)
     g = energy.activation(y, b)
-    return {name: pattern for name, (_, pattern) in heads(energy, g).items()}
+    return {name: pattern for name, (_, pattern) in energy.network.heads(g).items()}
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
@@ -222,7 +231,7 @@ def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Sca
 
 
 def distance_to_rest(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:
-    """The largest speed of any neuron, `max |kappa dF/dg|`: what `SteadyState` compares with its tolerance.
+    """The largest speed of any neuron, `max |kappa dF/dg|`: what `solve(stop=)` is compared with.
 
     It is the speed `|dy/dt|` in relaxation time, whatever the clock of the field; 0 at a rest point.
 

@@ -1,6 +1,7 @@
 """Rest points, and the barriers between them."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -13,20 +14,19 @@ from jaxtyping import Array, Float
 from .._types import Scalar
 
 
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
 Energy = Callable[[Array], Scalar]
 Force = Callable[[Array], Array]
 DENSE = 1024
 """Largest size of a state whose Jacobian is formed as a dense matrix."""
 
 
-class RestPoint(eqx.Module):
-    """What `rest_point` returns: the `point`, and the `speed`, the largest component of the force that is left."""
-
-    point: Float[Array, "*shape"]
-    speed: Scalar
-
-
-def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float = 1e-6, steps: int = 64) -> RestPoint:
+def rest_point(
+    force: Force, start: Float[Array, "*shape"], *, tolerance: float = 1e-6, steps: int = 64
+) -> tuple[Float[Array, "*shape"], Scalar]:
     """A point where the force is zero: minimum, saddle or maximum, whichever is near the start.
 
     Descent finds minima only, and slowly where the landscape is flat; a root of the force is found in a few steps and
@@ -39,7 +39,8 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     - `tolerance`: of the root finder, absolute and relative, positive.
     - `steps`: at most so many of its steps.
 
-    **Returns:** a `RestPoint`; with a `speed` that is not small, none was found.
+    **Returns:** the point, and the largest component of the force that is left there; if that is not small, none was
+    found.
 
     **Raises:** `ValueError` if a number is not positive or the force has another shape than `start`.
 
@@ -51,8 +52,8 @@ def rest_point(force: Force, start: Float[Array, "*shape"], *, tolerance: float 
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-    saddle = ed.probe.rest_point(lambda x: -jax.grad(memory)(x), jnp.array([0.2, 0.1]))
-    assert jnp.allclose(saddle.point, 0.0, atol=1e-4) and saddle.speed < 1e-4
+    saddle, left = ed.probe.rest_point(lambda x: -jax.grad(memory)(x), jnp.array([0.2, 0.1]))
+    assert jnp.allclose(saddle, 0.0, atol=1e-4) and left < 1e-4
     ```
     """
     if not tolerance > 0 or steps < 1:
@@ -71,7 +72,7 @@ def _root(force, start, tolerance, steps):
         inner = lx.GMRES(rtol=1e-3, atol=tolerance, restart=64)
         solver = optx.Newton(rtol=tolerance, atol=tolerance, linear_solver=inner)
     found = optx.root_find(lambda z, _: force(z), solver, start, max_steps=steps, throw=False).value
-    return RestPoint(found, jnp.max(jnp.abs(force(found))))
+    return found, jnp.max(jnp.abs(force(found)))
 
 
 class Barrier(eqx.Module):
@@ -93,6 +94,27 @@ class Barrier(eqx.Module):
     back: Scalar
     curvature: Scalar
     speed: Scalar
+
+    def plot(self) -> "matplotlib.figure.Figure":
+        """The pass between two rest points: the energy along the chain, the saddle marked.
+
+        **Returns:** a matplotlib `Figure`.
+
+        **Raises:** `ImportError` without matplotlib.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
+
+        memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+        over = ed.probe.barrier(memory, *memory.patterns, steps=50)
+        assert over.plot().axes[0].get_ylabel() == "$E$"
+        ```
+        """
+        from .plot._why import barrier_figure
+
+        return barrier_figure(self)
 
 
 def barrier(
@@ -155,13 +177,13 @@ def barrier(
         raise FloatingPointError(f"the chain left the finite numbers; take a smaller `step` than {step}.")
     top = int(np.argmax(energies))
     if 0 < top < images - 1:
-        found = rest_point(push, path[top], tolerance=tolerance)
+        saddle, speed = rest_point(push, path[top], tolerance=tolerance)
         tangent = path[top + 1] - path[top - 1]
     else:  # downhill all the way: the higher end is the top
-        found = RestPoint(path[top], jnp.max(jnp.abs(push(path[top]))))
+        saddle, speed = path[top], jnp.max(jnp.abs(push(path[top])))
         tangent = path[1] - path[0] if top == 0 else path[-1] - path[-2]
-    at, curvature = _top(energy, found.point, tangent)
-    return Barrier(path, energies, found.point, at, at - energies[0], at - energies[-1], curvature, found.speed)
+    at, curvature = _top(energy, saddle, tangent)
+    return Barrier(path, energies, saddle, at, at - energies[0], at - energies[-1], curvature, speed)
 
 
 @eqx.filter_jit

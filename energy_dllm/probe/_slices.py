@@ -10,13 +10,6 @@ from jaxtyping import Array, Float
 from .._types import Scalar
 
 
-class Profile(eqx.Module):
-    """What `profile` returns: `share (n,)` of the way from the first state to the second, and `energy (n,)`."""
-
-    share: Float[Array, " n"]
-    energy: Float[Array, " n"]
-
-
 def profile(
     energy: Callable[[Array], Scalar],
     one: Float[Array, "*shape"],
@@ -24,7 +17,7 @@ def profile(
     *,
     points: int = 65,
     margin: float = 0.25,
-) -> Profile:
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """The energy along the straight line through two states: a slice in one dimension.
 
     Between the rest points of two texts it bounds the barrier from above (`barrier` finds the pass); through a rest
@@ -37,7 +30,7 @@ def profile(
     - `points`: along the line.
     - `margin`: how far the line goes on beyond both, as a share of their distance.
 
-    **Returns:** a `Profile`.
+    **Returns:** the share of the way from the first state to the second `(n,)`, and the energy there `(n,)`.
 
     **Raises:** `ValueError` if the shapes differ, `points` is below 2 or `margin` is negative.
 
@@ -47,8 +40,8 @@ def profile(
     import jax.numpy as jnp, energy_dllm as ed
 
     memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-    slice = ed.probe.profile(memory, *memory.patterns, points=5, margin=0.0)
-    assert slice.energy.argmax() == 2
+    share, energy = ed.probe.profile(memory, *memory.patterns, points=5, margin=0.0)
+    assert energy.argmax() == 2
     ```
     """
     if one.shape != two.shape:
@@ -56,7 +49,7 @@ def profile(
     if points < 2 or margin < 0:
         raise ValueError(f"`points`={points} must be 2 or more, and `margin`={margin} not negative.")
     share = jnp.linspace(-margin, 1 + margin, points)
-    return Profile(share, _along(energy, one, two, share))
+    return share, _along(energy, one, two, share)
 
 
 @eqx.filter_jit

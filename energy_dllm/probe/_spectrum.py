@@ -1,6 +1,7 @@
 """Spectra of Hessians, relaxation rates and Lyapunov exponents, matrix-free."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -12,6 +13,10 @@ from jaxtyping import Array, Float, PyTree
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractMotion
+
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 class Spectrum(eqx.Module):
@@ -27,6 +32,31 @@ class Spectrum(eqx.Module):
     vectors: Float[np.ndarray, "k *shape"]
     weights: Float[np.ndarray, " k"]
     residuals: Float[np.ndarray, " k"]
+
+    def plot(self, *, label: str = "eigenvalue") -> "matplotlib.figure.Figure":
+        """A spectrum as stems: where the eigenvalues lie, how much of a random direction each holds.
+
+        **Arguments:**
+
+        - `label`: what the values are, with their unit.
+
+        **Returns:** a matplotlib `Figure`.
+
+        **Raises:** `ImportError` without matplotlib.
+
+        **Example:**
+
+        ```python
+        import jax, jax.numpy as jnp, energy_dllm as ed
+
+        memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+        found = ed.probe.hessian_spectrum(memory, jnp.zeros(2), key=jax.random.key(0))
+        assert found.plot().axes[0].get_xlabel() == "eigenvalue"
+        ```
+        """
+        from .plot._why import spectrum_figure
+
+        return spectrum_figure(self, label=label)
 
 
 def hessian_spectrum(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
-from ..flow import AbstractEvidence, Relaxation, SteadyState, Trajectory, Typo, solve
+from ..flow import AbstractEvidence, Relaxation, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
 from ._template import Unknown, typed
@@ -72,7 +72,7 @@ def repair(
     evidence: AbstractEvidence | None = None,
     guidance: Guidance | None = None,
     time: float | None = None,
-    stop: SteadyState | None = None,
+    stop: float = 1e-2,
     frames: int = FRAMES,
 ) -> Repair:
     """Correct typing errors: every token may be wrong, and the system comes to rest on what was meant.
@@ -89,7 +89,7 @@ def repair(
     - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
     - `guidance`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
-    - `stop`: what counts as rest; default `SteadyState(1e-2)`.
+    - `stop`: largest speed that counts as rest, as in `solve`.
     - `frames`: moments to record, denser at the beginning.
 
     **Returns:** a `Repair`.
@@ -118,7 +118,6 @@ def repair(
     end = 10.0 * model.steps * model.step if time is None else time
     if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
-    stop = SteadyState(1e-2) if stop is None else stop
     if shifts and evidence is not None:
         raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
@@ -174,7 +173,7 @@ def _relax(
     dfa: DFA | None,
     end: float,
     frames: int,
-    stop: SteadyState,
+    stop: float,
 ) -> Trajectory:
     """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
     times = end * (jnp.arange(frames) / frames) ** 2

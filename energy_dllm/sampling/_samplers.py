@@ -268,11 +268,11 @@ class Diffusion(AbstractSampler):
         return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
 
     def _field(self, energy, conditioning, start, end):
-        flow = self.field(energy, conditioning)
+        flow: Any = self.field(energy, conditioning)
         if isinstance(flow, Relaxation):
             raise ValueError(
                 "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
             )
         if not math.isinf(self.front):
-            flow = RollingNoise(flow, width=self.front, start=start, end=end)  # pyright: ignore
-        return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow  # pyright: ignore
+            flow = RollingNoise(flow, width=self.front, start=start, end=end)
+        return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow

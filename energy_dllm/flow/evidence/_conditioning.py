@@ -107,10 +107,7 @@ class Conditioning(AbstractEvidence):
         cold = temperature < COLD
         tilt = jnp.zeros_like(b) if cold or temperature == 1 else (1.0 / temperature - 1.0) * (logits - b)
         tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, LOG_ZERO)
-        if cold:
-            drawn = energy.best(y, b, tilt=tilt, dfa=self.dfa)
-        else:
-            drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=key)
+        drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=None if cold else key)
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
 
     @staticmethod

@@ -7,12 +7,13 @@ import numpy as np
 
 from ...flow import Trajectory
 from ...learn import Evaluation
-from .._landscape import Landscape
 from ._style import COLOURS, GREY, INK, figure, finish, label_ends, recorded, sigma_axis, style
 
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+    from .._landscape import Landscape
 
 RELAXATION = "relaxation time $t$ (time constants)"
 NOISE = "noise time $s = -\\log\\,\\sigma$"
@@ -165,28 +166,8 @@ def plot_relaxation_curve(
     return made
 
 
-def plot_landscape(landscape: Landscape) -> "matplotlib.figure.Figure":
-    """A slice of the free energy with trajectories on it: black dots where they start, red where they end.
-
-    **Arguments:**
-
-    - `landscape`: what `landscape` returned.
-
-    **Returns:** a matplotlib `Figure`.
-
-    **Raises:** `ImportError` without matplotlib.
-
-    **Example:**
-
-    ```python
-    import jax, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    paths = jax.random.normal(jax.random.key(1), (3, 2, 8, 16))
-    land = ed.probe.landscape(model.energy, ed.flow.Masked(8), paths, resolution=9)
-    assert ed.probe.plot_landscape(land).axes[0].get_xlabel()
-    ```
-    """
+def landscape_figure(landscape: Landscape) -> "matplotlib.figure.Figure":
+    """`Landscape.plot`."""
     height = np.asarray(landscape.free_energy)
     ends = []
     with style():

@@ -5,46 +5,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...data import AbstractTokenizer
-from .._attribution import Attribution
-from .._rest import Barrier
-from .._spectrum import Spectrum
 from ._style import COLOURS, GREY, INK, figure, finish, style
 
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
+    from .._attribution import Attribution
+    from .._rest import Barrier
+    from .._spectrum import Spectrum
 
-def plot_attribution(
+
+def attribution_figure(
     why: Attribution, place: int, tokenizer: AbstractTokenizer, *, ids: Any = None, count: int = 12
 ) -> "matplotlib.figure.Figure":
-    """Why this token: the parts of its log-odds as bars, and which neighbours they come from.
-
-    Above, the parts, which add up to the log-odds: blue for the token, orange for its reference. Below, the
-    messages of the nearest neighbours, summed over all synapses.
-
-    **Arguments:**
-
-    - `why`: what `attribution` returned.
-    - `place`: which token.
-    - `tokenizer`: of the model.
-    - `ids`: the text `(L,)` to write below the neighbours; by default the tokens attributed.
-    - `count`: neighbours on each side that are drawn.
-
-    **Returns:** a matplotlib `Figure`.
-
-    **Raises:** `ImportError` without matplotlib; `ValueError` if `place` is outside of the passage.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    why = ed.probe.attribution(0.0, jnp.ones((8, 16)), ed.flow.Relaxation(model.energy, ed.flow.Masked(8)))
-    assert len(ed.probe.plot_attribution(why, 3, model.tokenizer).axes) == 2
-    ```
-    """
+    """`Attribution.plot`."""
     length = len(why.log_odds)
     if not -length <= place < length:
         raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
@@ -132,27 +107,8 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
     return made
 
 
-def plot_barrier(over: Barrier) -> "matplotlib.figure.Figure":
-    """The pass between two rest points: the energy along the chain, the saddle marked.
-
-    **Arguments:**
-
-    - `over`: what `barrier` returned.
-
-    **Returns:** a matplotlib `Figure`.
-
-    **Raises:** `ImportError` without matplotlib.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-    over = ed.probe.barrier(memory, *memory.patterns, steps=50)
-    assert ed.probe.plot_barrier(over).axes[0].get_ylabel() == "$E$"
-    ```
-    """
+def barrier_figure(over: Barrier) -> "matplotlib.figure.Figure":
+    """`Barrier.plot`."""
     path, energies = np.asarray(over.path), np.asarray(over.energies)
     along = np.linspace(0.0, 1.0, len(path))
     flat = path.reshape(len(path), -1)
@@ -178,28 +134,8 @@ def plot_barrier(over: Barrier) -> "matplotlib.figure.Figure":
     return made
 
 
-def plot_spectrum(spectrum: Spectrum, *, label: str = "eigenvalue") -> "matplotlib.figure.Figure":
-    """A spectrum as stems: where the eigenvalues lie, how much of a random direction each holds.
-
-    **Arguments:**
-
-    - `spectrum`: what `hessian_spectrum` or `relaxation_rates` returned.
-    - `label`: what the values are, with their unit.
-
-    **Returns:** a matplotlib `Figure`.
-
-    **Raises:** `ImportError` without matplotlib.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-    found = ed.probe.hessian_spectrum(memory, jnp.zeros(2), key=jax.random.key(0))
-    assert ed.probe.plot_spectrum(found).axes[0].get_xlabel() == "eigenvalue"
-    ```
-    """
+def spectrum_figure(spectrum: Spectrum, *, label: str = "eigenvalue") -> "matplotlib.figure.Figure":
+    """`Spectrum.plot`."""
     values, weights = np.asarray(spectrum.values), np.maximum(np.asarray(spectrum.weights), 1e-12)
     with style():
         made, axes = figure(5.6, 3.6)
