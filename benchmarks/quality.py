@@ -72,7 +72,7 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     if name == "autoregressive":
         return ed.learn.Autoregressive(symbols, dim=dim, depth=depth, key=key), ed.learn.NextToken()
     if name == "tied":
-        return ed.learn.Recurrent(symbols, dim=tied, steps=8, key=key), ed.learn.Masking()
+        return ed.learn.MaskedDiffusion(symbols, dim=tied, depth=1, repeats=8, key=key), ed.learn.Masking()
     local = 4 if name == "local" else 0
     return ed.learn.MaskedDiffusion(symbols, dim=dim, depth=depth, local=local, key=key), ed.learn.Masking()
 

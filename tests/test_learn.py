@@ -62,7 +62,7 @@ def train(model, corpus, **settings):
 
 TWINS = {
     "masked": lambda size, key: ed.learn.MaskedDiffusion(size, dim=8, heads=2, key=key),
-    "recurrent": lambda size, key: ed.learn.Recurrent(size, dim=8, steps=3, heads=2, key=key),
+    "recurrent": lambda size, key: ed.learn.MaskedDiffusion(size, dim=8, depth=1, repeats=3, heads=2, key=key),
     "autoregressive": lambda size, key: ed.learn.Autoregressive(size, dim=8, heads=2, key=key),
 }
 
@@ -92,7 +92,8 @@ def test_a_twin_predicts_distributions_and_does_not_see_what_it_predicts(name, g
 
 
 def test_the_recurrent_twin_repeats_one_block(getkey):
-    one, three = (ed.learn.Recurrent(5, dim=8, steps=n, heads=2, key=jax.random.key(0)) for n in (1, 3))
+    make = lambda n: ed.learn.MaskedDiffusion(5, dim=8, depth=1, repeats=n, heads=2, key=jax.random.key(0))
+    one, three = make(1), make(3)
     size = lambda model: sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
     assert size(one) == size(three)
 

@@ -24,6 +24,7 @@ _MOVED = {
     "energy.MarkovVocabulary": "energy.HMMVocabulary",
     "energy.Product": "energy.ProductOfExperts",
     "_memory.TextMemory": "memory.TextMemory",
+    "learn.Recurrent": "learn.MaskedDiffusion",
 }
 """Addresses of classes in files that earlier versions wrote, and those of today."""
 _MOVED |= {

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import sizes
 from .._types import Key
 
 
@@ -99,9 +100,7 @@ class Trunk(eqx.Module):
     repeats: int = eqx.field(static=True)
 
     def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, local, key):
-        for name, value in dict(dim=dim, depth=depth, heads=heads, hidden=hidden, steps=repeats).items():
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; expected a positive integer.")
+        sizes(dim=dim, depth=depth, heads=heads, hidden=hidden, repeats=repeats)
         if dim % heads:
             raise ValueError(f"`dim` is {dim}, which `heads`={heads} does not divide; choose a multiple.")
         k1, k2, *keys = jax.random.split(key, 2 + depth)
@@ -131,11 +130,14 @@ class MaskedDiffusion(AbstractTwin):
     - `dim`, `depth`, `heads`, `hidden`, `reach`: width, blocks, heads, width of the MLP (default `4 dim`), and the
       offset beyond which all distances share a bias.
     - `local`: neighbours on each side that a depthwise convolution at the head of every block sees; 0 for none.
+    - `repeats`: how often all blocks are applied. With `depth=1` it is the weight-tied transformer: the energy model
+      without an energy.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive, `local` is negative or `heads` does not divide `dim`.
 
-    **Source:** Sahoo et al. 2024, MDLM (arXiv 2406.07524); Shi et al. 2024, MD4 (arXiv 2406.04329).
+    **Source:** Sahoo et al. 2024, MDLM (arXiv 2406.07524); Shi et al. 2024, MD4 (arXiv 2406.04329); tied weights,
+    Dehghani et al. 2019 (arXiv 1807.03819).
 
     **Example:**
 
@@ -160,54 +162,13 @@ class MaskedDiffusion(AbstractTwin):
         hidden: int | None = None,
         reach: int = 64,
         local: int = 0,
+        repeats: int = 1,
         key: Key,
     ):
         if local < 0:
             raise ValueError(f"`local` is {local}; expected 0 (no convolution) or more neighbours.")
         self.size = size
-        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, local, key)
-
-    def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
-        """`log p(token_i = w | known tokens) (L, V)`."""
-        length = ids.shape[0]
-        return self.trunk(jnp.where(known, ids, self.size), jnp.ones((length, length), bool))
-
-
-class Recurrent(AbstractTwin):
-    """Weight-tied transformer: one block applied `steps` times, the energy model without an energy.
-
-    Same arguments as `MaskedDiffusion`, with `steps` applications of one block instead of `depth` blocks.
-
-    **Raises:** `ValueError` if a size is not positive or `heads` does not divide `dim`.
-
-    **Source:** Dehghani et al. 2019, Universal Transformers (arXiv 1807.03819).
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    twin = ed.learn.Recurrent(5, dim=8, steps=3, heads=2, key=jax.random.key(0))
-    assert twin.log_posterior(jnp.zeros(6, int), jnp.zeros(6, bool)).shape == (6, 5)
-    ```
-    """
-
-    trunk: Trunk
-    size: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        dim: int = 88,
-        steps: int = 8,
-        heads: int = 4,
-        hidden: int | None = None,
-        reach: int = 64,
-        key: Key,
-    ):
-        self.size = size
-        self.trunk = Trunk(size + 1, size, dim, 1, heads, hidden or 4 * dim, reach, steps, 0, key)
+        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, repeats, local, key)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""

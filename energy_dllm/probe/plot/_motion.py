@@ -7,13 +7,12 @@ import numpy as np
 
 from ...flow import Trajectory
 from ...learn import Evaluation
+from .._landscape import Landscape
 from ._style import COLOURS, GREY, INK, figure, finish, label_ends, recorded, sigma_axis, style
 
 
 if TYPE_CHECKING:
     import matplotlib.figure
-
-    from .._landscape import Landscape
 
 RELAXATION = "relaxation time $t$ (time constants)"
 NOISE = "noise time $s = -\\log\\,\\sigma$"

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...data import AbstractTokenizer
+from .._attribution import Attribution
+from .._rest import Barrier
+from .._spectrum import Spectrum
 from ._style import COLOURS, GREY, INK, figure, finish, style
 
 
 if TYPE_CHECKING:
     import matplotlib.figure
-
-    from .._attribution import Attribution
-    from .._rest import Barrier
-    from .._spectrum import Spectrum
 
 
 def attribution_figure(
