@@ -99,7 +99,7 @@ LIBRARY = {
     "a prompt of bytes": (lambda m, t: write(m, prompt=b"ab"), "`prompt` is b'ab'"),
     "a suffix that is a number": (lambda m, t: write(m, suffix=3), "`suffix` is 3"),
     "a prompt of other characters": (lambda m, t: write(m, prompt="xyz"), "outside the alphabet"),
-    "a wish for unknown characters": (lambda m, t: write(m, prompt="xyz", unknown="skip"), "`unknown` is 'skip'"),
+    "unknown characters by name": (lambda m, t: write(m, mask_unknown="skip"), "`mask_unknown` is 'skip'"),
     "a prompt that is too long": (lambda m, t: write(m, prompt="abcabcab"), "make `length` at least 9"),
     "a negative length": (lambda m, t: write(m, length=-1), "`length` is -1"),
     "half a token": (lambda m, t: write(m, length=8.5), "`length` is 8.5"),

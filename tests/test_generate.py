@@ -345,14 +345,14 @@ def test_a_character_outside_the_alphabet_is_repaired_as_one_that_is_unknown():
         assert again.text == "abcabcabc" and again.edits[0].before == strange
     assert ed.repair(model, "***").text and len(ed.repair(model, "***").edits) == 3
     with pytest.raises(ValueError, match="outside the alphabet"):
-        ed.repair(model, "ab*", unknown="error")
+        ed.repair(model, "ab*", mask_unknown=False)
 
 
 def test_characters_outside_the_alphabet_are_written_anew_if_wanted(model):
-    made = ed.generate(model, length=8, prompt="a!c", suffix="?b", unknown="mask", sampler=draws())
+    made = ed.generate(model, length=8, prompt="a!c", suffix="?b", mask_unknown=True, sampler=draws())
     assert made.texts[0][0] == "a" and made.texts[0][2] == "c" and made.texts[0][-1] == "b" and len(made.texts[0]) == 8
     assert np.isclose(made.known[0, 0], 3 / 8)
-    filled = ed.infill(model, "a!c[2]b", unknown="mask", sampler=draws()).texts[0]
+    filled = ed.infill(model, "a!c[2]b", mask_unknown=True, sampler=draws()).texts[0]
     assert len(filled) == 6 and filled[0] == "a" and filled[2] == "c" and filled[-1] == "b"
 
 
@@ -461,7 +461,7 @@ def test_bad_texts_are_named(model):
         ed.repair(model, "abc", rate=1.5)
     with pytest.raises(ValueError, match="`shifts` is -1"):
         ed.repair(model, "abc", shifts=-1)
-    with pytest.raises(ValueError, match="`evidence` speaks of places, which `shifts` move"):
+    with pytest.raises(ValueError, match="`evidence` is about places, which `shifts` move"):
         ed.repair(model, "abc", shifts=1, evidence=ed.flow.Matching("[abc]*", ALPHABET, length=3))
     with pytest.raises(ValueError, match="`time` is 0"):
         ed.repair(model, "abc", time=0.0)

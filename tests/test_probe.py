@@ -338,15 +338,12 @@ def test_commitment_time():
     assert ed.probe.commitment_time(times[:1], tokens[:1]).tolist() == [-1.0] * 4
 
 
-def test_certainty_time():
-    confidence = jnp.array([[0.95, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1], [0.9, 0.99, 0.9, 0.1]])
-    found = ed.probe.certainty_time(jnp.arange(3.0), confidence)
-    assert found.tolist() == [2.0, 2.0, 0.0, math.inf]
-
-
-def test_path_times_name_what_is_wrong():
-    with pytest.raises(ValueError, match=r"`level` is 1.5; expected a probability"):
-        ed.probe.certainty_time(jnp.arange(2.0), jnp.ones((2, 3)), level=1.5)
+def test_commitment_time_of_confidence():
+    sure = jnp.array([[0.95, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1], [0.9, 0.99, 0.9, 0.1]]) >= 0.9
+    found = jnp.where(sure[-1], ed.probe.commitment_time(jnp.arange(3.0), sure), jnp.inf)
+    assert found.tolist() == [2.0, 2.0, 0.0, jnp.inf]
+    with pytest.raises(ValueError, match=r"`tokens` has shape \(2,\)"):
+        ed.probe.commitment_time(jnp.arange(2.0), jnp.ones(2))
 
 
 def test_landscape_is_the_free_energy(model, noisy):

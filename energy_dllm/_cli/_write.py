@@ -132,7 +132,14 @@ def generate(
     loaded = load_model(model)
     from ..sampling import generate
 
-    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
+    options = {
+        "samples": samples,
+        "window": window,
+        "stop": stop,
+        "mask_unknown": unknown == "mask",
+        "seed": seed,
+        **sampler,
+    }
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream, out)
@@ -184,8 +191,15 @@ def infill(
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
-    there = of_template(loaded, template, size, unknown).length if match or avoid else 0
-    options = {"samples": samples, "window": window, "stop": stop, "unknown": unknown, "seed": seed, **sampler}
+    there = of_template(loaded, template, size, unknown == "mask").length if match or avoid else 0
+    options = {
+        "samples": samples,
+        "window": window,
+        "stop": stop,
+        "mask_unknown": unknown == "mask",
+        "seed": seed,
+        **sampler,
+    }
     options |= _evidence(loaded, match, avoid, there)
     written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
 
@@ -213,8 +227,8 @@ def repair(
     from ..sampling import repair, typed
 
     start = time.monotonic()
-    evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown).ids.size)
-    fixed = repair(loaded, text, rate=rate, unknown=unknown, shifts=shifts, **evidence)
+    evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown == "mask").ids.size)
+    fixed = repair(loaded, text, rate=rate, mask_unknown=unknown == "mask", shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
         repaired(fixed, loaded.tokenizer)

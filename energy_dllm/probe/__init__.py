@@ -23,7 +23,7 @@ from ._members import (
     strongest_memories as strongest_memories,
     nearest_tokens as nearest_tokens,
 )
-from ._commitment import commitment_time as commitment_time, certainty_time as certainty_time
+from ._commitment import commitment_time as commitment_time
 from ._rest import rest_point as rest_point, barrier as barrier, Barrier as Barrier
 from ._landscape import landscape as landscape, Landscape as Landscape, Plane as Plane
 from ._slices import profile as profile, project as project, Projection as Projection

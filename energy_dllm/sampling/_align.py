@@ -1,4 +1,4 @@
-"""Letters that are missing, or too many: the page on which the typed text costs the least free energy."""
+"""Missing and extra tokens: the alignment of the typed text with a passage that has the least free energy."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ from ..flow import Typo, relax
 
 
 BATCH = 16
-"""Pages that relax side by side: more are no faster on a processor, and take more memory."""
+"""Alignments that relax in one batch: more are no faster on a CPU, and take more memory."""
 
 
 class Aligned(NamedTuple):
-    """A page and the typed text: where each place was typed `(L,)`, `-1` where nothing was; how probable it was that
-    something is missing there `(L,)`; the typed tokens that are too many, with how probable that was; forces."""
+    """A passage aligned with the typed text: the position of each token there, `-1` for an insertion `(L,)`; the
+    probability of the insertion `(L,)`; the deleted positions with their probabilities; force evaluations."""
 
     origin: Integer[np.ndarray, " L"]
     trust: Float[np.ndarray, " L"]
@@ -36,8 +36,8 @@ def aligned(
     steps: int,
     step: float,
 ) -> Aligned:
-    """One after the other at most `shifts` tokens are taken out, or a place is left open, where `-log P(typed, page)`
-    falls most: `F` at rest less that of an empty page, `-log rate` for the shift, `log V` for a token too many."""
+    """At most `shifts` deletions and insertions, one by one, each the one that lowers `-log P(typed, alignment)` most:
+    `F` at rest less that of a masked passage, `-log rate` for the shift, `log V` for a deleted token."""
     alignment = Aligned(np.arange(seen.size), np.ones(seen.size), {}, 0)
     longest = seen.size + shifts
     most, cost = 2 * longest + 5, -np.log(rate)
@@ -45,33 +45,33 @@ def aligned(
         origin = alignment.origin
         out = np.flatnonzero(origin >= 0) if origin.size > 1 else np.zeros(0, int)
         gaps = np.arange(origin.size + 1)
-        pages = [origin, *(np.delete(origin, j) for j in out), *(np.insert(origin, j, -1) for j in gaps)]
-        # empty pages of these lengths go with them
+        moves = [origin, *(np.delete(origin, j) for j in out), *(np.insert(origin, j, -1) for j in gaps)]
+        # masked passages of these lengths, for the normaliser
         lengths = origin.size + np.arange(-1, 2)
-        pages += [np.full(max(n, 1), -1) for n in lengths]
+        moves += [np.full(max(n, 1), -1) for n in lengths]
         rows = np.full((most, longest + 1), -1)
-        for row, each in zip(rows, pages, strict=False):
+        for row, each in zip(rows, moves, strict=False):
             row[: each.size] = each
-        sizes = np.array([each.size for each in pages] + [1] * (most - len(pages)))
+        sizes = np.array([each.size for each in moves] + [1] * (most - len(moves)))
         here = on_device(np.arange(longest + 1) < np.asarray(sizes)[:, None])
         stands = on_device((rows >= 0) & known[rows])
-        rest = np.asarray(_at_rest(energy, on_device(seen[rows]), stands, here, rate, steps, step), float)[: len(pages)]
-        prices = rest[:-3] - rest[-3:][sizes[: len(pages) - 3] - lengths[0]]
+        rest = np.asarray(_at_rest(energy, on_device(seen[rows]), stands, here, rate, steps, step), float)[: len(moves)]
+        prices = rest[:-3] - rest[-3:][sizes[: len(moves) - 3] - lengths[0]]
         prices[1:] += cost
         prices[1 : 1 + out.size] += np.log(energy.size)
         best = int(np.argmin(prices))
         alignment = alignment._replace(force_evaluations=alignment.force_evaluations + steps * most)
         if best == 0:
             break
-        # of all pages that are one shift away, and the one as it is
+        # among all alignments one shift away, and the present one
         share = float(1.0 / np.sum(np.exp(np.clip(prices[best] - prices, None, 700.0))))
         if best <= out.size:
             j = out[best - 1]
             extra = {**alignment.extra, int(origin[j]): share}
-            alignment = alignment._replace(origin=pages[best], trust=np.delete(alignment.trust, j), extra=extra)
+            alignment = alignment._replace(origin=moves[best], trust=np.delete(alignment.trust, j), extra=extra)
         else:
             alignment = alignment._replace(
-                origin=pages[best], trust=np.insert(alignment.trust, best - 1 - out.size, share)
+                origin=moves[best], trust=np.insert(alignment.trust, best - 1 - out.size, share)
             )
     return alignment
 
@@ -86,7 +86,7 @@ def _at_rest(
     steps: int,
     step: float,
 ) -> Float[Array, " N"]:
-    """`F` of each page under what was typed on it, in nats."""
+    """`F` of each alignment under its typed tokens, in nats."""
 
     def one(alignment):
         ids, known, here = alignment

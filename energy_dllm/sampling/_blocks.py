@@ -1,4 +1,4 @@
-"""Passages of any length: window after window, each conditional on the text before it."""
+"""Passages of any length, window after window, each conditional on the text before it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -47,8 +47,8 @@ def write(
 
 
 def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
-    """The token that ends a text; `ValueError` if it is not one, or if something must stand behind it."""
-    token = typed(model, stop, "error", "stop").ids
+    """The token that ends a text; `ValueError` if it is not one, or if text is given after it."""
+    token = typed(model, stop, False, "stop").ids
     if token.size != 1:
         raise ValueError(f"`stop` is {stop!r}, {token.size} tokens; expected one, such as '.' or a newline.")
     if conditioning.given.known[-1] or conditioning.dfa is not None:

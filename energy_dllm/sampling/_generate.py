@@ -1,4 +1,4 @@
-"""`generate` and `infill`: what is given differs, the motion is one."""
+"""`generate` and `infill`: two kinds of evidence, one sampler."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from ..flow import AbstractEvidence
 from ._blocks import write
 from ._motion import DEFAULT, FRAMES, Generation
 from ._samplers import AbstractSampler
-from ._template import Typed, Unknown, given_of, of_template, typed
+from ._template import Typed, given_of, of_template, typed
 from ._validate import room
 
 
@@ -26,20 +26,20 @@ def generate(
     guidance: Guidance | None = None,
     window: int | None = None,
     stop: str = "",
-    unknown: Unknown = "error",
+    mask_unknown: bool = False,
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
 ) -> Generation:
-    """Write passages: step by step more is known, the system descends, what it settles on is the text.
+    """Sample passages under the evidence of a prompt, by unmasking tokens or along a flow of falling noise.
 
     Main arguments:
 
-    - `length`: tokens of a passage `L`, prompt and suffix among them.
+    - `length`: tokens of a passage `L`, prompt and suffix included.
     - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
     - `sampler`: with its budget and its temperature: `sampling.Unmasking(rounds=24)`, which draws tokens that become
-      evidence, or `sampling.Diffusion(steps=24)`, in which noise falls. By default what was measured to write best.
+      evidence, or `sampling.Diffusion(steps=24)`, in which noise falls. Default: the one measured to be best.
     - `seed`: of all randomness.
 
     Other arguments:
@@ -47,21 +47,21 @@ def generate(
     - `evidence`: what else is known of the `L` tokens, any evidence of the room `flow`, added up: `flow.Allowed`,
       `flow.Likelihood`, `flow.Matching` for a regular expression or words to avoid.
     - `guidance`: an energy that is added, any differentiable scalar of the posterior: `3.0 * energy.Guidance(...)`.
-      Where the passage is written block by block, each window has it.
-    - `window`: tokens that are written at once. A longer passage is written block by block, each with what stands
-      before it in the window (half of it) as given. Default: all at once up to 128 tokens, windows of 64 beyond.
-    - `stop`: a token, such as `"."`: what is written ends with the first of them, in `texts`. The law of a text up to
-      there is that of its tokens, nothing behind is asked for; blocks behind are not written.
-    - `unknown`: what becomes of characters of `prompt` and `suffix` outside the alphabet: `"error"`, or `"mask"`, with
-      which they are not known, and something is written in their place.
+      It applies to each window of a longer passage.
+    - `window`: tokens that are sampled at once. A longer passage is sampled block by block, half of each window being
+      the text before it, as given. Default: all at once up to 128 tokens, windows of 64 beyond.
+    - `stop`: a token, such as `"."`: `texts` end with the first one that is drawn. The distribution of the text up to
+      there is not changed; blocks after it are not sampled.
+    - `mask_unknown`: whether characters of `prompt` and `suffix` outside the alphabet are masked, and so drawn like all
+      unknown tokens; by default they are an error.
     - `frames`: at most so many moments are recorded after the start, the end among them.
-    - `watch`: called after every recorded moment with the `Generation` so far. The motion does not notice,
-      unless it has a `controller`, which then starts anew at every moment.
+    - `watch`: called after every recorded moment with the `Generation` so far. It does not change the result, except
+      that a `controller` starts anew at every moment.
 
     **Returns:** a `Generation`.
 
     **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
-    characters unknown to the model, evidence that contradicts other evidence (it says which), a `stop` that is not one
+    characters unknown to the model, evidence that contradicts other evidence (both are named), a `stop` that is not one
     token or would cut off given text or a pattern, or a field that does not move `x`; `FloatingPointError` if the
     motion diverges.
 
@@ -76,7 +76,7 @@ def generate(
     ```
     """
     room(length, samples, frames, window)
-    begin, end = typed(model, prompt, unknown, "prompt"), typed(model, suffix, unknown, "suffix")
+    begin, end = typed(model, prompt, mask_unknown, "prompt"), typed(model, suffix, mask_unknown, "suffix")
     fixed = begin.ids.size + end.ids.size
     if fixed >= length:
         both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
@@ -113,25 +113,26 @@ def infill(
     guidance: Guidance | None = None,
     window: int | None = None,
     stop: str = "",
-    unknown: Unknown = "error",
+    mask_unknown: bool = False,
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
 ) -> Generation:
-    """Fill the holes of a text, reading what stands before and behind them.
+    """Fill the holes of a text, conditional on the text before and after them.
 
     **Arguments:**
 
     - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). `[*]` is a hole
       whose width is not known, one at most. A bracket that is meant as such is written `[[`.
     - `length`: tokens of a passage with `[*]` in it, which takes the room that is left; 64 by default. Of several
-      lengths the one is taken at which what is given is likeliest: `F` at rest is least above that of an empty page.
+      lengths the one is taken under which the given tokens are likeliest: `F` at rest less that of a masked passage is
+      least.
     - all others: as in `generate`; evidence is about all tokens, those outside of the holes too.
 
     **Returns:** a `Generation`, in which everything outside of the holes is kept exactly.
 
     **Raises:** as `generate`, and `ValueError` for a hole that is malformed, a template without any or with two of
-    unknown width, a `length` that leaves no room, or several where nothing stands on one side of the hole to choose by.
+    unknown width, a `length` that leaves no room, or several where one side of the hole has no text.
 
     **Example:**
 
@@ -143,7 +144,7 @@ def infill(
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
-    given = of_template(model, template, length, unknown)
+    given = of_template(model, template, length, mask_unknown)
     return write(
         model,
         given,

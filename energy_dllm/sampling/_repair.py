@@ -1,4 +1,4 @@
-"""`repair`: the text itself is the evidence, and the answer is where the hidden state comes to rest."""
+"""`repair`: the text is noisy evidence, and the answer is the posterior at rest."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,15 +15,14 @@ from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Relaxation, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
-from ._template import Unknown, typed
+from ._template import typed
 from ._validate import check_consistent, field, reachable, room, split_evidence
 
 
 class Edit(NamedTuple):
-    """What `repair` changed: where in the typed text, what stood there, what stands there now, how probable it is.
+    """One change of `repair`: position in the typed text, text before and after, probability.
 
-    Nothing stood `before` where a token was missing (it goes in front of `position`), nothing comes `after` where one
-    was too many.
+    `before` is empty where a token was inserted (in front of `position`), `after` where one was deleted.
     """
 
     position: int
@@ -42,8 +41,8 @@ class Repair:
     """What `repair` returns.
 
     - `text`: the repaired text. `ids (L,)`, `confidence (L,)`: its tokens, and the probability of each.
-    - `edits`: what was changed, in the order of the typed text. `origin (L,)`: where each token was typed, `-1` where
-      nothing was.
+    - `edits`: what was changed, in the order of the typed text. `origin (L,)`: the position of each token there, `-1`
+      for an inserted one.
     - `times (T,)`: recorded relaxation times, in time constants.
     - `free_energy (T,)`: `F` in nats. `terms`: its parts by name, each `(T,)`.
     - `force_evaluations`: of the motion.
@@ -68,14 +67,14 @@ def repair(
     *,
     rate: float = 0.1,
     shifts: int = 0,
-    unknown: Unknown = "mask",
+    mask_unknown: bool = True,
     evidence: AbstractEvidence | None = None,
     guidance: Guidance | None = None,
     time: float | None = None,
     stop: float = 1e-2,
     frames: int = FRAMES,
 ) -> Repair:
-    """Correct typing errors: every token may be wrong, and the system comes to rest on what was meant.
+    """Correct typing errors: the most probable text at rest, under evidence in which every token may be wrong.
 
     `dy/dt = -kappa dF/dg` under the evidence `log((1 - q) [w = seen] + q / V)`; the answer is `argmax p`.
 
@@ -83,9 +82,9 @@ def repair(
 
     - `text`: what was typed.
     - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
-    - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. One after the other they are
-      put where the typed text costs the least free energy: some `2 L` relaxations for each.
-    - `unknown`: with `"mask"` a character outside the alphabet says nothing, and is replaced; or `"error"`.
+    - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. They are
+      found one by one where the free energy falls most: about `2 L` relaxations for each.
+    - `mask_unknown`: whether characters outside the alphabet are masked, and so replaced; else they are an error.
     - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
     - `guidance`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
@@ -94,9 +93,9 @@ def repair(
 
     **Returns:** a `Repair`.
 
-    **Raises:** `ValueError` for an empty text, characters outside the alphabet with `unknown="error"`, a `rate` outside
-    (0, 1), a `time` that is not positive, `shifts` that are negative or stand beside evidence, whose places they move,
-    or evidence that contradicts itself; `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for an empty text, characters outside the alphabet with `mask_unknown=False`, a `rate`
+    outside (0, 1), a `time` that is not positive, `shifts` that are negative or stand beside evidence, whose places
+    they move, or evidence that contradicts itself; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -109,7 +108,7 @@ def repair(
     ```
     """
     sizes(frames=frames)
-    ids, read_off, pieces = typed(model, text, unknown)
+    ids, read_off, pieces = typed(model, text, mask_unknown)
     if ids.size == 0:
         raise ValueError("`text` is empty; expected at least one character to repair.")
     if not isinstance(shifts, int | np.integer) or shifts < 0:
@@ -119,7 +118,7 @@ def repair(
     if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
     if shifts and evidence is not None:
-        raise ValueError("`evidence` speaks of places, which `shifts` move; leave out one of them.")
+        raise ValueError("`evidence` is about places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
     alignment = aligned(energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step)

@@ -1,8 +1,8 @@
-"""Templates: text with holes, and how wide a hole is that does not say it."""
+"""Templates: text with holes, and the choice of the width of a hole of unknown width."""
 
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,32 +17,28 @@ from ._motion import WINDOW
 from ._validate import room
 
 
-Unknown = Literal["error", "mask"]
-"""What becomes of a character outside the alphabet: a `ValueError`, or a token that is not known."""
-
-
 class Typed(NamedTuple):
-    """A text as tokens `ids (L,)`, which of them are `known (L,)`, and what stands there."""
+    """A text as tokens `ids (L,)`, which of them are `known (L,)`, and the characters of each."""
 
     ids: Integer[np.ndarray, " L"]
     known: Bool[np.ndarray, " L"]
     pieces: list[str]
 
 
-def typed(model: EnergyDLLM, text: str, unknown: Unknown, name: str = "text") -> Typed:
-    """The tokens of a text, the argument `name`; with `unknown="mask"` what is outside the alphabet is unknown."""
-    if unknown not in ("error", "mask"):
-        raise ValueError(f"`unknown` is {unknown!r}; expected 'error' or 'mask', for characters outside the alphabet.")
+def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") -> Typed:
+    """The tokens of a text, the argument `name`; with `mask_unknown` characters outside the alphabet are masked."""
+    if not isinstance(mask_unknown, bool):
+        raise ValueError(f"`mask_unknown` is {mask_unknown!r}; expected True or False.")
     if not isinstance(text, str):
         raise ValueError(f"`{name}` is {text!r}; expected a text, in quotes.")
     try:
         ids = np.asarray(model.tokenizer.encode(text))
     except ValueError:
-        if unknown == "error":
+        if not mask_unknown:
             raise
         if len(text) == 1:
             return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
-        ids, known, pieces = zip(*(typed(model, character, unknown) for character in text), strict=True)
+        ids, known, pieces = zip(*(typed(model, character, mask_unknown) for character in text), strict=True)
         return Typed(np.concatenate(ids), np.concatenate(known), [piece for each in pieces for piece in each])
     return Typed(ids, np.ones(ids.size, bool), [model.decode(ids[n : n + 1]) for n in range(ids.size)])
 
@@ -52,19 +48,19 @@ Piece = str | int | None
 
 
 def of_template(
-    model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, unknown: Unknown = "error"
+    model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, mask_unknown: bool = False
 ) -> Given:
-    """What a template gives, and its holes."""
+    """The given tokens of a template; the tokens of its holes are unknown."""
     if not isinstance(template, str):
         raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)
-    texts = [typed(model, piece, unknown) if isinstance(piece, str) else piece for piece in pieces]
+    texts = [typed(model, piece, mask_unknown) if isinstance(piece, str) else piece for piece in pieces]
     fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
     room(max(fixed, 1), 1, 1, None, "template")
     if None not in pieces:
         if length is not None:
             raise ValueError(
-                f"`length` is {length} and every hole of `template` says its width; write one as [*], or leave "
+                f"`length` is {length} and every hole of `template` has a width; write one as [*], or leave "
                 "`length` out."
             )
         return _given(texts, 0)
@@ -72,10 +68,10 @@ def of_template(
     for each in lengths:
         sizes(length=each)
     if not lengths or lengths[0] <= fixed:
-        said = "by default 64" if length is None else length
+        given = "by default 64" if length is None else length
         raise ValueError(
-            f"`length` is {said} and `template` has {fixed} tokens beside [*]; expected room for at least one more, so "
-            f"make it {fixed + 1} or more."
+            f"`length` is {given} and `template` has {fixed} tokens beside [*]; expected room for at least one more, "
+            f"so make it {fixed + 1} or more."
         )
     room(lengths[-1], len(lengths), 1, None)
     choices = [_given(texts, each - fixed) for each in lengths]
@@ -91,7 +87,7 @@ def of_template(
 
 
 def prices(model: EnergyDLLM, choices: Sequence[Given]) -> Float[np.ndarray, " N"]:
-    """`-log P(what is given)` of pages of several lengths, in nats: `F` at rest above that of an empty page."""
+    """`-log P(what is given)` of passages of several lengths, in nats: `F` at rest less that of a masked passage."""
     longest = max(given.length for given in choices)
     pad = lambda row, given: jnp.pad(row, (0, longest - given.length))
     ids, known, mask = (
@@ -105,7 +101,7 @@ def prices(model: EnergyDLLM, choices: Sequence[Given]) -> Float[np.ndarray, " N
 def _prices(
     model: EnergyDLLM, ids: Int[Array, "N L"], known: Bool[Array, "N L"], mask: Bool[Array, "N L"]
 ) -> Float[Array, " N"]:
-    """Of all of them as one shape."""
+    """All of them padded to one shape."""
 
     def price(ids, known, mask):
         def resting(b):
@@ -126,7 +122,7 @@ def given_of(*parts: Typed) -> Given:
 
 
 def _given(texts, width: int) -> Given:
-    """The page with a hole so wide where none is said."""
+    """The passage, holes of unknown width being `width` tokens wide."""
     hole = lambda n: Typed(np.zeros(n, np.int32), np.zeros(n, bool), [])
     parts = [piece if isinstance(piece, Typed) else hole(width if piece is None else piece) for piece in texts]
     return given_of(*parts)
@@ -155,6 +151,6 @@ def _pieces(template: str) -> list[Piece]:
     if len(stars) > 1:
         raise ValueError(
             f"`template` has holes of unknown width at characters {stars[0]} and {stars[1]}; expected one at most, so "
-            "say the width of the others, as [8]."
+            "give the width of the others, as [8]."
         )
     return pieces

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from .._checks import sizes
 from .._model import EnergyDLLM
 from ..energy import DFA
-from ..flow import FORBIDDEN, AbstractEvidence, Conditioning, Evidences, Given, Matching
+from ..flow import AbstractEvidence, Conditioning, Evidences, Given, Matching
 from ._motion import WINDOW
 
 
@@ -71,7 +71,7 @@ def room(length: int, samples: int, frames: int, window: int | None, name: str =
     sample, 64 for each pair of tokens of a window. Or if the sizes are none."""
     sizes(**{name: length}, samples=samples, frames=frames)
     if window is not None and (not isinstance(window, int | np.integer) or window < 2):
-        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some to look back on, some to write.")
+        raise ValueError(f"`window` is {window}; expected at least 2 tokens: some of the text before, some to sample.")
     size = length if window is None and length <= 2 * WINDOW else WINDOW if window is None else min(window, length)
     blocks = 1 + max(0, length - size) // max(1, size // 2)
     need = 16 * samples * length * (max(frames, blocks) + blocks) + 64 * samples * size**2
@@ -96,7 +96,7 @@ def conditioning_on(
 
 
 def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L V"]:
-    """What the evidence says, as numbers: one program, where one by one its operations are ten."""
+    """`b (L, V)` of the evidence as numbers: compiled as one program, since its operations one by one are ten."""
     try:
         b = np.asarray(_field(model.energy.vocabulary.codes, evidence))
     except eqx.EquinoxRuntimeError as error:  # a check of its own, of values
@@ -110,8 +110,3 @@ def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L
 @eqx.filter_jit
 def _field(codes, evidence):
     return evidence.field(codes)
-
-
-def allowed(b: Float[np.ndarray, "L V"]) -> Bool[np.ndarray, "L V"]:
-    """As `flow.Conditioning.allowed`, on arrays of numpy."""
-    return b > b.max(axis=-1, keepdims=True) + FORBIDDEN
