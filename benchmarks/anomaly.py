@@ -4,7 +4,7 @@
 
 One character of every window of the held-out test play is replaced by another of the alphabet, drawn at random. Every
 character gets a number; the AUC is the probability that the replaced one has a larger number than another character of
-the same window. Numbers: the energy model's surprise with that character left out, its free energy with everything
+the same window. Numbers: the energy model's negative log-likelihood with that character left out, its free energy with everything
 given, and `-log p(c | characters before it)` of the twin, which is trained here on the same plays, with as many
 parameters and characters as the shipped model by default (checkpoints in `--out`; run again to resume).
 """
@@ -80,7 +80,7 @@ def main() -> None:
 
         return jax.lax.map(one, windows)
 
-    names = ("surprise, one left out", "free energy, all given", "surprisal of the autoregressive twin")
+    names = ("NLL, one left out", "free energy, all given", "surprisal of the autoregressive twin")
     found = read(model, twin, jnp.asarray(windows))
     record = {name: auc(numbers, places) for name, numbers in zip(names, found, strict=True)}
     print(json.dumps({"windows": len(windows), "twin, bits a character": float(bits), **record}, indent=1))

@@ -4,8 +4,8 @@
 
 1. The sum of the parts against the log-odds, in float32, on random hidden states: `|sum - log-odds| / |log-odds|` of
    each state, norms over its tokens, and the largest error of a single token relative to the largest of its parts.
-2. At rest under half of each window, at hidden places: what each neighbour told (`attribution`, over all synapses
-   between tokens) against what the log-odds lose when the place no longer listens to it and the passage settles anew
+2. At rest under half of each window, at hidden places: the message of each neighbour (`attribution`, over all synapses
+   between tokens) against what the log-odds lose when it is removed and the passage relaxes anew
    (`counterfactual`), correlated over all neighbours; the same for whole terms. With `--plays` held-out text, else
    random tokens.
 """
@@ -54,7 +54,7 @@ def identity(model, states: int, length: int, key) -> dict:
 
 
 def counterfactuals(model, windows, key, steps: int) -> dict:
-    """Correlations of what was told with what is missed."""
+    """Correlations of messages with the fall on removal."""
     length = windows.shape[1]
 
     @eqx.filter_jit
@@ -66,17 +66,22 @@ def counterfactuals(model, windows, key, steps: int) -> dict:
         place = jax.random.choice(k2, length, p=jnp.where(known, 0.0, 1.0) / jnp.sum(~known))
         why = ed.probe.attribution(0.0, y, ed.flow.Relaxation(model.energy, given))
         lost = ed.probe.counterfactual(model.energy, given, y, place, steps=steps, step=model.step)
-        told = sum(why.neighbours.values())[place]
+        message = sum(why.neighbours.values())[place]
         near = (jnp.abs(jnp.arange(length) - place) <= REACH) & (jnp.arange(length) != place)
-        return near, told, lost.neighbours, {name: (why.parts[name][place], fall) for name, fall in lost.terms.items()}
+        return (
+            near,
+            message,
+            lost.neighbours,
+            {name: (why.parts[name][place], fall) for name, fall in lost.terms.items()},
+        )
 
     seen = [both(model, ids, k) for ids in windows for k in jax.random.split(jax.random.fold_in(key, int(ids[0])), 4)]
-    near, told, lost = (np.stack([np.asarray(row[n]) for row in seen]) for n in range(3))
+    near, message, lost = (np.stack([np.asarray(row[n]) for row in seen]) for n in range(3))
     terms = {name: np.array([[float(v) for v in row[3][name]] for row in seen]) for name in seen[0][3]}
     correlate = lambda one, other: round(float(np.corrcoef(one, other)[0, 1]), 4)
     every = np.concatenate(list(terms.values()))
     return {
-        "correlation, neighbours": correlate(told[near], lost[near]),
+        "correlation, neighbours": correlate(message[near], lost[near]),
         "pairs": int(near.sum()),
         "correlation, terms": correlate(*every.T),
         "correlation, term by term": {name: correlate(*rows.T) for name, rows in terms.items() if rows.std() > 0},

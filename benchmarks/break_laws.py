@@ -83,28 +83,28 @@ FAULTS = (
     (
         "3: at rest the denoiser is a gradient (a force that is none)",
         "energy/_network.py",
-        "return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))",
-        "return 0.05 * jnp.roll(y, 1, 1) - jax.grad(lambda g: total(self._spoken(y, g, mask)))("
+        "return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))",
+        "return 0.05 * jnp.roll(y, 1, 1) - jax.grad(lambda g: total(self._by_name(y, g, mask)))("
         "self.activation(y, b, mask))",
         "tests/test_flow.py -k envelope_theorem",
     ),
     (
-        "1: what a token says is the gradient of one Lagrangian (a voice too loud)",
+        "1: the message of a token is the gradient of one Lagrangian (too strong)",
         "energy/_network.py",
         "self.network.activation(y) + self.kappa * self.vocabulary.message(y, b, mask)",
         "self.network.activation(y) + 1.1 * self.kappa * self.vocabulary.message(y, b, mask)",
         "tests/test_energy.py -k what_a_token_says",
     ),
     (
-        "1: a token does not hear its own evidence (an echo)",
+        "1: no token receives its own evidence (an echo)",
         "energy/_network.py",
-        "return -jax.grad(lambda g: total(self._spoken(y, g, mask)))(self.activation(y, b, mask))",
-        "return 0.1 * self.vocabulary.message(y, b) - jax.grad(lambda g: total(self._spoken(y, g, mask)))("
+        "return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))",
+        "return 0.1 * self.vocabulary.message(y, b) - jax.grad(lambda g: total(self._by_name(y, g, mask)))("
         "self.activation(y, b, mask))",
         "tests/test_energy.py -k does_not_hear",
     ),
     (
-        "1: a known token says its pattern (noise taken for knowledge)",
+        "1: the message of a known token is its pattern (noise taken for knowledge)",
         "energy/_vocabulary.py",
         "CERTAIN = 500.0",
         "CERTAIN = 5.0",
@@ -342,7 +342,7 @@ FAULTS = (
         "tests/test_learn.py -k speed_penalty",
     ),
     (
-        "4: F falls under any evidence (the voice forgets what is true of any passage)",
+        "4: F falls under any evidence (the message without its prior)",
         "energy/_markov.py",
         "+ scores, axis=-1) - self._emitted(prior)",
         "+ scores, axis=-1)",
@@ -391,7 +391,7 @@ FAULTS = (
         "tests/test_grow.py -k cost_of_a_merge",
     ),
     (
-        "growing: counts are the slope of the likelihood (what follows is not heard)",
+        "growing: counts are the slope of the likelihood (backward messages left out)",
         "learn/_split_merge.py",
         'return (jnp.einsum("bij,bj->bi", block, weight), counts), None',
         "return (behind, counts), None",
@@ -405,7 +405,7 @@ FAULTS = (
         "tests/test_grow.py -k halves",
     ),
     (
-        "padding is not there (it speaks)",
+        "padding is not there (it has a message)",
         "energy/_markov.py",
         "jnp.where(mask[:, None], unary, 0.0), jnp.where(mask[:, None], scores, 0.0)",
         "unary, scores",
@@ -435,8 +435,8 @@ FAULTS = (
     (
         "9: what is drawn is accepted (the automaton is not asked)",
         "flow/evidence/_conditioning.py",
-        "dfa=self.dfa, key=key)",
-        "dfa=None, key=key)",
+        "dfa=self.dfa, key=None if cold",
+        "dfa=None, key=None if cold",
         "tests/test_constraints.py -k every_sample",
     ),
     (

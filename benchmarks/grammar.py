@@ -3,7 +3,7 @@
     python benchmarks/grammar.py --dim 64 --states 640 --steps 300 --batch-size 8 --learning-rate 3e-3
 
 Grows the vocabulary of the default model from generated text, trains the whole, and compares its masked NELBO with the
-exact entropy per character of a window of that length (a window does not say where it was cut, so this lies above the
+exact entropy per character of a window of that length (where a window was cut is unknown, so this lies above the
 entropy rate).
 """
 

@@ -132,10 +132,10 @@ def soft_capacity(figure: Path | None) -> None:
             curves[beta, size] = loads, soft_curve(beta, size, loads)
             breaks[beta, size] = ed.memory.capacity(loads, np.minimum.accumulate(curves[beta, size][1]), level=0.5)
         slope = lambda values, sizes=sizes: np.polyfit(sizes, np.log(values), 1)[0]
-        found, told = [breaks[beta, n] for n in sizes], [soft_break(beta, n) for n in sizes]
+        found, theory = [breaks[beta, n] for n in sizes], [soft_break(beta, n) for n in sizes]
         print(
             f"| log-sum-exp, beta = {beta:g}: growth of log M with N, loads where half are kept at N = {sizes} | "
-            f"{slope(found):.3f} (theory {slope(told):.3f}; {beta - np.log(np.cosh(beta)):.3f} for large N); "
+            f"{slope(found):.3f} (theory {slope(theory):.3f}; {beta - np.log(np.cosh(beta)):.3f} for large N); "
             f"{', '.join(f'{m:.0f}' for m in found)} |",
             flush=True,
         )

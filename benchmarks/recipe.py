@@ -1,6 +1,6 @@
 """The training of every model in these benchmarks; that of the energy begins with parts in which its vocabulary reads.
 
-Reading is exact and costs a hundredth of a relaxation. What is read counts as seen: where budgets are compared, twins
+Pretraining is exact and costs a hundredth of a relaxation. Its tokens count as seen: where budgets are compared, twins
 get the same windows in the same order, and the energy reads those it is then trained on (`pretraining=0`).
 """
 
@@ -41,7 +41,7 @@ def train(
         model = ed.fit(
             model, corpus, ed.learn.MaximumLikelihood(), **first, length=length, seed=seed + 1, directory=folder
         )
-    # a chain that has read is not to be shouted at
+    # smaller steps, since the vocabulary is pretrained
     optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0) if growing or pretraining else None
     settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, optimizer=optimizer, until=until)
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)

@@ -36,7 +36,7 @@ def first_frame(command: list[str]) -> float:
     while True:
         try:
             piece = os.read(terminal, 4096)
-        except OSError:  # how a terminal says that its last writer has left
+        except OSError:  # a terminal whose last writer has closed
             break
         if not piece:
             break

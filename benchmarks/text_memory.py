@@ -93,7 +93,7 @@ def scans(cues: list[str], lines: list[str], right) -> tuple[str, float, np.ndar
     return best
 
 
-def told(memory: ed.TextMemory, new: list[str], spoil) -> dict:
+def reported(memory: ed.TextMemory, new: list[str], spoil) -> dict:
     """Lines added one by one to a running memory: time, recall, and whether others still are recalled."""
     old = memory.lines[: len(new)]
     before = [memory.recall(spoil(line), unknown=UNKNOWN).best for line in old]
@@ -179,7 +179,7 @@ def main() -> None:
             lost = max(f.free_energy - a.free_energy for a, (_, f) in zip(full, some, strict=True))
             print(f"without the sieve: same line {100 * same:.1f} %, F lower by at most {lost:.2g} nats", flush=True)
     spoil = settings(alphabet, rng)["40 % typos"]
-    print(json.dumps(told(memory, [strange[i] for i in rng.choice(len(strange), 50, replace=False)], spoil)))
+    print(json.dumps(reported(memory, [strange[i] for i in rng.choice(len(strange), 50, replace=False)], spoil)))
 
 
 if __name__ == "__main__":

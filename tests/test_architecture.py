@@ -1,4 +1,4 @@
-"""The house stands as its plan says: layers, rooms, foreign packages, abstract or final, documented names.
+"""The package has the structure of DESIGN: layers, rooms, foreign packages, abstract or final, documented names.
 
 Everything is read from the syntax trees; nothing of the package is imported, so a broken room cannot hide
 a crooked wall.
@@ -328,7 +328,7 @@ def test_files_are_short_and_named_for_what_they_hold():
     for source in sources():
         lines = len(source.text.splitlines())
         assert lines <= MAX_LINES, f"{source.name} has {lines} lines; {MAX_LINES} is the limit, split it"
-        assert not BANNED & {part.lstrip("_") for part in source.parts}, f"{source.name} says nothing"
+        assert not BANNED & {part.lstrip("_") for part in source.parts}, f"{source.name} is no name for what it holds"
         # Rooms are public, the files in them private.
         assert source.parts[-1].startswith("_"), f"{source.name} must start with `_`"
 
@@ -348,19 +348,19 @@ def test_public_names_are_documented(room: str):
 
 def test_table_of_contents_agrees_with_itself():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    told = {}
+    typed = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            told |= {alias.name: f".{node.module or ''}" for alias in node.names}
-    said = {
+            typed |= {alias.name: f".{node.module or ''}" for alias in node.names}
+    values = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    assert said["_ROOMS"] == ROOMS
-    assert said["_HOMES"] == {name: home for name, home in told.items() if home != "."}
-    assert set(said["__all__"]) == {*told, "__version__"}
-    for name, home in said["_HOMES"].items():
+    assert values["_ROOMS"] == ROOMS
+    assert values["_HOMES"] == {name: home for name, home in typed.items() if home != "."}
+    assert set(values["__all__"]) == {*typed, "__version__"}
+    for name, home in values["_HOMES"].items():
         page = PAGES[home.lstrip(".")]
         assert any(shown(page, f"{at}.{name}") for at in ("energy_dllm", f"energy_dllm{home}")), name
 

@@ -56,13 +56,13 @@ def test_the_parts_are_the_log_odds(energy, given):
             assert np.abs(part).max() > 1e-4 and np.allclose(part.sum(-1), found.parts[name], atol=1e-10), name
 
 
-def test_what_nobody_reads_is_not_heard(energy, given):
-    """No token tells itself anything through a bond, and none out of reach is heard."""
+def test_messages_stay_within_reach(energy, given):
+    """No token has a message to itself through a bond, nor to one out of reach."""
     neighbours = why(energy, given, jax.random.normal(jax.random.key(2), (L, D))).neighbours
     if energy.one_shot:
         # the attention before it reads from afar, though far less than the neighbours are read directly
-        told = np.abs(neighbours["convolution 1"])
-        assert told[0, 1] > 1e-3 > told[0, 2:].max() > 0
+        message = np.abs(neighbours["convolution 1"])
+        assert message[0, 1] > 1e-3 > message[0, 2:].max() > 0
         return
     assert not np.diagonal(neighbours["pairwise"]).any() and neighbours["pairwise"][0, 4] == 0
     assert not np.diagonal(neighbours["rotary attention"]).any()
@@ -110,23 +110,23 @@ def test_the_message_of_a_neighbour_is_its_derivative():
     assert np.allclose(missed.T, parts, atol=1e-12)
 
 
-def test_a_token_of_a_stack_is_heard_by_those_who_read_it():
-    """In the first layer, with the pattern of attention held, each token is heard as if the others were hidden."""
+def test_messages_in_a_stack_go_to_the_tokens_that_read():
+    """In the first layer, with the pattern of attention held, the message of each token is as if the others were hidden."""
     stack = ed.energy.DeepStack(D, depth=1, heads=2, memories=3, reach=3, key=jax.random.key(5))
     stack = eqx.tree_at(lambda s: s.blocks[0]["attention"].query, stack, replace_fn=jnp.zeros_like)
     g, u = jax.random.normal(jax.random.key(6), (2, L, D))
     u = u.at[:, : D // 2].set(0.0)  # what is read, not by whom
-    told = eqx.filter_jit(lambda stack: stack.by_neighbour(g, u))(stack)["attention 1"]
+    message = eqx.filter_jit(lambda stack: stack.by_neighbour(g, u))(stack)["attention 1"]
     z = g[:, : D // 2] + stack.background
     z = z - z.mean(-1, keepdims=True)
     z = z / jnp.sqrt((z**2).mean(-1, keepdims=True) + 1e-5)
     read = jax.jit(lambda z: jnp.sum(u[:, D // 2 :] * stack.blocks[0]["attention"].read(z, jnp.ones((L, L), bool)), -1))
     without = jnp.stack([read(z.at[j].set(0.0)) for j in range(L)], axis=1)
-    assert np.allclose(read(z)[:, None] - without, told, atol=1e-12) and jnp.abs(told).max() > 1e-2
+    assert np.allclose(read(z)[:, None] - without, message, atol=1e-12) and jnp.abs(message).max() > 1e-2
 
 
 def test_what_is_taken_away_is_missed(energy, given):
-    """For one step the fall is the step times what was told: by a term, by a bond, by a token that is not there."""
+    """For one step the fall is the step times the message: by a term, by a bond, by a token that is not there."""
     y = jax.random.normal(jax.random.key(7), (L, D))
     found = why(energy, given, y)
     missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
@@ -139,12 +139,12 @@ def test_what_is_taken_away_is_missed(energy, given):
     short = lambda g: sum(jnp.sum(synapse(g)) for synapse in energy.network.synapses.values())
     g = energy.activation(y, b)
     u = energy.vocabulary.patterns[missed.token] - energy.vocabulary.patterns[missed.reference]
-    told = jax.jit(lambda g: (jax.grad(short)(g[:-1]) - jax.grad(short)(g)[:-1])[2] @ u)(g)
-    assert np.allclose(missed.neighbours[-1], 0.1 * told, atol=1e-10) and abs(told) > 1e-4
+    message = jax.jit(lambda g: (jax.grad(short)(g[:-1]) - jax.grad(short)(g)[:-1])[2] @ u)(g)
+    assert np.allclose(missed.neighbours[-1], 0.1 * message, atol=1e-10) and abs(message) > 1e-4
     assert missed.neighbours[2] == 0
 
 
-def test_a_bond_that_is_taken_away_is_missed_as_it_was_told(given):
+def test_a_bond_that_is_taken_away_is_missed_as_it_was_message(given):
     energy = make_energy(jax.random.key(0), dim=D, size=V, synapses=("pairwise",))[0]
     y = jax.random.normal(jax.random.key(7), (L, D))
     missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
@@ -160,7 +160,7 @@ def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
 
 
 class Mine(AbstractCoupling):
-    """A synapse of one's own, as CONTRIBUTING says: `E = -sum_i <g_i, g_(i+1)>`, half of a bond at each end."""
+    """A synapse of one's own, as in CONTRIBUTING: `E = -sum_i <g_i, g_(i+1)>`, half of a bond at each end."""
 
     def per_token(self, g, mask=None):
         assert mask is None

@@ -61,7 +61,7 @@ def test_a_wrong_sign_is_seen(sound):
 
 
 def test_a_collapsed_landscape_is_seen(sound):
-    """One field on every token, so strong that nothing else is heard."""
+    """One field on every token, so strong that all else is negligible."""
     broken = eqx.tree_at(lambda m: m.energy.network.bias, sound, jnp.tile(jnp.array([200.0, -200.0]), 8))
     found = failed(broken)
     assert "spread" in found and not any(name.startswith("force") for name in found)
@@ -74,7 +74,7 @@ def test_a_dead_memory_is_seen(sound):
 
 
 def test_a_deep_model_is_checked_layer_by_layer(sound):
-    """Under masks its motion is one step; what does not speak, and a start that decides, are seen all the same."""
+    """Under masks its motion is one step; a dead term, and a start that decides, are found all the same."""
     tokenizer = sound.tokenizer
     deep = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=16, key=key))(jax.random.key(0))
     report = ed.probe.check(deep, "abba \nab", length=8)

@@ -14,7 +14,7 @@ L, V, D = 7, 5, 16
 
 
 def functional(key, *, scale=1.0, **sizes):
-    """A small deep energy; `scale` multiplies every pattern, so that the blocks speak loudly."""
+    """A small deep energy; `scale` multiplies every pattern, so that the messages of the blocks are large."""
     sizes = {"depth": 2, "heads": 2, "memories": 6, "convolution": 1, "reach": 3, **sizes}
     k1, k2, k3 = jax.random.split(key, 3)
     network = ed.energy.Network(ed.energy.Silent(), {"blocks": ed.energy.DeepStack(D, **sizes, key=k1)}, jnp.zeros(D))

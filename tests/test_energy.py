@@ -251,7 +251,7 @@ def test_the_vocabulary_is_bayes(getkey):
     joint = prior * np.exp(b)
     assert np.allclose(energies, -np.log(joint.sum(-1)))
     assert np.allclose(p, joint / joint.sum(-1, keepdims=True))
-    # p = -dE/db whatever y, and the voice is the force on y: nothing where nothing is known
+    # p = -dE/db whatever y, and the message is the force on y: 0 without evidence
     assert np.allclose(-in_b, p) and np.allclose(-in_y, message)
     assert np.allclose(silence, 0, atol=1e-12)
 
@@ -297,12 +297,12 @@ def test_what_a_token_says_is_the_gradient_of_one_lagrangian(name, getkey):
 
 
 def test_a_token_does_not_hear_its_own_evidence_from_itself(getkey):
-    """What is told to a token by pairs and attention while the others hold still does not depend on its own `b`."""
+    """The force on a token by pairs and attention while the others hold still does not depend on its own `b`."""
     energy, y = families.make_energy(getkey(), synapses=("pairwise",))
     b = getkey.normal((6, 5))
-    told = np.asarray(jax.jit(jax.jacobian(lambda b: energy.force(y, b)))(b))  # (L, D, L, V)
-    own = np.stack([told[i, :, i] for i in range(6)])
-    assert np.abs(own).max() < 1e-12 < 1e-3 < np.abs(told).max()
+    forces = np.asarray(jax.jit(jax.jacobian(lambda b: energy.force(y, b)))(b))  # (L, D, L, V)
+    own = np.stack([forces[i, :, i] for i in range(6)])
+    assert np.abs(own).max() < 1e-12 < 1e-3 < np.abs(forces).max()
 
 
 # ------------------------------------------------------------------------------------------- bad input

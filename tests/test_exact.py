@@ -298,7 +298,7 @@ def test_cold_flips_never_climb(getkey):
 
 
 def test_a_data_set_is_saved_and_loaded_bitwise(exact, tmp_path):
-    """Alone, of vectors, and inside the model that speaks for it."""
+    """Alone, of vectors, and inside the model that wraps it."""
     inside = ed.EnergyDLLM(ed.data.Characters("abcde"), energy=exact, steps=1, key=jax.random.key(0))
     vectors = ed.energy.Empirical.of_vectors(WEIGHTS[:, None] * np.eye(6, 3), weights=jnp.asarray(WEIGHTS))
     for model in (exact, vectors, inside):

@@ -77,7 +77,7 @@ def test_a_jump_is_where_the_path_leads(steps, model, noise):
 
 
 def test_the_objective_is_least_where_the_map_is_exact(model, getkey):
-    """The gradient with respect to a lean is the mean of what is said less what is wanted."""
+    """The gradient with respect to a lean is the mean of the prediction less the target."""
     ids = jnp.asarray(ITEMS[[0, 1, 2, 3, 1, 1, 3, 0]])
     key = getkey()
 
@@ -156,8 +156,8 @@ def test_a_map_jumps_along_the_flow_it_knows(path, small, getkey, unchecked):
         ed.generate(small, length=8, sampler=path(jumps))
 
 
-def test_a_map_knows_no_wish(small, getkey, unchecked):
-    """It would be passed over in silence: the map was taught the landscape without it."""
+def test_a_map_has_no_guidance(small, getkey, unchecked):
+    """The map was trained on the landscape without it."""
     path = ed.sampling.Diffusion(steps=2, solver=ed.learn.FlowMap(small.energy, dim=16, depth=1, key=getkey()))
     with pytest.raises(ValueError, match="not the `guidance`"):
         ed.generate(small, length=8, sampler=path, guidance=ed.energy.Guidance(lambda p: jnp.sum(p[:, 0])))

@@ -336,7 +336,7 @@ def test_letters_that_are_missing_or_too_many_are_found():
 
 
 def test_a_character_outside_the_alphabet_is_repaired_as_one_that_is_unknown():
-    """Whatever it is, it says nothing: as a hole in the middle of what was typed, and reported as replaced."""
+    """Whatever it is, it is masked: as a hole in the middle of what was typed, and reported as replaced."""
     model, *_ = families.markov_model()
     for strange in "*é🙂":
         fixed = ed.repair(model, f"abcab{strange}abc", rate=0.05)
@@ -357,7 +357,7 @@ def test_characters_outside_the_alphabet_are_written_anew_if_wanted(model):
 
 
 def test_a_page_costs_what_all_its_texts_cost_together():
-    """`-log P(typed, page)` against a sum over every text that may have been meant."""
+    """`-log P(typed, alignment)` against a sum over every text that may have been meant."""
     model, start, table = families.markov_model()
     seen, known = np.array([0, 2, 0, 1]), np.array([True, True, False, True])
     total = 0.0

@@ -1,4 +1,4 @@
-"""A vocabulary that grows with what it reads: counts are exact, merging costs what it says, long memory is found."""
+"""Split-merge EM: counts are exact, the cost of a merge is what is computed, long memory is found."""
 
 import equinox as eqx
 import jax

@@ -65,7 +65,7 @@ def given(ids, known):
 
 @eqx.filter_jit
 def read(vocabulary, y, b) -> dict[str, Any]:
-    """All that a vocabulary says of neurons and evidence, and the slopes of its energy; one program for every test."""
+    """All outputs of a vocabulary, and the slopes of its energy; one program for every test."""
     energy = lambda y, b: vocabulary.per_token(y, b).sum()
     slope = jax.grad(energy, (0, 1))(y, b)
     said = dict(
@@ -133,7 +133,7 @@ def hessian(energy, y, b):
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
 def test_the_lagrangian_is_convex_under_any_evidence(evidence, getkey):
-    """The Hessian of `Λ_b` is that of the neurons and `kappa` times the covariance of what all tokens say."""
+    """The Hessian of `Λ_b` is that of the neurons and `kappa` times the covariance of the messages of all tokens."""
     energy, b = energy_of(getkey(), make(getkey())), jnp.asarray(EVIDENCE[evidence](getkey))
     y = np.array([0.0, 0.3, 3.0])[:, None, None] * getkey.normal((3, L, D))
     hessians = np.stack([hessian(energy, jnp.asarray(one), b) for one in y])
@@ -270,7 +270,7 @@ def test_what_is_next_to_impossible_is_drawn_where_nothing_else_is_left(getkey):
 @pytest.mark.parametrize(("rounds", "pattern"), [(1, None), (2, None), (4, None), (2, "[ab]*c?[ab]*")])
 def test_passages_are_exact_in_any_number_of_rounds(rounds, pattern, getkey):
     """One draw of everything has the law that a token at a time has; independent draws would fail this."""
-    # whatever the neurons do is not heard: one synapse is enough
+    # independent of the neurons: one synapse is enough
     energy = energy_of(getkey(), make(getkey()), ("pairwise",))
     energy = eqx.tree_at(lambda e: e.vocabulary.patterns, energy, jnp.asarray(np.zeros((V, D))))
     model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=energy, key=getkey())

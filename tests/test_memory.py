@@ -1,4 +1,4 @@
-"""Laws of text that is recalled: one energy, pure changes, honest answers, and no more than what was told."""
+"""Laws of text that is recalled: one energy, pure changes, calibrated answers, and no more than the evidence."""
 
 import dataclasses
 
@@ -94,7 +94,7 @@ def test_the_sieve_loses_nothing_of_the_energy(spoil, memory, lines):
 
 
 def test_lines_outside_of_the_sieve_keep_their_place_in_the_sum(memory):
-    """A cue that says nothing leaves every line its weight, less the alignments that are not summed."""
+    """A cue without evidence leaves every line its weight, less the alignments that are not summed."""
     found = memory.recall("____", unknown="_")
     half = (1 + _recall.SIEVE / len(memory)) / 4
     assert np.isclose(found.stored, half / (half + 0.5), atol=0.02) and found.text is None and found.mass < 0.01
@@ -134,7 +134,7 @@ def test_bytes_are_remembered_as_well():
     assert memory.recall("Łukasz").text == names[2] and memory.recall("Bob Smith").text is None
 
 
-# ------------------------------------------------------------------------------------ told while running
+# ------------------------------------------------------------------------------------ changed while running
 
 
 def same(one, other):
@@ -166,11 +166,11 @@ def test_adding_and_removing_is_building_anew(texts, data):
 def test_one_line_more_is_recalled_and_disturbs_no_other(memory, lines):
     new = "a bad headache faced deaf"
     assert memory.recall(new).text is None
-    told = memory.add(new, weight=2.0)
-    assert told.recall("a bad haedache faced").text == new and len(memory) == len(lines)
-    assert all(told.recall(line[5:20]).best == line for line in lines[:20])
-    assert told.remove(new).recall(new).text is None
-    assert same(told.remove(new), memory)
+    changed = memory.add(new, weight=2.0)
+    assert changed.recall("a bad haedache faced").text == new and len(memory) == len(lines)
+    assert all(changed.recall(line[5:20]).best == line for line in lines[:20])
+    assert changed.remove(new).recall(new).text is None
+    assert same(changed.remove(new), memory)
 
 
 def test_weights_are_odds():
@@ -246,13 +246,13 @@ def test_capitals_accents_and_vowel_marks_make_no_difference():
     ):  # fmt: skip
         found = memory.recall(cue)
         assert found.text == lines[line] and found.normalized
-    told = ed.TextMemory(lines, normalize=False)
-    found = told.recall("أَيْنَ طَرْدِي؟")
-    assert found.text is None and not found.normalized and told.recall(lines[0]).exact
-    assert not told.recall(lines[0].upper()).exact
+    changed = ed.TextMemory(lines, normalize=False)
+    found = changed.recall("أَيْنَ طَرْدِي؟")
+    assert found.text is None and not found.normalized and changed.recall(lines[0]).exact
+    assert not changed.recall(lines[0].upper()).exact
 
 
-def test_spellings_of_one_line_are_told_apart_by_the_cue():
+def test_spellings_of_one_line_are_changed_apart_by_the_cue():
     memory = ed.TextMemory(["polish", "Polish", "POLISH"], weights=[1.0, 2.0, 1.0])
     for number, line in enumerate(memory.lines):
         found = memory.recall(line)
@@ -282,7 +282,7 @@ def test_a_text_is_compared_as_characters_whatever_the_tokens(unchecked):
 # ------------------------------------------------------------------------------------------- two voices
 
 
-def test_a_model_writes_what_it_was_told():
+def test_a_model_writes_what_it_was_changed():
     """Infilling a stored line with the shipped model, which has never seen it; nothing changes elsewhere."""
     model = ed.load("shakespeare")
     line = "The key is under the third stone."
@@ -292,9 +292,9 @@ def test_a_model_writes_what_it_was_told():
     strange = ed.flow.Given(model.encode("Good morrow to you, sweet cousin."), known)
     posterior = eqx.filter_jit(lambda b: model.posterior(ed.flow.Likelihood(b)))
     read = lambda b: model.decode(posterior(b).argmax(-1))
-    told, untold = model.field(given + memory.evidence(given)), model.field(given)
-    assert read(told) == line
-    assert sum(a == b for a, b in zip(read(untold)[11:27], line[11:27], strict=True)) < 10
+    changed, without = model.field(given + memory.evidence(given)), model.field(given)
+    assert read(changed) == line
+    assert sum(a == b for a, b in zip(read(without)[11:27], line[11:27], strict=True)) < 10
     assert np.abs(memory.evidence(strange).b).max() < 0.01
 
 

@@ -132,7 +132,7 @@ def test_relaxation_of_the_shipped_model_lowers_f_at_every_step(evidence, shippe
     b = shipped.field(noisy if evidence == "noise" else missing)
 
     f = np.asarray(energies_on_the_way(shipped.energy, b))
-    # under masks what tokens say is constant, and F with it
+    # under masks messages are constant, and F with them
     assert np.all(np.diff(f) <= 1e-6 * np.abs(f).max()) and (evidence != "noise" or f[0] - f[-1] > 0.1)
 
 

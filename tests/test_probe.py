@@ -44,7 +44,7 @@ PROBES = {
 
 @eqx.filter_jit
 def read(name: str, state, field):
-    """One reading, compiled: much faster than a reading operation by operation."""
+    """One call, compiled: much faster than operation by operation."""
     return PROBES[name](NOW, state, field)
 
 
@@ -154,7 +154,7 @@ def test_distance_to_rest_is_the_speed(model, noisy, relaxed):
 
 
 def test_force_norms_are_slopes_of_the_terms(model, noisy):
-    """In what is said, `g`, with what is heard, `y`, held."""
+    """In the activation `g`, with the hidden state `y` held."""
     energy, b = model.energy, model.field(noisy)
     y = jax.random.normal(jax.random.key(6), (L, D))
     g, step = energy.activation(y, b), 1e-5
@@ -169,7 +169,7 @@ def test_force_norms_are_slopes_of_the_terms(model, noisy):
 
     slopes = differences(jnp.eye(L * D).reshape(-1, L, D))
     norms = read("force_norm", y, ed.flow.Relaxation(energy, noisy))
-    assert not slopes.pop("vocabulary").any()  # it speaks through g
+    assert not slopes.pop("vocabulary").any()  # it acts through g
     assert set(norms) == set(slopes) | {"total"}
     slopes["total"] = sum(slopes.values())
     for name, norm in norms.items():

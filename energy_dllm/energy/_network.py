@@ -259,8 +259,8 @@ class FreeEnergy(AbstractFreeEnergy):
     def log_likelihood(self, ids: Int[Array, " L"]) -> Scalar:
         """`log P(ids)` by one evaluation of the energy: `F` of the empty passage at rest less `F` of the text, nats.
 
-        Exact where `E` is the functional of a law of passages; how far it is from the masked bound and from the chain
-        rule says how far `E` is from that. Of a `one_shot` energy only.
+        Exact where `E` is the functional of a law of passages; its distance from the masked bound and from the chain
+        rule is that of `E` from such a functional. Of a `one_shot` energy only.
         """
         if not self.one_shot:
             raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")

@@ -113,7 +113,7 @@ def solve(
     - `adjoint`: how derivatives are taken, any of diffrax. Default `RecursiveCheckpointAdjoint()`, for gradients, and
       `DirectAdjoint()` where forward mode (`jax.jvp`, `jax.jacfwd`) is seen to act; inside of a `jax.jit` it is not, so
       give `diffrax.ForwardMode()` there.
-    - `max_steps`: give up after so many steps; what was reached is returned and `reason` says so.
+    - `max_steps`: give up after so many steps; what was reached is returned, with its `reason`.
 
     **Returns:** a `Trajectory`.
 

@@ -2,7 +2,7 @@
 
 A file holds arrays and a description of the objects around them, nothing that runs: loading looks up classes of this
 package by name, and others among those that the caller passes, and fills their fields. What does not fit is refused
-with a sentence that says what.
+with a sentence that names it.
 """
 
 import importlib.resources
@@ -22,7 +22,7 @@ def save(path: str | os.PathLike, model: eqx.Module, *, notes: Mapping[str, Any]
     """Write a model to one safetensors file, whole or not at all.
 
     A class of your own is saved by its import path if it is a dataclass (every `eqx.Module` is one) whose fields are
-    arrays, numbers, strings, lists, tuples, dicts, None, or such classes. `load` is then told it: `classes=[Mine]`.
+    arrays, numbers, strings, lists, tuples, dicts, None, or such classes. `load` then needs it: `classes=[Mine]`.
 
     **Arguments:**
 

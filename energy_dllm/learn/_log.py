@@ -1,4 +1,4 @@
-"""What is told of a training while it runs: `log.jsonl`, and a bar on a terminal."""
+"""The record of a training while it runs: `log.jsonl`, and a bar on a terminal."""
 
 import contextlib
 import json

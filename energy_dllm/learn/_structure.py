@@ -166,7 +166,7 @@ def _made(cls: type, values: dict[str, Any], place: str) -> Any:
 
 
 def _checked(cls: type, values: dict[str, Any], place: str) -> dict[str, Any]:
-    """Fields of a class of this package, if they are what its annotations say; arrays of the library that they say."""
+    """Fields of a class of this package, if they match its annotations; arrays of the annotated library."""
     if not _ours(cls):
         return values
     hints = typing.get_type_hints(cls)
@@ -185,7 +185,7 @@ def _checked(cls: type, values: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what an annotation says, as far as annotations of fields go."""
+    """Whether a value matches an annotation, as far as annotations of fields go."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)

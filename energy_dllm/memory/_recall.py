@@ -19,8 +19,8 @@ GAPS = (1e-6, 0.06)
 """Rates of mistyped and of inserted or left-out characters, over which a cue's own are unknown."""
 
 CLEAN = 0.999
-"""Share of cues expected to be without errors. Near one: an error has to be shown by the rest of the cue, so that a
-short cue is not talked into one of many lines that it merely resembles."""
+"""Share of cues expected to be without errors. Near one: an error needs evidence from the rest of the cue, so that a
+short cue is not assigned to one of many lines that it merely resembles."""
 
 SIEVE = 64
 """Lines for which the sum over alignments is taken, where more are stored."""
@@ -43,7 +43,7 @@ class Recall:
     - `margin`: how far the next explanation lies above it in nats, another line or none of them; infinite if certain.
     - `nearest`: the likeliest lines and their masses, the best first.
     - `free_energy`: `F` in nats.
-    - `typo`, `gap`: the rates of errors that explain the cue best by this line; `None` if evidence says them.
+    - `typo`, `gap`: the rates of errors that explain the cue best by this line; `None` where the cue is evidence.
     """
 
     text: str | None
@@ -73,9 +73,9 @@ def judged(
     exact: int | None = None,
     normalized: bool = False,
 ) -> Recall:
-    """The answer that log masses at each pair of rates give: of no line, of `numbers`, and `rest` of all others.
+    """The `Recall` from log masses at each pair of rates: of background, lines `numbers`, and `rest` of all others.
 
-    `read` says of a number the line, its index and those of its copies. What is `exact` is no matter of probability.
+    `read` maps a number to the line, its index and those of its copies. An `exact` line has probability 1.
     """
     prior = log_prior(masses.shape[0], masses.shape[1], clean)
     joint = prior[:, :, None] + masses.astype(np.float64)
@@ -118,7 +118,7 @@ def log_prior(typos: int, gaps: int, clean: float) -> Float[np.ndarray, "Q G"]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cue:
-    """What was typed: tokens `(N,)`, and which of them say something (known, and of the alphabet)."""
+    """A typed cue: tokens `(N,)`, and which of them are known and of the alphabet."""
 
     ids: Int[np.ndarray, " N"]
     seen: Bool[np.ndarray, " N"]
@@ -161,7 +161,7 @@ def sifted(
     size: int,
     keep: int,
 ) -> Integer[np.ndarray, " K"]:
-    """Lines worth the sum over alignments: those that agree best in place, and those that share most pieces."""
+    """Lines for which alignments are summed: those that agree best in place, and those that share most pieces."""
     pieces = np.where(cue.seen, cue.ids, size)[:, None]
     # a piece with an unknown token is none: the mark is made for whole ones only
     whole = np.flatnonzero(np.convolve(cue.seen, np.ones(3, int), "valid") == 3) if len(cue.ids) >= 3 else []

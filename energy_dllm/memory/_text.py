@@ -33,7 +33,7 @@ class TextMemory(eqx.Module):
 
     - `lines`: at least one line, none of them empty.
     - `tokenizer`: default the characters of `lines`. Give a larger alphabet if lines with other characters are to be
-      added later, and a model's own if the memory is to speak to that model. Texts are compared as characters,
+      added later, and a model's own if the memory is to give evidence to that model. Texts are compared as characters,
       whatever the tokens are.
     - `weights`: how often each line is expected to be meant, positive; default all alike. Of copies the largest counts.
     - `normalize`: whether capitals, accents and Hebrew and Arabic vowel marks make no difference to a text cue.
@@ -176,17 +176,17 @@ class TextMemory(eqx.Module):
         **Arguments:**
 
         - `cue`: text, or evidence about at most as many tokens as the memory's longest line.
-        - `unknown`: the character that stands for one that cannot be read, `"_"` say.
+        - `unknown`: the character that stands for an unreadable one, such as `"_"`.
         - `typo`: the share of mistyped characters, if it is known.
-        - `clean`: the share of cues expected to be without errors; less where few lines are stored and all who ask
-            mistype, one half say.
+        - `clean`: the share of cues expected to be without errors; less where few lines are stored and most cues
+            have errors, such as 0.5.
         - `threshold`: posterior mass from which on the answer is a line and not `None`.
         - `sieve`: for how many lines alignments are summed; at least 2.
 
         **Returns:** a `Recall`.
 
         **Raises:** `ValueError` if the cue is empty or longer than the memory (a text: than twice its longest line),
-        speaks of another vocabulary, or a setting is out of its range.
+        is of another vocabulary, or a setting is out of its range.
 
         **Example:**
 
@@ -246,14 +246,14 @@ class TextMemory(eqx.Module):
         )
 
     def marginals(self, evidence: AbstractEvidence) -> Float[Array, "N V"]:
-        """`P(token_i = w | evidence) = -dF/db_iw (N, V)`: what the lines, and text like them, say about each token."""
+        """`P(token_i = w | evidence) = -dF/db_iw (N, V)`: the marginals under lines and background."""
         return _marginals(self.energy, self._field(evidence))[0]
 
     def evidence(self, evidence: AbstractEvidence) -> Likelihood:
-        """What the memory has to say to a model that hears the same `evidence`; add it to that.
+        """The memory as evidence for a model that is given the same `evidence`; add it to that.
 
         `b_iw = log [ P(token_i = w | evidence) / P_0(token_i = w | evidence) ]`, `P_0` the posterior of the background
-        alone: nothing where no line is recalled, the line where one is. Where the model's own posterior is `P_0`,
+        alone: 0 where no line is recalled, the line where one is. Where the model's own posterior is `P_0`,
         `model.posterior(evidence + memory.evidence(evidence))` is the posterior of the memory, exactly.
 
         **Arguments:**

@@ -1,6 +1,6 @@
 """Why this token and not that one: the log-odds as a sum over everything that spoke."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +13,6 @@ from .._types import Scalar
 from ..data import AbstractTokenizer
 from ..flow import AbstractField
 from ._probes import learned, seen
-
-
-if TYPE_CHECKING:
-    import matplotlib.figure
 
 
 class Attribution(eqx.Module):
@@ -49,9 +45,7 @@ class Attribution(eqx.Module):
         """The sum of the parts `(L,)`: `log_odds`, up to rounding."""
         return jnp.sum(jnp.stack(list(self.parts.values())), axis=0)
 
-    def plot(
-        self, place: int, tokenizer: AbstractTokenizer, *, ids: Any = None, count: int = 12
-    ) -> "matplotlib.figure.Figure":
+    def plot(self, place: int, tokenizer: AbstractTokenizer, *, ids: Any = None, count: int = 12) -> Any:
         """Why this token: the parts of its log-odds as bars, and which neighbours they come from.
 
         Above, the parts, which add up to the log-odds: blue for the token, orange for its reference. Below, the

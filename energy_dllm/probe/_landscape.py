@@ -1,6 +1,6 @@
 """Two-dimensional slices of the free energy through the hidden state space."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,10 +9,6 @@ from jaxtyping import Array, Float
 
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractEvidence
-
-
-if TYPE_CHECKING:
-    import matplotlib.figure
 
 
 class Plane(eqx.Module):
@@ -71,7 +67,7 @@ class Plane(eqx.Module):
 
     @classmethod
     def through(cls, origin: Float[Array, "L D"], one: Float[Array, "L D"], two: Float[Array, "L D"]) -> "Plane":
-        """The plane through three hidden states, say two rest points and a start, the first at `(0, 0)`."""
+        """The plane through three hidden states, such as two rest points and a start, the first at `(0, 0)`."""
         return cls(origin, jnp.stack([one - origin, two - origin]))
 
     def at(self, uv: Float[Array, "*shape 2"]) -> Float[Array, "*shape L D"]:
@@ -113,7 +109,7 @@ class Landscape(eqx.Module):
         inside, outside = jnp.sum(self.paths**2), jnp.sum(self.path_distance**2)
         return inside / (inside + outside)
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(self) -> Any:
         """A slice of the free energy with trajectories on it: black dots where they start, red where they end.
 
         **Returns:** a matplotlib `Figure`.

@@ -1,7 +1,7 @@
 """Rest points, and the barriers between them."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,10 +12,6 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from .._types import Scalar
-
-
-if TYPE_CHECKING:
-    import matplotlib.figure
 
 
 Energy = Callable[[Array], Scalar]
@@ -95,7 +91,7 @@ class Barrier(eqx.Module):
     curvature: Scalar
     speed: Scalar
 
-    def plot(self) -> "matplotlib.figure.Figure":
+    def plot(self) -> Any:
         """The pass between two rest points: the energy along the chain, the saddle marked.
 
         **Returns:** a matplotlib `Figure`.

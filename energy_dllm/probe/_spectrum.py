@@ -1,7 +1,7 @@
 """Spectra of Hessians, relaxation rates and Lyapunov exponents, matrix-free."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +13,6 @@ from jaxtyping import Array, Float, PyTree
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractMotion
-
-
-if TYPE_CHECKING:
-    import matplotlib.figure
 
 
 class Spectrum(eqx.Module):
@@ -33,7 +29,7 @@ class Spectrum(eqx.Module):
     weights: Float[np.ndarray, " k"]
     residuals: Float[np.ndarray, " k"]
 
-    def plot(self, *, label: str = "eigenvalue") -> "matplotlib.figure.Figure":
+    def plot(self, *, label: str = "eigenvalue") -> Any:
         """A spectrum as stems: where the eigenvalues lie, how much of a random direction each holds.
 
         **Arguments:**

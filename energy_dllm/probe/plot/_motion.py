@@ -22,8 +22,8 @@ def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.fi
     """The free energy on the way, and which terms changed it.
 
     Above `F` itself; below the change of every term since the start, which add up to the change of `F`. A
-    spring and the vocabulary are shown as one: both are huge when the noise is weak, and only their sum says
-    anything. In relaxation time `F` can only fall; in noise time it may rise, because `sigma` reshapes the
+    spring and the vocabulary are shown as one: both are huge when the noise is weak, and only their sum is
+    informative. In relaxation time `F` can only fall; in noise time it may rise, because `sigma` reshapes the
     landscape meanwhile.
 
     **Arguments:**
