@@ -4,10 +4,9 @@
 
 One character of every window of the held-out test play is replaced by another of the alphabet, drawn at random. Every
 character gets a number; the AUC is the probability that the replaced one has a larger number than another character of
-the same window. Numbers: the energy model's negative log-likelihood with that character left out, its free energy with everything
-given, and `-log p(c | characters before it)` of the twin, which is trained here on the same plays, with as many
-parameters and characters as the shipped model by default (checkpoints in `--out`; run again to resume).
-"""
+the same window. Numbers: the energy model's negative log-likelihood with that character left out, its free energy with
+everything given, and `-log p(c | characters before it)` of the twin, which is trained here on the same plays, with as
+many parameters and characters as the shipped model by default (checkpoints in `--out`; run again to resume)."""
 
 import argparse
 import json

@@ -111,7 +111,7 @@ def test_the_message_of_a_neighbour_is_its_derivative():
 
 
 def test_messages_in_a_stack_go_to_the_tokens_that_read():
-    """In the first layer, with the pattern of attention held, the message of each token is as if the others were hidden."""
+    """In the first layer, with attention held fixed, the message of each token is as if the others were hidden."""
     stack = ed.energy.DeepStack(D, depth=1, heads=2, memories=3, reach=3, key=jax.random.key(5))
     stack = eqx.tree_at(lambda s: s.blocks[0]["attention"].query, stack, replace_fn=jnp.zeros_like)
     g, u = jax.random.normal(jax.random.key(6), (2, L, D))

@@ -46,9 +46,9 @@ class Netlist:
     **Example:**
 
     ```python
-    import energy_dllm as ed
+    from energy_dllm.circuit._netlist import Netlist
 
-    netlist = ed.circuit.Netlist("a leaking capacitor")
+    netlist = Netlist("a leaking capacitor")
     netlist.capacitor("v", "0", 1e-12)
     netlist.resistor("v", "0", 1e5)
     netlist.start("v", 1.0)
