@@ -1,4 +1,4 @@
-"""Customer support without training: a misspelt question finds its answer, a strange one is told so.
+"""Customer support without training: a misspelt question finds its answer, a strange one is refused.
 
 python examples/faq.py
 """
@@ -45,10 +45,10 @@ def main(questions: tuple[str, ...] = QUESTIONS) -> dict[str, str | None]:
             print(f"    not stored; nearest is {found.best!r}")
         else:
             print(f"    {found.text} {ANSWERS[found.text]}")
-    # told while running: a new memory, the old one is what it was
-    told = memory.add("I would like to speak to the manager")
-    found = told.recall("id like to speak too the manger", clean=0.5)
-    print(f"one line added: {found.text!r}, stored {found.stored:.3f}; {len(memory)} lines before, {len(told)} after")
+    # added while running: a new memory, the old one is unchanged
+    larger = memory.add("I would like to speak to the manager")
+    found = larger.recall("id like to speak too the manger", clean=0.5)
+    print(f"one line added: {found.text!r}, stored {found.stored:.3f}; {len(memory)} lines before, {len(larger)} after")
     return understood
 
 

@@ -20,7 +20,7 @@ TEXT = "My lord, the kinq is come."
 
 
 def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "tour") -> tuple[int, dict[str, float]]:
-    """Explain the most surprising letter of a text; return its place and what every part told there, in nats."""
+    """Explain the most surprising letter of a text; return its place and what every part contributes there, in nats."""
     model = ed.load("shakespeare") if model is None else model
     Path(folder).mkdir(parents=True, exist_ok=True)
 
@@ -41,9 +41,9 @@ def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "to
     missed = ed.probe.counterfactual(model.energy, given, y, place, **pair)
     ours, theirs = (letters[int(ids[place])] for ids in (why.token, why.reference))
     print(f"log-odds of {ours!r} against {theirs!r}: {float(why.log_odds[place]):+.2f} nats")
-    told = {name: float(part[place]) for name, part in why.parts.items()}
-    for name, value in sorted(told.items(), key=lambda item: -abs(item[1])):
-        check = f", deaf to it {-float(missed.terms[name]):+.2f}" if name in missed.terms else ""
+    parts = {name: float(part[place]) for name, part in why.parts.items()}
+    for name, value in sorted(parts.items(), key=lambda item: -abs(item[1])):
+        check = f", without it {-float(missed.terms[name]):+.2f}" if name in missed.terms else ""
         print(f"{name:>12} {value:+7.2f}{check}")
     dearest = jnp.argsort(-missed.neighbours)[:3]
     # at the place itself: what a memory recalls there, with all that stands around it
@@ -61,7 +61,7 @@ def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "to
     for name, figure in figures.items():
         figure.savefig(Path(folder) / name, dpi=120)
         print(Path(folder) / name)
-    return place, told
+    return place, parts
 
 
 if __name__ == "__main__":

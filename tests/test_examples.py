@@ -42,12 +42,12 @@ def test_one_word_lowers_f_and_reads_every_term(capsys):
 def test_tour_explains_the_letter_it_finds(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     model = ed.EnergyDLLM(ed.data.Characters("abc _"), dim=16, steps=8, key=jax.random.key(0))
-    place, told = load("tour").main(model, "ab_ cab", str(tmp_path))
-    assert 0 <= place < 7 and set(told) == {"prior", "evidence", "bias", "residual"} | LAYERS
+    place, parts = load("tour").main(model, "ab_ cab", str(tmp_path))
+    assert 0 <= place < 7 and set(parts) == {"prior", "evidence", "bias", "residual"} | LAYERS
     assert {path.name for path in tmp_path.iterdir()} == {"attribution.png", "attention 1.png", "attention 2.png"}
     # the sum that is printed, and the sum of what is printed
     odds = capsys.readouterr().out.split("against")[1].split(": ")[1].split()[0]
-    assert abs(sum(told.values()) - float(odds)) < 0.01
+    assert abs(sum(parts.values()) - float(odds)) < 0.01
 
 
 def test_faq_answers_what_was_meant_and_nothing_else(capsys):

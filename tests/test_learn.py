@@ -24,6 +24,7 @@ from families import host
 
 import energy_dllm as ed
 from energy_dllm.learn import _file, _fit
+from energy_dllm.learn._structure import build, describe
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -89,6 +90,13 @@ def test_a_twin_predicts_distributions_and_does_not_see_what_it_predicts(name, g
     else:
         assert np.allclose(predict(np.where(known, ids, hidden), known), p)
         assert not np.allclose(predict(np.where(known, hidden, ids), known), p)
+
+
+def test_files_with_the_old_class_of_the_recurrent_twin_load():
+    twin = ed.learn.MaskedDiffusion(5, dim=8, depth=1, repeats=3, heads=2, key=jax.random.key(0))
+    structure, arrays = describe(twin)
+    assert structure["class"] == "learn.MaskedDiffusion"
+    assert eqx.tree_equal(build(structure | {"class": "learn.Recurrent"}, "model", arrays, ()), twin)
 
 
 def test_the_recurrent_twin_repeats_one_block(getkey):
