@@ -237,14 +237,12 @@ def _shrink(decay: float) -> optax.GradientTransformation:
     def one(leaf, change):
         return change if _matrix(leaf) is None else change - decay * jnp.any(change != 0) * leaf
 
-    update = lambda changes, state, parameters: (_each(one, parameters, changes), state)
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # pyright: ignore
+    return optax.stateless(lambda changes, parameters: _each(one, parameters, changes))
 
 
 def _quicken(tables: float) -> optax.GradientTransformation:
     """Logits move farther than weights: from one chance in a hundred to nine in ten are seven of them."""
-    update = lambda changes, state, _: (_each(lambda change: change, changes, otherwise=lambda c: tables * c), state)
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)  # pyright: ignore
+    return optax.stateless(lambda changes, _: _each(lambda change: change, changes, otherwise=lambda c: tables * c))
 
 
 def _matrices(parameters: PyTree[Array]) -> PyTree:
