@@ -342,6 +342,9 @@ def test_commitment_time_of_confidence():
     sure = jnp.array([[0.95, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1], [0.9, 0.99, 0.9, 0.1]]) >= 0.9
     found = jnp.where(sure[-1], ed.probe.commitment_time(jnp.arange(3.0), sure), jnp.inf)
     assert found.tolist() == [2.0, 2.0, 0.0, jnp.inf]
+
+
+def test_commitment_names_what_is_wrong(unchecked):
     with pytest.raises(ValueError, match=r"`tokens` has shape \(2,\)"):
         ed.probe.commitment_time(jnp.arange(2.0), jnp.ones(2))
 
