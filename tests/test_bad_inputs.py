@@ -255,9 +255,9 @@ COMMANDS = {
     "generate FILE --samples 1000000000": "GB; expected at most 8 GB",
     "generate FILE --temperature nan": "`temperature` is nan",
     "generate FILE --temperature inf": "`temperature` is inf",
-    "generate FILE --noise --churn nan": "`churn` is nan",
-    "generate FILE --noise --front nan": "`front` is nan",
-    "generate FILE --noise --until nan": "`until` is nan",
+    "generate FILE --churn nan": "`churn` is nan",
+    "generate FILE --front nan": "`front` is nan",
+    "generate FILE --until nan": "`until` is nan",
     "generate FILE --seed 4294967296": "`seed` is 4294967296",
     "generate FILE --match .{100000}": "a count of more than",
     f"generate FILE --match {'(' * 500}a": "groups within more than 50 groups",
@@ -280,8 +280,8 @@ COMMANDS = {
     "export FILE -o m.cir --seed -1": "`seed` is -1",
     "export FILE -o m.cir --length 0": "`--length` is 0",
     "generate FILE --prompt-file nowhere": "`--prompt-file` nowhere is not a file",
-    "generate FILE --rounds -1": "`rounds` is -1",
-    "generate FILE --remask-rounds -1": "`remask_rounds` is -1",
+    "generate FILE --unmask --rounds -1": "`rounds` is -1",
+    "generate FILE --unmask --remask-rounds -1": "`remask_rounds` is -1",
     "generate FILE --samples -3": "`samples` is -3",
     "generate FILE --match [": "not closed",
     "inspect FILE --check --length 3": "`length` is 3",
@@ -313,7 +313,7 @@ def test_the_command_line_exits_with_2_and_one_sentence(argv, file, tmp_path, mo
 
 def test_characters_outside_the_alphabet_on_the_command_line(file, capsys):
     assert main(["repair", "ab*c", file]) == 0 and "'*' to" in capsys.readouterr().err
-    assert main(["generate", file, "--prompt", "a*c", "--unknown", "mask", "--length", "8", "--rounds", "2"]) == 0
+    assert main(["generate", file, "--prompt", "a*c", "--unknown", "mask", "--length", "8", "--steps", "2"]) == 0
 
 
 def test_a_deep_model_of_many_tokens_is_made_in_the_memory_of_its_tables(unchecked):

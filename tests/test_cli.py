@@ -13,6 +13,7 @@ from pathlib import Path
 
 import families
 import jax
+import numpy as np
 import pytest
 
 import energy_dllm as ed
@@ -22,7 +23,7 @@ from energy_dllm._cli._show import busy
 
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--length", "8", "--rounds", "2", "--remask-rounds", "0"]
+SMALL = ["--length", "8", "--unmask", "--rounds", "2", "--remask-rounds", "0"]
 WRITTEN = {
     "text",
     "seed",
@@ -86,27 +87,31 @@ def test_generate_json(run, model):
     assert json.loads(moments[-1])["text"] == found["text"]
 
 
+def test_the_default_is_the_descent_of_one_scalar_by_solve(run, model, monkeypatch):
+    from energy_dllm.sampling import _samplers
+
+    fields = []
+    solve = lambda field, *args, **settings: fields.append(field) or ed.solve(field, *args, **settings)
+    monkeypatch.setattr(_samplers, "solve", solve)
+    found = record(run("generate", model, "--length", "8", "--steps", "7", "--json")[1])
+    assert isinstance(fields[0], ed.flow.AutonomousDescent) and found["force_evaluations"] == 7
+    (scalar,) = found["free_energy"]
+    assert (np.diff(scalar) <= 0).all() and scalar[0] > scalar[-1]
+    assert (np.diff(found["sigma"]) < 0).all()
+    # a temperature is that of the descent
+    run("generate", model, "--length", "8", "--steps", "7", "--temperature", "0.5")
+    assert fields[-1].temperature == 0.5
+
+
 def test_temperature_0_takes_one_token_a_round_and_is_the_same_for_every_seed(run, model):
-    argv = [
-        "generate",
-        model,
-        "--length",
-        "8",
-        "--remask-rounds",
-        "0",
-        "--temperature",
-        "0",
-        "--order",
-        "left",
-        "--json",
-    ]
+    argv = ["generate", model, "--length", "8", "--temperature", "0", "--remask-rounds", "0", "--json"]
     first, second = (record(run(*argv, "--seed", seed)[1]) for seed in ("1", "2"))
     assert first["text"] == second["text"]
     assert sorted({known for path in first["known"] for known in path})[-2:] == [7 / 8, 1.0]
 
 
 def test_generate_in_a_pipe_is_the_text_alone(run, model):
-    noise = ["--noise", "--steps", "2", "--field", "joint", "--churn", "0", "--until", "0.5", "--front", "9"]
+    noise = ["--steps", "2", "--field", "joint", "--churn", "0", "--until", "0.5", "--front", "9"]
     code, out, err = run("generate", model, "--length", "8", *noise)
     assert code == 0 and len(out) == 9
     assert "2 force evaluations" in err and "every token is drawn" in err
@@ -126,7 +131,8 @@ def test_generate_on_a_terminal(run, model, monkeypatch):
 
 def test_infill_and_repair(run, model):
     asked = ["--match", ".*ca.*", "--avoid", "cc", "aa", "--temperature", "0.5", "--order", "certain"]
-    code, out, _ = run("infill", "ab[3]c", model, "--rounds", "2", "--remask-rounds", "0", *asked, "--json")
+    rounds = ["--unmask", "--rounds", "2", "--remask-rounds", "0"]
+    code, out, _ = run("infill", "ab[3]c", model, *rounds, *asked, "--json")
     (text,) = record(out)["text"]
     assert code == 0 and text[:2] == "ab" and text[5:] == "c" and set(record(out)) >= WRITTEN
     assert "ca" in text and "cc" not in text and "aa" not in text
@@ -338,10 +344,10 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "BROKEN"], "truncated or not a safetensors file"),
         (["generate", "FOLDER"], "is not a file"),
         (["generate", "MODEL", "--length", "0"], "`length` is 0"),
-        (["generate", "MODEL", "--noise", "--steps", "-5"], "`steps` is -5"),
-        (["generate", "MODEL", "--steps", "5"], "`--steps` cannot be used without `--noise`"),
-        (["generate", "MODEL", "--noise", "--rounds", "5"], "`--rounds` cannot be used with `--noise`"),
-        (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
+        (["generate", "MODEL", "--steps", "-5"], "`steps` is -5"),
+        (["generate", "MODEL", "--unmask", "--steps", "5"], "`--steps` cannot be used with `--unmask`"),
+        (["generate", "MODEL", "--rounds", "5"], "`--rounds` cannot be used without `--unmask`"),
+        (["generate", "MODEL", "--unmask", "--rounds", "0"], "`rounds` is 0"),
         (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
         (["generate", "MODEL", "--window", "1"], "`window` is 1"),
         (["generate", "MODEL", "--match", "a{3}"], "matches nothing of 64 tokens; it can have 3"),
@@ -349,9 +355,9 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "MODEL", "--match", "xyz"], "not in the alphabet"),
         (["generate", "MODEL", "--prompt", "ab", "--avoid", "ab"], "cannot be matched with what is given"),
         (["generate", "MODEL", "--samples", "0"], "`samples` is 0"),
-        (["generate", "MODEL", "--noise", "--churn", "-1"], "`churn` is -1"),
-        (["generate", "MODEL", "--noise", "--until", "2"], "`until` is 2"),
-        (["generate", "MODEL", "--noise", "--front", "0"], "`front` is 0"),
+        (["generate", "MODEL", "--churn", "-1"], "`churn` is -1"),
+        (["generate", "MODEL", "--until", "2"], "`until` is 2"),
+        (["generate", "MODEL", "--front", "0"], "`front` is 0"),
         (["generate", "MODEL", "--seed", "-1"], "`seed` is -1"),
         (["generate", "MODEL", "--prompt", "xyz"], "outside the alphabet"),
         (["generate", "MODEL", "--prompt", "abcabcabc", "--length", "8"], "at least one token"),

@@ -19,45 +19,90 @@ _arg = tyro.conf.arg
 _best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
 Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
-Rounds = Annotated[int | None, _best(metavar="INT", help="Rounds of unmasking: more are better and slower.")]
-Temperature = Annotated[
-    float | None,
-    _best(metavar="FLOAT", help="Of the draws: below 1 safer, above 1 bolder, 0 the likeliest token every time."),
-]
-Order = Annotated[
-    Literal["random", "certain", "left"] | None,
-    _best(
-        metavar="{random,certain,left}",
-        help="Which drawn tokens become known first.",
-    ),
-]
-RemaskRounds = Annotated[
-    int | None,
-    _best(metavar="INT", help="Rounds at the end that mask the least likely tokens and draw them anew."),
-]
-Noise = Annotated[
-    bool, _arg(help="From Gaussian noise on one falling scalar, in place of unmasking; with --steps to --field.")
-]
-Steps = Annotated[int | None, _best(metavar="INT", help="With --noise: steps through the noise schedule.")]
-Until = Annotated[
-    float | None,
-    _best(metavar="FLOAT", help="With --noise: the share of the schedule after which the tokens are drawn, 1 for all."),
-]
-Front = Annotated[
-    float | None,
-    _best(metavar="FLOAT", help="With --noise: rolling noise from left to right, with a front this many tokens wide."),
-]
-Churn = Annotated[
-    float | None,
-    _best(metavar="FLOAT", help="With --noise: noise of the reverse diffusion, 0 for none."),
-]
-Field = Annotated[
-    Literal["descent", "joint", "rest"] | None,
-    _best(
-        metavar="{descent,joint,rest}",
-        help="With --noise: the noise level is part of the state; follows a clock; hidden states relax at every step.",
-    ),
-]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How text is sampled; what is not given is what was measured to write best."""
+
+    temperature: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="Below 1 nearer to the most likely texts, above 1 further; 0: --unmask, greedily."),
+    ] = None
+    steps: Annotated[int | None, _best(metavar="INT", help="Steps from noise to text: more are better and slower.")] = (
+        None
+    )
+    until: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="Share of the noise schedule after which the tokens are read out, 1 for all."),
+    ] = None
+    front: Annotated[
+        float | None,
+        _best(
+            metavar="FLOAT",
+            help="With --field joint or rest: noise falls from left to right, with a front this many tokens wide.",
+        ),
+    ] = None
+    churn: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="With --field joint or rest: noise of the reverse diffusion, 0 for none."),
+    ] = None
+    field: Annotated[
+        Literal["descent", "joint", "rest"] | None,
+        _best(
+            metavar="{descent,joint,rest}",
+            help="The noise level is part of the state; follows a clock; hidden states relax at every step.",
+        ),
+    ] = None
+    unmask: Annotated[
+        bool, _arg(help="Draw tokens in rounds, in place of the descent; with --rounds, --order, --remask-rounds.")
+    ] = False
+    rounds: Annotated[int | None, _best(metavar="INT", help="With --unmask: rounds, more are better and slower.")] = (
+        None
+    )
+    order: Annotated[
+        Literal["random", "certain", "left"] | None,
+        _best(metavar="{random,certain,left}", help="With --unmask: which drawn tokens become known first."),
+    ] = None
+    remask_rounds: Annotated[
+        int | None,
+        _best(metavar="INT", help="With --unmask: rounds at the end that draw the least likely tokens anew."),
+    ] = None
+
+    def build(self, length: int) -> Any:
+        """The sampler of the library for windows of `length` tokens."""
+        from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
+        from ..sampling import DEFAULT, UNMASKING, at_random, left_to_right, most_certain
+
+        rounds = {"rounds": self.rounds, "order": self.order, "remask_rounds": self.remask_rounds}
+        falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
+        greedy = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
+        unmask = self.unmask or greedy
+        for name, value in ({**falling, "field": self.field} if unmask else rounds).items():
+            if value is not None:
+                fix = "it has no noise, so leave out one of them" if unmask else "add it"
+                raise ValueError(
+                    f"`--{name.replace('_', '-')}` cannot be used {'with' if unmask else 'without'} `--unmask`; {fix}."
+                )
+        chosen: dict[str, Any] = {k: v for k, v in (rounds if unmask else falling).items() if v is not None}
+        best = UNMASKING if unmask else DEFAULT
+        if unmask:
+            if self.order is not None:
+                chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[self.order]
+            if self.temperature is not None:
+                chosen["temperature"] = self.temperature
+            if greedy:  # one token a round: tokens drawn together are each the likeliest alone
+                chosen = {"rounds": max(1, length), **chosen}
+        elif self.field in ("joint", "rest"):
+            chosen["field"] = JointFlow if self.field == "joint" else ProbabilityFlow
+            if self.temperature is not None:
+                chosen["temperature"] = self.temperature
+        elif self.temperature is not None:
+            chosen["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
+        settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
+        return type(best)(**settings | chosen) if chosen else best
+
+
 Match = Annotated[
     str | None, _arg(metavar="REGEX", help="The whole passage matches this: .*word.* for a word anywhere.")
 ]
@@ -90,16 +135,7 @@ def generate(
     ] = None,
     suffix: Annotated[str, _arg(help="How the passage ends; kept exactly.")] = "",
     samples: Samples = 1,
-    rounds: Rounds = None,
-    temperature: Temperature = None,
-    order: Order = None,
-    remask_rounds: RemaskRounds = None,
-    noise: Noise = False,
-    steps: Steps = None,
-    until: Until = None,
-    front: Front = None,
-    churn: Churn = None,
-    field: Field = None,
+    sampler: Annotated[Sampler, tyro.conf.OmitArgPrefixes] = Sampler(),  # noqa: B008
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
@@ -112,7 +148,7 @@ def generate(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Generate text: tokens are drawn from the posterior at rest, and become evidence.
+    """Generate text: noise becomes text by the descent of one free energy.
 
     energy-dllm generate --prompt "To be" --length 128 --temperature 0.7
 
@@ -120,14 +156,11 @@ def generate(
 
     echo "To be" | energy-dllm generate --prompt - --out written.txt
 
-    energy-dllm generate my.safetensors --noise --field joint --json
+    energy-dllm generate my.safetensors --unmask --rounds 16 --json
     """
-    # one token a round: tokens drawn together are each the likeliest alone
-    if temperature == 0 and rounds is None and not noise and 0 < length:
-        rounds = min(length, 128 if window is None else max(1, window))
-    sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     if out is not None:
         ready("--out", out, "written.txt")
+    chosen = sampler.build(min(length, 128 if window is None else window))
     prompt = _prompt(prompt, prompt_file)
     loaded = load_model(model)
     from ..sampling import generate
@@ -138,7 +171,7 @@ def generate(
         "stop": stop,
         "mask_unknown": unknown == "mask",
         "seed": seed,
-        **sampler,
+        "sampler": chosen,
     }
     options |= _evidence(loaded, match, avoid, length)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
@@ -159,16 +192,7 @@ def infill(
         ),
     ] = [],  # noqa: B006
     samples: Samples = 1,
-    rounds: Rounds = None,
-    temperature: Temperature = None,
-    order: Order = None,
-    remask_rounds: RemaskRounds = None,
-    noise: Noise = False,
-    steps: Steps = None,
-    until: Until = None,
-    front: Front = None,
-    churn: Churn = None,
-    field: Field = None,
+    sampler: Annotated[Sampler, tyro.conf.OmitArgPrefixes] = Sampler(),  # noqa: B008
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
     window: Window = None,
@@ -186,11 +210,11 @@ def infill(
 
     energy-dllm infill "To be, or not [*]that is the question" --length 36 38 40 42 44
     """
-    sampler = _sampler(rounds, temperature, order, remask_rounds, noise, steps, until, front, churn, field)
     loaded = load_model(model)
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
+    chosen = sampler.build(min(max(length, default=64), 128 if window is None else window))
     there = of_template(loaded, template, size, unknown == "mask").length if match or avoid else 0
     options = {
         "samples": samples,
@@ -198,7 +222,7 @@ def infill(
         "stop": stop,
         "mask_unknown": unknown == "mask",
         "seed": seed,
-        **sampler,
+        "sampler": chosen,
     }
     options |= _evidence(loaded, match, avoid, there)
     written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
@@ -257,42 +281,6 @@ def _prompt(prompt: str, file: Path | None) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 ({error.reason} at byte {error.start}); convert it.") from None
     return text.replace("\r\n", "\n").removesuffix("\n")
-
-
-def _sampler(
-    rounds: int | None,
-    temperature: float | None,
-    order: str | None,
-    remask_rounds: int | None,
-    noise: bool,
-    steps: int | None,
-    until: float | None,
-    front: float | None,
-    churn: float | None,
-    field: str | None,
-) -> dict[str, Any]:
-    """The sampler of these options; those not given are the defaults of the library."""
-    drawn = {"rounds": rounds, "temperature": temperature, "order": order, "remask_rounds": remask_rounds}
-    falling = {"steps": steps, "until": until, "front": front, "churn": churn, "field": field}
-    for name, value in (drawn if noise else falling).items():
-        if value is not None:
-            fix = "it has no rounds, so leave out one of them" if noise else "add it"
-            raise ValueError(
-                f"`--{name.replace('_', '-')}` cannot be used {'with' if noise else 'without'} `--noise`; {fix}."
-            )
-    from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-    from ..sampling import DEFAULT, DESCENT, Diffusion, Unmasking, at_random, left_to_right, most_certain
-
-    chosen = {name: value for name, value in (falling if noise else drawn).items() if value is not None}
-    if field is not None:
-        chosen["field"] = {"descent": AutonomousDescent, "joint": JointFlow, "rest": ProbabilityFlow}[field]
-    if order is not None:
-        chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[order]
-    if not chosen and not noise:
-        return {}
-    best = DESCENT if noise else DEFAULT
-    settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
-    return {"sampler": (Diffusion if noise else Unmasking)(**settings | chosen)}
 
 
 def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from ._generate import generate as generate, infill as infill
 from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
 from ._samplers import Diffusion as Diffusion
-from ._motion import DEFAULT as DEFAULT, DESCENT as DESCENT, Generation as Generation
+from ._motion import DEFAULT as DEFAULT, UNMASKING as UNMASKING, Generation as Generation
 from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (
     most_certain as most_certain,

@@ -31,15 +31,16 @@ def generate(
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
 ) -> Generation:
-    """Sample passages under the evidence of a prompt, by unmasking tokens or along a flow of falling noise.
+    """Sample passages under the evidence of a prompt, by the descent of one free energy from noise to text.
 
     Main arguments:
 
     - `length`: tokens of a passage `L`, prompt and suffix included.
     - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
-    - `sampler`: with its budget and its temperature: `sampling.Unmasking(rounds=24)`, which draws tokens that become
-      evidence, or `sampling.Diffusion(steps=24)`, in which noise falls. Default: the one measured to be best.
+    - `sampler`: with its budget and its temperature: `sampling.Diffusion(steps=24)`, in which noise falls, or
+      `sampling.Unmasking(rounds=24)`, which draws tokens that become evidence. Default: `sampling.DEFAULT`, 64 steps
+      of `flow.AutonomousDescent`.
     - `seed`: of all randomness.
 
     Other arguments:

@@ -22,11 +22,11 @@ from ._unmasking import Unmasking, left_to_right
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
-"""The default sampler of `generate` and `infill`, 65 force evaluations: what more of them buy is in
-docs/howto_budget.md."""
-DESCENT = Diffusion(steps=64, until=0.9, temperature=0.0, field=AutonomousDescent)
-"""From noise to text on one falling scalar, with as many evaluations; `energy-dllm generate --noise`."""
+DEFAULT = Diffusion(steps=64, until=0.45, temperature=0.0, field=AutonomousDescent)
+"""The default sampler of `generate` and `infill`: from noise to text on one falling scalar, one force evaluation a
+step; what more of them buy is in docs/howto_budget.md."""
+UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
+"""The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 WINDOW = 64
