@@ -48,7 +48,7 @@ def main() -> None:
     model = train(
         model,
         corpus,
-        ed.learn.Denoising(gaussian=options.gaussian, typo=0.25 * options.gaussian),
+        ed.learn.Denoising.at_rest(gaussian=options.gaussian, typo=0.25 * options.gaussian),
         steps=options.steps,
         pretraining=options.pretraining,
         growing=options.growing,

@@ -64,9 +64,10 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     dim, depth, tied, layer = SIZES[size]
     if name in ("energy", "layer"):
         counts = corpus.counts()
-        objective = ed.learn.Denoising(gaussian=gaussian, typo=0.4 * gaussian)
         if name == "energy":
+            objective = ed.learn.Denoising(gaussian=gaussian, typo=0.1 * gaussian, prefix=0.0)
             return ed.EnergyDLLM(corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, key=key), objective
+        objective = ed.learn.Denoising.at_rest(gaussian=gaussian, typo=0.4 * gaussian)
         one = dict(dim=layer[0], depth=1, states=layer[1], counts=counts)
         return ed.EnergyDLLM(corpus.tokenizer, **one, key=key), objective
     if name == "autoregressive":

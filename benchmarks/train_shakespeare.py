@@ -89,17 +89,7 @@ def main() -> None:
     model = train(
         model,
         corpus,
-        ed.learn.Denoising(
-            gaussian=options.gaussian,
-            typo=0.05,
-            prefix=0.2,
-            known=0.5,
-            step=0.8,
-            horizon=options.horizon,
-            tracked=options.tracked,
-            speed_penalty=0.2,
-            schedule=ed.flow.LogLinear(sigma_max=3.5, sigma_min=0.25),
-        ),
+        ed.learn.Denoising(gaussian=options.gaussian, horizon=options.horizon, tracked=options.tracked),
         steps=options.steps,
         length=options.length,
         batch_size=options.batch_size,

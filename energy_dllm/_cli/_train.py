@@ -124,6 +124,7 @@ def train(
 
     from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
+    objective = Denoising() if getattr(model.energy, "one_shot", False) else Denoising.at_rest()
     start, trained = time.monotonic(), model
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
@@ -155,7 +156,7 @@ def train(
             stages.compiling("training", f"batches of {batch_size} windows of {length} tokens")
             for mark in [*marks, steps]:
                 trained = fit(
-                    model, corpus, Denoising(), **settings, until=mark, directory=folder, progress=stages.advance
+                    model, corpus, objective, **settings, until=mark, directory=folder, progress=stages.advance
                 )
                 if mark < steps:
                     stages.say(_look(trained, corpus, mark, length, seed))

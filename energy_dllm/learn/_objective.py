@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
-from ..flow import FORBIDDEN, AbstractSchedule, relax
+from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
 from ._twins import AbstractTwin
 
 
@@ -44,12 +44,15 @@ class Denoising(AbstractObjective):
     The weight `w` of a token is `1/sqrt(n)` in a window with `n` targets; `S` is the `nll` of the text to the
     vocabulary alone.
 
-    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a level drawn
-    from the model's schedule, or typing errors at a uniformly drawn rate up to one half. `y` starts near neutral
-    (normal noise of random size up to `start`) and descends for a random number of untracked steps, drawn
-    log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of the draw
-    grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` penalises motion that is left
-    then, with the speed of the last step; the log has what each part is worth.
+    Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
+    or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
+    the gradient follows it: the recipe of a deep energy, whose masks are at rest after one step and whose descent from
+    noise to text holds no noise fixed. `Denoising.at_rest` relaxes for longer, as one layer needs.
+
+    `y` starts near neutral (normal noise of random size up to `start`) and descends for a random number of untracked
+    steps, drawn log-uniformly from `shortest` to `horizon`, then for `tracked` steps the gradient follows. Both ends of
+    the draw grow geometrically from 0 over the first `anneal` of the training. `speed_penalty` penalises motion that is
+    left then, with the speed of the last step; the log has what each part is worth.
 
     **Arguments:**
 
@@ -65,7 +68,7 @@ class Denoising(AbstractObjective):
     - `prefix`: share of the masked windows whose masks are all behind a uniformly drawn place.
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
-    - `schedule`: Gaussian noise levels; default those of the model.
+    - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
 
     **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
 
@@ -92,23 +95,23 @@ class Denoising(AbstractObjective):
     prior_weight: float = eqx.field(static=True)
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
-    schedule: AbstractSchedule | None
+    schedule: AbstractSchedule
 
     def __init__(
         self,
         *,
-        gaussian: float = 0.12,
+        gaussian: float = 0.45,
         typo: float = 0.05,
         shortest: int = 2,
-        horizon: int = 6,
-        tracked: int = 2,
-        step: float = 0.6,
+        horizon: int = 0,
+        tracked: int = 1,
+        step: float = 0.8,
         anneal: float = 0.5,
         speed_penalty: float = 0.2,
         start: float = 0.0,
         prior_weight: float = 1.0,
-        prefix: float = 0.0,
-        known: float = 0.0,
+        prefix: float = 0.2,
+        known: float = 0.5,
         schedule: AbstractSchedule | None = None,
     ):
         for name, share in (("prefix", prefix), ("known", known)):
@@ -126,7 +129,15 @@ class Denoising(AbstractObjective):
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
-        self.prior_weight, self.prefix, self.known, self.schedule = prior_weight, prefix, known, schedule
+        self.prior_weight, self.prefix, self.known = prior_weight, prefix, known
+        self.schedule = LogLinear(sigma_max=3.5, sigma_min=0.25) if schedule is None else schedule
+
+    @classmethod
+    def at_rest(cls, **settings: Any) -> "Denoising":
+        """The recipe for one layer, whose answer is that at rest: fewer windows under noise, and relaxations of 2 to 6
+        untracked steps of 0.6 before 2 that the gradient follows; `settings` as above."""
+        recipe = dict(gaussian=0.12, horizon=6, tracked=2, step=0.6, prefix=0.0, known=0.0)
+        return cls(**{**recipe, **settings})
 
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
@@ -184,8 +195,7 @@ class Denoising(AbstractObjective):
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 
         u = jax.random.permutation(keys[1], stratified(keys[2], batch))
-        schedule = model.schedule if self.schedule is None else self.schedule
-        sigma = jnp.exp(-schedule.level(u))[:, None, None].astype(dtype)
+        sigma = jnp.exp(-self.schedule.level(u))[:, None, None].astype(dtype)
         x = codes[ids] + sigma * jax.random.normal(keys[3], (*ids.shape, codes.shape[1]), dtype)
         noisy = (x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma**2
 
