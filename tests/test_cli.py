@@ -603,7 +603,7 @@ def test_commands_of_a_model_of_byte_pairs(run, tmp_path, monkeypatch):
     model = str(tmp_path / "pairs.safetensors")
     ed.save(model, ed.EnergyDLLM(pairs, dim=16, depth=1, states=0, key=jax.random.key(0)))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    budget = ["--rounds", "2", "--remask-rounds", "0", "--json"]
+    budget = ["--unmask", "--rounds", "2", "--remask-rounds", "0", "--json"]
     code, out, err = run("generate", model, *budget, "--length", "9", "--prompt", "the né", "--match", "the né[a-z ]*")
     assert code == 0, err
     (text,) = record(out)["text"]

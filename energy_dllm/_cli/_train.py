@@ -156,10 +156,8 @@ def train(
             if fit_split_merge:
                 stretch = min(256, len(corpus.train) - 1)
                 with busy("counting the states of the vocabulary by expectation-maximisation"):
-                    vocabulary = grown(
-                        model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder
-                    )
-                model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
+                    fitted = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder)
+                model = eqx.tree_at(lambda model: model.energy.vocabulary, model, fitted)
             if pretraining:
                 first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
                 first |= {"directory": folder / "pretraining"}
