@@ -329,7 +329,7 @@ FAULTS = (
     ),
     (
         "a window asks with the square root of its gaps (with their number)",
-        "learn/_objective.py",
+        "learn/_cross_entropy.py",
         "jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))",
         "jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1)",
         "tests/test_learn.py -k mixture_has",

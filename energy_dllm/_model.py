@@ -110,9 +110,9 @@ class EnergyDLLM(eqx.Module):
             need = 4 * (states * (states + size) + size * (dim + min(size, 512)) + dim * (memories + dim) * depth)
             if need > MOST_BYTES:
                 raise ValueError(
-                    f"`dim`={dim:,}, `depth`={depth:,}, `states`={states:,} and `memories`={memories:,} need "
-                    f"{need / 1e9:,.0f} GB for the parameters alone; expected at most {MOST_BYTES / 1e9:.0f} GB, so "
-                    "make them smaller."
+                    f"`dim`={dim:,}, `depth`={depth:,}, `states`={states:,} and `memories`={memories:,} with a "
+                    f"`tokenizer` of {size:,} tokens need {need / 1e9:,.0f} GB for the parameters alone; expected at "
+                    f"most {MOST_BYTES / 1e9:.0f} GB, so make them smaller."
                 )
             if deep:
                 k1, k2 = jax.random.split(key)

@@ -165,6 +165,10 @@ LIBRARY = {
     "a pattern of no passage": (lambda m, t: ed.flow.Matching("a{3}", ABC, length=4), "matches nothing of 4 tokens"),
     "a model without width": (lambda m, t: ed.EnergyDLLM(ABC, dim=0, key=jax.random.key(0)), "`dim`=0"),
     "a model beyond memory": (lambda m, t: ed.EnergyDLLM(ABC, dim=10**6, key=jax.random.key(0)), "GB for the param"),
+    "a vocabulary beyond memory": (
+        lambda m, t: ed.energy.Vocabulary(10**9, 8, key=jax.random.key(0)),
+        "`size` is 1,000,000,000 tokens, whose codes alone need 1,024 GB; expected at most 8 GB",
+    ),
     "patterns of NaN": (lambda m, t: ed.memory.GaussianMemory(jnp.full((2, 2), jnp.nan), beta=1.0), "`patterns`"),
     # ----------------------------------------------------------------------------- energies, probes
     "memories of NaN": (lambda m, t: ed.memory.LogSumExpMemory(jnp.full((2, 2), jnp.nan), beta=1.0), "`patterns`"),

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -278,6 +279,12 @@ def test_train_chooses_the_tokenizer(run, tmp_path, monkeypatch):
     kinds = [(type(corpus.tokenizer).__name__, corpus.tokenizer.size) for corpus in seen[::2]]
     assert kinds[:3] == [("Bytes", 256), ("Characters", 300), ("Bytes", 256)]
     assert kinds[3][0] == "BytePairs" and 256 < kinds[3][1] <= 1024
+    argv = ["train", str(tmp_path / "many.txt"), "--out", str(tmp_path / "m"), *TINY, "--vocabulary"]
+    assert run(*argv, "257", "--tokenizer", "byte-pairs", "--validate-every", "0")[0] == 0
+    assert seen[-2].tokenizer.size == 257
+    for flags in (["257"], ["255", "--tokenizer", "byte-pairs"]):
+        code, _, err = run(*argv, *flags)
+        assert code == 2 and "`--vocabulary` is 25" in err
 
 
 class Scored:
@@ -587,3 +594,22 @@ def test_what_takes_long_says_what_it_is_and_how_long_it_took(capsys):
     with busy("measuring"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_commands_of_a_model_of_byte_pairs(run, tmp_path, monkeypatch):
+    """Prompts and holes are text, the record too; a pattern is about the text; no library is needed."""
+    pytest.importorskip("tokenizers")
+    pairs = ed.data.BytePairs.from_text("the cat né the dog né " * 9, size=266)
+    model = str(tmp_path / "pairs.safetensors")
+    ed.save(model, ed.EnergyDLLM(pairs, dim=16, depth=1, states=0, key=jax.random.key(0)))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    budget = ["--unmask", "--rounds", "2", "--remask-rounds", "0", "--json"]
+    code, out, err = run("generate", model, *budget, "--length", "9", "--prompt", "the né", "--match", "the né[a-z ]*")
+    assert code == 0, err
+    (text,) = record(out)["text"]
+    assert re.fullmatch("the né[a-z ]*", text)
+    code, out, err = run("infill", "the [3] né", model, *budget, "--stream")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(lines) > 1, err
+    for line in lines[1:]:
+        assert line["text"][0].startswith("the ") and line["text"][0].endswith(" né")

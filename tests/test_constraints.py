@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import re
 import time
 
@@ -105,6 +106,45 @@ def test_a_pattern_is_about_the_text_whatever_the_tokens(pattern):
     for ids in (np.array(s) for n in range(1, 4) for s in itertools.product(range(6), repeat=n)):
         text = Pieces().decode(ids)
         assert made(ids) == (re.fullmatch(pattern, text) is not None) and avoid(ids) == ("bab" not in text)
+
+
+PAIRS = ["Ġ t", "h e", "Ġt he", "o n", "Ã ©", "n Ã©", "n n"]
+
+
+def test_a_pattern_over_byte_pairs_is_about_the_text():
+    """Every string of three tokens, by its text; draws under a pattern, by their enumerated law."""
+    pairs = ed.data.BytePairs(_pairs(PAIRS))
+    few = [n for n, token in enumerate(pairs.spelling) if len(token) > 1 or token in (b"t", b" ", "é".encode()[:1])]
+    few += [n for n, token in enumerate(pairs.spelling) if token in (b"n", b"e", "é".encode()[1:])]
+    assert pairs.size == 263 and len(few) == 13
+    items = np.array(list(itertools.product(few, repeat=3)))
+    texts = ["".join(text) for text in map(pairs.decode, items)]
+    whole = np.array(["\N{REPLACEMENT CHARACTER}" not in text for text in texts])  # no piece of a character is a text
+    avoid = ed.data.RegexDFA.without(["né", "nt"], pairs)
+    for pattern in (r" the(n|on)*", r"\w+ the\w*", "[^é]*né?", ".*é.*"):
+        made = ed.data.RegexDFA.of(pattern, pairs)
+        matches = np.array([re.fullmatch(pattern, text, re.DOTALL) is not None for text in texts]) & whole
+        assert 0 < matches.sum() < len(texts)
+        assert np.array_equal([made(ids) for ids in items], matches)
+    without = np.array([not any(word in text for word in ("né", "nt")) for text in texts])
+    assert np.array_equal(np.array([avoid(ids) for ids in items])[whole], without[whole])
+    b = np.full((3, pairs.size), -1e4)
+    b[:, few] = np.random.default_rng(0).normal(size=(3, len(few)))
+    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of(".*é.*", pairs))
+    weight = np.exp(b[range(3), items].sum(1)) * [whole[n] and "é" in text for n, text in enumerate(texts)]
+    marginal = np.stack([np.bincount(items[:, n], weight, pairs.size) for n in range(3)]) / weight.sum()
+    assert np.allclose(-dfa(jnp.asarray(b)), np.log(weight.sum()), atol=1e-5)
+    assert np.allclose(dfa.posterior(jnp.asarray(b)), marginal, atol=1e-5)
+
+
+def _pairs(merges):
+    """The content of a tokenizer.json with these merges."""
+    itself = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = (n for n in range(256) if n not in itself)
+    alphabet = [*map(chr, itself), *(chr(256 + k) for k, _ in enumerate(others))]
+    tokens = [*alphabet, *(pair.replace(" ", "") for pair in merges)]
+    model = {"type": "BPE", "vocab": {token: n for n, token in enumerate(tokens)}, "merges": merges}
+    return json.dumps({"pre_tokenizer": {"type": "ByteLevel", "use_regex": True}, "model": model})
 
 
 def test_patterns_without_limits_are_refused_at_once():

@@ -155,6 +155,26 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
     assert np.allclose(loss, np.sum(weight * ce) / weight.sum())
 
 
+def test_large_vocabularies_are_read_window_by_window(monkeypatch):
+    """The same loss and gradient, of which nothing is kept that is as large as the evidence."""
+    tokenizer = ed.data.Characters("".join(map(chr, range(0x10000, 0x10000 + 2048))))
+    network = ed.energy.Network(ed.energy.Silent(), {"pair": ed.energy.Pairwise(8, key=jax.random.key(0))}, jnp.ones(8))
+    vocabulary = ed.energy.MeanFieldVocabulary(tokenizer.size, 8, key=jax.random.key(1))
+    energy = ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+    model = ed.EnergyDLLM(tokenizer, energy=energy, key=jax.random.key(2))
+    ids = jax.random.randint(jax.random.key(1), (12, 32), 0, tokenizer.size)
+    made = []
+    for large in (1 << 20, 1):
+        monkeypatch.setattr("energy_dllm.learn._cross_entropy.LARGE", large)
+        loss = lambda model, ids: OBJECTIVE(model, ids, jax.random.key(2), jnp.array(1.0))
+        jitted: Any = eqx.filter_jit(eqx.filter_value_and_grad(loss))
+        program = jitted.lower(model, ids).compile()
+        made.append((program.compiled.memory_analysis().temp_size_in_bytes, program(model, ids)))
+    (plain, one), (memory, other) = made
+    assert memory < 0.6 * plain
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), one, other)
+
+
 def test_the_horizon_grows_log_uniformly(small, corpus):
     ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
 

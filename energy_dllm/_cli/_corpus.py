@@ -3,11 +3,11 @@
 from typing import Any
 
 
-def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = None) -> Any:
+def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = None, vocabulary: int = 1024) -> Any:
     """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer.
 
     `tokenizer` is an object, or `"characters"`, `"bytes"`, `"byte-pairs"`; `validation` the share of a file that is
-    held out.
+    held out; `vocabulary` the number of byte pairs.
     """
     from ..data import BytePairs, Bytes, Characters, Corpus, docs_corpus, grammar_corpus, read_text
 
@@ -27,7 +27,7 @@ def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = 
                 coder = Characters("".join(sorted({character for line in file for character in line})))
             else:  # of what is learned from
                 text = file.read()
-                coder = BytePairs.from_text(text[: int(len(text) * (1 - validation))])
+                coder = BytePairs.from_text(text[: int(len(text) * (1 - validation))], vocabulary)
     if source == "docs":
         return docs_corpus(tokenizer=coder)
     if source != "grammar":

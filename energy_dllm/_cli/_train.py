@@ -55,8 +55,16 @@ def train(
         Literal["characters", "bytes", "byte-pairs"] | None,
         _arg(
             metavar="{characters,bytes,byte-pairs}",
-            help="A token for each character that occurs, each byte of UTF-8, or each of 1,024 frequent pairs.",
+            help="A token for each character that occurs, each byte of UTF-8, or each of the most frequent pairs.",
             help_behavior_hint="(default: characters if they are at most 256, else bytes; with --init its own)",
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None,
+        _arg(
+            metavar="INT",
+            help="With --tokenizer byte-pairs: how many tokens, the 256 bytes among them.",
+            help_behavior_hint="(default: 1024)",
         ),
     ] = None,
     length: Length = 64,
@@ -107,11 +115,17 @@ def train(
         raise ValueError(f"`--pretraining` is {pretraining}; expected a number of batches, or 0 for none.")
     if validate_every is not None and validate_every < 0:
         raise ValueError(f"`--validate-every` is {validate_every}; expected a number of batches, or 0 for none.")
+    if vocabulary is not None and (tokenizer != "byte-pairs" or vocabulary < 256):
+        raise ValueError(
+            f"`--vocabulary` is {vocabulary}; expected at least the 256 bytes, and only with `--tokenizer byte-pairs`."
+        )
     ready("--out", out, "model.safetensors")
     folder = out.with_name(f"{out.name}.training") if directory is None else directory
     ready("--directory", folder, "runs/mine", folder=True)
     try:
-        model, corpus = _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, length, seed)
+        model, corpus = _start(
+            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed
+        )
     except BaseException:
         with contextlib.suppress(OSError):
             folder.rmdir()  # nothing is in it
@@ -142,10 +156,8 @@ def train(
             if fit_split_merge:
                 stretch = min(256, len(corpus.train) - 1)
                 with busy("counting the states of the vocabulary by expectation-maximisation"):
-                    vocabulary = grown(
-                        model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder
-                    )
-                model = eqx.tree_at(lambda model: model.energy.vocabulary, model, vocabulary)
+                    fitted = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder)
+                model = eqx.tree_at(lambda model: model.energy.vocabulary, model, fitted)
             if pretraining:
                 first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
                 first |= {"directory": folder / "pretraining"}
@@ -173,6 +185,7 @@ def train(
         "dim": model.energy.dim,
         "depth": depth,
         "tokenizer": type(corpus.tokenizer).__name__,
+        "vocabulary": corpus.tokenizer.size,
         **settings,
         "pretraining": pretraining,
         "fit_split_merge": fit_split_merge,
@@ -190,7 +203,9 @@ def train(
     note(f"{pretraining} + {steps} steps · {seconds:.0f} s · try: energy-dllm generate {out}")
 
 
-def _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, length, seed) -> tuple[Any, Any]:
+def _start(
+    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed
+) -> tuple[Any, Any]:
     """The model before training, and the corpus; `ValueError` where the settings do not belong together."""
     if init is not None:
         of_init = {"--dim": dim, "--depth": depth, "--tokenizer": tokenizer, "--pretraining": pretraining}
@@ -207,7 +222,7 @@ def _start(source, init, dim, depth, tokenizer, pretraining, fit_split_merge, le
                 f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
                 "--fit-split-merge, or add --depth 1."
             )
-        corpus = corpus_of(source, tokenizer)
+        corpus = corpus_of(source, tokenizer, vocabulary=vocabulary or 1024)
     # checked before training
     if len(corpus.validation) < 2 * length:
         raise ValueError(

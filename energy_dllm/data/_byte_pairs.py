@@ -1,18 +1,20 @@
-"""Byte-pair encoding. The `tokenizers` library, which is optional, trains and encodes; all else needs numpy only."""
+"""Byte-pair encoding. The `tokenizers` library, which is optional, trains and encodes long texts fast."""
 
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
+from ._merges import encoder
 from ._tokenizer import AbstractTokenizer, printable
 
 
@@ -30,7 +32,8 @@ class BytePairs(AbstractTokenizer):
     Every text encodes and decodes exactly: what no merge knows is spelt in bytes. A token is some bytes of UTF-8, so
     it may be part of a character; a sample that ends inside of one decodes to `�` there.
 
-    Needs the `tokenizers` library to train and to encode: `pip install 'energy-dllm[bpe]'`.
+    Trained by the `tokenizers` library: `pip install 'energy-dllm[bpe]'`. Without it a tokenizer of GPT-2's form, as
+    those of `from_text`, still encodes, slowly: a prompt, not a corpus.
 
     **Arguments:**
 
@@ -141,8 +144,24 @@ class BytePairs(AbstractTokenizer):
     def _encoder(self) -> Any:
         return _library().Tokenizer.from_str(self.definition)
 
+    @functools.cached_property
+    def _plain_encoder(self) -> Callable[[str], list[int]]:
+        content = json.loads(self.definition)
+        model, byte = content["model"], {character: n for n, character in enumerate(_alphabet())}
+        if content["pre_tokenizer"] != _LEVEL:
+            _library()  # that of other patterns of words
+        spelt = lambda token: bytes(byte[c] for c in token)
+        return encoder(
+            {spelt(token): n for token, n in model["vocab"].items()},
+            [(spelt(one), spelt(two)) for one, two in (pair.split(" ") for pair in model["merges"])],
+            {token["content"]: token["id"] for token in content["added_tokens"] if token["content"]},
+            model["ignore_merges"],
+        )
+
     def encode(self, text: str) -> Integer[np.ndarray, " L"]:
         text.encode()  # a lone surrogate is refused as by `Bytes`
+        if importlib.util.find_spec("tokenizers") is None:
+            return np.array(self._plain_encoder(text), np.int32)
         ids, batch = [np.zeros(0, np.int32)], []
         for piece in pieces(text):
             batch.append(piece)

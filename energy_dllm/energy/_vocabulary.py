@@ -16,6 +16,8 @@ from ._synapses import valid
 
 # Nats. More than Gaussian noise of sigma > 0.045 can give, less than a given token has (`flow.FORBIDDEN`).
 CERTAIN = 500.0
+MOST_BYTES = 8e9
+"""What the codes of a vocabulary may take."""
 
 
 class AbstractVocabulary(eqx.Module):
@@ -223,7 +225,15 @@ class MeanFieldVocabulary(AbstractUnigram):
 
 
 def token_codes(size: int) -> Float[Array, "V C"]:
-    """Unit vectors `e_w` the noise acts on: one-hot for up to 512 tokens, beyond that 256 random directions each."""
+    """Unit vectors `e_w` the noise acts on: one-hot for up to 512 tokens, beyond that 256 random directions each.
+
+    `ValueError` if they would not fit.
+    """
+    if 4 * size * 256 > MOST_BYTES:
+        raise ValueError(
+            f"`size` is {size:,} tokens, whose codes alone need {4e-9 * size * 256:,.0f} GB; expected at most "
+            f"{MOST_BYTES / 1e9:.0f} GB, so use a smaller vocabulary."
+        )
     if size <= 512:
         return jnp.eye(size)
     codes = jax.random.normal(jax.random.key(size), (size, 256))

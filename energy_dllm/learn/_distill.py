@@ -8,7 +8,8 @@ from jaxtyping import Array, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..flow import AbstractFlowMap, Gaussian, ProbabilityFlow
-from ._objective import AbstractObjective, first_parameter, stratified
+from ._cross_entropy import stratified
+from ._objective import AbstractObjective, first_parameter
 
 
 class Distilling(AbstractObjective):

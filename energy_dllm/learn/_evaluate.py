@@ -15,7 +15,7 @@ from .._model import EnergyDLLM
 from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
-from ._objective import stratified
+from ._cross_entropy import stratified
 from ._twins import AbstractTwin, Autoregressive
 
 

@@ -18,6 +18,7 @@ from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
+from ._cross_entropy import cross_entropy, each_window, mask, nll_of, stratified, weighted
 from ._twins import AbstractTwin
 
 
@@ -154,7 +155,7 @@ class Denoising(AbstractObjective):
             else ids.shape[0]
         )
 
-        def settle(y, b):
+        def settle(ids, y, b):
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
 
             def move(state, _):
@@ -163,19 +164,19 @@ class Denoising(AbstractObjective):
                 return (y + step * speed, speed), None
 
             y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
-            return jax.nn.log_softmax(energy.logits(y, b), axis=-1), jnp.mean(jnp.log1p(speed**2))
+            return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
-        def direct(b):
+        def direct(ids, b):
             y = energy.neutral(b.shape[0]).astype(b.dtype)
-            return jax.nn.log_softmax(energy.logits(y + energy.kappa * energy.force(y, b), b), axis=-1)
+            return nll_of(energy.logits(y + energy.kappa * energy.force(y, b), b), ids)
 
-        log_posterior, motion = [], jnp.zeros(())
+        nll, motion = [], jnp.zeros(())
         if soft:
-            settled, speeds = jax.vmap(settle)(y[:soft], b[:soft])
-            log_posterior, motion = [settled], jnp.sum(speeds) / ids.shape[0]
+            settled, speeds = each_window(settle, ids[:soft], y[:soft], b[:soft], size=b[0].size)
+            nll, motion = [settled], jnp.sum(speeds) / ids.shape[0]
         if soft < ids.shape[0]:
-            log_posterior.append(jax.vmap(direct)(b[soft:]))
-        loss = cross_entropy(jnp.concatenate(log_posterior), ids, asked) + self.speed_penalty * motion
+            nll.append(each_window(direct, ids[soft:], b[soft:], size=b[0].size))
+        loss = weighted(jnp.concatenate(nll), asked) + self.speed_penalty * motion
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
@@ -197,11 +198,14 @@ class Denoising(AbstractObjective):
         u = jax.random.permutation(keys[1], stratified(keys[2], batch))
         sigma = jnp.exp(-self.schedule.level(u))[:, None, None].astype(dtype)
         x = codes[ids] + sigma * jax.random.normal(keys[3], (*ids.shape, codes.shape[1]), dtype)
-        noisy = (x @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma**2
+        # soft evidence stands in the first rows only: the others need not have it
+        most_noisy, most_soft = (math.ceil(share * batch) for share in (self.gaussian, self.gaussian + self.typo))
+        noisy = (x[:most_noisy] @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma[:most_noisy] ** 2
 
         rate = jnp.maximum(0.5 * stratified(keys[4], batch), 1e-3)[:, None, None].astype(dtype)
         wrong = jax.random.uniform(keys[5], ids.shape) < rate[..., 0]
         typed = jnp.where(wrong, jax.random.randint(keys[6], ids.shape, 0, size, ids.dtype), ids)
+        rate, typed = rate[:most_soft], typed[:most_soft]
         mistyped = jnp.log((1 - rate) * jax.nn.one_hot(typed, size, dtype=dtype) + rate / size)
 
         # each kind of evidence takes its share of the rows; windows come in random order
@@ -209,8 +213,10 @@ class Denoising(AbstractObjective):
         is_noisy = (row < self.gaussian)[:, None]
         is_typed = ((row >= self.gaussian) & (row < self.gaussian + self.typo))[:, None]
         is_known = ~hidden & (jax.random.uniform(jax.random.fold_in(key, 12), (batch, 1)) < self.known)
-        noisy = jnp.where(is_known[..., None], noisy + given, noisy)
-        b = jnp.where(is_noisy[..., None], noisy, jnp.where(is_typed[..., None], mistyped, given))
+        noisy = jnp.where(is_known[:most_noisy, :, None], noisy + given[:most_noisy], noisy)
+        soft = jnp.where(is_typed[:most_soft, :, None], mistyped, given[:most_soft])
+        soft = soft.at[:most_noisy].set(jnp.where(is_noisy[:most_noisy, :, None], noisy, soft[:most_noisy]))
+        b = given.at[:most_soft].set(soft)
         asked = hidden | is_typed | (is_noisy & ~is_known)
 
         grown = jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0
@@ -319,29 +325,6 @@ class NextToken(AbstractObjective):
 def _descend(energy, y, b, steps, step):
     """The state after a number of steps that is not known to the compiler."""
     return jax.lax.fori_loop(0, steps, lambda _, y: y + step * energy.kappa * energy.force(y, b), y)
-
-
-def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], targets: Bool[Array, "B L"]) -> Scalar:
-    """Weighted mean of `-log p(true token)` over the `targets`; `1/sqrt(n)` for each of `n` in a window.
-
-    Between the mean over tokens, in which windows with few masks hardly count, and the bound, in which every window
-    counts the same.
-    """
-    ce = -jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0]
-    weight = targets / jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))
-    return jnp.sum(jnp.where(targets, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
-
-
-def stratified(key: Key, count: int) -> Float[Array, " N"]:
-    """`count` uniform numbers, one in each of `count` equal strata: low-discrepancy draws of rates and levels."""
-    return (jax.random.uniform(key) + jnp.arange(count) / count) % 1.0
-
-
-def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Array, " B"]]:
-    """Hidden tokens `(B, L)` at stratified rates `(B,)`, shuffled over the batch."""
-    k1, k2, k3 = jax.random.split(key, 3)
-    rate = jax.random.permutation(k3, stratified(k1, ids.shape[0]))
-    return jax.random.uniform(k2, ids.shape) < rate[:, None], rate
 
 
 def _named_leaves(model):

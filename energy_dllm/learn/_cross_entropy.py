@@ -1,0 +1,54 @@
+"""What objectives share: masks, the cross-entropy of the true tokens, and windows whose evidence is large."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key, Scalar
+
+
+LARGE = 1 << 20
+"""Entries of evidence `(L, V)` from which on windows are taken one by one."""
+
+
+def each_window(one: Callable[..., Any], *rows: Array, size: int) -> Any:
+    """`one` of every window: side by side, or one after another where its evidence has a `LARGE` `size = L V`; the
+    gradient then keeps nothing of that size."""
+    if size < LARGE:
+        return jax.vmap(one)(*rows)
+    return jax.lax.map(lambda row: jax.checkpoint(one)(*row), rows)
+
+
+def nll_of(logits: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
+    """`-log softmax(logits)` of the true tokens `(L,)`."""
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
+
+
+def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], targets: Bool[Array, "B L"]) -> Scalar:
+    """`weighted` of `-log p(true token)`."""
+    return weighted(-jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0], targets)
+
+
+def weighted(ce: Float[Array, "B L"], targets: Bool[Array, "B L"]) -> Scalar:
+    """Weighted mean of the cross-entropy over the `targets`; `1/sqrt(n)` for each of `n` in a window.
+
+    Between the mean over tokens, in which windows with few masks hardly count, and the bound, in which every window
+    counts the same.
+    """
+    weight = targets / jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))
+    return jnp.sum(jnp.where(targets, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
+
+
+def stratified(key: Key, count: int) -> Float[Array, " N"]:
+    """`count` uniform numbers, one in each of `count` equal strata: low-discrepancy draws of rates and levels."""
+    return (jax.random.uniform(key) + jnp.arange(count) / count) % 1.0
+
+
+def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Array, " B"]]:
+    """Hidden tokens `(B, L)` at stratified rates `(B,)`, shuffled over the batch."""
+    k1, k2, k3 = jax.random.split(key, 3)
+    rate = jax.random.permutation(k3, stratified(k1, ids.shape[0]))
+    return jax.random.uniform(k2, ids.shape) < rate[:, None], rate
