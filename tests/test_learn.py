@@ -137,8 +137,8 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
     @eqx.filter_jit
     def read(small, twin, ids, key):
         end = jnp.array(1.0)
-        mixed = ed.learn.Denoising(gaussian=0.5, typo=0.2).draw(small, ids, key, end)[:2]
-        only, hidden = ed.learn.Denoising(gaussian=0.0, typo=0.0).draw(small, ids, key, end)[:2]
+        mixed = ed.learn.Denoising(gaussian=0.5, typo=0.2, prefix=0.0, known=0.0).draw(small, ids, key, end)[:2]
+        only, hidden = ed.learn.Denoising(gaussian=0.0, typo=0.0, prefix=0.0).draw(small, ids, key, end)[:2]
         return (
             mixed,
             (only, hidden),
