@@ -52,7 +52,8 @@ class EnergyDLLM(eqx.Module):
     - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
       it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a
       `Vocabulary`), and how often each token was seen `(V,)`, for a share in the states.
-    - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants.
+    - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants; one full step of
+      a deep energy, for which it is trained and after which masks are at rest.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
     - `key`: random key.
@@ -137,7 +138,7 @@ class EnergyDLLM(eqx.Module):
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
-        self.steps = (4 if deep else 12) if steps is None else steps
+        self.steps = (1 if deep else 12) if steps is None else steps
         self.step = (1.0 if deep else 0.6) if step is None else step
 
     def __check_init__(self):

@@ -1,5 +1,7 @@
 """From noise to text without a clock: the noise level is one more coordinate of one static scalar."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -70,7 +72,7 @@ class AutonomousDescent(AbstractField):
         by_token: bool = False,
     ):
         for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature)):
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (`temperature`: 1).")
         self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
         self.temperature, self.by_token = float(temperature), by_token

@@ -118,7 +118,7 @@ def evaluate(
     error = (bits - mean * characters).std(ddof=1) / max(1, characters.mean()) / math.sqrt(count)
     relaxation, noise, steps = [], [], []
     few, ordered, once = min(count, 64), [None, None], None
-    some = max(1, characters[:few].sum())
+    some = float(max(1, characters[:few].sum()))
     if curves:
         nats = _each(_chain_rule, model, (text[:few],), batch_size)
         ordered = [float(total) / some / math.log(2) for total in jnp.sum(nats, axis=0)]

@@ -77,7 +77,7 @@ class Gaussian(AbstractEvidence):
         *,
         temperature: float = 1.0,
     ):
-        if not temperature > 0:
+        if not 0 < temperature < np.inf:
             raise ValueError(f"`temperature` is {temperature}; expected a positive number, 1 for Bayes' rule.")
         x = jnp.asarray(x)
         if x.ndim != 2:
