@@ -40,15 +40,17 @@ def move(field, state, end=3.5, **settings):
 
 @pytest.mark.parametrize("name", ["deep", "hmm"])
 @pytest.mark.parametrize("by_token", [False, True])
-def test_the_field_is_the_gradient_of_one_scalar(name, by_token, getkey):
-    field = ed.flow.AutonomousDescent(landscape(name, getkey()), rate=3.0, pace=2.0, by_token=by_token)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_field_is_the_gradient_of_one_scalar(name, by_token, temperature, getkey):
+    settings = dict(rate=3.0, pace=2.0, temperature=temperature, by_token=by_token)
+    field = ed.flow.AutonomousDescent(landscape(name, getkey()), **settings)
     state = start(field, getkey)
     state = (state[0], jnp.asarray(getkey.normal(state[1].shape)), state[2])
     dx, dy, dlevel = field(0.0, state)
     u, v = getkey.normal(dx.shape), getkey.normal(dlevel.shape)
     at = lambda h, k: float(field.scalar((state[0] + h * u, state[1], state[2] + k * v)))
     slope_x, slope_level = (at(1e-5, 0.0) - at(-1e-5, 0.0)) / 2e-5, (at(0.0, 1e-5) - at(0.0, -1e-5)) / 2e-5
-    size = V if by_token else L * V
+    size = temperature**2 * (V if by_token else L * V)
     np.testing.assert_allclose(np.sum(dx * u), -(3.0**2) * slope_x, rtol=1e-6)
     np.testing.assert_allclose(np.sum(dlevel * v), -2.0 / size * slope_level, rtol=1e-6)
     b = field.evidence(0.0, state).field(field.energy.vocabulary.codes)
@@ -65,6 +67,20 @@ def test_the_scalar_never_rises_from_noise_to_text(name, by_token, prompt, getke
     F = np.asarray(path.probes["F"])
     assert (np.diff(F) <= 1e-9).all() and F[0] - F[-1] > L
     assert (path.states[2][-1] < path.states[2][0] - 2.0).all()
+
+
+def test_at_a_temperature_the_noise_is_less_than_sigma_accounts_for(getkey):
+    energy, noise = landscape("deep", getkey()), getkey.normal((16, V))
+    field = ed.flow.AutonomousDescent(energy, pace=40.0, temperature=0.6)
+    state = field.initial(jnp.asarray(1 / V + 0.6 * 3.0 * noise), jnp.zeros((16, 16)), 3.0)
+    path = move(field, state, 1.5, times=jnp.array([1.0, 1.4]))
+    F = np.asarray(path.probes["F"])
+    assert (np.diff(F) < 0).all()
+    x, y, level = jax.tree.map(lambda leaf: leaf[0], path.states)
+    b = field.evidence(0.0, (x, y, level)).field(energy.vocabulary.codes)
+    p = energy.posterior(y, b)
+    residual = jnp.sum(p * jnp.sum((x[:, None] - energy.vocabulary.codes) ** 2, axis=-1)) / x.size
+    np.testing.assert_allclose(jnp.sqrt(residual), 0.6 * jnp.exp(level), rtol=0.1)
 
 
 def test_sigma_is_the_maximum_likelihood_level_and_follows_the_clock(getkey, optimised):

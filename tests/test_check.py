@@ -76,7 +76,7 @@ def test_a_dead_memory_is_seen(sound):
 def test_a_deep_model_is_checked_layer_by_layer(sound):
     """Under masks its motion is one step; a dead term, and a start that decides, are found all the same."""
     tokenizer = sound.tokenizer
-    deep = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=16, key=key))(jax.random.key(0))
+    deep = eqx.filter_jit(lambda key: ed.EnergyDLLM(tokenizer, dim=16, steps=4, key=key))(jax.random.key(0))
     report = ed.probe.check(deep, "abba \nab", length=8)
     assert report.passed, str(report)
     names = {finding.name for finding in report.findings}

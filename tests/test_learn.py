@@ -155,6 +155,16 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
     assert np.allclose(loss, np.sum(weight * ce) / weight.sum())
 
 
+def test_tokens_may_be_known_among_noisy_ones(small, corpus, getkey):
+    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20))
+    objective = ed.learn.Denoising(gaussian=1.0, typo=0.0, known=1.0)
+    draw = eqx.filter_jit(lambda small, ids, key: objective.draw(small, ids, key, jnp.array(1.0))[:2])
+    b, asked = host(draw(small, ids, getkey()))
+    known = b.min(-1) < 0.5 * ed.flow.FORBIDDEN
+    assert 0 < known.mean() < 1 and np.array_equal(asked, ~known)
+    assert np.array_equal(b.argmax(-1)[known], np.asarray(ids)[known]) and len(np.unique(b[~known])) > 100
+
+
 def test_large_vocabularies_are_read_window_by_window(monkeypatch):
     """The same loss and gradient, of which nothing is kept that is as large as the evidence."""
     tokenizer = ed.data.Characters("".join(map(chr, range(0x10000, 0x10000 + 2048))))
@@ -490,6 +500,23 @@ def test_the_bound_of_the_exact_model_is_the_entropy():
     score = ed.evaluate(Exact(), ids, length=50, windows=400)
     assert abs(score.masked_nelbo_bits_per_char - 1.75) < 4 * score.standard_error
     assert 0 < score.standard_error < 0.05 and score.characters == 20_000
+
+
+def test_a_deterministic_order_is_a_chain_rule():
+    """Every second token repeats the one before: one of two is a question, in any order."""
+    ids = np.repeat(np.random.default_rng(0).integers(4, size=1000), 2)
+
+    class Pairs(ed.learn.AbstractTwin):
+        size: int = 4
+
+        def log_posterior(self, ids, known):
+            partner = jnp.arange(ids.shape[0]) ^ 1
+            sure = jnp.where(jnp.arange(4) == ids[partner][:, None], 0.0, -100.0)
+            return jnp.where(known[partner][:, None], sure, jnp.log(0.25))
+
+    score = ed.evaluate(Pairs(), ids, length=50, windows=40)
+    assert math.isclose(score.left_to_right_bits_per_char, 1.0, rel_tol=1e-6)
+    assert math.isclose(score.certain_first_bits_per_char, 1.0, rel_tol=1e-6)
 
 
 def test_curves_of_an_energy_model(small, corpus):

@@ -94,14 +94,14 @@ def test_laws_of_the_force_hold_for_the_shipped_energy(shipped, getkey):
 
 
 def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, getkey, optimised):
-    """Law 8: the default Euler steps against Tsit5 at tolerance 1e-6, on masked text, within 3 %."""
+    """Law 8: the default relaxation against Tsit5 at tolerance 1e-6 followed to rest, on masked text, within 3 %."""
     ids = shipped.encode(TEXT)
 
     @jax.jit
     def both(known):
         evidence = ed.flow.Given(ids, known)
         field = ed.flow.Relaxation(shipped.energy, evidence)
-        end = shipped.steps * shipped.step
+        end = max(12.0, shipped.steps * shipped.step)
         controller = diffrax.PIDController(rtol=1e-6, atol=1e-6)
         start = shipped.energy.neutral(ids.shape[0])
         y = ed.solve(field, start, t0=0.0, t1=end, controller=controller).final
