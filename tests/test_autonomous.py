@@ -42,8 +42,8 @@ def move(field, state, end=3.5, **settings):
 @pytest.mark.parametrize("by_token", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_field_is_the_gradient_of_one_scalar(name, by_token, temperature, getkey):
-    settings = dict(rate=3.0, pace=2.0, temperature=temperature, by_token=by_token)
-    field = ed.flow.AutonomousDescent(landscape(name, getkey()), **settings)
+    energy = landscape(name, getkey())
+    field = ed.flow.AutonomousDescent(energy, rate=3.0, pace=2.0, temperature=temperature, by_token=by_token)
     state = start(field, getkey)
     state = (state[0], jnp.asarray(getkey.normal(state[1].shape)), state[2])
     dx, dy, dlevel = field(0.0, state)
