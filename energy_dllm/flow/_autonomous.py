@@ -86,8 +86,8 @@ class AutonomousDescent(AbstractField):
     def decay(self) -> tuple[float, ...]:
         """The rates at which `x`, `y` and `log sigma` approach where they are drawn, for exponential integrators.
 
-        What other tokens draw `y` to moves away from it nearly as fast as it comes: `y` is damped by 0.6 of its rate
-        more than its leak alone, so that it does not overshoot in a long step.
+        The messages of other tokens change against the motion of `y`: 0.6 of its rate is added to that of its leak, so
+        that a step of any length goes at most 1 / 1.6 of the way and does not overshoot.
         """
         return 1.0, 1.6 * self.rate, 2.0 * self.pace
 
