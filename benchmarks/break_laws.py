@@ -427,7 +427,7 @@ FAULTS = (
     ),
     (
         "5: what noise leaves open is drawn (the likeliest is taken)",
-        "sampling/_samplers.py",
+        "sampling/_diffusion.py",
         "b, temperature=self.temperature, key=key)",
         "b, temperature=0, key=key)",
         "tests/test_exact.py -k leaves_open",

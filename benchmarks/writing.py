@@ -1,7 +1,7 @@
 """Everything `generate`, `infill` and `repair` can be asked for, measured: one table a command.
 
     python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
-    python benchmarks/writing.py descent shakespeare PLAYS --until 0.45 --evaluations 8 16 32 64 --twins FILE
+    python benchmarks/writing.py descent shakespeare PLAYS --evaluations 8 16 32 64 --twins FILE
     python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors --table-of-budget FILE
     python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
@@ -137,7 +137,7 @@ def descent(bench: Bench) -> None:
     length, temperatures = bench.options.length, bench.options.temperatures
     bench.head("way", "evaluations", "judged bits/char", "+-", "entropy, bits", "distinct 5-grams", "rises of F")
 
-    def row(name, evaluations, texts, rises=""):
+    def row(name, evaluations, texts, rises: int | str = ""):
         grams = [text[i : i + 5] for text in texts for i in range(len(text) - 4)]
         bench.row(name, evaluations, *bench.judged(texts), len(set(grams)) / len(grams), rises)
 
@@ -149,9 +149,7 @@ def descent(bench: Bench) -> None:
     row("real text", "", bench.windows)
     for total in bench.options.evaluations:
         for temperature in temperatures:
-            field = functools.partial(ed.flow.AutonomousDescent, temperature=temperature)
-            sampler = ed.sampling.Diffusion(steps=total, until=bench.options.until, temperature=0.0, field=field)
-            show(f"descent, T {temperature}", sampler, falls=True)
+            show(f"descent, T {temperature}", ed.sampling.descent(total, temperature=temperature), falls=True)
         for temperature in temperatures:
             order = ed.sampling.left_to_right
             for again in (0, total // 3) if total >= 32 else (0,):
@@ -550,7 +548,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="*", default=[1.0, 0.7])
     parser.add_argument("--reference", type=int, default=2048, help="steps of the reference of `solvers`")
     parser.add_argument("--relaxation", type=int, default=4, help="steps of the neurons in each of `solvers`")
-    parser.add_argument("--until", type=float, default=0.3, help="where `budget` and `descent` stop and draw")
+    parser.add_argument("--until", type=float, default=0.3, help="where `budget` stops and draws")
     parser.add_argument("--implicit", action="store_true", help="an implicit solver too")
     parser.add_argument("--twins", nargs="*", default=[], help="files of twins, for `infill` and `frontier`")
     parser.add_argument("--table-of-budget", type=Path, help="what `budget` printed, for `frontier`")

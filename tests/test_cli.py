@@ -89,13 +89,13 @@ def test_generate_json(run, model):
 
 
 def test_the_default_is_the_descent_of_one_scalar_by_solve(run, model, monkeypatch):
-    from energy_dllm.sampling import _samplers
+    from energy_dllm.sampling import _diffusion
 
     fields = []
     solve = lambda field, *args, **settings: fields.append(field) or ed.solve(field, *args, **settings)
-    monkeypatch.setattr(_samplers, "solve", solve)
+    monkeypatch.setattr(_diffusion, "solve", solve)
     found = record(run("generate", model, "--length", "8", "--steps", "7", "--json")[1])
-    assert isinstance(fields[0], ed.flow.AutonomousDescent) and found["force_evaluations"] == 7
+    assert isinstance(fields[0], ed.flow.AutonomousDescent) and found["force_evaluations"] == 7 + 9
     (scalar,) = found["free_energy"]
     assert (np.diff(scalar) <= 0).all() and scalar[0] > scalar[-1]
     assert (np.diff(found["sigma"]) < 0).all()
@@ -115,7 +115,7 @@ def test_generate_in_a_pipe_is_the_text_alone(run, model):
     noise = ["--steps", "2", "--field", "joint", "--churn", "0", "--until", "0.5", "--front", "9"]
     code, out, err = run("generate", model, "--length", "8", *noise)
     assert code == 0 and len(out) == 9
-    assert "2 force evaluations" in err and "every token is drawn" in err
+    assert "11 force evaluations" in err and "every token is drawn" in err
 
 
 def test_generate_on_a_terminal(run, model, monkeypatch):
@@ -353,7 +353,8 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "MODEL", "--length", "0"], "`length` is 0"),
         (["generate", "MODEL", "--steps", "-5"], "`steps` is -5"),
         (["generate", "MODEL", "--unmask", "--steps", "5"], "`--steps` cannot be used with `--unmask`"),
-        (["generate", "MODEL", "--rounds", "5"], "`--rounds` cannot be used without `--unmask`"),
+        (["generate", "MODEL", "--unmask", "--redraw", "0.5"], "`--redraw` cannot be used with `--unmask`"),
+        (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
         (["generate", "MODEL", "--unmask", "--rounds", "0"], "`rounds` is 0"),
         (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
         (["generate", "MODEL", "--window", "1"], "`window` is 1"),

@@ -206,6 +206,15 @@ def test_through_noise_holes_have_the_exact_conditional(write):
     families.likely(write("a[2]b", sampler=through(steps=32, solver=diffrax.Heun())).ids, given / given.sum())
 
 
+def test_independent_tokens_need_no_noise_above_the_first_level():
+    """It starts with tokens of the prior under noise: exact from a level at which the noise hides nothing."""
+    law = np.exp(2.0 * FIELD[STRINGS].sum(1))
+    alone = ed.energy.Empirical(STRINGS, size=3, weights=jnp.asarray(law / law.sum()))
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=alone, steps=1, key=jax.random.key(0))
+    path = through(steps=24, solver=diffrax.Heun(), schedule=ed.flow.LogLinear(sigma_max=0.6, sigma_min=0.1))
+    families.likely(ed.infill(model, "[4]", samples=20000, frames=1, sampler=path).ids, law / law.sum())
+
+
 def test_steps_that_are_too_few_are_seen(write):
     """That the tests above can fail."""
     with pytest.raises(AssertionError):

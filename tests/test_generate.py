@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -176,10 +177,12 @@ def test_it_is_solve_from_noise_to_text(model, joint):
     levels = model.schedule.levels(STEPS)
     flow = ed.flow.ReverseDiffusion(field(model.energy, given), churn=0.5)
     y = model.energy.neutral(LENGTH)
-    mean = model.energy.denoised(y, model.field(given))
+    alone = model.energy.logits(y, model.field(given))  # every token for itself
     for n in range(2):
         k1, k2 = jax.random.split(jax.random.fold_in(jax.random.key(3), n))
-        x = mean + jnp.exp(-levels[0]) * jax.random.normal(k1, mean.shape)
+        k3, k4 = jax.random.split(k1)
+        start = model.energy.vocabulary.codes[jax.random.categorical(k3, alone)]
+        x = start + jnp.exp(-levels[0]) * jax.random.normal(k4, start.shape)
         state = (x, y) if joint else x
         path = ed.solve(flow, state, t0=levels[0], t1=levels[-1], levels=levels, key=k2)
         p = flow.posterior(levels[-1], path.final)
@@ -187,11 +190,32 @@ def test_it_is_solve_from_noise_to_text(model, joint):
         assert np.allclose(batch.confidence[n, 1:], jnp.max(p, axis=-1)[1:], rtol=1e-9)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_least_certain_tokens_are_drawn_anew(model, share):
+    """`finish` is unmasking: the most certain tokens are known to it, and its rounds are paid for."""
+    finish = draws(rounds=2, remask_rounds=0)
+    bare = noise(temperature=0.0)
+    path = noise(temperature=0.0, finish=finish, redraw=share)
+    settings: dict[str, Any] = dict(length=LENGTH, prompt="b", samples=3, seed=3)
+    plain, made = (ed.generate(model, sampler=sampler, **settings) for sampler in (bare, path))
+    k = round(share * (LENGTH - 1))
+    for n in range(3):
+        # probabilities of the whole posterior, as they stood when the noise ended
+        open_places = np.flatnonzero(plain.ids[n] != made.ids[n])
+        assert len(open_places) <= k and 0 not in open_places
+    assert (plain.ids != made.ids).any() and made.known[:, -1].tolist() == [1.0] * 3
+    assert (made.force_evaluations - plain.force_evaluations >= finish.steps * 3).all()
+    # a draw is no part of the motion
+    assert (made.free_energy == plain.free_energy).all()
+    none = ed.generate(model, sampler=noise(temperature=0.0, finish=finish, redraw=0.0), **settings)
+    assert (none.ids == plain.ids).all()
+
+
 def test_a_sample_does_not_know_how_many_there_are(either, written):
     assert either(prompt="cab", seed=7, samples=1).texts == written.texts[:1]
 
 
-@pytest.mark.parametrize("path", [noise(churn=0.5, until=0.7), draws()])
+@pytest.mark.parametrize("path", [noise(churn=0.5, until=0.7), noise(finish=draws(rounds=2)), draws()])
 def test_looking_on_changes_nothing(write, path):
     """Not even the noise: pieces of a motion meet the noise of the whole."""
     seen = []
@@ -413,6 +437,7 @@ def test_bad_input_is_named(write, wrong, words):
         ),
         (lambda: ed.sampling.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
         (lambda: ed.sampling.Diffusion(front=0.0), "`front` is 0.0"),
+        (lambda: ed.sampling.Diffusion(redraw=1.5), "`redraw` is 1.5"),
         (lambda: ed.sampling.Unmasking(rounds=0), "`rounds` is 0"),
         (lambda: ed.sampling.Unmasking(steps=0), "`steps` is 0"),
         (lambda: ed.sampling.Unmasking(step=0.0), "`step` is 0.0"),

@@ -29,6 +29,9 @@ class Sampler:
         float | None,
         _best(metavar="FLOAT", help="Below 1 nearer to the most likely texts, above 1 further; 0: --unmask, greedily."),
     ] = None
+    budget: Annotated[
+        int | None, _best(metavar="INT", help="Force evaluations for a passage, divided as was measured to be best.")
+    ] = None
     steps: Annotated[int | None, _best(metavar="INT", help="Steps from noise to text: more are better and slower.")] = (
         None
     )
@@ -54,53 +57,53 @@ class Sampler:
             help="The noise level is part of the state; follows a clock; hidden states relax at every step.",
         ),
     ] = None
-    unmask: Annotated[
-        bool, _arg(help="Draw tokens in rounds, in place of the descent; with --rounds, --order, --remask-rounds.")
-    ] = False
-    rounds: Annotated[int | None, _best(metavar="INT", help="With --unmask: rounds, more are better and slower.")] = (
-        None
-    )
+    redraw: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="Share of the tokens, the least certain, that are drawn anew at the end."),
+    ] = None
+    unmask: Annotated[bool, _arg(help="Draw all tokens in rounds, in place of the descent.")] = False
+    rounds: Annotated[int | None, _best(metavar="INT", help="Rounds in which tokens are drawn.")] = None
     order: Annotated[
         Literal["random", "certain", "left"] | None,
-        _best(metavar="{random,certain,left}", help="With --unmask: which drawn tokens become known first."),
+        _best(metavar="{random,certain,left}", help="Which drawn tokens become known first."),
     ] = None
     remask_rounds: Annotated[
-        int | None,
-        _best(metavar="INT", help="With --unmask: rounds at the end that draw the least likely tokens anew."),
+        int | None, _best(metavar="INT", help="Rounds after that, each draws the least likely tokens anew.")
     ] = None
 
     def build(self, length: int) -> Any:
         """The sampler of the library for windows of `length` tokens."""
         from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-        from ..sampling import DEFAULT, UNMASKING, at_random, left_to_right, most_certain
+        from ..sampling import UNMASKING, at_random, descent, left_to_right, most_certain
 
-        rounds = {"rounds": self.rounds, "order": self.order, "remask_rounds": self.remask_rounds}
+        orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
+        falling["redraw"] = self.redraw
         greedy = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
-        unmask = self.unmask or greedy
-        for name, value in ({**falling, "field": self.field} if unmask else rounds).items():
-            if value is not None:
-                fix = "it has no noise, so leave out one of them" if unmask else "add it"
-                raise ValueError(
-                    f"`--{name.replace('_', '-')}` cannot be used {'with' if unmask else 'without'} `--unmask`; {fix}."
-                )
-        chosen: dict[str, Any] = {k: v for k, v in (rounds if unmask else falling).items() if v is not None}
-        best = UNMASKING if unmask else DEFAULT
-        if unmask:
-            if self.order is not None:
-                chosen["order"] = {"random": at_random, "certain": most_certain, "left": left_to_right}[self.order]
-            if self.temperature is not None:
-                chosen["temperature"] = self.temperature
-            if greedy:  # one token a round: tokens drawn together are each the likeliest alone
-                chosen = {"rounds": max(1, length), **chosen}
-        elif self.field in ("joint", "rest"):
-            chosen["field"] = JointFlow if self.field == "joint" else ProbabilityFlow
-            if self.temperature is not None:
-                chosen["temperature"] = self.temperature
+        drawing = {"rounds": self.rounds, "order": orders[self.order], "remask_rounds": self.remask_rounds}
+        drawing["temperature"] = self.temperature
+        if self.unmask or greedy:
+            for name, value in {"budget": self.budget, **falling, "field": self.field}.items():
+                if value is not None:
+                    raise ValueError(
+                        f"`--{name}` cannot be used with `--unmask`; it has no noise, so leave out one of them."
+                    )
+            # one token a round: tokens drawn together are each the likeliest alone
+            one = {"rounds": max(1, length)} if greedy and self.rounds is None else {}
+            return _with(UNMASKING, drawing | one)
+        flows = {"joint": JointFlow, "rest": ProbabilityFlow}
+        if self.field in flows:
+            falling |= {"field": flows[self.field], "temperature": self.temperature}
         elif self.temperature is not None:
-            chosen["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
-        settings = {field.name: getattr(best, field.name) for field in dataclasses.fields(best)}
-        return type(best)(**settings | chosen) if chosen else best
+            falling["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
+        best = descent() if self.budget is None else descent(self.budget)
+        return _with(best, falling | {"finish": best.finish and _with(best.finish, drawing)})
+
+
+def _with(sampler: Any, changes: dict[str, Any]) -> Any:
+    """The sampler with other settings, where they are not None."""
+    settings = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
+    return type(sampler)(**settings | {name: value for name, value in changes.items() if value is not None})
 
 
 Match = Annotated[

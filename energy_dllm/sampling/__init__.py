@@ -4,7 +4,7 @@
 from ._generate import generate as generate, infill as infill
 from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
-from ._samplers import Diffusion as Diffusion
+from ._diffusion import Diffusion as Diffusion, descent as descent
 from ._motion import DEFAULT as DEFAULT, UNMASKING as UNMASKING, Generation as Generation
 from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (
@@ -14,4 +14,4 @@ from ._unmasking import (
     least_likely as least_likely,
 )
 from ._template import of_template as of_template, typed as typed
-from ._samplers import AbstractSampler as AbstractSampler
+from ._sampler import AbstractSampler as AbstractSampler

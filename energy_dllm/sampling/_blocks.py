@@ -13,7 +13,7 @@ from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._motion import WINDOW, Generation, Moments, finite, follow
-from ._samplers import AbstractSampler
+from ._sampler import AbstractSampler
 from ._template import typed
 from ._validate import conditioning_on, field, room
 

@@ -9,7 +9,7 @@ from ..energy import Guidance
 from ..flow import AbstractEvidence
 from ._blocks import write
 from ._motion import DEFAULT, FRAMES, Generation
-from ._samplers import AbstractSampler
+from ._sampler import AbstractSampler
 from ._template import Typed, given_of, of_template, typed
 from ._validate import room
 
@@ -38,9 +38,9 @@ def generate(
     - `length`: tokens of a passage `L`, prompt and suffix included.
     - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
-    - `sampler`: with its budget and its temperature: `sampling.Diffusion(steps=24)`, in which noise falls, or
-      `sampling.Unmasking(rounds=24)`, which draws tokens that become evidence. Default: `sampling.DEFAULT`, 64 steps
-      of `flow.AutonomousDescent`.
+    - `sampler`: with its budget and its temperature: `sampling.descent(25)`, the default, in which a passage moves from
+      noise to text by `flow.AutonomousDescent`; `sampling.Diffusion(steps=24)`, any other flow through noise;
+      `sampling.Unmasking(rounds=24)`, which draws tokens that become evidence.
     - `seed`: of all randomness.
 
     Other arguments:

@@ -15,16 +15,16 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
-from ._samplers import AbstractSampler, Diffusion
+from ..flow import AbstractEvidence, Conditioning, Trajectory
+from ._diffusion import descent
+from ._sampler import AbstractSampler
 from ._unmasking import Unmasking, left_to_right
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = Diffusion(steps=64, until=0.45, temperature=0.0, field=AutonomousDescent)
-"""The default sampler of `generate` and `infill`: from noise to text on one falling scalar, one force evaluation a
-step; what more of them buy is in docs/howto_budget.md."""
+DEFAULT = descent()
+"""The default sampler of `generate` and `infill`."""
 UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
 """The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32

@@ -13,7 +13,7 @@ from .._checks import on_device, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractSchedule, Conditioning, Trajectory, relax
-from ._samplers import AbstractSampler, Observer
+from ._sampler import AbstractSampler, Observer
 
 
 Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"]]
@@ -32,13 +32,13 @@ def left_to_right(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -
 
 
 def most_certain(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: the place with the least entropy first."""
-    return jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    """An `Order`: the token of the highest probability first."""
+    return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
 
 def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
     """An `Order`: the token of the lowest probability first."""
-    return -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+    return -most_certain(key, log_p, ids)
 
 
 class Draft(NamedTuple):
@@ -203,7 +203,7 @@ class Unmasking(AbstractSampler):
             + (conditioning.length - before) * jnp.minimum(number, self.rounds) // self.rounds
             - jnp.sum(draft.known)
         )
-        new = _first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
+        new = first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
         return self._relaxed(energy, conditioning, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
 
     def remask(self, energy: AbstractFreeEnergy, conditioning: Conditioning, draft: Draft, *, key: Key) -> Draft:
@@ -214,7 +214,7 @@ class Unmasking(AbstractSampler):
         log_q = jax.nn.log_softmax(energy.logits(draft.y, b) - b, axis=-1)
         due = jnp.maximum(1, jnp.round(self.remask_fraction * jnp.sum(drawn_tokens)).astype(int))
         masked_now = (
-            _first(due, jnp.where(drawn_tokens, self.remask_order(key, log_q, draft.ids), -jnp.inf)) & drawn_tokens
+            first(due, jnp.where(drawn_tokens, self.remask_order(key, log_q, draft.ids), -jnp.inf)) & drawn_tokens
         )
         return self._relaxed(energy, conditioning, draft._replace(known=draft.known & ~masked_now))
 
@@ -233,7 +233,7 @@ class Unmasking(AbstractSampler):
         return draft._replace(y=y)
 
 
-def _first(count: Int[Array, ""], scores: Float[Array, " L"]) -> Bool[Array, " L"]:
+def first(count: Int[Array, ""], scores: Float[Array, " L"]) -> Bool[Array, " L"]:
     """Where the `count` highest scores are."""
     order = jnp.argsort(-scores)
     return jnp.zeros(scores.shape, bool).at[order].set(jnp.arange(scores.shape[0]) < count)

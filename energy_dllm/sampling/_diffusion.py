@@ -1,12 +1,5 @@
-"""Samplers: how `generate` and `infill` get from evidence to text.
+"""Diffusion: text by a flow from noise."""
 
-| sampler | state | motion |
-|---|---|---|
-| `Unmasking` | some tokens known, the others masked | relaxation; tokens drawn at rest become evidence |
-| `Diffusion` | every token under noise that falls | a flow of `x`, in one `solve` |
-"""
-
-import abc
 import functools
 import math
 from collections.abc import Callable
@@ -28,6 +21,7 @@ from ..flow import (
     Conditioning,
     ExponentialHeun,
     JointFlow,
+    LogLinear,
     ProbabilityFlow,
     Relaxation,
     ReverseDiffusion,
@@ -35,58 +29,18 @@ from ..flow import (
     Trajectory,
     solve,
 )
-
-
-Observer = Callable[[AbstractEvidence, Float[Array, "L D"], Conditioning], PyTree[Array]]
-"""Records one moment: from all evidence, the hidden state, and the evidence without the noise."""
-
-
-class AbstractSampler(eqx.Module):
-    """A sampler of passages, in a known number of steps.
-
-    To add a sampler, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
-    """
-
-    @abc.abstractmethod
-    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
-        """The times of its steps, the beginning among them."""
-
-    @abc.abstractmethod
-    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
-        """The noise level of the noisiest of `length` tokens at each; infinite while a token is not known at all."""
-
-    @abc.abstractmethod
-    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> PyTree[Array]:
-        """The state at the beginning."""
-
-    @abc.abstractmethod
-    def move(
-        self,
-        energy: AbstractFreeEnergy,
-        conditioning: Conditioning,
-        state: PyTree[Array],
-        clock: Float[Array, " n"],
-        numbers: Int[Array, " n"],
-        marks: tuple[int, ...],
-        observer: Observer,
-        *,
-        key: Key,
-    ) -> Trajectory:
-        """From `clock[0]` to `clock[-1]`, the steps `numbers` of the whole, recorded by `observer` at the first, at the
-        `marks` among them and at the last: probe `moment` of the trajectory. Step 0 is the beginning; later steps may
-        be taken in several calls, each from the end of the one before."""
-
-    @property
-    @abc.abstractmethod
-    def ending(self) -> str:
-        """In words, what it means to have reached the end."""
+from ._sampler import AbstractSampler, Observer
+from ._unmasking import Unmasking, first, most_certain
 
 
 class Diffusion(AbstractSampler):
-    """Gaussian noise falls along a flow: from `x = mean code + sigma_max * noise` to `argmax p`.
+    """Gaussian noise falls along a flow: from `x_i = e_w + sigma_max * noise` to `argmax p`, `w ~ p(. | evidence)`.
 
-    With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly from `P(w | x)`.
-    Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining steps are saved.
+    It starts with tokens as they are without context, under noise: at great `sigma_max` that is noise alone, and at
+    the noise of a code's own size, where context begins to be worth something, nothing is lost by not going through
+    what is above. With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly
+    from `P(w | x)`. Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining
+    steps are saved. With a `finish` the least certain tokens are masked at the end and drawn anew, given the others.
 
     **Arguments:**
 
@@ -101,9 +55,12 @@ class Diffusion(AbstractSampler):
       there is churn, Tsit5 beside a `controller`.
     - `controller`: any diffrax step size controller in place of the schedule's `steps`.
     - `schedule`: noise levels; default those of the model.
+    - `finish`: how the least certain tokens are drawn anew at the end, an `Unmasking` with its rounds and temperature.
+    - `redraw`: their share of all tokens that are not given.
 
-    **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (0, 1], `churn` negative, beside a
-    `controller` or beside a solver without noise, or the controller's tolerance is below the precision of the numbers.
+    **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (0, 1], `redraw` not in [0, 1],
+    `churn` negative, beside a `controller` or beside a solver without noise, or the
+    controller's tolerance is below the precision of the numbers.
 
     **Example:**
 
@@ -125,6 +82,8 @@ class Diffusion(AbstractSampler):
     solver: Any
     controller: Any
     schedule: AbstractSchedule | None
+    finish: Unmasking | None
+    redraw: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -138,8 +97,12 @@ class Diffusion(AbstractSampler):
         solver: Any = None,
         controller: Any = None,
         schedule: AbstractSchedule | None = None,
+        finish: Unmasking | None = None,
+        redraw: float = 0.25,
     ):
         sizes(steps=steps)
+        if not 0 <= redraw <= 1:
+            raise ValueError(f"`redraw` is {redraw}; expected a share of the tokens, 0 to 1.")
         if not 0 < until <= 1:
             raise ValueError(f"`until` is {until}; expected a share of the schedule above 0 and up to 1 (all of it).")
         if not 0 <= temperature < math.inf:
@@ -167,6 +130,7 @@ class Diffusion(AbstractSampler):
         self.steps, self.until, self.temperature = steps, float(until), float(temperature)
         self.churn, self.front, self.field = churn, float(front), field
         self.solver, self.controller, self.schedule = solver, controller, schedule
+        self.finish, self.redraw = finish if redraw else None, float(redraw)
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """Noise times `s = -log sigma`, `(steps + 1,)`; with a front equally spaced, so that it travels evenly."""
@@ -183,14 +147,15 @@ class Diffusion(AbstractSampler):
         return jnp.exp(-(clock[0] + (clock[-1] - clock[0]) * u**2 * (3 - 2 * u)))
 
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> PyTree[Array]:
-        """Full noise around the mean code."""
-        y = energy.neutral(conditioning.length)
-        mean = energy.denoised(y, conditioning.field(energy.vocabulary.codes))
-        noise = jnp.exp(-time) * jax.random.normal(key, mean.shape, mean.dtype)
-        x, flow = mean + noise, self.field(energy, conditioning)
+        """Noise around tokens that are drawn one by one from the evidence and the prior."""
+        y, codes = energy.neutral(conditioning.length), energy.vocabulary.codes
+        k1, k2 = jax.random.split(key)
+        start = codes[jax.random.categorical(k1, energy.logits(y, conditioning.field(codes)))]
+        noise = jnp.exp(-time) * jax.random.normal(k2, start.shape, start.dtype)
+        flow = self.field(energy, conditioning)
         if isinstance(flow, AutonomousDescent):
-            return flow.initial(mean + flow.temperature * noise, y, jnp.exp(-time))
-        return (x, y) if isinstance(flow, JointFlow) else x
+            return flow.initial(start + flow.temperature * noise, y, jnp.exp(-time))
+        return (start + noise, y) if isinstance(flow, JointFlow) else start + noise
 
     def move(
         self,
@@ -230,19 +195,27 @@ class Diffusion(AbstractSampler):
             levels = path.states[2].reshape(path.times.shape[0], -1)
             noise = {**path.probes["moment"], "sigma": jnp.exp(jnp.max(levels, axis=-1))}
             path = eqx.tree_at(lambda path: path.probes, path, {"moment": noise})
-        if self.until == 1:
+        if self.until == 1 and self.finish is None:
             return path
-        there = (numbers[-1] == self.steps) & path.complete
+        last = numbers[-1] == self.steps
         return self._drawn(
-            energy, conditioning, path, (start, end), there, observer, key=jax.random.fold_in(key, self.steps)
+            energy, conditioning, path, (start, end), last, observer, key=jax.random.fold_in(key, self.steps)
         )
 
-    def _drawn(self, energy, conditioning, path, span, there, observer, *, key):
-        """The trajectory with the text drawn at its end, if it is `there`."""
+    def _drawn(self, energy, conditioning, path, span, last, observer, *, key):
+        """The trajectory with the text drawn at its end, where this is the `last` call and it was reached."""
+        there = last & path.complete
         time, state = path.times[-1], path.final
         field = self._field(energy, conditioning, *span)
         b = field.evidence(time, state).field(energy.vocabulary.codes)
-        ids, _ = conditioning.draw(energy, field.hidden(time, state), b, temperature=self.temperature, key=key)
+        k1, k2 = jax.random.split(key)
+        ids, log_p = conditioning.draw(energy, field.hidden(time, state), b, temperature=self.temperature, key=k1)
+        rounds, finish = 0, self.finish
+        if finish is not None:
+            certain = jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+            redrawn = lambda: self._redrawn(finish, energy, conditioning, ids, certain, key=k2)
+            # the motion may be taken in several calls; only the last one draws
+            ids, rounds = jax.lax.cond(last, redrawn, lambda: (ids, jnp.zeros((), int)))
         conditioning = conditioning.written(ids, jnp.ones(conditioning.length, bool))
         field = self._field(energy, conditioning, *span)
         drawn = observer(field.evidence(time, state), field.hidden(time, state), conditioning)
@@ -258,14 +231,25 @@ class Diffusion(AbstractSampler):
             path,
             (
                 jax.tree.map(put, moments, drawn),
-                path.force_evaluations + jnp.where(there, more, 0),
+                path.force_evaluations + jnp.where(there, more + rounds, 0),
             ),
         )
+
+    def _redrawn(self, finish, energy, conditioning, ids, certain, *, key):
+        """The tokens with the least certain of them drawn anew by `finish`, and the force evaluations of that."""
+        open = ~conditioning.given.known
+        masked = first(jnp.round(self.redraw * jnp.sum(open)).astype(int), jnp.where(open, -certain, -jnp.inf)) & open
+        given = conditioning.written(ids, ~masked)
+        numbers = jnp.arange(finish.rounds + finish.remask_rounds + 1)
+        clock, nothing = numbers.astype(certain.dtype), lambda evidence, y, conditioning: jnp.zeros(())
+        begun = finish.begin(energy, given, clock[0], key=key)
+        path = finish.move(energy, given, begun, clock, numbers, (), nothing, key=key)
+        return path.final.ids, path.force_evaluations
 
     @property
     def ending(self) -> str:
         """The end of the noise schedule, or of the draw."""
-        return "reached the end of the time interval" if self.until == 1 else "every token is drawn"
+        return "every token is drawn" if self.until < 1 or self.finish else "reached the end of the time interval"
 
     def _field(self, energy, conditioning, start, end):
         flow: Any = self.field(energy, conditioning)
@@ -276,3 +260,42 @@ class Diffusion(AbstractSampler):
         if not math.isinf(self.front):
             flow = RollingNoise(flow, width=self.front, start=start, end=end)
         return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow
+
+
+def descent(evaluations: int = 25, *, temperature: float = 1.0) -> Diffusion:
+    """From noise to text on one falling scalar, `flow.AutonomousDescent`, in a number of force evaluations.
+
+    Two thirds of them are steps of the descent, from the noise level at which context begins to tell tokens apart to
+    that at which most are certain; then the least certain quarter of the tokens is drawn anew in rounds, the rest of
+    the evaluations. How this split was found is in the log.
+
+    **Arguments:**
+
+    - `evaluations`: of the force, for a passage or each window of a longer one.
+    - `temperature`: of the noise and of the draws; below 1 plainer text and more repetition.
+
+    **Raises:** `ValueError` if there are fewer than 1 evaluations, or the temperature is not positive.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    written = ed.generate(model, length=12, sampler=ed.sampling.descent(12, temperature=0.8))
+    assert written.force_evaluations[0] == 12 and written.free_energy[0, -1] < written.free_energy[0, 0]
+    ```
+    """
+    sizes(evaluations=evaluations)
+    rounds = evaluations // 3
+    finish = (
+        Unmasking(rounds=rounds, temperature=temperature, order=most_certain, steps=1, step=1.0) if rounds else None
+    )
+    return Diffusion(
+        steps=evaluations - rounds - 1 if rounds else evaluations,
+        temperature=0.0,
+        field=AutonomousDescent if temperature == 1 else functools.partial(AutonomousDescent, temperature=temperature),
+        schedule=LogLinear(sigma_max=0.9, sigma_min=0.625),
+        finish=finish,
+        redraw=0.25,
+    )
