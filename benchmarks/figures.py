@@ -25,37 +25,40 @@ SCHEMES = {"page.png": 1, "page_dark.png": 0}
 """Width and height in pixels; and what `chromium` calls light and dark."""
 
 
-def film(model: ed.EnergyDLLM, path: Path, *, seed: int = 3, columns: int = 32) -> Path:
-    """A passage of 64 tokens from noise to text: every token by its certainty, and the scalar that falls."""
-    made = ed.generate(model, length=64, seed=seed, frames=64)
-    frames, certainty = made.frames[0], np.exp(-made.entropy[0])
-    scalar = (made.free_energy[0] - made.free_energy[0, -1]) / 64
-    figure, (text, curve) = plt.subplots(2, 1, figsize=(7.2, 3.4), height_ratios=(1, 1.1), layout="constrained")
-    text.set(xlim=(-0.5, columns - 0.5), ylim=(64 // columns - 0.5, -0.5))
+def film(model: ed.EnergyDLLM, path: Path, *, length: int = 64, seed: int = 3, columns: int = 40) -> Path:
+    """A passage from noise to text: every character by the certainty of its token, and the scalar that falls."""
+    sampler = ed.sampling.descent(64)
+    made = ed.generate(model, length=length, seed=seed, sampler=sampler, frames=sampler.steps)
+    pieces = [[model.decode(np.array([token])) for token in frame] for frame in made.frames[0]]
+    certainty = np.exp(-made.entropy[0])
+    rows = -(-max(sum(map(len, piece)) for piece in pieces) // columns)
+    scalar = (made.free_energy[0] - made.free_energy[0, -1]) / length
+    figure, (text, curve) = plt.subplots(
+        2, 1, figsize=(7.2, 2.4 + 0.3 * rows), height_ratios=(0.36 * rows, 2), layout="constrained"
+    )
+    text.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     text.axis("off")
-    letters = [
-        text.text(n % columns, n // columns, "", family="monospace", fontsize=15, ha="center", va="center")
-        for n in range(64)
-    ]
-    curve.semilogx(made.sigma, scalar, color="0.85", linewidth=1.5)
-    (done,) = curve.semilogx([], [], color="C0", linewidth=2)
-    (here,) = curve.semilogx([], [], "o", color="C0")
+    style = dict(family="monospace", fontsize=13, ha="center", va="center")
+    letters = [text.text(n % columns, n // columns, "", **style) for n in range(rows * columns)]
+    curve.plot(made.sigma, scalar, color="0.85", linewidth=1.5)
+    (done,) = curve.plot([], [], color="C0", linewidth=2)
+    (here,) = curve.plot([], [], "o", color="C0")
     curve.set(xlabel="noise level sigma, inferred on the way", ylabel="F, nats a token")
     curve.invert_xaxis()
     curve.spines[["top", "right"]].set_visible(False)
-    curve.xaxis.set_major_formatter("{x:g}")
-    curve.xaxis.set_minor_formatter("{x:g}")
 
     def draw(n):
-        n = min(n, len(frames) - 1)
-        for letter, token, sure in zip(letters, frames[n], certainty[n], strict=True):
-            letter.set_text(model.decode(np.array([token])).replace("\n", "\u21b5"))
-            letter.set_color(plt.colormaps["Greys"](0.15 + 0.85 * float(sure)))
+        n = min(n, len(pieces) - 1)
+        sure = [c for piece, c in zip(pieces[n], certainty[n], strict=True) for _ in piece]
+        characters = "".join(pieces[n]).replace("\n", "\u21b5").ljust(len(letters))
+        for letter, character, c in zip(letters, characters, [*sure, *[1.0] * len(letters)], strict=False):
+            letter.set_text(character)
+            letter.set_color(plt.colormaps["Greys"](0.15 + 0.85 * float(c)))
         done.set_data(made.sigma[: n + 1], scalar[: n + 1])
         here.set_data(made.sigma[n : n + 1], scalar[n : n + 1])
 
-    motion = FuncAnimation(figure, draw, frames=len(frames) + 16, blit=False)
-    motion.save(path, writer=PillowWriter(fps=12), dpi=100)
+    motion = FuncAnimation(figure, draw, frames=len(pieces) + 16, blit=False)
+    motion.save(path, writer=PillowWriter(fps=8), dpi=100)
     plt.close(figure)
     return path
 

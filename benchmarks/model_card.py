@@ -19,7 +19,7 @@ def main() -> None:
     notes = ed.learn.notes(options.model)
     lines = [f"# Model card: {options.model}", ""]
     lines += [f"- **{name}**: {notes[name]}" for name in ("data", "command", "steps", "seed", "seconds", "limits")]
-    lines += ["", "| held-out play | masked NELBO, bits/char | standard error | characters |", "|---|---|---|---|"]
+    lines += ["", "| held-out part | masked NELBO, bits/char | standard error | characters |", "|---|---|---|---|"]
     for name, score in notes["scores"].items():
         bits, error = score["masked_nelbo_bits_per_char"], score["standard_error"]
         lines.append(f"| {name} | {bits:.3f} | {error:.3f} | {score['characters']:,} |")

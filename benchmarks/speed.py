@@ -1,0 +1,62 @@
+"""Seconds to a passage: the descent beside the autoregressive twin with cached keys, in pairs.
+
+    python benchmarks/speed.py MODEL TWIN --lengths 64 256 --batches 1 8 32
+
+Both are called as a user calls them, in one compiled program each, compiled before the clock starts; the median of
+`--repeats` pairs, one after the other, so that what else the machine does falls on both. Windows as `generate` has them
+by default, and all at once. Judged bits of the same samplers are in docs/quality.md.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+
+import energy_dllm as ed
+
+
+def seconds(call) -> float:
+    """Of one call that has ended."""
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="the energy model: a file, or the name of a shipped one")
+    parser.add_argument("twin", help="file of an autoregressive twin")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[8, 16, 25])
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    model, twin = ed.load(options.model), ed.load(options.twin)
+    if not isinstance(twin, ed.learn.Autoregressive):
+        raise SystemExit(f"{options.twin} is a {type(twin).__name__}; expected an Autoregressive.")
+    print(f"{jax.devices()[0].device_kind}, {jax.devices()[0].platform}\n")
+    print("| tokens | batch | evaluations, window | descent, s | twin, s | descent / twin |\n|---|---|---|---|---|---|")
+    for length in options.lengths:
+        draw = jax.jit(jax.vmap(lambda key, length=length: twin.sample(length, key=key)[0]))
+        for batch in options.batches:
+            keys = jax.random.split(jax.random.key(0), batch)
+            left_to_right = lambda draw=draw, keys=keys: draw(keys)
+            for evaluations in options.evaluations:
+                for window in (64, length) if length > 64 else (64,):
+                    sampler = ed.sampling.descent(evaluations)
+                    settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=1)
+                    descend = lambda settings=settings: ed.generate(model, **settings).ids
+                    for call in (descend, left_to_right):
+                        seconds(call)
+                    pairs = [(seconds(descend), seconds(left_to_right)) for _ in range(options.repeats)]
+                    ours, its = (statistics.median(column) for column in zip(*pairs, strict=True))
+                    ratio = statistics.median(np.divide(*pair) for pair in pairs)
+                    cells = length, batch, f"{evaluations}, {window}", f"{ours:.3f}", f"{its:.3f}", f"{ratio:.2f}"
+                    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
