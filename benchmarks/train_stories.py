@@ -7,6 +7,10 @@ and dashes are written in ASCII, a paragraph is one line, a story ends with an e
 say where stories end, so there every paragraph is followed by the next. Its first half is for validation, the second
 for test. The tokenizer is trained on the training text; it and the token ids are kept in `--out`, where checkpoints and
 log go too: run again to resume. Then the model is evaluated and saved with notes, beside ten samples that nobody chose.
+
+    python benchmarks/train_stories.py ../shared/data/tinystories --twin Autoregressive --dim 176 --out runs/stories
+
+trains a twin on the same windows.
 """
 
 import argparse
@@ -63,6 +67,22 @@ def corpus_of_stories(data: Path, out: Path, vocabulary: int) -> ed.data.Corpus:
     return ed.data.Corpus("stories", ed.data.BytePairs.from_file(tokenizer_file), **parts)
 
 
+def twin(corpus: ed.data.Corpus, options: argparse.Namespace, **settings) -> None:
+    """The same batches for a transformer; saved beside the model, its score printed."""
+    objective = {"Autoregressive": ed.learn.NextToken, "MaskedDiffusion": ed.learn.Masking}[options.twin]()
+    kind, key = getattr(ed.learn, options.twin), jax.random.key(options.seed)
+    model = kind(corpus.tokenizer.size, dim=options.dim, depth=options.depth, key=key)
+    start = time.monotonic()
+    model = ed.fit(model, corpus, objective, directory=options.out / options.twin, **settings)
+    ed.save(options.out / f"{options.twin}.safetensors", model)
+    size = sum(leaf.size for leaf in jax.tree.leaves(model))
+    print(f"{options.twin}: {size:,} parameters, {time.monotonic() - start:.0f} s", flush=True)
+    measured = dict(length=options.length, windows=options.windows, tokenizer=corpus.tokenizer)
+    for part in ("validation", "test"):
+        score = ed.evaluate(model, getattr(corpus, part), **measured)
+        print(f"{part}: {score.masked_nelbo_bits_per_char:.4f} +- {score.standard_error:.4f} bits/char", flush=True)
+
+
 def main() -> None:
     """Train, evaluate, save, write samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,6 +92,7 @@ def main() -> None:
     parser.add_argument("--until", type=int, help="pause after so many steps")
     parser.add_argument("--dim", type=int, default=320)
     parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--twin", choices=("Autoregressive", "MaskedDiffusion"), help="train this in its place")
     parser.add_argument("--length", type=int, default=64, help="tokens of a window, about three characters each")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=6e-3)
@@ -94,21 +115,15 @@ def main() -> None:
         f"{characters / corpus.train.size:.2f} characters a token",
         flush=True,
     )
+    same = dict(steps=options.steps, length=options.length, batch_size=options.batch_size, seed=options.seed)
+    if options.twin:
+        return twin(corpus, options, **same, learning_rate=options.learning_rate, until=options.until)
     model = ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
     names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty")
     settings = {name: getattr(options, name) for name in names}
-    model = train(
-        model,
-        corpus,
-        ed.learn.Denoising(**settings),
-        steps=options.steps,
-        length=options.length,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        until=options.until,
-        directory=options.out,
-    )
+    objective = ed.learn.Denoising(**settings)
+    rest = dict(learning_rate=options.learning_rate, until=options.until, directory=options.out)
+    model = train(model, corpus, objective, **same, **rest)
     measure = lambda ids, curves: ed.evaluate(
         model, ids, length=options.length, windows=options.windows, curves=curves
     ).as_dict()

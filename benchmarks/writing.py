@@ -10,9 +10,9 @@
     python benchmarks/writing.py blocks shakespeare PLAYS
     python benchmarks/writing.py time shakespeare PLAYS --length 256
 
-The text is that of the plays, held-out play and judge as in `judge.py`, a `.txt` file whose last tenth is held out, or
-`grammar`. Judged bits per character are
-those of a character 5-gram model of the training text; the entropy of all symbols beside them shows collapse.
+The text is that of the plays, held-out play and judge as in `judge.py`, a `.txt` file whose last tenth is held out, the
+folder of `train_stories.py`, or `grammar`. Judged bits per character are those of a character 5-gram model of the
+training text (of stories, their first four million characters); the entropy of all symbols beside them shows collapse.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import numpy as np
 import optimistix as optx
 from judge import NGram, judge_of_plays, symbol_entropy
 from train_shakespeare import corpus_of_plays
+from train_stories import folded
 
 import energy_dllm as ed
 
@@ -43,6 +44,10 @@ class Bench:
             corpus = ed.data.read_text(Path(options.text), validation=0.1)
             self.judge = NGram(corpus.tokenizer.decode(corpus.train))
             self.held_out = corpus.tokenizer.decode(corpus.validation)
+        elif Path(options.text).is_dir():
+            read = lambda name: folded((Path(options.text) / name).read_text(encoding="utf-8"))
+            self.judge = NGram(read("train_first2M.txt")[:4_000_000])
+            self.held_out = read("valid_slice.txt")
         elif options.text == "grammar":
             corpus = ed.data.grammar_corpus()
             self.judge = NGram(corpus.tokenizer.decode(corpus.train[:400_000]))
@@ -50,9 +55,10 @@ class Bench:
         else:
             self.judge, _ = judge_of_plays(Path(options.text), options.length)
             self.held_out = self.judge.test
-        length, stride = options.length, max(options.length, len(self.held_out) // options.samples)
-        starts = range(0, len(self.held_out) - length, stride)
-        self.windows = [self.held_out[i : i + length] for i in starts][: options.samples]
+        ids, length = self.model.encode(self.held_out), options.length
+        stride = max(length, len(ids) // options.samples)
+        starts = range(0, len(ids) - length, stride)
+        self.windows = [self.model.decode(ids[i : i + length]) for i in starts][: options.samples]
 
     def row(self, *cells) -> None:
         """A row of the table, at once."""
