@@ -262,7 +262,11 @@ class Diffusion(AbstractSampler):
         return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow
 
 
-def descent(evaluations: int = 25, *, temperature: float = 1.0) -> Diffusion:
+LEVELS = LogLinear(sigma_max=0.9, sigma_min=0.625)
+"""Of codes of unit norm: where context begins to tell tokens apart, and where most of them are certain."""
+
+
+def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: AbstractSchedule = LEVELS) -> Diffusion:
     """From noise to text on one falling scalar, `flow.AutonomousDescent`, in a number of force evaluations.
 
     Two thirds of them are steps of the descent, from the noise level at which context begins to tell tokens apart to
@@ -273,6 +277,7 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0) -> Diffusion:
 
     - `evaluations`: of the force, for a passage or each window of a longer one.
     - `temperature`: of the noise and of the draws; below 1 plainer text and more repetition.
+    - `schedule`: first and last noise level; by default those for codes of unit norm, as those of text are.
 
     **Raises:** `ValueError` if there are fewer than 1 evaluations, or the temperature is not positive.
 
@@ -295,7 +300,7 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0) -> Diffusion:
         steps=evaluations - rounds - 1 if rounds else evaluations,
         temperature=0.0,
         field=AutonomousDescent if temperature == 1 else functools.partial(AutonomousDescent, temperature=temperature),
-        schedule=LogLinear(sigma_max=0.9, sigma_min=0.625),
+        schedule=schedule,
         finish=finish,
         redraw=0.25,
     )
