@@ -65,7 +65,7 @@ VALUES = {
         m.energy, m.energy.neutral(8), jnp.zeros((8, 4)), steps=jnp.asarray(n), step=jnp.asarray(0.1 * n)
     ),
     "evaluate: texts": lambda m, n: ed.evaluate(m, np.arange(n, n + 99) % 4, length=8, windows=4),
-    "fit: seeds": lambda m, n: fit(m, seed=n),
+    "fit: seeds and learning rates": lambda m, n: fit(m, seed=n, learning_rate=0.01 * n),
     "the whole of an energy": lambda m, n: m.energy(n * m.energy.neutral(8) + n, n * jnp.ones((8, 4))),
 }
 
