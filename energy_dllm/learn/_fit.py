@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -110,9 +110,10 @@ def fit(
     run = _Run(precise, precise, optimizer.init(precise), jnp.zeros((), int))
     settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
     settings |= dict(seed=seed, corpus=corpus.name, model=_fingerprint(jax.tree.structure((static, parameters)), model))
-    settings |= dict(objective=repr(objective))
+    described = repr(objective)
     if jax.tree.leaves(eqx.filter(objective, eqx.is_inexact_array)):  # a schedule, whose numbers its repr hides
-        settings["objective"] += f" of numbers {_fingerprint('', objective)}"
+        described += f" of numbers {_fingerprint('', objective)}"
+    settings["objective"] = described
     folder = None if directory is None else Path(directory)
     as_model = lambda parameters: eqx.combine(_cast(parameters, kinds), static)
     signals = Signals()
@@ -218,8 +219,8 @@ def default_optimizer(
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
     muon = _muon(int(steps), float(decay), float(tables))
 
-    def init(parameters):
-        *before, paced = muon.init(parameters)
+    def init(params):
+        *before, paced = cast(tuple, muon.init(params))
         return (*before, paced._replace(peak=jnp.asarray(learning_rate, jnp.float32)))
 
     return optax.GradientTransformation(init, muon.update)
@@ -238,7 +239,7 @@ def _muon(steps: int, decay: float, tables: float) -> optax.GradientTransformati
 class _Pace(NamedTuple):
     """Steps that were taken, and the peak of the schedule, which is state so that it is no part of the program."""
 
-    count: Array
+    step: Array
     peak: Array
 
 
@@ -247,12 +248,13 @@ def _paced(steps: int) -> optax.GradientTransformation:
     warmup = max(1, steps // 20)
     share = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1), 0.05)
 
-    def update(changes, pace, parameters=None):
-        eta = pace.peak * share(pace.count)
-        scaled = jax.tree.map(lambda change: (eta * change).astype(change.dtype), changes)
-        return scaled, pace._replace(count=optax.safe_increment(pace.count))
+    def update(updates, state, params=None):
+        eta = state.peak * share(state.step)
+        scaled = jax.tree.map(lambda change: (eta * change).astype(change.dtype), updates)
+        return scaled, state._replace(step=optax.safe_increment(state.step))
 
-    return optax.GradientTransformation(lambda _: _Pace(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32)), update)
+    init = lambda params: _Pace(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
+    return optax.GradientTransformation(init, update)
 
 
 def _shrink(decay: float) -> optax.GradientTransformation:
