@@ -53,6 +53,11 @@ def seeded(seed: int) -> None:
         raise ValueError(f"`seed` is {seed!r}; expected an integer of at least 0 and below 2**32.")
 
 
+def is_value(number: Any, value: float) -> bool:
+    """Whether a number has this value; of an array, which may be traced, nothing is asked."""
+    return not isinstance(number, jax.Array) and number == value
+
+
 def expected(**arguments: tuple[Any, type, str]) -> None:
     """`ValueError` naming the first argument that is neither `None` nor of its type; each has an example of it."""
     for name, (value, kind, example) in arguments.items():

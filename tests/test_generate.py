@@ -390,8 +390,8 @@ def test_a_page_costs_what_all_its_texts_cost_together():
         total += law * np.prod([0.9 * (s == w) + 0.1 / 3 for s, w, k in zip(seen, text, known, strict=True) if k])
     here = jnp.arange(6) < 4  # padded
     pad = lambda row: jnp.pad(jnp.asarray(row), (0, 2))[None]
-    found = _at_rest(model.energy, pad(seen), pad(known), here[None], 0.1, 1, 0.6)
-    empty = _at_rest(model.energy, pad(seen), pad(known & False), here[None], 0.1, 1, 0.6)
+    found = _at_rest(model.energy, pad(seen), pad(known), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
+    empty = _at_rest(model.energy, pad(seen), pad(known & False), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
     assert np.allclose(found - empty, -np.log(total), atol=1e-9)
 
 

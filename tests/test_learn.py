@@ -446,6 +446,9 @@ def test_a_folder_of_another_training_is_refused(small, corpus, tmp_path):
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(ValueError, match="holds another training: its seed is 0, now 1"):
         train(small, corpus, until=4, directory=tmp_path, seed=1)
+    other = eqx.tree_at(lambda objective: objective.schedule.end, OBJECTIVE, replace_fn=lambda end: end + 0.1)
+    with pytest.raises(ValueError, match="holds another training: its objective is 'Denoising"):
+        ed.fit(small, corpus, other, **SIZES, until=4, directory=tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(before[: len(before) // 2])
     with pytest.raises(ValueError, match="truncated"):
         train(small, corpus, directory=tmp_path)

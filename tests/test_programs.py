@@ -1,9 +1,11 @@
 """How many programs are compiled: one for every shape, none for a value."""
 
 # pyright: reportArgumentType=false
+import functools
 import gc
 from pathlib import Path
 
+import diffrax
 import families
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
+from energy_dllm.sampling import _padding
 
 
 STATUS = Path("/proc/self/status")
@@ -20,6 +23,11 @@ ABC = ed.data.Characters("abc ")
 @pytest.fixture(scope="module")
 def model():
     return families.small_model("abc ", steps=2)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return ed.EnergyDLLM(ABC, dim=16, depth=2, reach=1, memories=8, key=jax.random.key(1))
 
 
 @pytest.fixture
@@ -60,12 +68,15 @@ VALUES = {
     "infill: where the holes are": lambda m, n: ed.infill(
         m, "a" * (n % 6) + "[2]" + "b" * (6 - n % 6), sampler=ed.sampling.Unmasking(rounds=2, steps=2), frames=1
     ),
-    "repair: texts and rates": lambda m, n: ed.repair(m, "abcabc"[n % 2 :][:5], rate=0.05 + n / 100),
+    "infill: lengths to choose from": lambda m, n: ed.infill(
+        m, "ab[*]c", length=[8, 9, 9 + n], sampler=ed.sampling.Unmasking(rounds=2, steps=2), frames=1
+    ),
+    "repair: texts, lengths and rates": lambda m, n: ed.repair(m, "abcabcab"[: 2 * n], rate=n / 100, time=9.0 + n),
     "relax: steps and sizes": lambda m, n: ed.flow.relax(
         m.energy, m.energy.neutral(8), jnp.zeros((8, 4)), steps=jnp.asarray(n), step=jnp.asarray(0.1 * n)
     ),
     "evaluate: texts": lambda m, n: ed.evaluate(m, np.arange(n, n + 99) % 4, length=8, windows=4),
-    "fit: seeds": lambda m, n: fit(m, seed=n),
+    "fit: seeds and learning rates": lambda m, n: fit(m, seed=n, learning_rate=0.01 * n),
     "the whole of an energy": lambda m, n: m.energy(n * m.energy.neutral(8) + n, n * jnp.ones((8, 4))),
 }
 
@@ -80,9 +91,88 @@ def test_no_new_program_for_a_value_that_is_not_a_shape(name, model, programs):
     assert programs() == 0
 
 
-def test_another_length_is_another_program(model, programs):
-    write(model, length=9)
+def test_another_bucket_of_lengths_is_another_program(model, programs):
+    write(model, length=17)
     assert programs() > 0
+
+
+SAMPLERS = {
+    "unmasking": lambda n: ed.sampling.Unmasking(
+        rounds=3, steps=2, remask_rounds=1, temperature=0.3 + n / 9, order=ed.sampling.left_to_right
+    ),
+    "flow": lambda n: ed.sampling.Diffusion(
+        steps=3, churn=0.1 + n / 9, until=0.5 + n / 50, temperature=0.3 + n / 9, field=short
+    ),
+    "descent": lambda n: ed.sampling.Diffusion(
+        steps=4,
+        until=0.4 + n / 50,
+        temperature=0.0,
+        field=functools.partial(ed.flow.AutonomousDescent, temperature=0.5 + n / 9, by_token=True),
+    ),
+}
+short = functools.partial(ed.flow.JointFlow, rate=3.0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_twenty_calls_in_one_bucket_compile_what_the_first_did(name, model, programs):
+    for n in range(20):
+        ed.generate(model, length=15 - n % 7, prompt="abcab"[: n % 5], sampler=SAMPLERS[name](n), seed=n, samples=2)
+        if n == 0:
+            assert programs() > 0
+    assert programs() == 0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_padding_changes_nothing(name, model, deep, monkeypatch):
+    """The same passages, whatever the length they are padded to, and all that is recorded of them."""
+    evidence = ed.flow.Likelihood(jnp.asarray(np.random.default_rng(0).normal(size=(11, 4))))
+    settings = dict(length=11, prompt="ab", suffix="c", samples=3, sampler=SAMPLERS[name](0), evidence=evidence)
+    for each in (model, deep):
+        padded = ed.generate(each, **settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(_padding, "LENGTHS", (11, 256))
+            plain = ed.generate(each, **settings)
+        assert plain.texts == padded.texts and set(plain.terms) == set(padded.terms)
+        for field in ("frames", "confidence", "entropy", "known", "free_energy", "sigma", "force_evaluations"):
+            assert np.allclose(getattr(plain, field), getattr(padded, field), atol=1e-8), field
+
+
+def test_padding_changes_no_repair(model, monkeypatch):
+    padded = ed.repair(model, "abcab", shifts=1)
+    monkeypatch.setattr(_padding, "LENGTHS", (5, 7, 256))
+    plain = ed.repair(model, "abcab", shifts=1)
+    assert plain.text == padded.text and plain.edits == pytest.approx(padded.edits)
+    assert plain.free_energy[-1] == pytest.approx(padded.free_energy[-1], abs=1e-2)  # up to where it counts as rest
+
+
+def test_what_depends_on_the_length_is_not_padded(model):
+    rolling, adaptive = (
+        ed.sampling.Diffusion(front=4.0),
+        ed.sampling.Diffusion(controller=diffrax.PIDController(1e-3, 1e-3)),
+    )
+    middle = ed.sampling.Unmasking(order=lambda key, log_p, ids: -jnp.abs(jnp.arange(len(ids)) - len(ids) / 2))
+    own = ed.sampling.Diffusion(field=lambda energy, given: ed.flow.ProbabilityFlow(energy, given))
+    assert not any(sampler.ragged for sampler in (rolling, adaptive, middle, own)) and ed.sampling.DEFAULT.ragged
+    guided = ed.energy.GuidedEnergy(model.energy, ed.energy.Guidance(lambda p: p[-1, 0]))
+    assert model.energy.ragged and not guided.ragged and not families.markov_model()[0].energy.ragged
+
+
+def kilobytes():
+    if not STATUS.exists():
+        pytest.skip("the memory of a process is read from /proc")
+    gc.collect()
+    return int(STATUS.read_text().split("VmRSS:")[1].split()[0])
+
+
+def test_memory_stays_flat_over_texts_of_many_lengths(model, programs):
+    for length in (16, 32, 64):
+        write(model, length=length)
+    programs()
+    before = kilobytes()
+    for n in range(100):
+        write(model, length=4 + n * 7 % 60, prompt="abc"[: n % 4], seed=n)
+    assert programs() == 0
+    assert kilobytes() - before < 20_000
 
 
 def test_recall_pads_lengths_and_its_memory_stays_flat(programs):
@@ -93,13 +183,8 @@ def test_recall_pads_lengths_and_its_memory_stays_flat(programs):
     for length in (1, 16, 17, 32, 33, 40):
         memory.recall(cue(length))
     programs()
-    kilobytes = lambda: int(STATUS.read_text().split("VmRSS:")[1].split()[0])
-    if not STATUS.exists():
-        pytest.skip("the memory of a process is read from /proc")
-    gc.collect()
     before = kilobytes()
     for n in range(100):
         memory.recall(cue(1 + n * 7 % 40))
-    gc.collect()
     assert programs() == 0
     assert kilobytes() - before < 20_000

@@ -88,8 +88,8 @@ class Sampler:
                     raise ValueError(
                         f"`--{name}` cannot be used with `--unmask`; it has no noise, so leave out one of them."
                     )
-            # one token a round: tokens drawn together are each the likeliest alone
-            one = {"rounds": max(1, length)} if greedy and self.rounds is None else {}
+            # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
+            one = {"rounds": -(-max(1, length) // 32) * 32} if greedy and self.rounds is None else {}
             return _with(UNMASKING, drawing | one)
         flows = {"joint": JointFlow, "rest": ProbabilityFlow}
         if self.field in flows:

@@ -37,6 +37,12 @@ class AbstractFreeEnergy(eqx.Module):
     def size(self) -> int:
         """Vocabulary size `V`."""
 
+    @property
+    def ragged(self) -> bool:
+        """Whether tokens outside of a `mask` change nothing for the others, in `logits` and `sample` too, which have no
+        mask. Then passages are padded, and one compiled program serves several lengths."""
+        return False
+
     @abc.abstractmethod
     def neutral(self, length: int) -> Float[Array, "L D"]:
         """The neutral hidden state `y (L, D)` every relaxation starts from."""

@@ -14,7 +14,7 @@ from ._landscape import AbstractFreeEnergy, total
 from ._layered import AbstractLayered
 from ._neurons import AbstractNeurons, Silent
 from ._synapses import AbstractCoupling, AbstractRecall, AbstractSynapse, Attention, valid
-from ._vocabulary import CERTAIN, AbstractVocabulary, MeanFieldVocabulary
+from ._vocabulary import CERTAIN, AbstractUnigram, AbstractVocabulary, MeanFieldVocabulary
 
 
 class Network(eqx.Module):
@@ -167,6 +167,11 @@ class FreeEnergy(AbstractFreeEnergy):
     def one_shot(self) -> bool:
         """Whether tokens that are known or unknown are at rest after one full step, their messages being constant."""
         return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tokens are independent given `y`."""
+        return isinstance(self.vocabulary, AbstractUnigram)
 
     @property
     def dim(self) -> int:

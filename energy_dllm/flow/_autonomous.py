@@ -58,7 +58,7 @@ class AutonomousDescent(AbstractField):
     given: AbstractEvidence | None
     rate: float = eqx.field(static=True)
     pace: float = eqx.field(static=True)
-    temperature: float = eqx.field(static=True)
+    temperature: Scalar | float
     by_token: bool = eqx.field(static=True)
 
     def __init__(
@@ -68,14 +68,14 @@ class AutonomousDescent(AbstractField):
         *,
         rate: float = 60.0,
         pace: float = 15.0,
-        temperature: float = 1.0,
+        temperature: Scalar | float = 1.0,
         by_token: bool = False,
     ):
         for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature)):
-            if not 0 < value < math.inf:
+            if not isinstance(value, jax.Array) and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (`temperature`: 1).")
         self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
-        self.temperature, self.by_token = float(temperature), by_token
+        self.temperature, self.by_token = temperature, by_token
 
     @property
     def force_evaluations(self) -> int:
@@ -111,8 +111,10 @@ class AutonomousDescent(AbstractField):
 
         # the evidence once, so that its gradient and the force of `y` share one evaluation
         (b, spring), pull = jax.vjp(seen, x, level)
-        dx, dlevel = pull((jax.grad(lambda b: self.energy(y, b))(b), jnp.ones_like(spring)))
-        size = self.temperature**2 * (x.shape[1] if self.by_token else x.size)
+        # the derivative in the spring of a token is 1, of padding 0
+        db, here = jax.grad(lambda b, spring: self.energy(y, b, spring=spring), (0, 1))(b, spring)
+        dx, dlevel = pull((db, here))
+        size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here))
         return (
             -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
             self.rate * self.energy.kappa * self.energy.force(y, b),

@@ -13,6 +13,7 @@
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -283,12 +284,12 @@ class ReverseDiffusion(AbstractField, AbstractStochasticField):
     """
 
     flow: AbstractFlow
-    churn: float = eqx.field(static=True)
+    churn: Scalar | float
 
-    def __init__(self, flow: AbstractFlow, *, churn: float = 0.5):
+    def __init__(self, flow: AbstractFlow, *, churn: Scalar | float = 0.5):
         if not isinstance(flow, AbstractFlow):
             raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
-        if churn < 0:
+        if not isinstance(churn, jax.Array) and churn < 0:
             raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
         self.flow, self.churn = flow, churn
 

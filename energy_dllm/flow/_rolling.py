@@ -1,6 +1,6 @@
 """Rolling noise: every token has its own noise time, and a front of noise travels through the text."""
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
@@ -42,16 +42,16 @@ class RollingNoise(AbstractFlow):
     """
 
     flow: AbstractFlow
-    width: float = eqx.field(static=True)
+    width: Scalar | float
     start: Scalar
     end: Scalar
 
-    def __init__(self, flow: AbstractFlow, *, width: float, start: Scalar | float, end: Scalar | float):
+    def __init__(self, flow: AbstractFlow, *, width: Scalar | float, start: Scalar | float, end: Scalar | float):
         if not isinstance(flow, AbstractFlow):
             raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
-        if not width > 0:
+        if not isinstance(width, jax.Array) and not width > 0:
             raise ValueError(f"`width` is {width}; expected a positive number of tokens, such as 16, or infinity.")
-        self.flow, self.width = flow, float(width)
+        self.flow, self.width = flow, width
         self.start, self.end = jnp.asarray(start), jnp.asarray(end)
 
     @property

@@ -80,7 +80,7 @@ def solve(
     levels: Float[Array, " M"] | None = None,
     times: Float[Array, " N"] | None = None,
     probes: Mapping[str, Callable[[Scalar, PyTree[Array], Any], PyTree[Array]]] | None = None,
-    stop: float | None = None,
+    stop: Scalar | float | None = None,
     key: Key | None = None,
     clock: bool = False,
     max_steps: int = 4096,
@@ -145,7 +145,7 @@ def solve(
     if not finite(state):
         raise ValueError("`state` has a NaN or an infinity; expected finite numbers to start from.")
     sizes(max_steps=max_steps)
-    if stop is not None and not (isinstance(stop, int | float) and stop > 0):
+    if stop is not None and not isinstance(stop, jax.Array) and not (isinstance(stop, int | float) and stop > 0):
         raise ValueError(f"`stop` is {stop!r}; expected a positive speed that counts as rest, such as 1e-4.")
     stochastic = isinstance(field, AbstractStochasticField)
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
@@ -181,6 +181,7 @@ def solve(
     # numbers as arrays, so that another value does not compile another program
     t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
     step = None if step is None else jnp.asarray(step)
+    stop = None if stop is None else jnp.asarray(stop)
     times = None if times is None else jnp.asarray(times)
     probes = {} if probes is None else dict(probes)
     if stochastic and levels is not None:  # noise is drawn afresh, and no gradient goes through it

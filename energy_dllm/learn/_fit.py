@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -109,7 +109,11 @@ def fit(
     precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), parameters)
     run = _Run(precise, precise, optimizer.init(precise), jnp.zeros((), int))
     settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
-    settings |= dict(seed=seed, objective=repr(objective), corpus=corpus.name, model=_fingerprint(static, parameters))
+    settings |= dict(seed=seed, corpus=corpus.name, model=_fingerprint(jax.tree.structure((static, parameters)), model))
+    described = repr(objective)
+    if jax.tree.leaves(eqx.filter(objective, eqx.is_inexact_array)):  # a schedule, whose numbers its repr hides
+        described += f" of numbers {_fingerprint('', objective)}"
+    settings["objective"] = described
     folder = None if directory is None else Path(directory)
     as_model = lambda parameters: eqx.combine(_cast(parameters, kinds), static)
     signals = Signals()
@@ -128,7 +132,7 @@ def fit(
                 ids = on_device(next(windows))
                 batch_key = jax.random.fold_in(key, n)
                 run, loss, norm, good = _update(
-                    run, static, kinds, objective, optimizer, ids, batch_key, steps, average
+                    run, static, kinds, objective, optimizer.update, ids, batch_key, steps, average
                 )
                 if not good:
                     if folder is not None:
@@ -157,7 +161,7 @@ def _cast(parameters: PyTree[Array], kinds: PyTree) -> PyTree[Array]:
 
 
 @eqx.filter_jit
-def _update(run: _Run, static, kinds, objective, optimizer, ids, key, steps: int, average: float):
+def _update(run: _Run, static, kinds, objective, update, ids, key, steps: int, average: float):
     """One batch. Out here, so that a second training of the same kind and shapes compiles nothing."""
 
     def loss_of(parameters):
@@ -166,7 +170,7 @@ def _update(run: _Run, static, kinds, objective, optimizer, ids, key, steps: int
     loss, gradient = jax.value_and_grad(loss_of)(run.model)
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
-    change, state = optimizer.update(gradient, run.optimizer, run.model)
+    change, state = update(gradient, run.optimizer, run.model)
     fresh = optax.apply_updates(run.model, change)
     decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
     # in this form the average of what never moves is what it was, to the last bit
@@ -213,22 +217,44 @@ def default_optimizer(
         raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
     if not 0 < tables < np.inf:
         raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
-    return _muon(float(learning_rate), int(steps), float(decay), float(tables))
+    muon = _muon(int(steps), float(decay), float(tables))
+
+    def init(params):
+        *before, paced = cast(tuple, muon.init(params))
+        return (*before, paced._replace(peak=jnp.asarray(learning_rate, jnp.float32)))
+
+    return optax.GradientTransformation(init, muon.update)
 
 
 @functools.cache
-def _muon(learning_rate: float, steps: int, decay: float, tables: float) -> optax.GradientTransformation:
-    """The same object for the same numbers: what is compiled for one training serves the next."""
-    warmup = max(1, steps // 20)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, warmup, max(steps, warmup + 1), 0.05 * learning_rate
-    )
+def _muon(steps: int, decay: float, tables: float) -> optax.GradientTransformation:
+    """The same object for the same numbers: what is compiled for one training serves the next, at any peak rate."""
     # scaled so that an entry moves as far as it would under Adam
     muon = optax.contrib.muon(
         1.0, consistent_rms=0.2, adam_b1=0.9, adam_b2=0.99, muon_weight_dimension_numbers=_matrices
     )
-    scale = optax.scale_by_schedule(schedule)
-    return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), scale)
+    return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), _paced(steps))
+
+
+class _Pace(NamedTuple):
+    """Steps that were taken, and the peak of the schedule, which is state so that it is no part of the program."""
+
+    step: Array
+    peak: Array
+
+
+def _paced(steps: int) -> optax.GradientTransformation:
+    """Changes times `eta`: warmed up over 5 % of the steps, then a cosine down to 5 % of the peak."""
+    warmup = max(1, steps // 20)
+    share = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1), 0.05)
+
+    def update(updates, state, params=None):
+        eta = state.peak * share(state.step)
+        scaled = jax.tree.map(lambda change: (eta * change).astype(change.dtype), updates)
+        return scaled, state._replace(step=optax.safe_increment(state.step))
+
+    init = lambda params: _Pace(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
+    return optax.GradientTransformation(init, update)
 
 
 def _shrink(decay: float) -> optax.GradientTransformation:
@@ -270,10 +296,10 @@ def _matrix(leaf):
     return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
 
 
-def _fingerprint(static: PyTree, parameters: PyTree[Array]) -> str:
-    """Changes with the structure of the model and with its initial parameters."""
-    digest = hashlib.sha256(str(jax.tree.structure((static, parameters))).encode())
-    for leaf in jax.tree.leaves(parameters):
+def _fingerprint(structure: object, numbers: PyTree) -> str:
+    """Changes with the structure and with the numbers, such as the initial parameters of a model."""
+    digest = hashlib.sha256(str(structure).encode())
+    for leaf in jax.tree.leaves(eqx.filter(numbers, eqx.is_inexact_array)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
 

@@ -8,12 +8,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device
+from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import Typo, relax
+from ._padding import padded_length
 
 
 BATCH = 16
-"""Alignments that relax in one batch: more are no faster on a CPU, and take more memory."""
+"""Alignments that relax in one batch, whose program serves any number of batches."""
 
 
 class Aligned(NamedTuple):
@@ -39,8 +41,8 @@ def aligned(
     """At most `shifts` deletions and insertions, one by one, each the one that lowers `-log P(typed, alignment)` most:
     `F` at rest less that of a masked passage, `-log rate` for the shift, `log V` for a deleted token."""
     alignment = Aligned(np.arange(seen.size), np.ones(seen.size), {}, 0)
-    longest = seen.size + shifts
-    most, cost = 2 * longest + 5, -np.log(rate)
+    longest, cost = seen.size + shifts + 1, -np.log(rate)
+    longest = padded_length(longest) if energy.ragged else longest
     for _ in range(shifts):
         origin = alignment.origin
         out = np.flatnonzero(origin >= 0) if origin.size > 1 else np.zeros(0, int)
@@ -49,13 +51,17 @@ def aligned(
         # masked passages of these lengths, for the normaliser
         lengths = origin.size + np.arange(-1, 2)
         moves += [np.full(max(n, 1), -1) for n in lengths]
-        rows = np.full((most, longest + 1), -1)
+        most = -(-len(moves) // BATCH) * BATCH
+        rows = np.full((most, longest), -1)
         for row, each in zip(rows, moves, strict=False):
             row[: each.size] = each
         sizes = np.array([each.size for each in moves] + [1] * (most - len(moves)))
-        here = on_device(np.arange(longest + 1) < np.asarray(sizes)[:, None])
-        stands = on_device((rows >= 0) & known[rows])
-        rest = np.asarray(_at_rest(energy, on_device(seen[rows]), stands, here, rate, steps, step), float)[: len(moves)]
+        here = np.arange(longest) < sizes[:, None]
+        every = [seen[rows], (rows >= 0) & known[rows], here]
+        batches = [[on_device(part[n : n + BATCH]) for part in every] for n in range(0, most, BATCH)]
+        numbers = [on_device(np.asarray(number, energy.vocabulary.codes.dtype)) for number in (rate, step)]
+        rest = np.concatenate([_at_rest(energy, *batch, *numbers, steps) for batch in batches]).astype(float)
+        rest = rest[: len(moves)]
         prices = rest[:-3] - rest[-3:][sizes[: len(moves) - 3] - lengths[0]]
         prices[1:] += cost
         prices[1 : 1 + out.size] += np.log(energy.size)
@@ -82,9 +88,9 @@ def _at_rest(
     ids: Int[Array, "N L"],
     known: Bool[Array, "N L"],
     here: Bool[Array, "N L"],
-    rate: float,
+    rate: Scalar,
+    step: Scalar,
     steps: int,
-    step: float,
 ) -> Float[Array, " N"]:
     """`F` of each alignment under its typed tokens, in nats."""
 
@@ -94,4 +100,4 @@ def _at_rest(
         y = energy.neutral(ids.shape[0]).astype(b.dtype)
         return energy(relax(energy, y, b, steps=steps, step=step, mask=here), b, mask=here)
 
-    return jax.lax.map(one, (ids, known, here), batch_size=BATCH)
+    return jax.vmap(one)((ids, known, here))

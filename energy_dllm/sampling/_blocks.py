@@ -12,10 +12,10 @@ from .._checks import on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
-from ._motion import WINDOW, Generation, Moments, finite, follow
+from ._motion import Generation, Moments, finite, follow
 from ._sampler import AbstractSampler
 from ._template import typed
-from ._validate import conditioning_on, field, room
+from ._validate import WINDOW, conditioning_on, field, room
 
 
 def write(
@@ -40,9 +40,9 @@ def write(
     # a window in which everything is given is skipped
     spans = _spans(conditioning.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
-    blocks = _Blocks(
-        model, sampler, energy, conditioning, reachable, spans, samples, max(1, frames // len(spans)), seed, watch, end
-    )
+    # of several windows a power of two each, so that few numbers of windows are other programs
+    each = frames if len(spans) == 1 else 2 ** (max(1, frames // len(spans)).bit_length() - 1)
+    blocks = _Blocks(model, sampler, energy, conditioning, reachable, spans, samples, each, seed, watch, end)
     return blocks.all()
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._checks import sizes
+from .._checks import is_value, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import (
     DDIM,
     AbstractEvidence,
+    AbstractFlowMap,
     AbstractSchedule,
     AutonomousDescent,
     Conditioning,
@@ -29,8 +31,12 @@ from ..flow import (
     Trajectory,
     solve,
 )
-from ._sampler import AbstractSampler, Observer
+from ._sampler import AbstractSampler, Observer, changed
 from ._unmasking import Unmasking, first, most_certain
+
+
+FIELDS = (ProbabilityFlow, JointFlow, AutonomousDescent)
+"""Whose motion of one token does not depend on how many there are, but through the energy."""
 
 
 class Diffusion(AbstractSampler):
@@ -74,16 +80,16 @@ class Diffusion(AbstractSampler):
     """
 
     steps: int = eqx.field(static=True)
-    until: float = eqx.field(static=True)
-    temperature: float = eqx.field(static=True)
-    churn: float = eqx.field(static=True)
-    front: float = eqx.field(static=True)
+    until: float
+    temperature: float
+    churn: float
+    front: float
     field: Callable[[AbstractFreeEnergy, AbstractEvidence], Any]
     solver: Any
     controller: Any
     schedule: AbstractSchedule | None
     finish: Unmasking | None
-    redraw: float = eqx.field(static=True)
+    redraw: float
 
     def __init__(
         self,
@@ -132,6 +138,31 @@ class Diffusion(AbstractSampler):
         self.solver, self.controller, self.schedule = solver, controller, schedule
         self.finish, self.redraw = finish if redraw else None, float(redraw)
 
+    @property
+    def ragged(self) -> bool:
+        """With equal noise and known steps, for the fields of this library."""
+        equal = math.isinf(self.front) and self.controller is None and (self.finish is None or self.finish.ragged)
+        return equal and _made_by(self.field) in FIELDS and not isinstance(self.solver, AbstractFlowMap)
+
+    def traced(self, dtype: Any) -> "Diffusion":
+        """All numbers but those that leave something out, and the `temperature` that was bound to the field."""
+        field, temperature = self.field, self.temperature
+        if _made_by(field) is AutonomousDescent:
+            words = field.keywords if isinstance(field, jax.tree_util.Partial) else {}
+            noise = np.asarray(words.get("temperature", 1.0), dtype)
+            field = jax.tree_util.Partial(AutonomousDescent, **words | {"temperature": noise})
+        number = lambda value, special: value if value == special else np.asarray(value, dtype)
+        return changed(
+            self,
+            until=number(self.until, 1.0),
+            temperature=0.0 if Conditioning.cold(temperature) else np.asarray(temperature, dtype),
+            churn=number(self.churn, 0.0),
+            front=number(self.front, math.inf),
+            field=field,
+            finish=None if self.finish is None else self.finish.traced(dtype),
+            redraw=np.asarray(self.redraw, jnp.result_type(float)),
+        )
+
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """Noise times `s = -log sigma`, `(steps + 1,)`; with a front equally spaced, so that it travels evenly."""
         schedule = schedule if self.schedule is None else self.schedule
@@ -177,7 +208,7 @@ class Diffusion(AbstractSampler):
         end = start + self.steps * pace
         field = self._field(energy, conditioning, start, end)
         free = isinstance(field, AutonomousDescent)
-        exponential = self.solver is None and self.controller is None and not self.churn
+        exponential = self.solver is None and self.controller is None and is_value(self.churn, 0)
         path = solve(
             field,
             state,
@@ -193,9 +224,11 @@ class Diffusion(AbstractSampler):
         )
         if free:  # the noise level is part of the state
             levels = path.states[2].reshape(path.times.shape[0], -1)
+            if levels.shape[1] > 1:  # each token has its own, and that of what is given is of no interest
+                levels = jnp.where(conditioning.given.known, -jnp.inf, levels)
             noise = {**path.probes["moment"], "sigma": jnp.exp(jnp.max(levels, axis=-1))}
             path = eqx.tree_at(lambda path: path.probes, path, {"moment": noise})
-        if self.until == 1 and self.finish is None:
+        if is_value(self.until, 1) and self.finish is None:
             return path
         last = numbers[-1] == self.steps
         return self._drawn(
@@ -257,9 +290,13 @@ class Diffusion(AbstractSampler):
             raise ValueError(
                 "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."
             )
-        if not math.isinf(self.front):
+        if not is_value(self.front, math.inf):
             flow = RollingNoise(flow, width=self.front, start=start, end=end)
-        return ReverseDiffusion(flow, churn=self.churn) if self.churn else flow
+        return flow if is_value(self.churn, 0) else ReverseDiffusion(flow, churn=self.churn)
+
+
+def _made_by(field):
+    return field.func if isinstance(field, jax.tree_util.Partial) else field
 
 
 LEVELS = LogLinear(sigma_max=0.9, sigma_min=0.625)

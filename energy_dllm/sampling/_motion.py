@@ -17,6 +17,7 @@ from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
 from ..flow import AbstractEvidence, Conditioning, Trajectory
 from ._diffusion import descent
+from ._padding import Padded, can_pad, pad, pad_conditioning
 from ._sampler import AbstractSampler
 from ._unmasking import Unmasking, left_to_right
 
@@ -29,8 +30,6 @@ UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_
 """The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
-WINDOW = 64
-"""Tokens that are written at once where a passage is longer than two such windows."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,13 +95,17 @@ def follow(
     watch: Callable[[Moments], object] | None,
 ) -> Moments:
     """One window, for every sample: its given tokens `ids`, and the state of its automaton."""
-    dtype = energy.vocabulary.codes.dtype
+    dtype, length = energy.vocabulary.codes.dtype, conditioning.length
     clock = np.asarray(sampler.clock(model.schedule), dtype)
-    sigma = np.asarray(sampler.sigma(on_device(clock), conditioning.length))
+    sigma = np.asarray(sampler.sigma(on_device(clock), length))
     steps = clock.shape[0] - 1
     # as equally spaced as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
+    if sampler.ragged and can_pad(energy, conditioning.others, conditioning.dfa):
+        energy, conditioning = Padded(energy, length), pad_conditioning(model, conditioning)
+        ids = pad(ids, conditioning.length)
+    sampler, padding = sampler.traced(dtype), conditioning.length - length
     state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)
     parts: list[Trajectory] = []
 
@@ -112,6 +115,8 @@ def follow(
         later = [jax.tree.map(lambda leaf: leaf[:, 1:], record) for record in records[1:]]
         recorded = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), records[0], *later)
         recorded = _reached(recorded)
+        recorded |= {name: recorded[name][..., :length] for name in ("ids", "confidence", "entropy")}
+        recorded["known"] = (recorded["known"] - padding) / length
         there = marks[: recorded["ids"].shape[1]]
         results = jax.tree.map(np.asarray, parts[-1])
         # where the noise level is part of the state it is that of the passages, on average
@@ -178,7 +183,7 @@ def observe(
     conditioning: Conditioning | None,
     dfa: DFA | None = None,
 ) -> dict[str, Any]:
-    """Most probable tokens, their probabilities, and every term of `F`, at one moment."""
+    """Most probable tokens, their probabilities, how many are known, and every term of `F`, at one moment."""
     codes = energy.vocabulary.codes
     b = evidence.field(codes)
     logits = energy.logits(y, b)
@@ -193,7 +198,7 @@ def observe(
         # given tokens are kept exactly
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)
         log_q = jax.nn.log_softmax(logits - plain, axis=-1)
-        known = jnp.mean(conditioning.given.known, dtype=log_p.dtype)
+        known = jnp.sum(conditioning.given.known, dtype=log_p.dtype)
     terms = energy.terms(y, b, spring=evidence.spring())
     return {
         # as floats: moments that are not reached are marked with inf

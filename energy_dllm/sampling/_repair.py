@@ -11,10 +11,12 @@ from jaxtyping import Float, Integer
 
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
+from .._types import Scalar
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Relaxation, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
+from ._padding import Padded, can_pad, pad, pad_evidence, padded_length
 from ._template import typed
 from ._validate import check_consistent, field, reachable, room, split_evidence
 
@@ -121,19 +123,28 @@ def repair(
         raise ValueError("`evidence` is about places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
     energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
+    Typo(on_device(ids), rate)  # refuses a wrong one
     alignment = aligned(energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
     there = alignment.origin >= 0
     stands = there & read_off[alignment.origin]
-    seen = Typo(on_device(ids[alignment.origin].astype(np.int32)), rate, on_device(stands))
-    known = seen if others is None else seen + others
-    check_consistent(model, [("", known)])
-    dfa = None
+    written, length = ids[alignment.origin].astype(np.int32), stands.size
+    seen = Typo(on_device(written), rate, on_device(stands))
+    known, dfa = seen if others is None else seen + others, None
+    if others is not None:
+        check_consistent(model, [("", known)])
     if matching is not None:
         reachable(matching, field(model, known))
         dfa = DFA.of(matching.automaton)
-    path = _relax(energy, known, dfa, end, frames, stop)
+    if can_pad(energy, others, dfa):
+        energy, size = Padded(energy, length), padded_length(length)
+        seen = Typo(on_device(pad(written, size)), rate, on_device(pad(stands, size)))
+        known = seen if others is None else seen + pad_evidence(model, others, size)
+    dtype = energy.vocabulary.codes.dtype
+    limits = (on_device(np.asarray(number, dtype)) for number in (end, stop))
+    path = _relax(energy, known, dfa, *limits, frames)
     # moments after it came to rest were never reached
     moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
+    moments |= {name: moments[name][:, :length] for name in ("ids", "confidence")}
     terms = moments["terms"]
     free_energy = np.sum(list(terms.values()), axis=0)
     finite(free_energy[-1:], "lower `time`, or train the model longer")
@@ -170,9 +181,9 @@ def _relax(
     energy: AbstractFreeEnergy,
     seen: AbstractEvidence,
     dfa: DFA | None,
-    end: float,
+    end: Scalar,
+    stop: Scalar,
     frames: int,
-    stop: float,
 ) -> Trajectory:
     """Descent from neutral until `stop`, recorded at times that are dense where it is fast."""
     times = end * (jnp.arange(frames) / frames) ** 2
@@ -181,7 +192,7 @@ def _relax(
         Relaxation(energy, seen),
         energy.neutral(seen.length),
         t0=jnp.zeros_like(times[0]),
-        t1=jnp.asarray(end, times.dtype),
+        t1=end,
         times=times,
         probes=probes,
         stop=stop,

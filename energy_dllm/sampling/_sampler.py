@@ -8,6 +8,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
@@ -57,6 +58,22 @@ class AbstractSampler(eqx.Module):
         be taken in several calls, each from the end of the one before."""
 
     @property
+    def ragged(self) -> bool:
+        """Whether a passage may be padded at its end by tokens that are given and have no effect, so that one compiled
+        program serves several lengths: whether nothing else depends on the length."""
+        return False
+
+    def traced(self, dtype: Any) -> "AbstractSampler":
+        """The sampler as it is compiled: numbers that need not be known, such as a temperature, are arrays."""
+        return self
+
+    @property
     @abc.abstractmethod
     def ending(self) -> str:
         """In words, what it means to have reached the end."""
+
+
+def changed(sampler: Any, **values: Any) -> Any:
+    """A sampler with other values in these fields, unchecked."""
+    is_leaf = lambda node: node is None
+    return eqx.tree_at(lambda s: [getattr(s, name) for name in values], sampler, list(values.values()), is_leaf=is_leaf)

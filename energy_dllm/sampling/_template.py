@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from ..flow import Given, relax
-from ._motion import WINDOW
-from ._validate import room
+from ._padding import pad, padded_length
+from ._validate import WINDOW, room
 
 
 class Typed(NamedTuple):
@@ -88,13 +88,14 @@ def of_template(
 
 def prices(model: EnergyDLLM, choices: Sequence[Given]) -> Float[np.ndarray, " N"]:
     """`-log P(what is given)` of passages of several lengths, in nats: `F` at rest less that of a masked passage."""
-    longest = max(given.length for given in choices)
-    pad = lambda row, given: jnp.pad(row, (0, longest - given.length))
+    # padded, in their number too, by the first again: one program for many
+    longest = padded_length(max(given.length for given in choices))
+    rows = [*choices, *[choices[0]] * (2 ** (len(choices) - 1).bit_length() - len(choices))]
     ids, known, mask = (
-        jnp.stack([pad(row(given), given) for given in choices])
-        for row in (lambda g: g.ids, lambda g: g.known, lambda g: jnp.ones(g.length, bool))
+        on_device(np.stack([pad(row(given), longest) for given in rows]))
+        for row in (lambda g: g.ids, lambda g: g.known, lambda g: np.ones(g.length, bool))
     )
-    return np.asarray(_prices(model, ids, known, mask))
+    return np.asarray(_prices(model, ids, known, mask))[: len(choices)]
 
 
 @eqx.filter_jit

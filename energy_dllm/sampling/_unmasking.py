@@ -1,7 +1,7 @@
 """Masked diffusion: tokens drawn from the posterior at rest become evidence, and the relaxation continues."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from .._checks import on_device, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractSchedule, Conditioning, Trajectory, relax
-from ._sampler import AbstractSampler, Observer
+from ._sampler import AbstractSampler, Observer, changed
 
 
 Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"]]
@@ -39,6 +39,9 @@ def most_certain(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) ->
 def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
     """An `Order`: the token of the lowest probability first."""
     return -most_certain(key, log_p, ids)
+
+
+ORDERS = (at_random, left_to_right, most_certain, least_likely)
 
 
 class Draft(NamedTuple):
@@ -90,13 +93,13 @@ class Unmasking(AbstractSampler):
     """
 
     rounds: int = eqx.field(static=True)
-    temperature: float = eqx.field(static=True)
+    temperature: float
     order: Order = eqx.field(static=True)
     remask_rounds: int = eqx.field(static=True)
-    remask_fraction: float = eqx.field(static=True)
+    remask_fraction: float
     remask_order: Order = eqx.field(static=True)
     steps: int = eqx.field(static=True)
-    step: float = eqx.field(static=True)
+    step: float
 
     def __init__(
         self,
@@ -124,6 +127,17 @@ class Unmasking(AbstractSampler):
         self.rounds, self.temperature, self.order = rounds, temperature, order
         self.remask_rounds, self.remask_fraction, self.remask_order = remask_rounds, remask_fraction, remask_order
         self.steps, self.step = steps, step
+
+    @property
+    def ragged(self) -> bool:
+        """With the orders of this library, which look at one token at a time."""
+        return self.order in ORDERS and self.remask_order in ORDERS
+
+    def traced(self, dtype: Any) -> "Unmasking":
+        """All numbers that are not whole ones."""
+        temperature = 0.0 if Conditioning.cold(self.temperature) else np.asarray(self.temperature, dtype)
+        share, step = np.asarray(self.remask_fraction, jnp.result_type(float)), np.asarray(self.step, dtype)
+        return changed(self, temperature=temperature, remask_fraction=share, step=step)
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """Relaxation times `t`, one a round, after the relaxation before the first draw."""

@@ -12,9 +12,10 @@ from .._checks import sizes
 from .._model import EnergyDLLM
 from ..energy import DFA
 from ..flow import AbstractEvidence, Conditioning, Evidences, Given, Matching
-from ._motion import WINDOW
 
 
+WINDOW = 64
+"""Tokens that are written at once where a passage is longer than two such windows."""
 MOST_BYTES = 8e9
 """What the moments of a motion may take."""
 
@@ -89,7 +90,8 @@ def conditioning_on(
     others, matching = split_evidence(evidence, given.length)
     plain = Conditioning(given, others)
     sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.asarray(given.known).any() else []
-    check_consistent(model, sources if others is None else [*sources, ("", others)])
+    if others is not None:  # a text alone contradicts nothing
+        check_consistent(model, [*sources, ("", others)])
     if matching is None:
         return plain, None
     return Conditioning(given, others, DFA.of(matching.automaton)), reachable(matching, field(model, plain))

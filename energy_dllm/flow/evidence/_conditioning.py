@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._types import LOG_ZERO, Key
+from ..._checks import is_value
+from ..._types import LOG_ZERO, Key, Scalar
 from ...energy import DFA, AbstractFreeEnergy
 from ._evidence import FORBIDDEN, AbstractEvidence
 from ._tokens import Given
@@ -89,7 +90,7 @@ class Conditioning(AbstractEvidence):
         y: Float[Array, "L D"],
         b: Float[Array, "L V"],
         *,
-        temperature: float = 1.0,
+        temperature: Scalar | float = 1.0,
         key: Key,
     ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
         """A token for every place, drawn jointly, and the log posterior `(L, V)`.
@@ -104,11 +105,16 @@ class Conditioning(AbstractEvidence):
         """
         logits = energy.logits(y, b)
         # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
-        cold = temperature < COLD
-        tilt = jnp.zeros_like(b) if cold or temperature == 1 else (1.0 / temperature - 1.0) * (logits - b)
+        cold = self.cold(temperature)
+        tilt = jnp.zeros_like(b) if cold or is_value(temperature, 1) else (1.0 / temperature - 1.0) * (logits - b)
         tilt = jnp.where(self.allowed(self.field(energy.vocabulary.codes)), tilt, LOG_ZERO)
         drawn = energy.sample(y, b, tilt=tilt, dfa=self.dfa, key=None if cold else key)
         return drawn.astype(self.given.ids.dtype), jax.nn.log_softmax(logits, axis=-1)
+
+    @staticmethod
+    def cold(temperature: Scalar | float) -> bool:
+        """Whether a known temperature counts as 0; one that is traced does not."""
+        return not isinstance(temperature, jax.Array) and temperature < COLD
 
     @staticmethod
     def allowed(b: Any) -> Any:

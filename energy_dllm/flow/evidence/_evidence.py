@@ -8,11 +8,13 @@ sources adds, so it composes with `+`. A token that is excluded has a finite log
 import abc
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..._checks import concrete, error_if, finite
+from ..._types import Scalar
 
 
 FORBIDDEN = -1000.0
@@ -68,16 +70,16 @@ class Gaussian(AbstractEvidence):
 
     x: Float[Array, "L C"]
     sigma: Float[Array, " L"]
-    temperature: float = eqx.field(static=True)
+    temperature: Scalar | float
 
     def __init__(
         self,
         x: Float[Array, "L C"],
         sigma: Float[Array, " L"] | Float[Array, ""] | float,
         *,
-        temperature: float = 1.0,
+        temperature: Scalar | float = 1.0,
     ):
-        if not 0 < temperature < np.inf:
+        if not isinstance(temperature, jax.Array) and not 0 < temperature < np.inf:
             raise ValueError(f"`temperature` is {temperature}; expected a positive number, 1 for Bayes' rule.")
         x = jnp.asarray(x)
         if x.ndim != 2:
@@ -89,7 +91,7 @@ class Gaussian(AbstractEvidence):
         self.sigma = error_if(lambda sigma: ~(sigma > 0), "`sigma` must be positive at every token.", sigma)
         if not finite(x):
             raise ValueError("`x` has a NaN or an infinity; expected finite codes.")
-        self.x, self.temperature = x, float(temperature)
+        self.x, self.temperature = x, temperature
 
     @property
     def length(self) -> int:
