@@ -9,14 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, PyTree
+from jaxtyping import Array, Float, Integer, PyTree, UInt8
 
 from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, Conditioning, Trajectory
-from ._diffusion import descent
+from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
+from ._diffusion import Diffusion, descent
 from ._sampler import AbstractSampler
 from ._unmasking import Unmasking, left_to_right
 
@@ -25,6 +25,8 @@ ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
 DEFAULT = descent()
 """The default sampler of `generate` and `infill`."""
+PICTURES = Diffusion(steps=64, temperature=0.0, field=AutonomousDescent)
+"""That of models that make pictures: the same descent, from the most to the least noise of the model."""
 UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
 """The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
@@ -49,6 +51,8 @@ class Generation:
     - `accepted (N,)`, `rejected (N,)`: steps of the solver, or rounds.
     - `reason`: why it stopped, in words.
     - `seed`: of the randomness.
+    - `pictures`: of a model that makes pictures, `(N, rows, columns)` or in colour `(N, rows, columns, 3)`, uint8; the
+      `texts` are their captions.
 
     A passage that is generated window by window has the moments of all windows one after another, times and free
     energies being those of each window; tokens of later windows have the entropy of a fully masked window.
@@ -69,6 +73,18 @@ class Generation:
     rejected: Integer[np.ndarray, " N"]
     reason: str
     seed: int
+    pictures: UInt8[np.ndarray, "N rows columns *channels"] | None = None
+
+
+def standard(model: EnergyDLLM) -> AbstractSampler:
+    """The default sampler: `PICTURES` of a model that makes them, else `DEFAULT`."""
+    return PICTURES if model.tokenizer.places else DEFAULT
+
+
+def pictures_of(model: EnergyDLLM, ids: Integer[np.ndarray, "N L"]) -> UInt8[np.ndarray, "N ..."] | None:
+    """The pictures of sequences of a model that makes them."""
+    tokenizer: Any = model.tokenizer
+    return np.stack([tokenizer.picture(each) for each in ids]) if tokenizer.places else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
