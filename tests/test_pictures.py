@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import struct
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -129,7 +130,7 @@ def test_mnist_is_read_and_what_is_damaged_is_named(tmp_path):
         (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(packed(images))
         (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(packed(labels))
     corpus = ed.data.read_mnist(tmp_path, patch=14, size=8)
-    tokenizer = corpus.tokenizer
+    tokenizer: Any = corpus.tokenizer
     assert tokenizer.grids == ((1, 5), (2, 2)) and [len(part) for part in (corpus.train, corpus.test)] == [
         38 * 9,
         40 * 9,
@@ -161,13 +162,14 @@ def test_folders_of_pictures_are_read_and_bad_files_are_named(tmp_path):
         (tmp_path / "ab"[n % 2]).mkdir(exist_ok=True)
         ed.data.write_picture(tmp_path / "ab"[n % 2] / f"{n}.png", picture)
     corpus = ed.data.read_pictures(tmp_path, patch=2, validation=0.0)
-    rows = corpus.train.reshape(8, -1)
-    found = {(corpus.tokenizer.decode(row), corpus.tokenizer.picture(row).tobytes()) for row in rows}
+    tokenizer: Any = corpus.tokenizer
+    found = {(tokenizer.decode(row), tokenizer.picture(row).tobytes()) for row in corpus.train.reshape(8, -1)}
     assert found == {("ab"[n % 2], picture.tobytes()) for n, picture in enumerate(drawings(8))}
     ed.data.write_picture(tmp_path / "b" / "9.png", drawings(1, (8, 8))[0])
     with pytest.raises(ValueError, match=r"9\.png of \(8, 8\) pixels beside 0\.png of \(4, 8\)"):
         ed.data.read_pictures(tmp_path, patch=2)
-    assert ed.data.read_pictures(tmp_path, shape=(4, 4), colour=True, patch=2).tokenizer.channels == 3
+    tokenizer = ed.data.read_pictures(tmp_path, shape=(4, 4), colour=True, patch=2).tokenizer
+    assert tokenizer.channels == 3
     (tmp_path / "b" / "9.png").write_bytes((tmp_path / "b" / "1.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"9\.png' cannot be read as a picture"):
         ed.data.read_pictures(tmp_path, patch=2)
@@ -212,7 +214,8 @@ def test_a_row_of_grid_is_text(getkey):
 
 def test_convolution_reaches_over_rows_and_not_into_the_caption(getkey):
     stack = ed.energy.DeepStack(D, depth=1, heads=2, memories=3, convolution=1, grids=GRIDS, key=getkey())
-    layer, z = stack.blocks[0]["convolution"], getkey.normal((L, D // 2))
+    layer: Any = stack.blocks[0]["convolution"]
+    z = getkey.normal((L, D // 2))
     allowed = np.ones((L, L), bool)
     allowed[4, 5] = allowed[7, 3] = False
     offset = near(GRIDS, 1)[0]

@@ -64,7 +64,7 @@ def written(
 def _written(
     result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float, out: Path | None
 ) -> None:
-    drawn = [] if result.pictures is None else list(result.pictures)
+    drawn = list(result.pictures)
     plain = "\n\n".join(f"{text}\n{pixels(picture)}" for text, picture in zip(result.texts, drawn, strict=True))
     plain = plain if drawn else "\n\n".join(result.texts)
     if json:
@@ -257,7 +257,7 @@ def version() -> str:
 def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
     """The passages as they stand, beside the numbers of the motion."""
     passages: list[RenderableType] = []
-    for picture in [] if so_far.pictures is None else so_far.pictures:
+    for picture in so_far.pictures:
         passages += [half_blocks(picture), Text()]
     for ids, entropy in zip(so_far.frames[:, -1], so_far.entropy[:, -1], strict=True) if not passages else ():
         # a line break that comes and goes would shake the view

@@ -64,8 +64,9 @@ def picture_corpus(
         every = [*captions, *(test[1] if test else ())]
         tokenizer = Patches.from_pictures(pictures[:cut], patch=patch, size=size, captions=sorted(set(every)))
     held, names = (checked(test[0]), list(test[1])) if test else (pictures[:0], [])
-    parts = [(pictures[:cut], captions[:cut]), (pictures[cut:], captions[cut:]), (held, names)]
-    return Corpus(name, tokenizer, *(tokenizer.join(captions, pictures).ravel() for pictures, captions in parts))
+    parts = [(captions[:cut], pictures[:cut]), (captions[cut:], pictures[cut:]), (names, held)]
+    train, valid, tests = (tokenizer.join(*part).ravel() for part in parts)
+    return Corpus(name, tokenizer, train, valid, tests)
 
 
 def read_mnist(
@@ -184,8 +185,8 @@ def read_picture(
     try:
         with image.open(path) as file:
             picture = file.convert("RGB" if colour else "L")
-            if shape is not None and picture.size != shape[::-1]:
-                picture = picture.resize(shape[::-1])
+            if shape is not None and picture.size != (shape[1], shape[0]):
+                picture = picture.resize((shape[1], shape[0]))
             return np.asarray(picture, np.uint8)
     except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
         raise ValueError(f"`path` {str(path)!r} cannot be read as a picture ({error}); take another copy.") from error

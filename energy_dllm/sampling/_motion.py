@@ -51,8 +51,8 @@ class Generation:
     - `accepted (N,)`, `rejected (N,)`: steps of the solver, or rounds.
     - `reason`: why it stopped, in words.
     - `seed`: of the randomness.
-    - `pictures`: of a model that makes pictures, `(N, rows, columns)` or in colour `(N, rows, columns, 3)`, uint8; the
-      `texts` are their captions.
+    - `pictures`: of a model that makes pictures, `(N, rows, columns)` or in colour `(N, rows, columns, 3)`, uint8, whose
+      captions are the `texts`; none of one that writes.
 
     A passage that is generated window by window has the moments of all windows one after another, times and free
     energies being those of each window; tokens of later windows have the entropy of a fully masked window.
@@ -73,7 +73,7 @@ class Generation:
     rejected: Integer[np.ndarray, " N"]
     reason: str
     seed: int
-    pictures: UInt8[np.ndarray, "N rows columns *channels"] | None = None
+    pictures: UInt8[np.ndarray, "P rows columns *channels"]
 
 
 def standard(model: EnergyDLLM) -> AbstractSampler:
@@ -81,10 +81,10 @@ def standard(model: EnergyDLLM) -> AbstractSampler:
     return PICTURES if model.tokenizer.places else DEFAULT
 
 
-def pictures_of(model: EnergyDLLM, ids: Integer[np.ndarray, "N L"]) -> UInt8[np.ndarray, "N ..."] | None:
-    """The pictures of sequences of a model that makes them."""
+def pictures_of(model: EnergyDLLM, ids: Integer[np.ndarray, "N L"]) -> UInt8[np.ndarray, "P rows columns *channels"]:
+    """The pictures of sequences of a model that makes them; none of one that writes."""
     tokenizer: Any = model.tokenizer
-    return np.stack([tokenizer.picture(each) for each in ids]) if tokenizer.places else None
+    return np.stack([tokenizer.picture(each) for each in ids]) if tokenizer.places else np.zeros((0, 0, 0), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
