@@ -2,6 +2,7 @@
 text -> evidence -> rest -> posterior -> text."""
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -118,11 +119,16 @@ class EnergyDLLM(eqx.Module):
             if deep:
                 k1, k2 = jax.random.split(key)
                 heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
-                stack = DeepStack(
-                    dim, depth=depth, heads=heads, memories=memories, convolution=reach, rotary=rotary, key=k1
-                )
+                sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
+                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, key=k1)
                 network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
-                energy = FreeEnergy(network, MeanFieldVocabulary(size, dim, key=k2), kappa=1.0)
+                own: dict[str, Any] = {}
+                if tokenizer.grids:  # patches of pictures have pixels for codes, and places of their own
+                    patches: Any = tokenizer
+                    codes = np.asarray(patches.codes, jnp.result_type(float))
+                    own = {"codes": on_device(codes), "allowed": on_device(patches.allowed)}
+                vocabulary = MeanFieldVocabulary(size, dim, **own, key=k2)
+                energy = FreeEnergy(network, vocabulary, kappa=1.0)
             else:
                 k1, k2, k3, k4 = jax.random.split(key, 4)
                 rank = rank or max(1, dim // 8)

@@ -34,12 +34,12 @@ LAYERS = (
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
 # Foreign packages that one room alone may know.
-HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data"}
+HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data", "PIL": "data"}
 # Those that are optional: imported where they are used.
-OPTIONAL = {"matplotlib", "tokenizers"}
+OPTIONAL = {"matplotlib", "tokenizers", "PIL"}
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
 DIETS = {
-    "data": {"numpy", "jaxtyping", "tokenizers"},
+    "data": {"numpy", "jaxtyping", "tokenizers", "PIL"},
     "_cli": {"tyro", "rich"},
     "__init__": set[str](),
     "__main__": set[str](),
@@ -236,8 +236,9 @@ def project() -> dict:
 @pytest.fixture(scope="module")
 def declared(project: dict) -> set[str]:
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["plot"], *extras["bpe"]]
-    return {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
+    named = [*project["dependencies"], *extras["plot"], *extras["bpe"], *extras["image"]]
+    names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
+    return {"PIL" if name == "pillow" else name for name in names}
 
 
 def test_rooms_exist():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import families
+import numpy as np
 import pytest
 
 import energy_dllm as ed
@@ -157,6 +158,10 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "my.txt").write_text("the cat sees the dog.\n" * 40)
     (folder / "prompt.txt").write_text("the dog\n")
+    for name, ink in (("digit", slice(6, 22)), ("hole", slice(0, 14))):
+        picture = np.zeros((28, 28), np.uint8)
+        picture[ink, 12 if name == "digit" else slice(None)] = 255
+        ed.data.write_picture(folder / f"{name}.png", picture)
     (folder / "held_out.txt").write_text("To be, or not to be, that is the question.\n" * 8)
     ed.save(folder / "my.safetensors", families.small_model("acdeghost .\n", steps=2))
     ed.save(folder / "toy.safetensors", families.small_model("acdeghost .\n", steps=2))

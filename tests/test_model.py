@@ -71,12 +71,13 @@ def test_energy_and_tokenizer_must_agree(getkey):
 # ------------------------------------------------------------------------------------------- the shipped weights
 
 
-def test_the_shipped_model_is_small_and_says_where_it_comes_from():
-    file = importlib.resources.files("energy_dllm") / "weights" / "shakespeare.safetensors"
+@pytest.mark.parametrize("name", ["digits", "shakespeare"])
+def test_shipped_models_are_small_and_say_where_they_come_from(name):
+    file = importlib.resources.files("energy_dllm") / "weights" / f"{name}.safetensors"
     with importlib.resources.as_file(file) as path:
         assert path.stat().st_size < 8e6
-    assert ed.learn.shipped() == ["shakespeare"]
-    assert {"data", "command", "seed", "steps", "scores", "limits"} <= set(ed.learn.notes("shakespeare"))
+    assert name in ed.learn.shipped()
+    assert {"data", "command", "seed", "steps", "scores", "limits"} <= set(ed.learn.notes(name))
 
 
 def test_laws_of_the_force_hold_for_the_shipped_energy(shipped, getkey):

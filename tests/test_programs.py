@@ -152,7 +152,7 @@ def test_what_depends_on_the_length_is_not_padded(model):
     )
     middle = ed.sampling.Unmasking(order=lambda key, log_p, ids: -jnp.abs(jnp.arange(len(ids)) - len(ids) / 2))
     own = ed.sampling.Diffusion(field=lambda energy, given: ed.flow.ProbabilityFlow(energy, given))
-    assert not any(sampler.ragged for sampler in (rolling, adaptive, middle, own)) and ed.sampling.DEFAULT.ragged
+    assert not any(sampler.ragged for sampler in (rolling, adaptive, middle, own)) and ed.sampling.descent().ragged
     guided = ed.energy.GuidedEnergy(model.energy, ed.energy.Guidance(lambda p: p[-1, 0]))
     assert model.energy.ragged and not guided.ragged and not families.markov_model()[0].energy.ragged
 

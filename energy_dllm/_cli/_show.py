@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ._pixels import half_blocks, plain as pixels, save
+
 
 # From undecided to certain, in colours that every terminal theme keeps readable.
 SHADES = ("bright_black", "magenta", "blue", "cyan", "default")
@@ -62,7 +64,9 @@ def written(
 def _written(
     result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float, out: Path | None
 ) -> None:
-    plain = "\n\n".join(result.texts)
+    drawn = list(result.pictures)
+    plain = "\n\n".join(f"{text}\n{pixels(picture)}" for text, picture in zip(result.texts, drawn, strict=True))
+    plain = plain if drawn else "\n\n".join(result.texts)
     if json:
         record = {
             "text": result.texts,
@@ -76,7 +80,9 @@ def _written(
             "seconds": round(seconds, 3),
             "result": result.reason,
         }
-        plain = emit(record, model)
+        plain = emit({**record, "pictures": [picture.tolist() for picture in drawn]} if drawn else record, model)
+    elif console.is_terminal and drawn:
+        console.print(*(Group(text, half_blocks(picture)) for text, picture in zip(result.texts, drawn, strict=True)))
     elif console.is_terminal:
         for n, text in enumerate(result.texts):
             console.print(_shaded(tokenizer, result.ids[n], result.entropy[n, -1]) or text, soft_wrap=True)
@@ -84,7 +90,9 @@ def _written(
                 console.rule(style="dim")
     else:
         print(plain)
-    if out is not None:
+    if out is not None and drawn and out.suffix in (".png", ".jpg", ".jpeg"):
+        save(out, drawn)
+    elif out is not None:
         out.write_text(plain + "\n", encoding="utf-8")
     if json:
         return
@@ -249,7 +257,9 @@ def version() -> str:
 def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
     """The passages as they stand, beside the numbers of the motion."""
     passages: list[RenderableType] = []
-    for ids, entropy in zip(so_far.frames[:, -1], so_far.entropy[:, -1], strict=True):
+    for picture in so_far.pictures:
+        passages += [half_blocks(picture), Text()]
+    for ids, entropy in zip(so_far.frames[:, -1], so_far.entropy[:, -1], strict=True) if not passages else ():
         # a line break that comes and goes would shake the view
         text = _shaded(tokenizer, ids, entropy, newline="↵") or Text(tokenizer.decode(ids).replace("\n", "↵"))
         passages += [text, Text()]

@@ -71,10 +71,10 @@ class Sampler:
         int | None, _best(metavar="INT", help="Rounds after that, each draws the least likely tokens anew.")
     ] = None
 
-    def build(self, length: int) -> Any:
-        """The sampler of the library for windows of `length` tokens."""
+    def build(self, length: int, model: Any = None) -> Any:
+        """The sampler of the library for windows of `length` tokens of a `model`, by default one of text."""
         from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-        from ..sampling import UNMASKING, at_random, descent, left_to_right, most_certain
+        from ..sampling import UNMASKING, at_random, default_sampler, left_to_right, most_certain
 
         orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
@@ -96,7 +96,7 @@ class Sampler:
             falling |= {"field": flows[self.field], "temperature": self.temperature}
         elif self.temperature is not None:
             falling["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
-        best = descent() if self.budget is None else descent(self.budget)
+        best: Any = default_sampler(model, self.budget)
         return _with(best, falling | {"finish": best.finish and _with(best.finish, drawing)})
 
 
@@ -131,8 +131,12 @@ def generate(
     model: Model = "shakespeare",
     /,
     *,
-    length: Annotated[int, _arg(help="Tokens of a passage.")] = 64,
-    prompt: Annotated[str, _arg(help="How the passage begins; kept exactly. - reads it from standard input.")] = "",
+    length: Annotated[
+        int | None, _arg(metavar="INT", help="Tokens of a passage.", help_behavior_hint="(default: 64)")
+    ] = None,
+    prompt: Annotated[
+        str, _arg(help="How the passage begins, or the caption of a picture; kept exactly. - reads standard input.")
+    ] = "",
     prompt_file: Annotated[
         Path | None, _arg(metavar="FILE", help="Read the prompt from a UTF-8 file, without its last line break.")
     ] = None,
@@ -146,12 +150,15 @@ def generate(
     unknown: Unknown = "error",
     stream: Stream = False,
     out: Annotated[
-        Path | None, _arg(aliases=["-o"], metavar="FILE", help="Write the text to this file too, with --json as JSON.")
+        Path | None,
+        _arg(
+            aliases=["-o"], metavar="FILE", help="Write it to this file too: text, with --json JSON, pictures as .png."
+        ),
     ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Generate text: noise becomes text by the descent of one free energy.
+    """Generate text, or a picture: noise becomes text by the descent of one free energy.
 
     energy-dllm generate --prompt "To be" --length 128 --temperature 0.7
 
@@ -160,12 +167,17 @@ def generate(
     echo "To be" | energy-dllm generate --prompt - --out written.txt
 
     energy-dllm generate my.safetensors --unmask --rounds 16 --json
+
+    energy-dllm generate digits --prompt seven -o seven.png
     """
     if out is not None:
         ready("--out", out, "written.txt")
-    chosen = sampler.build(min(length, 128 if window is None else window))
     prompt = _prompt(prompt, prompt_file)
+    size = 64 if length is None else length
+    chosen = sampler.build(min(size, 128 if window is None else window))
     loaded = load_model(model)
+    if places := loaded.tokenizer.places:
+        size, chosen = places, sampler.build(places, loaded)
     from ..sampling import generate
 
     options = {
@@ -176,13 +188,15 @@ def generate(
         "seed": seed,
         "sampler": chosen,
     }
-    options |= _evidence(loaded, match, avoid, length)
+    options |= _evidence(loaded, match, avoid, size)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
     written(write, loaded.tokenizer, model, json, stream, out)
 
 
 def infill(
-    template: Annotated[str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8], or [*].")],
+    template: Annotated[
+        str, Positional, _arg(metavar="TEMPLATE", help="Text with holes such as [8], or [*]; or a picture, a file.")
+    ],
     model: Model = "shakespeare",
     /,
     *,
@@ -202,18 +216,38 @@ def infill(
     stop: Stop = "",
     unknown: Unknown = "error",
     stream: Stream = False,
+    hole: Annotated[
+        Path | None, _arg(metavar="FILE", help="Of a picture: another one, white where it is to be filled.")
+    ] = None,
+    prompt: Annotated[str, _arg(help="The caption of a picture; found if it is not given.")] = "",
+    out: Annotated[
+        Path | None, _arg(aliases=["-o"], metavar="FILE", help="Write it to this file too: text, or pictures as .png.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Fill the holes of a text.
+    """Fill the holes of a text, or of a picture.
 
     [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[.
 
     energy-dllm infill "To be, or not [8]that is the question"
 
     energy-dllm infill "To be, or not [*]that is the question" --length 36 38 40 42 44
+
+    energy-dllm infill digit.png digits --hole hole.png -o filled.png
     """
+    if out is not None:
+        ready("--out", out, "filled.txt")
     loaded = load_model(model)
+    if loaded.tokenizer.places:
+        of_text = {"match": match, "avoid": avoid, "length": length, "window": window, "stop": stop}
+        if wrong := [name for name, value in of_text.items() if value]:
+            raise ValueError(f"`--{wrong[0]}` is of text, and {model} makes pictures; leave it out.")
+        fill = _inpaint(loaded, template, hole, prompt)
+        fill = functools.partial(fill, samples=samples, sampler=sampler.build(1, loaded), seed=seed)
+        return written(fill, loaded.tokenizer, model, json, stream, out)
+    if hole is not None or prompt:
+        raise ValueError(f"`--hole` and `--prompt` are of pictures, and {model} writes text; leave them out.")
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
@@ -228,7 +262,8 @@ def infill(
         "sampler": chosen,
     }
     options |= _evidence(loaded, match, avoid, there)
-    written(functools.partial(infill, loaded, template, length=size, **options), loaded.tokenizer, model, json, stream)
+    fill = functools.partial(infill, loaded, template, length=size, **options)
+    written(fill, loaded.tokenizer, model, json, stream, out)
 
 
 def repair(
@@ -295,3 +330,15 @@ def _evidence(model: Any, match: str | None, avoid: list[str], length: int) -> d
     sources = [] if match is None else [Matching(match, model.tokenizer, length=length)]
     sources += [Matching.without(avoid, model.tokenizer, length=length)] if avoid else []
     return {"evidence": sources[0] if len(sources) == 1 else sources[0] + sources[1]}
+
+
+def _inpaint(model: Any, picture: str, hole: Path | None, caption: str) -> Any:
+    """`inpaint` of a picture file, the hole being white in another."""
+    from ..data import read_picture
+    from ..sampling import inpaint
+
+    read = functools.partial(read_picture, shape=model.tokenizer.shape)
+    where = None if hole is None else read(hole) > 127
+    return functools.partial(
+        inpaint, model, read(picture, colour=model.tokenizer.channels == 3), where, caption=caption
+    )

@@ -1,6 +1,7 @@
 import abc
 import dataclasses
 import functools
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Integer, UInt
@@ -13,6 +14,9 @@ class AbstractTokenizer(abc.ABC):
     `dataclasses.asdict(tokenizer)`, whose values are plain JSON. So it can be a static field of a model and
     be stored beside its weights.
     """
+
+    grids: ClassVar[tuple[tuple[int, int], ...]] = ()
+    """Rows and columns of each grid of a passage, where a passage has a layout; text has none."""
 
     @property
     @abc.abstractmethod
@@ -31,6 +35,11 @@ class AbstractTokenizer(abc.ABC):
     @abc.abstractmethod
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         """String of a sequence of ids."""
+
+    @property
+    def places(self) -> int:
+        """Tokens of a passage that has a layout, 0 for text, which has any number."""
+        return sum(rows * columns for rows, columns in self.grids)
 
     def characters(self, ids: Integer[np.ndarray, " L"]) -> int:
         """Number of characters that begin in these ids: what a likelihood is divided by, whatever the tokens are."""

@@ -16,6 +16,7 @@ class Windows(Iterator[np.ndarray]):
     - `length`: tokens of a window `L`.
     - `batch`: windows of a batch.
     - `seed`: which stream.
+    - `whole`: windows begin at multiples of `length` only, as those of pictures do, which stand one after another.
 
     **Returns:** an iterator of int32 arrays `(batch, length)`.
 
@@ -32,7 +33,7 @@ class Windows(Iterator[np.ndarray]):
     ```
     """
 
-    def __init__(self, ids: Integer[np.ndarray, " N"], *, length: int, batch: int, seed: int = 0):
+    def __init__(self, ids: Integer[np.ndarray, " N"], *, length: int, batch: int, seed: int = 0, whole: bool = False):
         _check(ids, length)
         if not isinstance(batch, int | np.integer) or batch < 1:
             raise ValueError(f"`batch` must be an integer of at least 1, got {batch!r}.")
@@ -41,6 +42,7 @@ class Windows(Iterator[np.ndarray]):
         self.length = int(length)
         self.batch = int(batch)
         self.seed = int(seed)
+        self.whole = whole
         self._step = 0
 
     def __next__(self) -> Integer[np.ndarray, "batch length"]:
@@ -52,7 +54,8 @@ class Windows(Iterator[np.ndarray]):
         """Batch number `step` of the stream, without moving it."""
         # Raw draws, because their meaning is fixed across numpy versions; the bias of % is below N / 2^64.
         raw = np.random.Philox(key=self.seed, counter=step << 64).random_raw(self.batch)
-        starts = (raw % np.uint64(len(self.ids) - self.length + 1)).astype(np.int64)
+        places = len(self.ids) // self.length if self.whole else len(self.ids) - self.length + 1
+        starts = (raw % np.uint64(places)).astype(np.int64) * (self.length if self.whole else 1)
         return np.asarray(self.ids[starts[:, None] + np.arange(self.length)], np.int32)
 
     def get_state(self) -> dict[str, int]:

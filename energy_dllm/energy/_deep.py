@@ -1,17 +1,20 @@
 """The deep energy: untied blocks of attention and key-value memory, read out as one scalar."""
 
 import abc
+import math
 from collections.abc import Iterator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float
 
 from .._checks import sizes
 from .._types import Key
 from ._layered import AbstractLayered
+from ._layout import Grids, flat, laid, near, relations, shifted, tokens
 from ._synapses import by_token, rotate, valid
 
 
@@ -43,7 +46,7 @@ class AttentionLayer(AbstractLayer):
     """Multi-head attention: `Delta_i = sum_h O_h sum_j A_hij V_h z_j`, `A_hij = softmax_j(<q_hi, k_hj>/sqrt(K) + r_h)`.
 
     `r_h(j - i)` is a learned bias per head and offset, which starts decaying with distance; `rotary` turns queries and
-    keys by rotary phases as well.
+    keys by rotary phases as well. In a layout of grids `r_h` is a bias per head and offset in rows and columns.
     """
 
     gain: Float[Array, " W"]
@@ -53,22 +56,23 @@ class AttentionLayer(AbstractLayer):
     out: Float[Array, "H K W"]
     bias: Float[Array, "H offsets"]
     rotary: bool = eqx.field(static=True)
+    grids: Grids = eqx.field(static=True, default=())
 
-    def __init__(self, width: int, *, heads: int, reach: int, rotary: bool, scale: float, key: Key):
+    def __init__(self, width: int, *, heads: int, reach: int, rotary: bool, scale: float, grids: Grids = (), key: Key):
         k1, k2, k3, k4 = jax.random.split(key, 4)
         draw = lambda key: width**-0.5 * jax.random.normal(key, (heads, width // heads, width))
         self.gain = jnp.ones(width)
         self.query, self.keys, self.values, self.out = draw(k1), draw(k2), draw(k3), scale * draw(k4)
-        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * jnp.abs(jnp.arange(-reach, reach + 1))
-        self.rotary = rotary
+        distance = jnp.asarray(relations(grids or ((1, 1),), reach)[1])
+        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
+        self.rotary, self.grids = rotary, grids
 
     def pattern(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "H L L"]:
         """The attention pattern `A (H, L, L)`; the row of a token that may read nobody is 0."""
         q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
         if self.rotary:
             q, k = rotate(q), rotate(k)
-        reach, place = self.bias.shape[1] // 2, jnp.arange(z.shape[0])
-        bias = self.bias[:, jnp.clip(place[None, :] - place[:, None], -reach, reach) + reach]
+        bias = self.bias[:, relations(laid(self.grids, z.shape[0]), self.bias.shape[1] // 2)[0]]
         score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
         # finite, so that an empty row has finite derivatives
         return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e30), axis=-1), 0.0)
@@ -132,21 +136,27 @@ class MemoryLayer(AbstractLayer):
 
 
 class ConvolutionLayer(AbstractLayer):
-    """Depthwise convolution over the neighbours: `Delta_i = sum_o w_o * z_(i+o)`, offsets `-reach .. reach`."""
+    """Depthwise convolution over the neighbours: `Delta_i = sum_o w_o * z_(i+o)`, offsets `-reach .. reach`; in a
+    layout of grids over neighbours in rows and columns."""
 
     kernel: Float[Array, "offsets W"]
+    grids: Grids = eqx.field(static=True, default=())
 
-    def __init__(self, width: int, *, reach: int, scale: float, key: Key):
-        self.kernel = scale * (2 * reach + 1) ** -0.5 * jax.random.normal(key, (2 * reach + 1, width))
+    def __init__(self, width: int, *, reach: int, scale: float, grids: Grids = (), key: Key):
+        offsets = (2 * reach + 1) ** (1 if flat(grids) else 2)
+        self.kernel = scale * offsets**-0.5 * jax.random.normal(key, (offsets, width))
+        self.grids = grids
+
+    def _layout(self, length):
+        offsets = self.kernel.shape[0]
+        return laid(self.grids, length), (offsets if flat(self.grids) else math.isqrt(offsets)) // 2
 
     def _neighbours(self, z, allowed):
-        reach, length = self.kernel.shape[0] // 2, z.shape[0]
-        ahead = jnp.arange(-reach, reach + 1)
-        place = jnp.arange(length)[:, None] + ahead
-        inside = (place >= 0) & (place < length)
-        may = jnp.take_along_axis(allowed, jnp.clip(place, 0, length - 1), axis=1) & inside
-        padded = jnp.pad(z, ((reach, reach), (0, 0)))
-        return [padded[o : o + length] * weight * may[:, o, None] for o, weight in enumerate(self.kernel)]
+        grids, reach = self._layout(z.shape[0])
+        token = near(grids, reach)[1]
+        may = jnp.take_along_axis(allowed, jnp.maximum(token, 0), axis=1) & (token >= 0)
+        beside = zip(shifted(z, grids, reach), self.kernel, strict=True)
+        return [there * weight * may[:, o, None] for o, (there, weight) in enumerate(beside)]
 
     def read(self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"]) -> Float[Array, "L W"]:
         """`sum_o w_o * z_(i+o) (L, W)`."""
@@ -156,17 +166,15 @@ class ConvolutionLayer(AbstractLayer):
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
     ) -> Float[Array, "offsets L"]:
         """Offset by offset `(offsets, L)`."""
-        return jnp.stack([jnp.sum(near * a, axis=-1) for near in self._neighbours(z, allowed)])
+        return jnp.stack([jnp.sum(there * a, axis=-1) for there in self._neighbours(z, allowed)])
 
     def sources(
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
         """`<a_i, w_(j-i) * z_j>`, 0 beyond the reach."""
-        reach, place = self.kernel.shape[0] // 2, jnp.arange(z.shape[0])
+        offset = near(*self._layout(z.shape[0]))[0]
         each = self.parts(z, allowed, a)
-        ahead = place[None, :] - place[:, None]
-        near = each[jnp.clip(ahead + reach, 0, 2 * reach), place[:, None]]
-        return jnp.where(jnp.abs(ahead) <= reach, near, 0.0)
+        return jnp.where(offset >= 0, each[offset, np.arange(len(offset))[:, None]], 0.0)
 
 
 class DeepStack(AbstractLayered):
@@ -192,9 +200,13 @@ class DeepStack(AbstractLayered):
     - `convolution`: neighbours on each side that the convolution reads; 0 for none.
     - `reach`: offsets beyond it share one attention bias a side.
     - `rotary`: turn queries and keys by rotary phases as well; `W / heads` must then be even.
+    - `grids`: rows and columns of each grid of a layout, such as `((1, 5), (7, 7))` for a picture under a caption of
+      five letters (`data.Patches.grids`); offsets then are rows and columns, and every place has a background of its
+      own. None, the default, is text of any length.
     - `key`: random key.
 
-    **Raises:** `ValueError` if a size is not positive, `dim` is odd, or `heads` does not divide `dim / 2`.
+    **Raises:** `ValueError` if a size is not positive, `dim` is odd, `heads` does not divide `dim / 2`, or there are
+    rotary phases in a layout of grids.
 
     **Source:** the layers, Vaswani et al. 2017 (arXiv 1706.03762); one tied block as an energy, Hoover et al. 2023
     (arXiv 2302.07253); tied and untied depth compared, NRGPT (arXiv 2512.16762).
@@ -212,7 +224,7 @@ class DeepStack(AbstractLayered):
     """
 
     blocks: tuple[dict[str, AbstractLayer], ...]
-    background: Float[Array, " W"]
+    background: Float[Array, "*L W"]
 
     def __init__(
         self,
@@ -224,6 +236,7 @@ class DeepStack(AbstractLayered):
         convolution: int = 0,
         reach: int = 64,
         rotary: bool = False,
+        grids: Grids = (),
         key: Key,
     ):
         width = dim // 2
@@ -235,6 +248,10 @@ class DeepStack(AbstractLayered):
             raise ValueError(f"`heads` is {heads}, which does not divide `dim` / 2 = {width}; choose a divisor.")
         if rotary and width // heads % 2:
             raise ValueError(f"`heads` of width {width // heads} with rotary=True; expected an even width of a head.")
+        if rotary and grids:
+            raise ValueError(
+                "`rotary` is True with `grids`; the phases are of one dimension, so leave one of them out."
+            )
         if convolution < 0:
             raise ValueError(f"`convolution` is {convolution}; expected 0 (none) or more neighbours a side.")
         scale = (2 * depth) ** -0.5  # the stream grows to the same size whatever the depth
@@ -243,13 +260,16 @@ class DeepStack(AbstractLayered):
             k1, k2, k3 = jax.random.split(jax.random.fold_in(key, n), 3)
             # in alphabetical order, in which jax keeps the keys of a dict whenever a module is mapped or compiled
             block: dict[str, AbstractLayer] = {}
-            block["attention"] = AttentionLayer(width, heads=heads, reach=reach, rotary=rotary, scale=scale, key=k2)
+            block["attention"] = AttentionLayer(
+                width, heads=heads, reach=reach, rotary=rotary, scale=scale, grids=grids, key=k2
+            )
             if convolution:
-                block["convolution"] = ConvolutionLayer(width, reach=convolution, scale=scale, key=k1)
+                block["convolution"] = ConvolutionLayer(width, reach=convolution, scale=scale, grids=grids, key=k1)
             block["memory"] = MemoryLayer(width, memories=memories, scale=scale, key=k3)
             blocks.append(block)
         self.blocks = tuple(blocks)
-        self.background = jax.random.normal(jax.random.fold_in(key, depth), (width,))
+        places = (tokens(grids), width) if grids else (width,)
+        self.background = jax.random.normal(jax.random.fold_in(key, depth), places)
 
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""
@@ -289,11 +309,13 @@ class DeepStack(AbstractLayered):
         return messages
 
     def _compared(self, g):
-        return g[:, self.background.shape[0] :]
+        return g[:, self.background.shape[-1] :]
 
     def _layers(self, g, mask) -> Iterator[tuple[str, AbstractLayer, Array, Array, Array]]:
         """Name, layer, what it reads, who may read whom, and what it adds; in order."""
-        length, width = g.shape[0], self.background.shape[0]
+        length, width = g.shape[0], self.background.shape[-1]
+        if self.background.ndim > 1:  # of a layout, before its places are added
+            laid(self.blocks[0]["attention"].grids, length)  # pyright: ignore[reportAttributeAccessIssue]
         here = jnp.ones(length, bool) if mask is None else mask
         allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
         stream = g[:, :width] + self.background

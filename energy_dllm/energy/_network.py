@@ -170,8 +170,8 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def ragged(self) -> bool:
-        """Whether tokens are independent given `y`."""
-        return isinstance(self.vocabulary, AbstractUnigram)
+        """Whether tokens are independent given `y`, and no layout says how many there are."""
+        return isinstance(self.vocabulary, AbstractUnigram) and self.vocabulary.allowed is None
 
     @property
     def dim(self) -> int:

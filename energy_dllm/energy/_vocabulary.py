@@ -82,14 +82,25 @@ class AbstractUnigram(AbstractVocabulary):
     """A vocabulary whose tokens are independent given the hidden state, with the prior `softmax(c)`."""
 
     prior: eqx.AbstractVar[Float[Array, " V"]]
+    allowed: eqx.AbstractVar[Bool[Array, "L V"] | None]
 
     def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """The prior `c_w`, the same everywhere `(L, V)`."""
-        return jnp.broadcast_to(self.prior, b.shape)
+        """The prior `c_w (L, V)`, the same everywhere but for tokens that are not `allowed` at a place."""
+        if self.allowed is None:
+            return jnp.broadcast_to(self.prior, b.shape)
+        if self.allowed.shape != b.shape:
+            raise ValueError(
+                f"`b` has shape {b.shape}; the layout of this model has {self.allowed.shape[0]} places for "
+                f"{self.allowed.shape[1]} tokens: give evidence of that many."
+            )
+        return jnp.where(self.allowed, self.prior, -2.0 * CERTAIN).astype(b.dtype)
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`-log softmax(c)`, nats `(L,)`."""
-        return -jax.nn.log_softmax(self.prior)[ids]
+        """`-log softmax(c)` among the tokens allowed at each place, nats `(L,)`."""
+        if self.allowed is None:
+            return -jax.nn.log_softmax(self.prior)[ids]
+        among = jax.nn.logsumexp(jnp.where(self.allowed, self.prior, -2.0 * CERTAIN), axis=-1)
+        return among - self.prior[ids]
 
     def sample(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key | None
@@ -132,6 +143,7 @@ class Vocabulary(AbstractUnigram):
     codes: Float[Array, "V C"]
     patterns: Float[Array, "V D"]
     prior: Float[Array, " V"]
+    allowed: Bool[Array, "L V"] | None = None
 
     def __init__(self, size: int, dim: int, *, key: Key):
         sizes(size=size, dim=dim)
@@ -173,9 +185,12 @@ class MeanFieldVocabulary(AbstractUnigram):
     - `size`: number of tokens `V`.
     - `dim`: hidden width `D`, even. The two halves of a pattern are those of `DeepStack`: one is read by the other
       tokens (drawn with standard deviation 1), one compared with what was read (`0.1 (D/2)^-1/2`).
+    - `codes`: the vectors `e_w (V, C)` the noise acts on, such as the pixels of a patch (`data.Patches.codes`);
+      one-hot by default.
+    - `allowed`: which tokens may stand at each place of a layout `(L, V)`; by default all of them, anywhere.
     - `key`: random key of the patterns.
 
-    **Raises:** `ValueError` if a size is not positive or `dim` is odd.
+    **Raises:** `ValueError` if a size is not positive, `dim` is odd, or `codes` or `allowed` are of another size.
 
     **Source:** Hohenberg & Kohn 1964 and Kohn & Sham 1965 for the form; the marginals and their convex dual, Wainwright
     & Jordan 2008 (doi 10.1561/2200000001).
@@ -194,14 +209,32 @@ class MeanFieldVocabulary(AbstractUnigram):
     codes: Float[Array, "V C"]
     patterns: Float[Array, "V D"]
     prior: Float[Array, " V"]
+    allowed: Bool[Array, "L V"] | None = None
 
-    def __init__(self, size: int, dim: int, *, key: Key):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        codes: Float[Array, "V C"] | None = None,
+        allowed: Bool[Array, "L V"] | None = None,
+        key: Key,
+    ):
         sizes(size=size, dim=dim)
         if dim % 2:
             raise ValueError(f"`dim` is {dim}; expected an even number, half of it read and half of it compared.")
+        for name, found in (
+            ("codes", None if codes is None else codes.shape[0]),
+            ("allowed", None if allowed is None else allowed.shape[-1]),
+        ):
+            if found not in (None, size):
+                raise ValueError(
+                    f"`{name}` is about {found} tokens and `size` is {size}; expected the same vocabulary."
+                )
         half = dim // 2
         scale = jnp.repeat(jnp.asarray([1.0, 0.1 * half**-0.5]), half)
-        self.codes = token_codes(size)
+        self.codes = token_codes(size) if codes is None else codes
+        self.allowed = allowed
         self.patterns = scale * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
 
@@ -213,7 +246,7 @@ class MeanFieldVocabulary(AbstractUnigram):
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
         """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`; without evidence `-log sum_w exp(c_w)`."""
-        logits = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.prior)
+        logits = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.cavity_logits(y, b))
         return valid(-jax.nn.logsumexp(logits, axis=-1), mask)
 
     def message(

@@ -56,7 +56,7 @@ def evaluate(
     model: EnergyDLLM | AbstractTwin,
     ids: Integer[np.ndarray, " N"],
     *,
-    length: int = 64,
+    length: int | None = None,
     windows: int = 256,
     seed: int = 0,
     curves: bool = True,
@@ -72,7 +72,8 @@ def evaluate(
 
     - `model`: an `EnergyDLLM` or a twin.
     - `ids`: held-out tokens `(N,)`.
-    - `length`, `windows`: tokens of a window, and at most how many windows, spread over the text.
+    - `length`, `windows`: tokens of a window, by default 64 or a whole picture, and at most how many windows, spread
+      over the text. Of pictures every token counts as a character.
     - `seed`: of windows and masks; equal seeds give every model the same windows and masks.
     - `curves`: also measure the likelihoods in a deterministic order, and of an energy model the curves and the
       likelihood by one evaluation; None and empty otherwise.
@@ -99,6 +100,9 @@ def evaluate(
     if windows < 2 or batch_size < 1:
         raise ValueError(f"`windows`={windows} must be at least 2 and `batch_size`={batch_size} positive.")
     seeded(seed)
+    tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
+    places = 0 if tokenizer is None else tokenizer.places
+    length = length or places or 64
     text = jnp.asarray(windows_of(ids, length, count=windows, seed=seed))
     k1, k2, k3, k4 = jax.random.split(jax.random.key(seed), 4)
     count = text.shape[0]
@@ -111,8 +115,9 @@ def evaluate(
         weight = 1.0 / rate
     ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / math.log(2), float)
-    tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
-    characters = np.array([length if tokenizer is None else tokenizer.characters(row) for row in np.asarray(text)])
+    characters = np.array(
+        [length if tokenizer is None or places else tokenizer.characters(row) for row in np.asarray(text)]
+    )
     mean = bits.sum() / max(1, characters.sum())
     # of a ratio: windows of several lengths in characters differ in both
     error = (bits - mean * characters).std(ddof=1) / max(1, characters.mean()) / math.sqrt(count)

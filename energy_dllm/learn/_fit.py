@@ -44,7 +44,7 @@ def fit(
     objective: AbstractObjective,
     *,
     steps: int,
-    length: int = 64,
+    length: int | None = None,
     batch_size: int = 16,
     learning_rate: float = 1.2e-2,
     optimizer: optax.GradientTransformation | None = None,
@@ -62,7 +62,8 @@ def fit(
     - `model`: an `EnergyDLLM` or a twin.
     - `corpus`: where windows come from (its `train` part).
     - `objective`: `Denoising()` for the energy model, `Masking()` or `NextToken()` for twins.
-    - `steps`: batches in all. `length`, `batch_size`: tokens of a window and windows of a batch.
+    - `steps`: batches in all. `length`, `batch_size`: tokens of a window, by default 64 or a whole picture, and windows
+      of a batch.
     - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training, that
       is resumed, exactly: the result is bit by bit that of a run that was never interrupted. Ctrl-C and SIGTERM save a
       checkpoint first; a second one does not wait for it. `ed.load` of the checkpoint is the model as it stands.
@@ -101,7 +102,9 @@ def fit(
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
     if not 0 <= average < 1:
         raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
-    windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed)
+    places = corpus.tokenizer.places
+    length = length or places or 64
+    windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed, whole=places > 0)
     if optimizer is None:
         optimizer = default_optimizer(learning_rate, steps)
     parameters, static = eqx.partition(model, eqx.is_inexact_array)

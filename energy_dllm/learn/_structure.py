@@ -141,6 +141,8 @@ def build(spec: Any, place: str, arrays: dict[str, np.ndarray], classes: Sequenc
             cls = _class(address, classes)
             today: dict[str, str] = _FIELDS.get(address, {})
             values: dict[str, Any] = {today.get(name) or name: part(item, name) for name, item in fields.items()}
+            # what earlier versions did not have has its default
+            values = {f.name: f.default for f in _fields(cls) if f.default is not dataclasses.MISSING} | values
             names = [field.name for field in _fields(cls)]
             if set(names) != set(values):
                 raise ValueError(
@@ -226,6 +228,7 @@ def trace(model: Any) -> None:
     if hasattr(model, "log_posterior"):
         # a data set has passages of its own length
         items = getattr(getattr(model, "energy", None), "items", None)
-        length = 8 if items is None else items.shape[1]
+        places = getattr(getattr(model, "tokenizer", None), "places", 0)  # those of a layout
+        length = places or (8 if items is None else items.shape[1])
         ids, known = (jax.ShapeDtypeStruct((length,), kind) for kind in (jnp.zeros((), int).dtype, bool))
         eqx.filter_eval_shape(model.log_posterior, ids, known)

@@ -2,10 +2,11 @@
 
 # in the order of the API page: what a reader wants first
 from ._generate import generate as generate, infill as infill
+from ._inpaint import inpaint as inpaint
 from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
 from ._diffusion import Diffusion as Diffusion, descent as descent
-from ._motion import DEFAULT as DEFAULT, UNMASKING as UNMASKING, Generation as Generation
+from ._motion import default_sampler as default_sampler, UNMASKING as UNMASKING, Generation as Generation
 from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (
     most_certain as most_certain,

@@ -12,7 +12,7 @@ from .._checks import on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
-from ._motion import Generation, Moments, finite, follow
+from ._motion import Generation, Moments, finite, follow, pictures_of
 from ._sampler import AbstractSampler
 from ._template import typed
 from ._validate import WINDOW, conditioning_on, field, room
@@ -218,6 +218,7 @@ class _Blocks:
             rejected=np.sum([m.rejected for *_, m in past], axis=0),
             reason="; ".join(dict.fromkeys(reason for *_, m in past for reason in m.reasons)),
             seed=self.seed,
+            pictures=pictures_of(self.model, ids),
         )
 
 

@@ -299,11 +299,7 @@ def _made_by(field):
     return field.func if isinstance(field, jax.tree_util.Partial) else field
 
 
-LEVELS = LogLinear(sigma_max=0.9, sigma_min=0.625)
-"""Of codes of unit norm: where context begins to tell tokens apart, and where most of them are certain."""
-
-
-def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: AbstractSchedule = LEVELS) -> Diffusion:
+def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: AbstractSchedule | None = None) -> Diffusion:
     """From noise to text on one falling scalar, `flow.AutonomousDescent`, in a number of force evaluations.
 
     Two thirds of them are steps of the descent, from the noise level at which context begins to tell tokens apart to
@@ -329,6 +325,8 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: Abstra
     ```
     """
     sizes(evaluations=evaluations)
+    if schedule is None:
+        schedule = LogLinear(sigma_max=0.9, sigma_min=0.625)
     rounds = evaluations // 3
     finish = (
         Unmasking(rounds=rounds, temperature=temperature, order=most_certain, steps=1, step=1.0) if rounds else None

@@ -8,20 +8,20 @@ from .._model import EnergyDLLM
 from ..energy import Guidance
 from ..flow import AbstractEvidence
 from ._blocks import write
-from ._motion import DEFAULT, FRAMES, Generation
+from ._motion import FRAMES, Generation, default_sampler
 from ._sampler import AbstractSampler
-from ._template import Typed, given_of, of_template, typed
+from ._template import Typed, captioned, given_of, of_template, typed
 from ._validate import room
 
 
 def generate(
     model: EnergyDLLM,
     *,
-    length: int = 64,
+    length: int | None = None,
     prompt: str = "",
     suffix: str = "",
     samples: int = 1,
-    sampler: AbstractSampler = DEFAULT,
+    sampler: AbstractSampler | None = None,
     evidence: AbstractEvidence | None = None,
     guidance: Guidance | None = None,
     window: int | None = None,
@@ -35,12 +35,13 @@ def generate(
 
     Main arguments:
 
-    - `length`: tokens of a passage `L`, prompt and suffix included.
-    - `prompt`, `suffix`: how the passage begins and ends; kept exactly.
+    - `length`: tokens of a passage `L`, prompt and suffix included; default 64. Pictures have one length.
+    - `prompt`, `suffix`: how the passage begins and ends; kept exactly. Of pictures the prompt is the caption.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
     - `sampler`: with its budget and its temperature: `sampling.descent(25)`, the default, in which a passage moves from
-      noise to text by `flow.AutonomousDescent`; `sampling.Diffusion(steps=24)`, any other flow through noise;
-      `sampling.Unmasking(rounds=24)`, which draws tokens that become evidence.
+      noise to text by `flow.AutonomousDescent` (of pictures `sampling.default_sampler(model)`, with their own noise);
+      `sampling.Diffusion(steps=24)`, any other flow through noise; `sampling.Unmasking(rounds=24)`, which draws tokens
+      that become evidence.
     - `seed`: of all randomness.
 
     Other arguments:
@@ -76,8 +77,17 @@ def generate(
     assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
     ```
     """
+    if model.tokenizer.places:
+        if suffix or stop or window or length not in (None, model.tokenizer.places):
+            raise ValueError(
+                f"`suffix`, `stop`, `window` and `length` are of text; `model` makes pictures of "
+                f"{model.tokenizer.places} tokens: leave them out."
+            )
+        length = window = model.tokenizer.places
+    length = 64 if length is None else length
     room(length, samples, frames, window)
-    begin, end = typed(model, prompt, mask_unknown, "prompt"), typed(model, suffix, mask_unknown, "suffix")
+    begin = (captioned if model.tokenizer.places else typed)(model, prompt, mask_unknown, "prompt")
+    end = typed(model, suffix, mask_unknown, "suffix")
     fixed = begin.ids.size + end.ids.size
     if fixed >= length:
         both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
@@ -91,7 +101,7 @@ def generate(
     return write(
         model,
         given,
-        sampler=sampler,
+        sampler=default_sampler(model) if sampler is None else sampler,
         evidence=evidence,
         guidance=guidance,
         window=window,
@@ -109,7 +119,7 @@ def infill(
     *,
     length: int | Sequence[int] | None = None,
     samples: int = 1,
-    sampler: AbstractSampler = DEFAULT,
+    sampler: AbstractSampler | None = None,
     evidence: AbstractEvidence | None = None,
     guidance: Guidance | None = None,
     window: int | None = None,
@@ -145,11 +155,15 @@ def infill(
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
+    if model.tokenizer.places:
+        raise ValueError(
+            "`model` makes pictures, which have no template; use `sampling.inpaint(model, picture, hole)`."
+        )
     given = of_template(model, template, length, mask_unknown)
     return write(
         model,
         given,
-        sampler=sampler,
+        sampler=default_sampler(model) if sampler is None else sampler,
         evidence=evidence,
         guidance=guidance,
         window=window,

@@ -9,14 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, PyTree
+from jaxtyping import Array, Float, Integer, PyTree, UInt8
 
 from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy
-from ..flow import AbstractEvidence, Conditioning, Trajectory
-from ._diffusion import descent
+from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
+from ._diffusion import Diffusion, descent
 from ._padding import Padded, can_pad, pad, pad_conditioning
 from ._sampler import AbstractSampler
 from ._unmasking import Unmasking, left_to_right
@@ -24,8 +24,6 @@ from ._unmasking import Unmasking, left_to_right
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-DEFAULT = descent()
-"""The default sampler of `generate` and `infill`."""
 UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
 """The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
@@ -48,6 +46,8 @@ class Generation:
     - `accepted (N,)`, `rejected (N,)`: steps of the solver, or rounds.
     - `reason`: why it stopped, in words.
     - `seed`: of the randomness.
+    - `pictures`: of a model that makes pictures, `(N, rows, columns)`, in colour `(N, rows, columns, 3)`, uint8; their
+      captions are the `texts`. None of a model that writes.
 
     A passage that is generated window by window has the moments of all windows one after another, times and free
     energies being those of each window; tokens of later windows have the entropy of a fully masked window.
@@ -68,6 +68,24 @@ class Generation:
     rejected: Integer[np.ndarray, " N"]
     reason: str
     seed: int
+    pictures: UInt8[np.ndarray, "P rows columns *channels"]
+
+
+def default_sampler(model: EnergyDLLM | None = None, evaluations: int | None = None) -> AbstractSampler:
+    """The sampler of `generate`, `infill` and `inpaint` where none is given.
+
+    `descent()`; for a model that makes pictures, whose codes are pixels, the same motion from the most to the least
+    noise of the model, with every evaluation a step: 25 and 64 evaluations, or as many as are given.
+    """
+    if model is not None and model.tokenizer.places:
+        return Diffusion(steps=64 if evaluations is None else evaluations, temperature=0.0, field=AutonomousDescent)
+    return descent(25 if evaluations is None else evaluations)
+
+
+def pictures_of(model: EnergyDLLM, ids: Integer[np.ndarray, "N L"]) -> UInt8[np.ndarray, "P rows columns *channels"]:
+    """The pictures of sequences of a model that makes them; none of one that writes."""
+    tokenizer: Any = model.tokenizer
+    return np.stack([tokenizer.picture(each) for each in ids]) if tokenizer.places else np.zeros((0, 0, 0), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

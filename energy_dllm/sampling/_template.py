@@ -43,6 +43,17 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
     return Typed(ids, np.ones(ids.size, bool), [model.decode(ids[n : n + 1]) for n in range(ids.size)])
 
 
+def captioned(model: EnergyDLLM, caption: str, mask_unknown: bool = False, name: str = "caption") -> Typed:
+    """The tokens of a caption, filled up with spaces as all captions are; none of an empty one, which is unknown."""
+    grids = model.tokenizer.grids
+    width = grids[0][1] if len(grids) > 1 else 0
+    if len(caption) > width:
+        raise ValueError(
+            f"`{name}` {caption!r} has {len(caption)} letters; captions of this model have at most {width}."
+        )
+    return typed(model, caption and caption.ljust(width), mask_unknown, name)
+
+
 Piece = str | int | None
 """Text, a hole of known width, the hole of unknown width."""
 

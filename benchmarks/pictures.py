@@ -1,0 +1,351 @@
+"""Measure and draw what a model of pictures makes: `digits`, on MNIST.
+
+    python benchmarks/pictures.py measure digits ../shared/data/mnist --out runs/pictures
+    python benchmarks/pictures.py figures digits ../shared/data/mnist --out docs/figures
+
+`measure` writes `measured.json`. A small convolutional classifier, trained on the real digits with shifts of up to two
+pixels, is the judge (kept in `--out`). Of pictures asked for by word: the share that the judge reads as that word, the
+Frechet distance between its 64 features there and on real test digits, beside that of two halves of these, and how far
+the nearest training digit is. Of test digits with a half hidden, caption unknown: the judge's label of what was filled
+in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter. Bits of a
+picture with its caption. How the pull of the caption's letters on a patch changes when another word is put there.
+"""
+
+import argparse
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+import energy_dllm as ed
+
+
+WORDS = ed.data.DIGITS
+
+
+class Judge(eqx.Module):
+    """Two strided convolutions and two dense layers on 28 x 28 pixels."""
+
+    weights: list[Array]
+    biases: list[Array]
+
+    def __init__(self, key: Array):
+        shapes = (16, 16), (144, 32), (32 * 36, 64), (64, 10)
+        keys = jax.random.split(key, 4)
+        self.weights = [(2 / n) ** 0.5 * jax.random.normal(k, (n, m)) for k, (n, m) in zip(keys, shapes, strict=True)]
+        self.biases = [jnp.zeros(m) for _, m in shapes]
+
+    def features(self, picture: Array) -> Array:
+        """64 numbers of a picture of pixels 0 to 1."""
+        z = picture[..., None]
+        for layer, side in ((0, 4), (1, 3)):
+            ends = (z.shape[0] - side) // 2 * 2 + 1
+            places = [(i, j) for i in range(side) for j in range(side)]
+            near = jnp.concatenate([z[i : i + ends : 2, j : j + ends : 2] for i, j in places], axis=-1)
+            z = jax.nn.relu(near @ self.weights[layer] + self.biases[layer])
+        return jax.nn.relu(z.reshape(-1) @ self.weights[2] + self.biases[2])
+
+    def __call__(self, picture: Array) -> Array:
+        return self.features(picture) @ self.weights[3] + self.biases[3]
+
+    def read(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Digits and features of pictures of bytes."""
+        parts = [_read(self, each / np.float32(255)) for each in np.array_split(pictures, -(-len(pictures) // 500))]
+        digits, features = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return digits, features.astype(float)
+
+
+@eqx.filter_jit
+def _read(judge, pictures):
+    features = jax.vmap(judge.features)(pictures)
+    return jnp.argmax(features @ judge.weights[3] + judge.biases[3], axis=-1), features
+
+
+def trained_judge(pictures: np.ndarray, digits: np.ndarray, path: Path, steps: int = 2500) -> Judge:
+    """The judge, from its file if it is there."""
+    judge = Judge(jax.random.key(0))
+    if path.exists():
+        return eqx.tree_deserialise_leaves(path, judge)
+    optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, steps), weight_decay=1e-2)
+
+    def shifted(picture, key):
+        start = jax.random.randint(key, (2,), 0, 5)
+        return jax.lax.dynamic_slice(jnp.pad(picture, 2), start, picture.shape)
+
+    @eqx.filter_jit
+    def step(judge, state, pictures, digits, key):
+        def loss(judge):
+            moved = jax.vmap(shifted)(pictures, jax.random.split(key, len(pictures)))
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(jax.vmap(judge)(moved), digits))
+
+        change, state = optimizer.update(eqx.filter_grad(loss)(judge), state, judge)
+        return eqx.apply_updates(judge, change), state
+
+    state, draw = optimizer.init(judge), np.random.default_rng(0)
+    for n in range(steps):
+        chosen = draw.integers(0, len(pictures), 64)
+        judge, state = step(judge, state, pictures[chosen] / np.float32(255), digits[chosen], jax.random.key(n))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    eqx.tree_serialise_leaves(path, judge)
+    return judge
+
+
+def frechet(one: np.ndarray, two: np.ndarray) -> float:
+    """`|mean - mean|^2 + tr(A + B - 2 (A B)^(1/2))` of two sets of features."""
+    away = one.mean(0) - two.mean(0)
+    a, b = np.cov(one.T), np.cov(two.T)
+    values, axes = np.linalg.eigh(a)
+    root = (axes * np.sqrt(np.maximum(values, 0))) @ axes.T
+    both = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0)).sum()
+    return float(away @ away + np.trace(a) + np.trace(b) - 2 * both)
+
+
+class Digits:
+    """MNIST as the model has it: pictures and digits of the training part and of the test part, and their tokens."""
+
+    def __init__(self, folder: Path, tokenizer: Any):
+        corpus = ed.data.read_mnist(folder, tokenizer=tokenizer)
+        self.test_ids = corpus.test.reshape(-1, tokenizer.places)
+        self.train_ids = corpus.train.reshape(-1, tokenizer.places)
+        word = lambda ids: WORDS.index(tokenizer.decode(ids))
+        self.train_digits, self.test_digits = (
+            np.array([word(i) for i in ids]) for ids in (self.train_ids, self.test_ids)
+        )
+        with np.load(folder / "train_10k.npz") as file:
+            self.train = file["images"][: len(self.train_ids)]
+        with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
+            self.test = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+def asked(model: ed.EnergyDLLM, each: int, sampler: Any, seed: int = 0) -> tuple[np.ndarray, int, float, np.ndarray]:
+    """`each` pictures of every word, how often a recorded scalar rose, seconds a picture, and the final scalars."""
+    pictures, rises, energies, start = [], 0, [], time.monotonic()
+    for word in WORDS:
+        for part in range(0, each, 50):
+            count = min(50, each - part)
+            made = ed.generate(model, prompt=word, samples=count, sampler=sampler, seed=seed + part, frames=8)
+            pictures.append(made.pictures)
+            rises += int((np.diff(made.free_energy, axis=1) > 1e-3).sum())
+            energies.append(made.free_energy[:, -1])
+    return np.concatenate(pictures), rises, (time.monotonic() - start) / (10 * each), np.concatenate(energies)
+
+
+def nearest(pictures: np.ndarray, among: np.ndarray, seen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the nearest of `among`, over the pixels `seen`, and its distance, white being 1."""
+    seen = np.ones(pictures.shape[1:], bool) if seen is None else seen
+    one, two = (each[:, seen].astype(np.float32) / 255 for each in (pictures, among))
+    square = (one**2).sum(1)[:, None] + (two**2).sum(1) - 2 * one @ two.T
+    return square.argmin(1), np.sqrt(np.maximum(square.min(1), 0))
+
+
+@eqx.filter_jit
+def captions(model: ed.EnergyDLLM, ids: Array) -> Array:
+    """The letters of whole pictures, the likeliest at each place given the picture and those before."""
+    width = model.tokenizer.grids[0][1]
+
+    def one(ids):
+        def letter(place, ids):
+            known = (jnp.arange(ids.shape[0]) >= width) | (jnp.arange(ids.shape[0]) < place)
+            return ids.at[place].set(jnp.argmax(model.log_posterior(ids, known)[place]).astype(ids.dtype))
+
+        return jax.lax.fori_loop(0, width, letter, ids)[:width]
+
+    return jax.lax.map(one, ids, batch_size=50)
+
+
+def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 50, seed: int = 0) -> dict[str, float]:
+    """For a hidden patch with ink of each picture, of which a quarter is known: what the letters add to the log-odds of
+    the true patch against the likeliest other, under the true word and under another; and by how much attribution
+    misses the log-odds."""
+    tokenizer: Any = model.tokenizer
+    draw, width = np.random.default_rng(seed), tokenizer.width
+    found: dict[str, list[float]] = {"right": [], "swapped": [], "error": []}
+    for row in ids[:count]:
+        ink = np.flatnonzero(tokenizer.codes[row].sum(1)[width:] > 1) + width
+        place, true = int(draw.choice(ink)), WORDS.index(tokenizer.decode(row))
+        other = WORDS[(true + int(draw.integers(1, 10))) % 10]
+        known = (draw.random(len(row)) < 0.25) | (np.arange(len(row)) < width)
+        known[place] = False
+        rival = None
+        for name, word in (("right", WORDS[true]), ("swapped", other)):
+            told = jnp.asarray(np.concatenate([tokenizer.fill(word), row[width:]]))
+            given = ed.flow.Given(told, jnp.asarray(known))
+            y, field = model.settle(given), ed.flow.Relaxation(model.energy, given)
+            if rival is None:
+                logits = model.energy.logits(y, model.field(given))[place]
+                rival = int(jnp.argmax(logits.at[int(row[place])].set(-jnp.inf)))
+            why = ed.probe.attribution(0.0, y, field, token=int(row[place]), reference=rival)
+            found[name].append(float(sum(part[place, :width].sum() for part in why.neighbours.values())))
+            found["error"].append(float(abs(why.total[place] - why.log_odds[place])))
+    right, swapped = np.array(found["right"]), np.array(found["swapped"])
+    gap = right - swapped
+    return {
+        "right_word": right.mean(),
+        "swapped_word": swapped.mean(),
+        "difference": gap.mean(),
+        "standard_error": gap.std(ddof=1) / np.sqrt(len(gap)),
+        "largest_error": max(found["error"]),
+    }
+
+
+def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, as one dict; printed as it comes."""
+    judge = trained_judge(data.train, data.train_digits, options.out / "judge.eqx")
+    count, results = 10 * options.each, {}
+
+    def note(name: str, **values: Any) -> None:
+        results[name] = {key: round(float(value), 4) for key, value in values.items()}
+        print(name, results[name], flush=True)
+
+    labels, features = judge.read(data.test)
+    halves = features[:count], features[count : 2 * count]
+    books = np.stack([model.tokenizer.picture(row) for row in data.test_ids[:count]])
+    note(
+        "real test digits",
+        judged_right=np.mean(labels == data.test_digits),
+        frechet_between_halves=frechet(*halves),
+        frechet_of_the_codebook=frechet(judge.read(books)[1], halves[1]),
+        nearest_training_digit=nearest(data.test[:count], data.train)[1].mean(),
+    )
+    for temperature in options.temperatures:
+        for steps in options.steps:
+            sampler = ed.sampling.Diffusion(
+                steps=steps,
+                temperature=0.0,
+                field=jax.tree_util.Partial(ed.flow.AutonomousDescent, temperature=temperature),
+            )
+            pictures, rises, seconds, _ = asked(model, options.each, sampler)
+            digits, theirs = judge.read(pictures)
+            note(
+                f"{count} by word, {steps} evaluations, temperature {temperature:g}",
+                judged_right=np.mean(digits == np.repeat(np.arange(10), options.each)),
+                frechet=frechet(theirs, halves[0]),
+                nearest_training_digit=nearest(pictures, data.train)[1].mean(),
+                rises=rises,
+                seconds=seconds,
+            )
+    for side in ("right", "lower"):
+        hole = np.zeros((28, 28), bool)
+        hole[(slice(None), slice(14, None)) if side == "right" else slice(14, None)] = True
+        some = data.test[: options.filled]
+        ours = [ed.sampling.inpaint(model, picture, hole, frames=1, seed=n) for n, picture in enumerate(some)]
+        theirs = np.where(hole, data.train[nearest(some, data.train, ~hole)[0]], some)
+        right = lambda pictures: np.mean(judge.read(pictures)[0] == data.test_digits[: len(pictures)])
+        named = [made.texts[0] == WORDS[digit] for made, digit in zip(ours, data.test_digits, strict=False)]
+        note(
+            f"{len(some)} test digits, {side} half hidden",
+            judged_right=right(np.concatenate([made.pictures for made in ours])),
+            caption_right=np.mean(named),
+            nearest_neighbour=right(theirs),
+            whole=right(some),
+        )
+    letters = np.asarray(captions(model, jnp.asarray(data.test_ids[: options.captions])))
+    truth = data.test_ids[: options.captions, : letters.shape[1]]
+    note(f"captions of {len(letters)} test digits", right=np.mean((letters == truth).all(1)))
+    score = ed.evaluate(model, data.test_ids.ravel(), windows=500, curves=False)
+    places = model.tokenizer.places
+    bits, error = places * score.masked_nelbo_bits_per_char, places * score.standard_error
+    note("bits of a picture with its caption", bits=bits, standard_error=error)
+    note("pull of the caption on 50 hidden patches, nats", **pull_of_letters(model, data.test_ids))
+    return results
+
+
+def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> None:
+    """`digits.png`, `digit.gif`, `digit_parts.png`: samples with energies, a film, and who pulled a patch."""
+    import matplotlib.pyplot as plt
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    tokenizer: Any = model.tokenizer
+    look = dict(cmap="gray", vmin=0, vmax=255)
+    rows = [ed.generate(model, prompt=word, samples=10, seed=1, frames=1) for word in WORDS]
+    figure, axes = plt.subplots(10, 10, figsize=(7.2, 8.2))
+    for made, line, word in zip(rows, axes, WORDS, strict=True):
+        for n, axis in enumerate(line):
+            axis.imshow(made.pictures[n], **look)
+            axis.set_title(f"{made.free_energy[n, -1]:.0f}", fontsize=7, pad=1.5, color="0.35")
+            axis.set(xticks=[], yticks=[])
+        line[0].set_ylabel(word, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(options.out / "digits.png", dpi=110)
+
+    made = ed.generate(model, prompt="seven", samples=1, seed=options.seed, frames=48)
+    # what is believed at each moment: the pixels of x are noise on it
+    frames = [tokenizer.picture(ids) for ids in made.frames[0]]
+    scalar = made.free_energy[0]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.9), width_ratios=(1, 1.5))
+    shown = left.imshow(frames[0], **look)
+    left.set(xticks=[], yticks=[], title="seven")
+    right.plot(scalar, color="0.85")
+    (line,) = right.plot([], [], color="C0")
+    right.set(xlabel="moment", ylabel="F, nats", title="one scalar falls")
+    right.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+
+    def draw(n: int):
+        shown.set_data(frames[min(n, len(frames) - 1)])
+        line.set_data(np.arange(len(scalar))[: n + 1], scalar[: n + 1])
+
+    FuncAnimation(figure, draw, frames=len(frames) + 12).save(options.out / "digit.gif", PillowWriter(8), dpi=80)
+
+    row, width = data.test_ids[int(np.flatnonzero(data.test_digits == 4)[options.seed])], tokenizer.width
+    ink = tokenizer.codes[row].sum(1)
+    place = int(width + np.argmax(ink[width:]))
+    given = ed.flow.Given(jnp.asarray(row), jnp.arange(len(row)) != place)
+    why = ed.probe.attribution(0.0, model.settle(given), ed.flow.Relaxation(model.energy, given), token=int(row[place]))
+    pull = np.asarray(sum(part[place] for part in why.neighbours.values()))
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), width_ratios=(1, 1, 0.8))
+    down, across = divmod(place - width, tokenizer.grids[1][1])
+    hidden = tokenizer.picture(row).copy()
+    k = tokenizer.patch
+    hidden[down * k : down * k + k, across * k : across * k + k] = 90
+    axes[0].imshow(hidden, **look)
+    axes[0].set(xticks=[], yticks=[], title="one patch is hidden")
+    size = np.abs(pull).max()
+    drawn = axes[1].imshow(pull[width:].reshape(tokenizer.grids[1]), cmap="RdBu_r", vmin=-size, vmax=size)
+    axes[1].set(xticks=[], yticks=[], title="pull of every patch, nats")
+    figure.colorbar(drawn, ax=axes[1], shrink=0.75)
+    axes[2].bar(range(width), pull[:width], color="C0")
+    axes[2].set_xticks(
+        range(width), [symbol.replace("\u2423", "") for symbol in map(tokenizer.symbols.__getitem__, row[:width])]
+    )
+    axes[2].axhline(0, color="0.5", lw=0.6)
+    axes[2].set(title="and of every letter")
+    axes[2].spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(options.out / "digit_parts.png", dpi=110)
+
+
+def main() -> None:
+    """Measure or draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["measure", "figures"])
+    parser.add_argument("model")
+    parser.add_argument("mnist", type=Path)
+    parser.add_argument("--each", type=int, default=100, help="pictures of every word")
+    parser.add_argument("--steps", type=int, nargs="+", default=[8, 16, 32, 64], help="evaluations of the force")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--filled", type=int, default=200, help="test digits that are completed")
+    parser.add_argument("--captions", type=int, default=1000, help="test digits that are named")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/pictures"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = ed.load(options.model)
+    data = Digits(options.mnist, model.tokenizer)
+    if options.what == "figures":
+        figures(model, data, options)
+        return
+    results = measure(model, data, options)
+    (options.out / "measured.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
