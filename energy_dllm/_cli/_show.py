@@ -65,8 +65,8 @@ def _written(
     result: Any, tokenizer: Any, model: str, json: bool, console: Console, seconds: float, out: Path | None
 ) -> None:
     drawn = list(result.pictures)
-    plain = "\n\n".join(f"{text}\n{pixels(picture)}" for text, picture in zip(result.texts, drawn, strict=True))
-    plain = plain if drawn else "\n\n".join(result.texts)
+    shown = [pixels(picture) for picture in drawn]
+    plain = "\n\n".join(map("\n".join, zip(result.texts, shown, strict=True)) if drawn else result.texts)
     if json:
         record = {
             "text": result.texts,
