@@ -119,6 +119,8 @@ def repair(
     end = 10.0 * model.steps * model.step if time is None else time
     if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
+    if not 0 < stop < np.inf:
+        raise ValueError(f"`stop` is {stop}; expected a positive speed that counts as rest, such as 1e-2.")
     if shifts and evidence is not None:
         raise ValueError("`evidence` is about places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
