@@ -142,8 +142,8 @@ def repair(
         seen = Typo(on_device(pad(written, size)), rate, on_device(pad(stands, size)))
         known = seen if others is None else seen + pad_evidence(model, others, size)
     dtype = energy.vocabulary.codes.dtype
-    limits = (on_device(np.asarray(number, dtype)) for number in (end, stop))
-    path = _relax(energy, known, dfa, *limits, frames)
+    longest, rest = (on_device(np.asarray(number, dtype)) for number in (end, stop))
+    path = _relax(energy, known, dfa, longest, rest, frames)
     # moments after it came to rest were never reached
     moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
     moments |= {name: moments[name][:, :length] for name in ("ids", "confidence")}
