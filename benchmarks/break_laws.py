@@ -210,7 +210,7 @@ FAULTS = (
     ),
     (
         "matrices that do not move do not shrink (all do)",
-        "learn/_fit.py",
+        "learn/_optimizer.py",
         "change - decay * jnp.any(change != 0) * leaf",
         "change - decay * leaf",
         "tests/test_learn.py -k shrink_where_they_move",
@@ -413,7 +413,7 @@ FAULTS = (
     ),
     (
         "tables are no matrices (Muon turns them)",
-        "learn/_fit.py",
+        "learn/_optimizer.py",
         "return _each(_matrix, parameters, otherwise=lambda leaf: None)",
         "return jax.tree.map(_matrix, parameters)",
         "tests/test_markov.py -k no_matrices",

@@ -140,6 +140,7 @@ LIBRARY = {
     "an empty text": (lambda m, t: ed.repair(m, ""), "`text` is empty"),
     "a text beyond memory": (lambda m, t: ed.repair(m, "a" * 20_000), "`text` is 20,000 tokens"),
     "shifts below 0": (lambda m, t: ed.repair(m, "ab", shifts=-1), "`shifts` is -1"),
+    "a repair that never rests": (lambda m, t: ed.repair(m, "ab", stop=0.0), "`stop` is 0.0"),
     "half a shift": (lambda m, t: ed.repair(m, "ab", shifts=0.5), "`shifts` is 0.5"),
     "a time of NaN": (lambda m, t: ed.repair(m, "ab", time=NAN), "`time` is nan"),
     "no end of time": (lambda m, t: ed.repair(m, "ab", time=INF), "`time` is inf"),

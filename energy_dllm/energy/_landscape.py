@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,9 @@ class AbstractFreeEnergy(eqx.Module):
     """
 
     vocabulary: eqx.AbstractVar[Any]
+    ragged: ClassVar[Any] = False
+    """Whether tokens outside of a `mask` change nothing for the others, in `logits` and `sample` too, which have none.
+    Then passages are padded, and one compiled program serves several lengths."""
 
     @property
     @abc.abstractmethod
@@ -36,12 +39,6 @@ class AbstractFreeEnergy(eqx.Module):
     @abc.abstractmethod
     def size(self) -> int:
         """Vocabulary size `V`."""
-
-    @property
-    def ragged(self) -> bool:
-        """Whether tokens outside of a `mask` change nothing for the others, in `logits` and `sample` too, which have no
-        mask. Then passages are padded, and one compiled program serves several lengths."""
-        return False
 
     @abc.abstractmethod
     def neutral(self, length: int) -> Float[Array, "L D"]:

@@ -1,7 +1,8 @@
 """From data to parameters: objectives, `fit`, `evaluate`, baselines, and models on disk."""
 
 # in the order of the API page: what a reader wants first
-from ._fit import fit as fit, default_optimizer as default_optimizer
+from ._fit import fit as fit
+from ._optimizer import default_optimizer as default_optimizer
 from ._objective import Denoising as Denoising, MaximumLikelihood as MaximumLikelihood
 from ._split_merge import fit_split_merge as fit_split_merge
 from ._evaluate import evaluate as evaluate, Evaluation as Evaluation

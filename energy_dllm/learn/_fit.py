@@ -1,13 +1,12 @@
 """`fit`: one jitted step, a log, checkpoints, and exact resumption."""
 
 import contextlib
-import functools
 import hashlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -18,10 +17,10 @@ from jaxtyping import Array, PyTree
 
 from .._checks import on_device, seeded, sizes
 from ..data import Corpus, Windows
-from ..energy import HMMVocabulary
 from ._file import FORMAT, alone, read, write
 from ._log import Log, bar
 from ._objective import AbstractObjective
+from ._optimizer import default_optimizer
 from ._signals import Signals
 from ._structure import describe
 
@@ -181,122 +180,6 @@ def _update(run: _Run, static, kinds, objective, update, ids, key, steps: int, a
     after = _Run(fresh, mean, state, run.step + 1)
     # a step that is not finite leaves everything as it was
     return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
-
-
-def default_optimizer(
-    learning_rate: float, steps: int, *, decay: float = 0.1, tables: float = 8.0
-) -> optax.GradientTransformation:
-    """Muon for matrices, Adam for the rest, on gradients clipped to norm 1.
-
-    A matrix moves by `0.2 sqrt(max(n, m)) eta U V^T`, where `U S V^T` is its averaged gradient: every direction as far
-    as every other, an entry about as far as under Adam. It also shrinks by `decay eta`: without that matrices grow with
-    every step, and everything that multiplies them has to fade. A matrix is the last two axes of a parameter, if both
-    are at least 16 long. Both share one schedule of `eta`: warmed up over 5 % of `steps`, then a cosine down to 5 %.
-
-    **Arguments:**
-
-    - `learning_rate`: peak of `eta`.
-    - `steps`: length of the schedule.
-    - `decay`: of matrices, not negative.
-    - `tables`: how much farther than all else the logits of a `HMMVocabulary` move, positive.
-
-    **Raises:** `ValueError` if `learning_rate`, `steps` or `tables` is not positive or `decay` is negative.
-
-    **Source:** Jordan et al. 2024 (Muon); Liu et al. 2025 (arXiv 2502.16982) for the scale and the decay.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    optimizer = ed.learn.default_optimizer(1e-2, steps=100)
-    state = optimizer.init({"matrix": jnp.ones((16, 16)), "bias": jnp.ones(16)})
-    ```
-    """
-    sizes(steps=steps)
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"`learning_rate` is {learning_rate}; expected a positive number, such as 1.2e-2.")
-    if not 0 <= decay < np.inf:
-        raise ValueError(f"`decay` is {decay}; expected 0 (none) or more, such as 0.1.")
-    if not 0 < tables < np.inf:
-        raise ValueError(f"`tables` is {tables}; expected a positive factor, such as 8.")
-    muon = _muon(int(steps), float(decay), float(tables))
-
-    def init(params):
-        *before, paced = cast(tuple, muon.init(params))
-        return (*before, paced._replace(peak=jnp.asarray(learning_rate, jnp.float32)))
-
-    return optax.GradientTransformation(init, muon.update)
-
-
-@functools.cache
-def _muon(steps: int, decay: float, tables: float) -> optax.GradientTransformation:
-    """The same object for the same numbers: what is compiled for one training serves the next, at any peak rate."""
-    # scaled so that an entry moves as far as it would under Adam
-    muon = optax.contrib.muon(
-        1.0, consistent_rms=0.2, adam_b1=0.9, adam_b2=0.99, muon_weight_dimension_numbers=_matrices
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), _paced(steps))
-
-
-class _Pace(NamedTuple):
-    """Steps that were taken, and the peak of the schedule, which is state so that it is no part of the program."""
-
-    step: Array
-    peak: Array
-
-
-def _paced(steps: int) -> optax.GradientTransformation:
-    """Changes times `eta`: warmed up over 5 % of the steps, then a cosine down to 5 % of the peak."""
-    warmup = max(1, steps // 20)
-    share = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1), 0.05)
-
-    def update(updates, state, params=None):
-        eta = state.peak * share(state.step)
-        scaled = jax.tree.map(lambda change: (eta * change).astype(change.dtype), updates)
-        return scaled, state._replace(step=optax.safe_increment(state.step))
-
-    init = lambda params: _Pace(jnp.zeros((), jnp.int32), jnp.ones((), jnp.float32))
-    return optax.GradientTransformation(init, update)
-
-
-def _shrink(decay: float) -> optax.GradientTransformation:
-    """Matrices lose `decay` of themselves, those that move at all: token codes are fixed, and stay."""
-
-    def one(leaf, change):
-        return change if _matrix(leaf) is None else change - decay * jnp.any(change != 0) * leaf
-
-    return optax.stateless(lambda changes, parameters: _each(one, parameters, changes))
-
-
-def _quicken(tables: float) -> optax.GradientTransformation:
-    """Logits move farther than weights: from one chance in a hundred to nine in ten are seven of them."""
-    return optax.stateless(lambda changes, _: _each(lambda change: change, changes, otherwise=lambda c: tables * c))
-
-
-def _matrices(parameters: PyTree[Array]) -> PyTree:
-    """Which axes of each parameter are a matrix, as Muon asks for it."""
-    return _each(_matrix, parameters, otherwise=lambda leaf: None)
-
-
-def _each(function, parameters, *rest, otherwise=lambda leaf, *rest: rest[0]):
-    """`function` of every leaf, `otherwise` of those that are the logits of a table, which are no map of anything."""
-
-    def one(node, *rest):
-        if not isinstance(node, HMMVocabulary):
-            return function(node, *rest)
-        tables = jax.tree.map(otherwise, node, *rest)
-        patterns = jax.tree.map(function, node.patterns, *(other.patterns for other in rest))
-        return eqx.tree_at(lambda node: node.patterns, tables, patterns, is_leaf=lambda leaf: leaf is None)
-
-    return jax.tree.map(one, parameters, *rest, is_leaf=lambda node: isinstance(node, HMMVocabulary))
-
-
-def _matrix(leaf):
-    """Which axes of a parameter are a matrix: the last two, if both are long; heads and offsets are a batch of them."""
-    if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16 or not leaf.size:
-        return None
-    return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
 
 
 def _fingerprint(structure: object, numbers: PyTree) -> str:

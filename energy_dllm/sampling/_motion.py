@@ -123,7 +123,7 @@ def follow(
     if sampler.ragged and can_pad(energy, conditioning.others, conditioning.dfa):
         energy, conditioning = Padded(energy, length), pad_conditioning(model, conditioning)
         ids = pad(ids, conditioning.length)
-    sampler, padding = sampler.traced(dtype), conditioning.length - length
+    sampler, padding = sampler.traced(dtype) if sampler.traced else sampler, conditioning.length - length
     state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)
     parts: list[Trajectory] = []
 

@@ -119,6 +119,8 @@ def repair(
     end = 10.0 * model.steps * model.step if time is None else time
     if not 0 < end < np.inf:
         raise ValueError(f"`time` is {time}; expected a positive relaxation time in time constants, such as 50.")
+    if not 0 < stop < np.inf:
+        raise ValueError(f"`stop` is {stop}; expected a positive speed that counts as rest, such as 1e-2.")
     if shifts and evidence is not None:
         raise ValueError("`evidence` is about places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
@@ -140,8 +142,8 @@ def repair(
         seen = Typo(on_device(pad(written, size)), rate, on_device(pad(stands, size)))
         known = seen if others is None else seen + pad_evidence(model, others, size)
     dtype = energy.vocabulary.codes.dtype
-    number = lambda value: on_device(np.asarray(value, dtype))
-    path = _relax(energy, known, dfa, number(end), number(stop), frames)
+    longest, rest = (on_device(np.asarray(number, dtype)) for number in (end, stop))
+    path = _relax(energy, known, dfa, longest, rest, frames)
     # moments after it came to rest were never reached
     moments = jax.tree.map(lambda leaf: np.asarray(leaf)[np.isfinite(path.times)], path.probes["moment"])
     moments |= {name: moments[name][:, :length] for name in ("ids", "confidence")}

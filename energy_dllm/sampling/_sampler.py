@@ -8,7 +8,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
@@ -27,6 +27,12 @@ class AbstractSampler(eqx.Module):
 
     To add a sampler, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
     """
+
+    ragged: ClassVar[Any] = False
+    """Whether a passage may be padded at its end by tokens that are given and have no effect, so that one compiled
+    program serves several lengths: whether nothing else depends on the length."""
+    traced: ClassVar[Any] = None
+    """`traced(dtype)`, the sampler as it is compiled: numbers that need not be known, as a temperature, are arrays."""
 
     @abc.abstractmethod
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
@@ -56,16 +62,6 @@ class AbstractSampler(eqx.Module):
         """From `clock[0]` to `clock[-1]`, the steps `numbers` of the whole, recorded by `observer` at the first, at the
         `marks` among them and at the last: probe `moment` of the trajectory. Step 0 is the beginning; later steps may
         be taken in several calls, each from the end of the one before."""
-
-    @property
-    def ragged(self) -> bool:
-        """Whether a passage may be padded at its end by tokens that are given and have no effect, so that one compiled
-        program serves several lengths: whether nothing else depends on the length."""
-        return False
-
-    def traced(self, dtype: Any) -> "AbstractSampler":
-        """The sampler as it is compiled: numbers that need not be known, such as a temperature, are arrays."""
-        return self
 
     @property
     @abc.abstractmethod
