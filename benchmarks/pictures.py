@@ -258,10 +258,62 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
     return results
 
 
+def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
+    """The noisy pixels, what is believed of them, and the scalar, moment by moment."""
+    import matplotlib.pyplot as plt
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    tokenizer: Any = model.tokenizer
+    ids, known = np.zeros(tokenizer.places, np.int32), np.arange(tokenizer.places) < tokenizer.width
+    ids[known] = tokenizer.fill(word)
+    given, levels = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), model.schedule.levels(64)
+    field, neutral = ed.flow.AutonomousDescent(model.energy, given), model.energy.neutral(len(ids))
+    k1, k2 = jax.random.split(jax.random.key(seed))
+    prior = model.energy.logits(neutral, model.field(given))
+    sigma = jnp.exp(-levels[0])
+    x = model.energy.vocabulary.codes[jax.random.categorical(k1, prior)]
+    start = field.initial(x + sigma * jax.random.normal(k2, x.shape), neutral, sigma)
+
+    def seen(time, state, _):
+        b = field.evidence(time, state).field(field.energy.vocabulary.codes)
+        return {"F": field.scalar(state), "x": state[0], "believed": field.energy.denoised(state[1], b)}
+
+    ends = dict(t0=levels[0], t1=levels[-1], solver=ed.flow.DDIM(field.decay), levels=levels)
+    read = ed.solve(field, start, **ends, times=levels[::2], probes={"all": seen}).probes["all"]
+
+    def pixels(codes: Array) -> np.ndarray:
+        down, across = tokenizer.grids[-1]
+        patches = np.asarray(codes)[tokenizer.width :, : tokenizer.patch**2]
+        grid = patches.reshape(down, across, tokenizer.patch, tokenizer.patch)
+        return grid.transpose(0, 2, 1, 3).reshape(tokenizer.shape)
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.4, 2.9), width_ratios=(1, 1, 1.4))
+    look = dict(cmap="gray", vmin=0, vmax=1)
+    noisy, clean = left.imshow(pixels(read["x"][0]), **look), middle.imshow(pixels(read["believed"][0]), **look)
+    left.set(xticks=[], yticks=[], title="x, the state")
+    middle.set(xticks=[], yticks=[], title=f"what is believed: {word}")
+    right.plot(read["F"], color="0.85")
+    (line,) = right.plot([], [], color="C0")
+    right.set(xlabel="evaluations / 2", ylabel="F, nats", title="one scalar falls")
+    right.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    last = len(read["F"]) - 1
+
+    def draw(n: int) -> None:
+        now = min(n, last)
+        # from noise of 8 white to a picture: what is shown is scaled by how much there is
+        x = pixels(read["x"][now])
+        noisy.set_data(x)
+        noisy.set_clim(min(0.0, x.min()), max(1.0, x.max()))
+        clean.set_data(pixels(read["believed"][now]))
+        line.set_data(np.arange(now + 1), read["F"][: now + 1])
+
+    FuncAnimation(figure, draw, frames=last + 10).save(path, PillowWriter(7), dpi=80)
+
+
 def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> None:
     """`digits.png`, `digit.gif`, `digit_parts.png`: samples with energies, a film, and who pulled a patch."""
     import matplotlib.pyplot as plt
-    from matplotlib.animation import FuncAnimation, PillowWriter
 
     tokenizer: Any = model.tokenizer
     look = dict(cmap="gray", vmin=0, vmax=255)
@@ -276,41 +328,25 @@ def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
     figure.tight_layout(pad=0.3)
     figure.savefig(options.out / "digits.png", dpi=110)
 
-    made = ed.generate(model, prompt="seven", samples=1, seed=options.seed, frames=48)
-    # what is believed at each moment: the pixels of x are noise on it
-    frames = [tokenizer.picture(ids) for ids in made.frames[0]]
-    scalar = made.free_energy[0]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.9), width_ratios=(1, 1.5))
-    shown = left.imshow(frames[0], **look)
-    left.set(xticks=[], yticks=[], title="seven")
-    right.plot(scalar, color="0.85")
-    (line,) = right.plot([], [], color="C0")
-    right.set(xlabel="moment", ylabel="F, nats", title="one scalar falls")
-    right.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-
-    def draw(n: int):
-        shown.set_data(frames[min(n, len(frames) - 1)])
-        line.set_data(np.arange(len(scalar))[: n + 1], scalar[: n + 1])
-
-    FuncAnimation(figure, draw, frames=len(frames) + 12).save(options.out / "digit.gif", PillowWriter(8), dpi=80)
-
+    film(model, "seven", options.out / "digit.gif", options.seed)
     row, width = data.test_ids[int(np.flatnonzero(data.test_digits == 4)[options.seed])], tokenizer.width
     ink = tokenizer.codes[row].sum(1)
     place = int(width + np.argmax(ink[width:]))
-    given = ed.flow.Given(jnp.asarray(row), jnp.arange(len(row)) != place)
+    known = (np.random.default_rng(options.seed).random(len(row)) < 0.4) | (np.arange(len(row)) < width)
+    known[place] = False
+    given = ed.flow.Given(jnp.asarray(row), jnp.asarray(known))
     why = ed.probe.attribution(0.0, model.settle(given), ed.flow.Relaxation(model.energy, given), token=int(row[place]))
     pull = np.asarray(sum(part[place] for part in why.neighbours.values()))
-    figure, axes = plt.subplots(1, 3, figsize=(8.6, 3.1), width_ratios=(1, 1, 0.8))
+    figure, axes = plt.subplots(1, 3, figsize=(9.2, 3.1), width_ratios=(1, 1, 0.8))
     down, across = divmod(place - width, tokenizer.grids[1][1])
-    hidden = tokenizer.picture(row).copy()
     k = tokenizer.patch
-    hidden[down * k : down * k + k, across * k : across * k + k] = 90
-    axes[0].imshow(hidden, **look)
-    axes[0].set(xticks=[], yticks=[], title="one patch is hidden")
+    unknown = ~known[width:].reshape(tokenizer.grids[1]).repeat(k, 0).repeat(k, 1)
+    axes[0].imshow(np.where(unknown, 90, tokenizer.picture(row)), **look)
+    axes[0].add_patch(plt.Rectangle((across * k - 0.5, down * k - 0.5), k, k, fill=False, color="C1", lw=2))
+    axes[0].set(xticks=[], yticks=[], title="known patches, and the one asked for")
     size = np.abs(pull).max()
     drawn = axes[1].imshow(pull[width:].reshape(tokenizer.grids[1]), cmap="RdBu_r", vmin=-size, vmax=size)
-    axes[1].set(xticks=[], yticks=[], title="pull of every patch, nats")
+    axes[1].set(xticks=[], yticks=[], title="who pulls it to ink, nats")
     figure.colorbar(drawn, ax=axes[1], shrink=0.75)
     axes[2].bar(range(width), pull[:width], color="C0")
     axes[2].set_xticks(
