@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -16,6 +18,8 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Route
 
 import energy_dllm as ed
 from energy_dllm.data import Characters, RegexDFA
@@ -327,8 +331,64 @@ def test_models_health_metrics_document_page(running, client):
     assert {"/v1/completions", "/v1/infill", "/health"} <= set(document["paths"])
     refs = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
     assert set(refs) <= set(document["components"]["schemas"])
-    schema = document["components"]["schemas"]["Completion"]["properties"]["prompt"]
+    schema = document["components"]["schemas"]["CompletionRequest"]["properties"]["prompt"]
     assert {"type": "string", "maxLength": TEXT} in schema["anyOf"]
+
+
+# Run inside the page: what a reader would do, and what came of it.
+CATCH = "<script>window.errors=[];window.onerror=m=>{errors.push(m)};console.error=m=>errors.push(m)</script><style>"
+DRIVE = """<script>(async () => {
+const until = async f => { for (let k = 0; k < 2400 && !f(); k++) await new Promise(r => setTimeout(r, 50)) };
+const again = async () => { await until(() => !done); await until(() => done) };
+const press = (at, key) =>
+  at.dispatchEvent(new KeyboardEvent('keydown', {key, ctrlKey: key == 'Enter', bubbles: true}));
+const text = () => moments.at(-1).tokens.join(''), box = $('text'), seen = [];
+$('prompt').value = 'abc[6]xyz'; $('steps').value = 16;
+press(document, 'Enter'); await until(() => done);
+const first = text();
+seen.push(/^abc.{6}xyz$/.test(first), box.children.length == 12, document.querySelectorAll('.given').length == 6);
+seen.push(document.querySelectorAll('#curve circle').length == 2, $('said').textContent.includes('16 force'));
+box.children[4].click(); await until(() => $('why').textContent.includes('the sum of'));
+seen.push($('why').textContent.startsWith('token 4 '));
+press(box.children[4], 'ArrowRight'); seen.push(document.activeElement == box.children[5]);
+press(box.children[5], 'Delete'); await again();
+seen.push(text()[5] != first[5], $('chips').children.length == 1);
+const second = text(), kept = new DataTransfer();
+const drag = name => new DragEvent(name, {dataTransfer: kept, bubbles: true});
+box.children[7].dispatchEvent(drag('dragstart')); $('bin').dispatchEvent(drag('drop')); await again();
+seen.push(text()[7] != second[7], $('chips').children.length == 2);
+$('prompt').value = 'É[2]'; await write();
+seen.push($('said').className == 'bad' && $('said').textContent.includes('template'));
+const out = document.createElement('pre');
+out.id = 'seen'; out.textContent = seen.join(' ') + ' ' + errors.length + errors.join();
+document.body.append(out); fetch('/driven/over')})()</script><img src="/driven/wait" alt=""></html>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt install chromium)")
+def test_the_playground_in_a_browser(running, tmp_path):
+    """Write, explain a token by click, forbid one by key and one by drag; the page is loaded when all that is over."""
+    page = running.get("/")[1]
+    assert not re.search(r"(src|href|url)\W{1,2}https?:", page)
+    over = asyncio.Event()
+
+    async def driven(_):
+        return HTMLResponse(page.replace("<style>", CATCH, 1).replace("</html>", DRIVE))
+
+    async def wait(_):
+        await asyncio.wait_for(over.wait(), 200)
+        return PlainTextResponse("")
+
+    async def ended(_):
+        over.set()
+        return PlainTextResponse("")
+
+    for path, answer in (("/driven", driven), ("/driven/wait", wait), ("/driven/over", ended)):
+        running.app.routes.append(Route(path, answer))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    run = ["chromium", *flags.split(), f"--user-data-dir={tmp_path}", "--dump-dom", f"{running.url}/driven"]
+    dom = subprocess.run(run, capture_output=True, text=True, timeout=240).stdout
+    seen = re.search('<pre id="seen">(.*?)</pre>', dom)
+    assert seen and seen[1].strip() == "true " * 12 + "0", (seen and seen[1], dom[-3000:])
 
 
 def test_a_full_queue_and_clients_that_leave(running):

@@ -23,7 +23,7 @@ LINE = "\n"
 """Where an answer of a chat ends, whatever else it is to stop at."""
 
 
-async def completions(server: Any, asked: ask.Completion, _: Request) -> Any:
+async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> Any:
     """Text behind a prompt, and before a suffix."""
     count = asked.n or 1
     if asked.best_of not in (None, count):
@@ -50,7 +50,7 @@ async def completions(server: Any, asked: ask.Completion, _: Request) -> Any:
     return head | {"choices": made, "usage": _usage(plans, choices)} | _facts(choices)
 
 
-async def chat(server: Any, asked: ask.Chat, _: Request) -> Any:
+async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
     """The answer of an assistant: one line behind the plain template."""
     name = server.model(asked.model)
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
@@ -83,7 +83,7 @@ async def chat(server: Any, asked: ask.Chat, _: Request) -> Any:
     return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
 
 
-async def infill(server: Any, asked: ask.Infill, _: Request) -> Any:
+async def infill(server: Any, asked: ask.InfillRequest, _: Request) -> Any:
     """The holes of a template."""
     name = server.model(asked.model)
     if isinstance(asked.length, list) and len(asked.length) > 1:  # several to choose from: that computes
@@ -104,7 +104,7 @@ async def infill(server: Any, asked: ask.Infill, _: Request) -> Any:
     return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
 
 
-async def repair(server: Any, asked: ask.Repair, _: Request) -> Any:
+async def repair(server: Any, asked: ask.RepairRequest, _: Request) -> Any:
     """Typing errors corrected."""
     model = server.engine.models[server.model(asked.model)]
     hidden = True if asked.mask_unknown is None else asked.mask_unknown
@@ -113,7 +113,7 @@ async def repair(server: Any, asked: ask.Repair, _: Request) -> Any:
     return {"object": "repair", "model": server.model(asked.model)} | await called(server.engine, make, server.timeout)
 
 
-async def recall(server: Any, asked: ask.Recall, _: Request) -> Any:
+async def recall(server: Any, asked: ask.RecallRequest, _: Request) -> Any:
     """The stored line that a cue comes from, or none."""
     if asked.lines is None and server.memory is None:
         raise APIError(400, "`lines` is missing, and this server has no memory; give some.", param="lines")
@@ -128,14 +128,14 @@ async def recall(server: Any, asked: ask.Recall, _: Request) -> Any:
     return {"object": "recall"} | await called(server.engine, make, server.timeout)
 
 
-async def score(server: Any, asked: ask.Score, _: Request) -> Any:
+async def score(server: Any, asked: ask.ScoreRequest, _: Request) -> Any:
     """How probable a text is, token by token."""
     name = server.model(asked.model)
     make = lambda: scored(server.engine, server.engine.models[name], asked.text)
     return {"object": "score", "model": name} | await called(server.engine, make, server.timeout)
 
 
-async def attribution(server: Any, asked: ask.Attribution, _: Request) -> Any:
+async def attribution(server: Any, asked: ask.AttributionRequest, _: Request) -> Any:
     """Why a token stands where it does."""
     name = server.model(asked.model)
     model = server.engine.models[name]

@@ -110,13 +110,13 @@ def application(
         engine.close()
 
     posts: dict[str, tuple[type[BaseModel], Handler]] = {
-        "/v1/completions": (ask.Completion, answers.completions),
-        "/v1/chat/completions": (ask.Chat, answers.chat),
-        "/v1/infill": (ask.Infill, answers.infill),
-        "/v1/repair": (ask.Repair, answers.repair),
-        "/v1/recall": (ask.Recall, answers.recall),
-        "/v1/score": (ask.Score, answers.score),
-        "/v1/attribution": (ask.Attribution, answers.attribution),
+        "/v1/completions": (ask.CompletionRequest, answers.completions),
+        "/v1/chat/completions": (ask.ChatRequest, answers.chat),
+        "/v1/infill": (ask.InfillRequest, answers.infill),
+        "/v1/repair": (ask.RepairRequest, answers.repair),
+        "/v1/recall": (ask.RecallRequest, answers.recall),
+        "/v1/score": (ask.ScoreRequest, answers.score),
+        "/v1/attribution": (ask.AttributionRequest, answers.attribution),
     }
     described = document({path: schema for path, (schema, _) in posts.items()})
     routes = [Route(path, _post(server, path, *which), methods=["POST"]) for path, which in posts.items()]

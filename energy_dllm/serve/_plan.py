@@ -195,7 +195,7 @@ def of_answer(
     return made
 
 
-def of_infill(request: ask.Infill, name: str, engine: Engine) -> Plan:
+def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
     """The holes of a template."""
     model = engine.models[name]
     lengths = request.length if isinstance(request.length, list) else [request.length or 1]

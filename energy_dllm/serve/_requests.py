@@ -21,13 +21,13 @@ Zero = Annotated[float, Field(ge=0, le=0, description="Not supported: 0 is all t
 One = Annotated[float, Field(ge=1, le=1, description="Not supported: 1 is all that is taken; see `temperature`.")]
 
 
-class _Strict(BaseModel):
+class _AbstractStrict(BaseModel):
     """What it does not know it refuses; nothing is converted."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-class _Written(_Strict):
+class _AbstractWritten(_AbstractStrict):
     """What all requests for text have in common."""
 
     model: Name | None = None
@@ -48,7 +48,7 @@ class _Written(_Strict):
     mask_unknown: bool | None = Field(None, description="Whether unknown characters are drawn anew, not an error.")
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(_AbstractStrict):
     """`text`, `regex` with a `pattern`, or `json_schema` with `{"schema": ...}`."""
 
     type: Literal["text", "regex", "json_schema", "json_object"]
@@ -56,7 +56,7 @@ class ResponseFormat(_Strict):
     json_schema: dict[str, Any] | None = None
 
 
-class _Answered(_Written):
+class _AbstractAnswered(_AbstractWritten):
     """What completions and chats have in common."""
 
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS)] | None = None
@@ -73,7 +73,7 @@ class _Answered(_Written):
     frequency_penalty: Zero | None = None
 
 
-class Completion(_Answered):
+class CompletionRequest(_AbstractAnswered):
     """`POST /v1/completions`."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=SAMPLES)] | None = None
@@ -83,14 +83,14 @@ class Completion(_Answered):
     best_of: Count | None = Field(None, description="Not supported: only the value of `n` is taken.")
 
 
-class Part(_Strict):
+class Part(_AbstractStrict):
     """A part of a message: text."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(_Strict):
+class Message(_AbstractStrict):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -98,7 +98,7 @@ class Message(_Strict):
     name: Annotated[str, Field(max_length=64)] | None = None
 
 
-class Chat(_Answered):
+class ChatRequest(_AbstractAnswered):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
@@ -107,7 +107,7 @@ class Chat(_Answered):
     top_logprobs: Top | None = None
 
 
-class Infill(_Written):
+class InfillRequest(_AbstractWritten):
     """`POST /v1/infill`."""
 
     template: Text = Field(description="Text with holes such as [8], eight tokens wide, or [*]; [[ is a bracket.")
@@ -117,7 +117,7 @@ class Infill(_Written):
     match: Annotated[str, Field(max_length=2_000)] | None = Field(None, description="A pattern of the whole text.")
 
 
-class Repair(_Strict):
+class RepairRequest(_AbstractStrict):
     """`POST /v1/repair`."""
 
     model: Name | None = None
@@ -127,7 +127,7 @@ class Repair(_Strict):
     mask_unknown: bool | None = None
 
 
-class Recall(_Strict):
+class RecallRequest(_AbstractStrict):
     """`POST /v1/recall`."""
 
     cue: Annotated[str, Field(min_length=1, max_length=TEXT)]
@@ -138,14 +138,14 @@ class Recall(_Strict):
     threshold: Chance | None = None
 
 
-class Score(_Strict):
+class ScoreRequest(_AbstractStrict):
     """`POST /v1/score`."""
 
     model: Name | None = None
     text: Annotated[str, Field(min_length=1, max_length=TEXT)]
 
 
-class Attribution(_Strict):
+class AttributionRequest(_AbstractStrict):
     """`POST /v1/attribution`."""
 
     model: Name | None = None
