@@ -89,7 +89,7 @@ def _value(rng: random.Random, schema: dict, schemas: dict, depth: int = 0):
         made = {name: _value(rng, schema["properties"][name], schemas, depth + 1) for name in names}
         # what is large is slow, and no more likely to be wrong
         return {name: min(value, 24) if name in ("max_tokens", "max_completion_tokens", "n") and value else value
-                for name, value in made.items() if name not in ("steps", "model") or rng.random() < 0.1}  # fmt: skip
+                for name, value in made.items() if name not in ("budget", "model") or rng.random() < 0.1}  # fmt: skip
     if kind == "array":
         count = rng.randrange(schema.get("minItems", 0), min(4, schema.get("maxItems", 3)) + 1)
         items = schema.get("prefixItems") or [schema.get("items", {})] * count

@@ -81,11 +81,11 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--tokens", type=int, default=58)
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--budget", type=int, default=25)
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--pid", type=int)
     options = parser.parse_args()
-    body = {"prompt": "To be ", "max_tokens": options.tokens, "steps": options.steps}
+    body = {"prompt": "To be ", "max_tokens": options.tokens, "budget": options.budget}
     for _ in range(3):  # until what is compiled beside the work is there
         load(options.address, 8, 5.0, body)
     rates = [ask(options.address, {**body, "stream": True, "seed": n}) for n in range(5)]
@@ -98,7 +98,7 @@ def main() -> None:
             "| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
         )
     if options.requests and options.pid:
-        small = {**body, "steps": 8}
+        small = {**body, "budget": 8}
         load(options.address, 8, 600.0, small, requests=50)
         before = resident(options.pid)
         load(options.address, 8, 600.0, small, requests=options.requests)

@@ -115,8 +115,8 @@ def test_the_rest_of_a_shorter_one_is_cut_away(client):
 
 
 def test_a_stream_is_text_that_stands(client):
-    """Deltas add up to what the same request is answered at once, more comes with every eighth of the descent, and
-    the first before a quarter of it."""
+    """Deltas add up to what the same request is answered at once; the first comes before a quarter of the budget is
+    spent, and as large a share stands as is spent of it in the descent."""
     asked = dict(model="toy", prompt="abc", max_tokens=24, seed=3)
     start, arrived, text, moments = time.monotonic(), [], "", []
     stream = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -129,9 +129,10 @@ def test_a_stream_is_text_that_stands(client):
             assert chunk.usage.completion_tokens == 24
     whole = client.completions.create(**asked, extra_body={"commit": True})
     assert text == whole.choices[0].text and len(text) == 24
-    assert [count for _, count in arrived] == [3] * 8
-    assert [moment["piece"] for moment in moments] == list(range(1, 9)) and moments[0]["pieces"] == 8
-    assert moments[0]["sigma"] > moments[-1]["sigma"] and moments[0]["free_energy"] > moments[-1]["free_energy"]
+    spent = [moment["force_evaluations"] for moment in moments]
+    assert spent == [4, 8, 12, 16, *range(17, 26)] and moments[0]["budget"] == 25
+    assert arrived[0][1] == 4 and sum(count for _, count in arrived[:4]) == 16
+    assert moments[0]["sigma"] > moments[3]["sigma"] and moments[0]["free_energy"] > moments[3]["free_energy"]
     for moment in moments:
         assert "".join(moment["tokens"]).startswith(("abc" + text)[: moment["stands"]])
     first, last = arrived[0][0], arrived[-1][0]
@@ -165,7 +166,7 @@ def test_a_long_answer_is_written_window_after_window(client):
     made = client.completions.create(model="toy", prompt="abc" * 30, max_tokens=70, seed=2)
     again = client.completions.create(model="toy", prompt="abc" * 30, max_tokens=70, seed=2)
     assert len(made.choices[0].text) == 70 and made.choices[0].text == again.choices[0].text
-    assert made.model_extra["energy_dllm"]["force_evaluations"][0] == 5 * 64
+    assert made.model_extra["energy_dllm"]["force_evaluations"][0] == 5 * 25
 
 
 def test_chat_is_a_line_behind_a_plain_template(client, model):
@@ -343,11 +344,11 @@ const again = async () => { await until(() => !done); await until(() => done) };
 const press = (at, key) =>
   at.dispatchEvent(new KeyboardEvent('keydown', {key, ctrlKey: key == 'Enter', bubbles: true}));
 const text = () => moments.at(-1).tokens.join(''), box = $('text'), seen = [];
-$('prompt').value = 'abc[6]xyz'; $('steps').value = 16;
+$('prompt').value = 'abc[6]xyz'; $('budget').value = 12;
 press(document, 'Enter'); await until(() => done);
 const first = text();
 seen.push(/^abc.{6}xyz$/.test(first), box.children.length == 12, document.querySelectorAll('.given').length == 6);
-seen.push(document.querySelectorAll('#curve circle').length == 2, $('said').textContent.includes('16 force'));
+seen.push(document.querySelectorAll('#curve circle').length == 2, $('said').textContent.includes('12 force'));
 box.children[4].click(); await until(() => $('why').textContent.includes('the sum of'));
 seen.push($('why').textContent.startsWith('token 4 '));
 press(box.children[4], 'ArrowRight'); seen.push(document.activeElement == box.children[5]);
@@ -394,7 +395,7 @@ def test_the_playground_in_a_browser(running, tmp_path):
 def test_a_full_queue_and_clients_that_leave(running):
     """More than may wait is 429; whoever leaves is not computed for, and the others are answered."""
     engine = running.app.state.engine
-    body = {"prompt": "a", "max_tokens": 30, "n": 8, "steps": 256}
+    body = {"prompt": "a", "max_tokens": 30, "n": 8, "budget": 256}
     request = (
         f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(json.dumps(body))}\r\n\r\n{json.dumps(body)}"
     )

@@ -153,7 +153,7 @@ def _stops(stop: str | list[str] | None) -> list[str]:
 
 def _head(prefix: str, kind: str, name: str, plan: Plan) -> dict[str, Any]:
     made = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": name}
-    return made | {"energy_dllm": {"seed": plan.seed, "steps": plan.steps, "commit": plan.commit}}
+    return made | {"energy_dllm": {"seed": plan.seed, "budget": plan.budget.evaluations, "commit": plan.commit}}
 
 
 def _facts(choices: Sequence[Choice]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _facts(choices: Sequence[Choice]) -> dict[str, Any]:
     return {
         "energy_dllm": {
             "seed": plan.seed,
-            "steps": plan.steps,
+            "budget": plan.budget.evaluations,
             "commit": plan.commit,
             "sigma": [short(each.sigma) for each in choices],
             "free_energy": [short(each.free_energy) for each in choices],

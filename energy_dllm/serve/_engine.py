@@ -5,6 +5,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,16 @@ import numpy as np
 
 from .._checks import on_device
 from .._model import EnergyDLLM
-from ..sampling import DEFAULT
+from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._passage import PIECE, Page, begin, descend, log_posterior
-from ._task import Call, Passage, Shown
+from ._passage import PIECE, Draft, Moment, Page, begin, descend, log_posterior, redraw
+from ._task import Budget, Call, Passage, Shown
 
 
 FILLED = 0.75
 """Share of a batch that has to be there for the rest to be padded; else a smaller batch is taken."""
+RECIPE = descent()
+"""The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
 Program = tuple[str, int, int]
 """Model, length, number of passages."""
 
@@ -155,64 +158,101 @@ class Engine:
                     task.deliver(error)
 
     def _run(self, program: Program) -> None:
-        """The first piece of a descent."""
+        """All of a short passage of which nothing is known."""
         name, length, size = program
         model = self.models[name]
         blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
-        key, steps = jax.random.key(0), DEFAULT.steps
-        nothing = Passage(name, ids, known, blank, length, 1.0, key, steps, False, None, lambda _: None)
-        pages, clock = pages_of([nothing], size), self._clock(model, steps)
-        state = begin(model.energy, pages, on_device(clock[:1])[0])
-        jax.block_until_ready(descend(model.energy, pages, state, on_device(clock[: PIECE + 1])))
-
-    def _clock(self, model: EnergyDLLM, steps: int) -> np.ndarray:
-        """The noise times of the default sampler, in so many steps."""
-        schedule = model.schedule if DEFAULT.schedule is None else DEFAULT.schedule
-        return np.asarray(schedule.level(jnp.linspace(0.0, DEFAULT.until, steps + 1)))
+        keys, budget = jax.random.split(jax.random.key(0)), Budget(PIECE, 1)
+        nothing = Passage(name, ids, known, blank, length, 1.0, keys, budget, False, None, lambda _: None)
+        self._descent([nothing], size)
 
     def _write(self, passages: list[Passage]) -> None:
-        """The descent of passages of one shape, piece by piece."""
-        name, length, steps = passages[0].shape
-        model = self.models[name]
+        """Passages of one shape, in the smallest batch there is a program for."""
+        name, length, budget = passages[0].shape
         size = next(n for n in self.batches if n >= len(passages) and (name, length, n) in self.programs)
         self.batched[size] += 1
-        clock, pieces = self._clock(model, steps), steps // PIECE
+        self._descent(passages, size)
+        for passage in passages:
+            if not passage.cancelled:
+                passage.deliver(None)
+
+    def _descent(self, passages: list[Passage], size: int) -> None:
+        """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
+        name, _, budget = passages[0].shape
+        model = self.models[name]
+        sampler = Diffusion(steps=budget.steps, until=RECIPE.until, schedule=RECIPE.schedule)
+        clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
         pages = pages_of(passages, size)
-        state = begin(model.energy, pages, on_device(clock[:1])[0])
-        for piece in range(pieces):
-            times = on_device(clock[piece * PIECE : (piece + 1) * PIECE + 1])
-            state, found = descend(model.energy, pages, state, times)
-            found = jax.tree.map(np.asarray, found)
-            self.evaluations += PIECE * sum(not passage.cancelled for passage in passages)
-            last = piece + 1 == pieces
+        state, moments = begin(model.energy, pages, on_device(clock[:1])[0]), None
+        for start in range(0, budget.steps, PIECE):
+            state, found = descend(model.energy, pages, state, on_device(clock[start : start + PIECE + 1]))
+            moments = jax.tree.map(np.asarray, found)
+            last = start + PIECE == budget.steps
             for n, passage in enumerate(passages):
-                if passage.cancelled:
-                    continue
-                moment = jax.tree.map(lambda leaf, n=n: leaf[n], found)
-                if not np.isfinite(moment.free_energy):
+                moment = row(moments, n)
+                if not np.isfinite(moment.free_energy) and not passage.cancelled:
                     passage.cancelled = True
-                    passage.deliver(FloatingPointError("the motion diverged; use more `steps`, or another seed."))
-                    continue
+                    passage.deliver(FloatingPointError("the motion diverged; give a larger `budget`, or another seed."))
                 if last and passage.strict is not None:
-                    page, here = jax.tree.map(lambda leaf, n=n: leaf[n], (pages, state))
-                    log_p = np.asarray(log_posterior(model.energy, page, here))
+                    log_p = np.asarray(log_posterior(model.energy, row(pages, n), row(state, n)))
                     ids = moment.ids.copy()
                     ids[passage.strict.begin : passage.strict.end] = passage.strict.best(
                         np.where(passage.open, log_p, -np.inf)
                     )
                     moment = moment._replace(ids=ids)
-                if passage.commit and not last:
-                    passage.commit_to(moment.ids, (piece + 1) / pieces)
-                stands = passage.size if last else passage.stands
-                passage.deliver(Shown(moment, piece + 1, pieces, stands))
+                done = budget.evaluations if last and passage.strict is not None else start + PIECE
+                self._show(passage, moment, done, "descent", np.ones(len(moment.ids), bool))
+            self.evaluations += PIECE * len(passages)
             if all(passage.cancelled for passage in passages):
                 return
-            if not last and any(passage.commit for passage in passages):
+            if any(passage.commit for passage in passages):
                 pages = pages_of(passages, size)
-        for passage in passages:
-            if not passage.cancelled:
-                passage.deliver(None)
+        if budget.rounds and moments is not None and any(passage.strict is None for passage in passages):
+            self._rounds(passages, size, pages, moments)
+
+    def _rounds(self, passages: list[Passage], size: int, pages: Page, moments: Moment) -> None:
+        """As the `finish` of `sampling.descent`: a quarter of the tokens is masked, and drawn in rounds."""
+        name, _, budget = passages[0].shape
+        model = self.models[name]
+        known = np.asarray(pages.known)
+        ids = np.where(known, np.asarray(pages.ids), moments.ids)
+        doubt = np.where(known, -np.inf, -moments.log_p)
+        count = np.round(RECIPE.redraw * (~known).sum(axis=1)).astype(int)
+        rank = np.argsort(np.argsort(-doubt, axis=1, kind="stable"), axis=1)
+        there = known | (rank >= count[:, None])
+        blank = jnp.stack([model.energy.neutral(known.shape[1])] * size).astype(pages.b.dtype)
+        drafts, kept = Draft(on_device(ids), on_device(there), blank), there.sum(axis=1)
+        keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(pages.keys[:, 1])
+        for number in range(budget.rounds + 1):
+            due = kept + (known.shape[1] - kept) * number // budget.rounds - np.asarray(drafts.known).sum(axis=1)
+            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            drafts, found = redraw(model.energy, pages, drafts, on_device(due), now)
+            found = found._replace(free_energy=moments.free_energy, sigma=moments.sigma)
+            drawn = np.asarray(drafts.known)
+            tokens = np.where(drawn, np.asarray(drafts.ids), np.asarray(found.ids))
+            found = jax.tree.map(np.asarray, found._replace(ids=tokens))
+            for n, passage in enumerate(passages):
+                if passage.strict is None:
+                    self._show(passage, row(found, n), budget.steps + number + 1, "redraw", drawn[n])
+            self.evaluations += len(passages)
+            if all(passage.cancelled for passage in passages):
+                return
+
+    @staticmethod
+    def _show(passage: Passage, moment: Moment, done: int, motion: str, there: np.ndarray) -> None:
+        if passage.cancelled:
+            return
+        budget = passage.budget.evaluations
+        if passage.commit and done < budget:
+            passage.commit_to(np.asarray(moment.ids), there, done / budget)
+        stands = passage.size if done == budget else passage.stands
+        passage.deliver(Shown(moment, done, budget, stands, motion))
+
+
+def row(tree: Any, n: int) -> Any:
+    """Of a batch."""
+    return jax.tree.map(lambda leaf: leaf[n], tree)
 
 
 def fitting(count: int, sizes: Sequence[int]) -> int:
@@ -230,5 +270,5 @@ def pages_of(passages: Sequence[Passage], size: int) -> Page:
         known=stack([row.known for row in rows], bool),
         b=stack([row.b for row in rows], dtype),
         temperature=stack([row.temperature for row in rows], dtype),
-        key=jnp.stack([row.key for row in rows]),
+        keys=jnp.stack([row.keys for row in rows]),
     )

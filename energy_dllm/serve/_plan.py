@@ -14,16 +14,17 @@ from .._model import EnergyDLLM
 from ..data import RegexDFA
 from ..energy import FreeEnergy, HMMVocabulary
 from ..flow import FORBIDDEN
-from ..sampling import DEFAULT, of_template, typed
+from ..sampling import of_template, typed
 from . import _requests as ask
 from ._automaton import Strict, avoiding, line_of, matching
 from ._engine import Engine
 from ._errors import APIError
-from ._passage import PIECE
 from ._schema import pattern_of
-from ._task import Passage
+from ._task import Budget, Passage
 
 
+BUDGET = 25
+"""Force evaluations by default, as of `sampling.descent`."""
 COLDEST = 0.05
 """The temperature that is taken for lower ones: the noise is then next to none."""
 WORDS = 16
@@ -54,7 +55,7 @@ class Plan:
     forbid: tuple[tuple[int, int], ...]
     bias: tuple[tuple[int, float], ...]
     temperature: float
-    steps: int
+    budget: Budget
     commit: bool
     seed: int
 
@@ -99,10 +100,10 @@ class Plan:
         key = jax.random.key(self.seed)
         if begin:
             key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), begin)
-        key = jax.random.split(jax.random.fold_in(key, number))[0]
+        keys = jax.random.split(jax.random.fold_in(key, number))
         strict = self._strict(b, *here, end - begin)
         return Passage(
-            self.name, *here, b, end - begin, self.temperature, key, self.steps, self.commit, strict, deliver
+            self.name, *here, b, end - begin, self.temperature, keys, self.budget, self.commit, strict, deliver
         )
 
     def _strict(self, b, ids, known, size) -> Strict | None:
@@ -143,7 +144,7 @@ def _common(request: Any, engine: Engine, model: EnergyDLLM) -> dict[str, Any]:
         "avoid": tuple(request.avoid or ()),
         "forbid": tuple(forbid),
         "temperature": temperature,
-        "steps": -(-DEFAULT.steps // PIECE) * PIECE if request.steps is None else request.steps,
+        "budget": Budget.of(BUDGET if request.budget is None else request.budget),
         "commit": bool(request.stream) if request.commit is None else request.commit,
         "seed": secrets.randbelow(2**31) if request.seed is None else request.seed,
     }

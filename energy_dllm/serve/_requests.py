@@ -35,9 +35,9 @@ class _AbstractWritten(_AbstractStrict):
     n: Count | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     stream: bool | None = None
-    steps: Annotated[int, Field(ge=8, le=256, multiple_of=8, description="Force evaluations: the budget.")] | None = (
-        None
-    )
+    budget: (
+        Annotated[int, Field(ge=4, le=256, description="Force evaluations for a passage, 25 by default.")] | None
+    ) = None
     commit: bool | None = Field(
         None, description="Tokens stand as soon as they are shown, from left to right. Default: as `stream`."
     )

@@ -10,16 +10,41 @@ from jaxtyping import Bool, Float, Integer
 
 from ..flow import FORBIDDEN
 from ._automaton import Strict
-from ._passage import Moment
+from ._passage import PIECE, Moment
 
 
 class Shown(NamedTuple):
-    """A moment of one passage: how many pieces of how many are done, and how many tokens from the left stand."""
+    """A moment of one passage: force evaluations that are made, of all; and how many tokens from the left stand."""
 
     moment: Moment
-    piece: int
-    pieces: int
+    evaluations: int
+    budget: int
     stands: int
+    motion: str
+
+    @property
+    def final(self) -> bool:
+        """Whether it is the last one."""
+        return self.evaluations == self.budget
+
+
+class Budget(NamedTuple):
+    """Force evaluations as `sampling.descent` divides them: steps of the descent, then rounds in which the least
+    certain tokens are drawn anew, and one relaxation before those."""
+
+    steps: int
+    rounds: int
+
+    @classmethod
+    def of(cls, evaluations: int) -> "Budget":
+        """Steps in whole pieces."""
+        steps = max(PIECE, round((evaluations - evaluations // 3 - 1) / PIECE) * PIECE)
+        return cls(steps, max(0, evaluations - steps - 1))
+
+    @property
+    def evaluations(self) -> int:
+        """All of them."""
+        return self.steps + (self.rounds + 1 if self.rounds else 0)
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,10 +54,10 @@ class Passage:
     - `model`: its name.
     - `ids (L,)`, `known (L,)`: given tokens. `b (L, V)`: other evidence.
     - `size`: its tokens; what is behind them is free, and cut away.
-    - `temperature`, `key`: of the noise: the same key gives the same passage.
-    - `steps`: of the descent, a multiple of `PIECE`.
-    - `commit`: whether tokens become given as soon as they are shown: after each piece as large a share of them, from
-      the left, as of the descent is done.
+    - `temperature`, `keys (2,)`: of the noise, and of the draws: the same keys give the same passage.
+    - `budget`: steps and rounds. A passage with an automaton is read out by it after the steps.
+    - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
+      the budget is spent.
     - `strict`: an automaton that it has to match.
     - `deliver`: called by the thread that writes: with `Shown` moments, with `None` at the end, or with an error.
     - `cancelled`: set when nobody waits for it any more.
@@ -44,8 +69,8 @@ class Passage:
     b: Float[np.ndarray, "L V"]
     size: int
     temperature: float
-    key: jax.Array
-    steps: int
+    keys: jax.Array
+    budget: Budget
     commit: bool
     strict: Strict | None
     deliver: Callable[[Any], object]
@@ -57,9 +82,9 @@ class Passage:
         self.restrict()
 
     @property
-    def shape(self) -> tuple[str, int, int]:
+    def shape(self) -> tuple[str, int, Budget]:
         """What has to be alike for passages to be written together."""
-        return self.model, len(self.ids), self.steps
+        return self.model, len(self.ids), self.budget
 
     @property
     def open(self) -> Bool[np.ndarray, "L V"]:
@@ -73,11 +98,13 @@ class Passage:
             open = self.strict.open(self.open, self.state, self.stands)
             self.b = np.where(open, self.b, FORBIDDEN).astype(self.b.dtype)
 
-    def commit_to(self, ids: Integer[np.ndarray, " L"], share: float) -> None:
-        """Tokens from the left become given, up to a share of all that are written."""
+    def commit_to(self, ids: Integer[np.ndarray, " L"], there: Bool[np.ndarray, " L"], share: float) -> None:
+        """Tokens from the left become given, as far as they are `there`, up to a share of all that are written."""
         due, before = int(np.ceil(share * self.holes)) - self.written, self.stands
         while self.stands < self.size and (self.known[self.stands] or due > 0):
             place, token = self.stands, int(ids[self.stands])
+            if not (there[place] or self.known[place]):
+                break
             if self.strict is not None:
                 after = self.strict.follow(self.state, token, place)
                 if after is None:  # no accepted text goes on like this; another token may come to stand here

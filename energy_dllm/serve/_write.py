@@ -58,7 +58,7 @@ class Choice:
         here, moment = slice(self.begin, self.window_end), shown.moment
         size = self.window_end - self.begin
         self.stands = self.begin + shown.stands
-        final = shown.piece == shown.pieces
+        final = shown.final
         free = ~self.given[here]
         self.ids[here][free] = moment.ids[:size][free]
         self.log_p[here], self.entropy[here] = moment.log_p[:size], moment.entropy[:size]
@@ -68,7 +68,7 @@ class Choice:
         if final:
             self.known[here] = True
             self.given[here] = True
-            self.evaluations += self.plan.steps
+            self.evaluations += shown.budget
         return self._grow(final and self.window_end == self.plan.size)
 
     def _grow(self, whole: bool) -> str:
@@ -99,8 +99,9 @@ class Choice:
         certainty = np.exp(shown.moment.log_p[: len(ids)])
         return {
             "index": self.index,
-            "piece": shown.piece,
-            "pieces": shown.pieces,
+            "motion": shown.motion,
+            "force_evaluations": shown.evaluations,
+            "budget": shown.budget,
             "begin": self.begin,
             "tokens": [self.plan.model.decode(ids[n : n + 1]) for n in range(len(ids))],
             "certainty": [round(float(p), 3) for p in certainty],
