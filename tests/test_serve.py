@@ -41,7 +41,8 @@ class Running:
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         settings = uvicorn.Config(app, log_level="error", http="h11", ws="none", lifespan="on")
         self.server = uvicorn.Server(settings)
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self.listening])))
+        run = lambda: asyncio.run(self.server.serve(sockets=[self.listening]))
+        self.thread = threading.Thread(target=run, daemon=True)
 
     def __enter__(self):
         self.thread.start()

@@ -201,14 +201,13 @@ class Engine:
                         np.where(passage.open, log_p, -np.inf)
                     )
                     moment = moment._replace(ids=ids)
-                done = budget.evaluations if last and passage.strict is not None else start + PIECE
-                self._show(passage, moment, done, "descent", np.ones(len(moment.ids), bool))
+                self._show(passage, moment, start + PIECE, "descent", np.ones(len(moment.ids), bool))
             self.evaluations += PIECE * len(passages)
             if all(passage.cancelled for passage in passages):
                 return
             if any(passage.commit for passage in passages):
                 pages = pages_of(passages, size)
-        if budget.rounds and moments is not None and any(passage.strict is None for passage in passages):
+        if budget.rounds and moments is not None:
             self._rounds(passages, size, pages, moments)
 
     def _rounds(self, passages: list[Passage], size: int, pages: Page, moments: Moment) -> None:
@@ -233,8 +232,7 @@ class Engine:
             tokens = np.where(drawn, np.asarray(drafts.ids), np.asarray(found.ids))
             found = jax.tree.map(np.asarray, found._replace(ids=tokens))
             for n, passage in enumerate(passages):
-                if passage.strict is None:
-                    self._show(passage, row(found, n), budget.steps + number + 1, "redraw", drawn[n])
+                self._show(passage, row(found, n), budget.steps + number + 1, "redraw", drawn[n])
             self.evaluations += len(passages)
             if all(passage.cancelled for passage in passages):
                 return

@@ -102,9 +102,9 @@ class Plan:
             key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), begin)
         keys = jax.random.split(jax.random.fold_in(key, number))
         strict = self._strict(b, *here, end - begin)
-        return Passage(
-            self.name, *here, b, end - begin, self.temperature, keys, self.budget, self.commit, strict, deliver
-        )
+        # what the automaton reads out is not drawn anew
+        budget = self.budget if strict is None else Budget(self.budget.steps, 0)
+        return Passage(self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, deliver)
 
     def _strict(self, b, ids, known, size) -> Strict | None:
         automaton, first, last = self.pattern, 0, size

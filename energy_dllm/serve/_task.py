@@ -55,7 +55,7 @@ class Passage:
     - `ids (L,)`, `known (L,)`: given tokens. `b (L, V)`: other evidence.
     - `size`: its tokens; what is behind them is free, and cut away.
     - `temperature`, `keys (2,)`: of the noise, and of the draws: the same keys give the same passage.
-    - `budget`: steps and rounds. A passage with an automaton is read out by it after the steps.
+    - `budget`: steps and rounds; where there is an automaton it reads out the text after the steps, without rounds.
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
     - `strict`: an automaton that it has to match.
