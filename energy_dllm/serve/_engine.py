@@ -200,7 +200,7 @@ class Engine:
                     ids[passage.strict.begin : passage.strict.end] = passage.strict.best(
                         np.where(passage.open, log_p, -np.inf)
                     )
-                    moment = moment._replace(ids=ids)
+                    moment = moment._replace(ids=ids, log_p=log_p[np.arange(len(ids)), ids])
                 self._show(passage, moment, start + PIECE, "descent", np.ones(len(moment.ids), bool))
             self.evaluations += PIECE * len(passages)
             if all(passage.cancelled for passage in passages):
@@ -224,15 +224,22 @@ class Engine:
         drafts, kept = Draft(on_device(ids), on_device(there), blank), there.sum(axis=1)
         keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(pages.keys[:, 1])
         for number in range(budget.rounds + 1):
-            due = kept + (known.shape[1] - kept) * number // budget.rounds - np.asarray(drafts.known).sum(axis=1)
+            open = ~np.asarray(drafts.known)
+            due = kept + (known.shape[1] - kept) * number // budget.rounds - (~open).sum(axis=1)
             now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
             drafts, found = redraw(model.energy, pages, drafts, on_device(due), now)
-            found = found._replace(free_energy=moments.free_energy, sigma=moments.sigma)
             drawn = np.asarray(drafts.known)
-            tokens = np.where(drawn, np.asarray(drafts.ids), np.asarray(found.ids))
-            found = jax.tree.map(np.asarray, found._replace(ids=tokens))
+            # what stands keeps the posterior that it was read from
+            pick = lambda new, old, open=open: np.where(open.reshape(open.shape + (1,) * (old.ndim - 2)), new, old)
+            moments = moments._replace(
+                ids=np.where(drawn, np.asarray(drafts.ids), np.asarray(found.ids)),
+                log_p=pick(np.asarray(found.log_p), moments.log_p),
+                top=pick(np.asarray(found.top), moments.top),
+                top_log_p=pick(np.asarray(found.top_log_p), moments.top_log_p),
+                entropy=pick(np.asarray(found.entropy), moments.entropy),
+            )
             for n, passage in enumerate(passages):
-                self._show(passage, row(found, n), budget.steps + number + 1, "redraw", drawn[n])
+                self._show(passage, row(moments, n), budget.steps + number + 1, "redraw", drawn[n])
             self.evaluations += len(passages)
             if all(passage.cancelled for passage in passages):
                 return
