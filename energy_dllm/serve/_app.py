@@ -82,7 +82,7 @@ def application(
     - `queue`: passages that may wait; requests beyond get status 429.
     - `timeout`: seconds after which a request is given up, status 504.
 
-    **Raises:** `ValueError` for no models, or sizes that are not positive.
+    **Raises:** `ValueError` for no models, one that makes pictures, or sizes that are not positive.
 
     **Example:**
 
@@ -96,6 +96,8 @@ def application(
     """
     if not models:
         raise ValueError("`models` is empty; expected at least one, such as {'shakespeare': load('shakespeare')}.")
+    if pictures := [name for name, model in models.items() if model.tokenizer.places]:
+        raise ValueError(f"`models` has {pictures[0]}, which makes pictures; expected models that write text alone.")
     for name, sizes, least in (("lengths", lengths, 2), ("batches", batches, 1), ("queue", [queue], 1)):
         if not sizes or min(sizes) < least:
             raise ValueError(f"`{name}` is {sizes}; expected whole numbers of at least {least}.")

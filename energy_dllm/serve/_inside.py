@@ -1,4 +1,4 @@
-"""Scores, attributions, repairs and recalls: lengths are rounded up, what is behind the text being unknown."""
+"""Scores and attributions, whose lengths are rounded up, what is behind the text being unknown; repairs and recalls."""
 
 from typing import Any
 
@@ -23,8 +23,6 @@ AT_ONCE = 8
 """Relaxations at once."""
 NEIGHBOURS = 12
 """Messages of other tokens that are listed."""
-UNREADABLE = "\ue000"
-"""A character outside of most alphabets, which `repair` takes for unknown."""
 
 
 def scored(engine: Engine, model: EnergyDLLM, text: str) -> dict[str, Any]:
@@ -101,20 +99,12 @@ def _attributed(model: EnergyDLLM, ids, known, place, other) -> Any:
 def repaired(
     engine: Engine, model: EnergyDLLM, text: str, rate: float, shifts: int, mask_unknown: bool
 ) -> dict[str, Any]:
-    """`sampling.repair`; behind the text any may follow, as far as the alphabet lets that be said."""
-    _, size, length = _padded(engine, model, text, mask_unknown)
-    try:
-        model.encode(UNREADABLE)
-        more = ""
-    except ValueError:
-        more = UNREADABLE * (length - size)
-    fixed = repair(model, text + more, rate=rate, shifts=shifts, mask_unknown=mask_unknown or bool(more))
-    kept = np.flatnonzero((fixed.origin >= 0) & (fixed.origin < size))
-    last = int(kept[-1]) + 1 if kept.size else 0
-    edits = [edit for edit in fixed.edits if edit.position < size]
+    """`sampling.repair`, of texts that fit into a window."""
+    _padded(engine, model, text, mask_unknown)
+    fixed = repair(model, text, rate=rate, shifts=shifts, mask_unknown=mask_unknown)
     return {
-        "text": model.decode(fixed.ids[:last]),
-        "edits": [{"kind": edit.kind, **edit._asdict(), "confidence": short(edit.confidence)} for edit in edits],
+        "text": fixed.text,
+        "edits": [{"kind": edit.kind, **edit._asdict(), "confidence": short(edit.confidence)} for edit in fixed.edits],
         "free_energy": short(float(fixed.free_energy[-1])),
         "force_evaluations": fixed.force_evaluations,
         "result": fixed.reason,
