@@ -15,6 +15,7 @@
 | `learn` | training, evaluation, files |
 | `probe` | looking inside |
 | `circuit` | the same motion as an electronic circuit |
+| `serve` | HTTP: an OpenAI-compatible API and a playground (extra `serve`) |
 
 Names are resolved when first used, so that importing the package costs nothing and
 `energy-dllm --help` answers at once.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         memory as memory,
         probe as probe,
         sampling as sampling,
+        serve as serve,
     )
     from ._model import EnergyDLLM as EnergyDLLM
     from .flow import solve as solve
@@ -62,10 +64,11 @@ __all__ = [
     "repair",
     "sampling",
     "save",
+    "serve",
     "solve",
 ]
 
-_ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
+_ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit", "serve")
 _HOMES = {
     "EnergyDLLM": "._model",
     "generate": ".sampling",

@@ -23,6 +23,7 @@ PACKAGE = ROOT / "energy_dllm"
 LAYERS = (
     ("__init__", "__main__"),
     ("_cli",),
+    ("serve",),
     ("probe", "circuit"),
     ("learn",),
     ("sampling", "memory"),
@@ -32,9 +33,10 @@ LAYERS = (
     ("_types", "_checks"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
-ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit")
+ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit", "serve")
 # Foreign packages that one room alone may know.
 HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data", "PIL": "data"}
+HOMES |= dict.fromkeys(("starlette", "uvicorn", "pydantic"), "serve")
 # Those that are optional: imported where they are used.
 OPTIONAL = {"matplotlib", "tokenizers", "PIL"}
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
@@ -236,7 +238,7 @@ def project() -> dict:
 @pytest.fixture(scope="module")
 def declared(project: dict) -> set[str]:
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["plot"], *extras["bpe"], *extras["image"]]
+    named = [*project["dependencies"], *extras["plot"], *extras["bpe"], *extras["image"], *extras["serve"]]
     names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
     return {"PIL" if name == "pillow" else name for name in names}
 

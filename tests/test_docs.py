@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import asyncio
 import importlib.util
 import inspect
 import io
@@ -90,6 +91,7 @@ SMALLER = {
     "train --init": "--steps 2 --init my.safetensors --length 8 --batch-size 2",
     "inspect": "--length 8 --steps 4",
     "evaluate": "--length 16 --windows 2",
+    "serve": "--lengths 16 --port 0",
 }
 """Settings with which commands that take minutes are run here; as written they are parsed."""
 
@@ -180,6 +182,9 @@ def test_command_runs(line, folder, monkeypatch, capsys, unchecked):
     if "inspect" in words and "--check" not in words and "html" not in line:
         pytest.importorskip("matplotlib")
     _cli.parse(words)  # as written
+    if words[0] == "serve":  # it listens, and ends
+        monkeypatch.setattr("uvicorn.Server.main_loop", lambda _: asyncio.sleep(0))
+        monkeypatch.setattr("energy_dllm.serve._engine.Engine._run", lambda *_: None)
     monkeypatch.chdir(folder)
     code = _cli.main(smaller(words))
     out, err = capsys.readouterr()

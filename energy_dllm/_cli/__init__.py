@@ -20,6 +20,7 @@ from ._corpus import corpus_of
 from ._export import export
 from ._load import load_model
 from ._out import ready
+from ._serve import serve
 from ._signals import Interruptible
 from ._show import anatomy, busy, emit, scores, table, version
 from ._train import Length, train
@@ -134,6 +135,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "inspect": inspect,
     "export": export,
     "info": info,
+    "serve": serve,
 }
 
 

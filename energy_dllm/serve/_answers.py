@@ -1,0 +1,248 @@
+"""What is answered at each address: from a request to a JSON object, or to a stream of events."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from ..memory import TextMemory
+from . import _requests as ask
+from ._errors import APIError, sentence
+from ._inside import attributed, recalled, repaired, scored
+from ._plan import Plan, chat_prompt, of_answer, of_infill
+from ._write import Choice, called, short, written
+
+
+LINE = "\n"
+"""Where an answer of a chat ends, whatever else it is to stop at."""
+
+
+async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> Any:
+    """Text behind a prompt, and before a suffix."""
+    count = asked.n or 1
+    if asked.best_of not in (None, count):
+        raise APIError(400, f"`best_of` is {asked.best_of}; expected the value of `n`, {count}.", param="best_of")
+    prompts = [asked.prompt or ""] if not isinstance(asked.prompt, list) else asked.prompt
+    if len(prompts) * count > ask.SAMPLES:
+        raise ValueError(f"`prompt` and `n` ask for {len(prompts) * count} texts; expected at most {ask.SAMPLES}.")
+    name = server.model(asked.model)
+    make = lambda prompt: of_answer(asked, name, server.engine, prompt, asked.suffix or "", asked.max_tokens)
+    plans = await asyncio.to_thread(lambda: [make(prompt) for prompt in prompts])
+    choices = _choices(plans, count, _stops(asked.stop))
+    head = _head("cmpl", "text_completion", name, plans[0])
+    behind = lambda choice: (asked.suffix or "") if asked.echo else ""
+    before = lambda choice: prompts[choice.index // count] if asked.echo else ""
+
+    def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
+        found = _logprobs(choice, asked.logprobs) if whole and asked.logprobs is not None else None
+        return {"index": choice.index, "text": text, "logprobs": found, "finish_reason": reason}
+
+    if asked.stream:
+        return await _stream(server, asked, choices, head, one, before)
+    await _all(server, choices)
+    made = [one(each, before(each) + each.text + behind(each), each.reason, True) for each in choices]
+    return head | {"choices": made, "usage": _usage(plans, choices)} | _facts(choices)
+
+
+async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
+    """The answer of an assistant: one line behind the plain template."""
+    name = server.model(asked.model)
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise ValueError("`max_tokens` and `max_completion_tokens` are both given; expected one of them.")
+    tokens = asked.max_completion_tokens or asked.max_tokens
+    plan = await asyncio.to_thread(
+        of_answer, asked, name, server.engine, chat_prompt(asked.messages), "", tokens, "messages"
+    )
+    choices = _choices([plan], asked.n or 1, [*_stops(asked.stop), LINE])
+    head = _head("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", name, plan)
+
+    def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
+        found = _chat_logprobs(choice, asked.top_logprobs or 0) if whole and asked.logprobs else None
+        said = {"content": text} if asked.stream else {"role": "assistant", "content": text, "refusal": None}
+        if asked.stream and choice.index not in begun:
+            begun.add(choice.index)
+            said = {"role": "assistant", **said}
+        return {
+            "index": choice.index,
+            "delta" if asked.stream else "message": said,
+            "logprobs": found,
+            "finish_reason": reason,
+        }
+
+    begun: set[int] = set()
+    if asked.stream:
+        return await _stream(server, asked, choices, head, one, lambda choice: "")
+    await _all(server, choices)
+    made = [one(each, each.text.strip(" "), each.reason, True) for each in choices]
+    return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
+
+
+async def infill(server: Any, asked: ask.InfillRequest, _: Request) -> Any:
+    """The holes of a template."""
+    name = server.model(asked.model)
+    if isinstance(asked.length, list) and len(asked.length) > 1:  # several to choose from: that computes
+        make = lambda: of_infill(asked, name, server.engine)
+        plan = await called(server.engine, make, server.timeout)
+    else:
+        plan = await asyncio.to_thread(of_infill, asked, name, server.engine)
+    choices = _choices([plan], asked.n or 1, ())
+    head = _head("infill", "infill", name, plan)
+
+    def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
+        return {"index": choice.index, "text": text, "finish_reason": reason}
+
+    if asked.stream:
+        return await _stream(server, asked, choices, head, one, lambda choice: "")
+    await _all(server, choices)
+    made = [one(each, each.text, "stop", True) | {"tokens": each.logprobs()} for each in choices]
+    return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
+
+
+async def repair(server: Any, asked: ask.RepairRequest, _: Request) -> Any:
+    """Typing errors corrected."""
+    model = server.engine.models[server.model(asked.model)]
+    hidden = True if asked.mask_unknown is None else asked.mask_unknown
+    rate = 0.1 if asked.rate is None else float(asked.rate)
+    make = lambda: repaired(server.engine, model, asked.text, rate, asked.shifts or 0, hidden)
+    return {"object": "repair", "model": server.model(asked.model)} | await called(server.engine, make, server.timeout)
+
+
+async def recall(server: Any, asked: ask.RecallRequest, _: Request) -> Any:
+    """The stored line that a cue comes from, or none."""
+    if asked.lines is None and server.memory is None:
+        raise APIError(400, "`lines` is missing, and this server has no memory; give some.", param="lines")
+    options = {"unknown": asked.unknown, "threshold": asked.threshold}
+    options = {name: value for name, value in options.items() if value is not None}
+    lines = asked.lines
+
+    def make() -> dict[str, Any]:
+        memory = server.memory if lines is None else TextMemory(lines)
+        return recalled(memory, asked.cue, options)
+
+    return {"object": "recall"} | await called(server.engine, make, server.timeout)
+
+
+async def score(server: Any, asked: ask.ScoreRequest, _: Request) -> Any:
+    """How probable a text is, token by token."""
+    name = server.model(asked.model)
+    make = lambda: scored(server.engine, server.engine.models[name], asked.text)
+    return {"object": "score", "model": name} | await called(server.engine, make, server.timeout)
+
+
+async def attribution(server: Any, asked: ask.AttributionRequest, _: Request) -> Any:
+    """Why a token stands where it does."""
+    name = server.model(asked.model)
+    model = server.engine.models[name]
+    make = lambda: attributed(server.engine, model, asked.text, asked.place, asked.reference)
+    return {"object": "attribution", "model": name} | await called(server.engine, make, server.timeout)
+
+
+def _choices(plans: Sequence[Plan], count: int, stops: Sequence[str]) -> list[Choice]:
+    return [Choice(plan, n, k * count + n, stops) for k, plan in enumerate(plans) for n in range(count)]
+
+
+def _stops(stop: str | list[str] | None) -> list[str]:
+    return [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
+
+
+def _head(prefix: str, kind: str, name: str, plan: Plan) -> dict[str, Any]:
+    made = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": name}
+    return made | {"energy_dllm": {"seed": plan.seed, "budget": plan.budget.evaluations, "commit": plan.commit}}
+
+
+def _facts(choices: Sequence[Choice]) -> dict[str, Any]:
+    """The extension: what the descent says of every choice."""
+    plan = choices[0].plan
+    return {
+        "energy_dllm": {
+            "seed": plan.seed,
+            "budget": plan.budget.evaluations,
+            "commit": plan.commit,
+            "sigma": [short(each.sigma) for each in choices],
+            "free_energy": [short(each.free_energy) for each in choices],
+            "force_evaluations": [each.evaluations for each in choices],
+        }
+    }
+
+
+def _usage(plans: Sequence[Plan], choices: Sequence[Choice]) -> dict[str, int]:
+    read = sum(int(plan.known.sum() + plan.tail_known.sum()) for plan in plans)
+    made = sum(choice.tokens for choice in choices)
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+def _logprobs(choice: Choice, top: int) -> dict[str, Any]:
+    found = choice.logprobs()
+    likely = [dict(list(each["top"].items())[:top]) for each in found]
+    return {
+        "tokens": [each["token"] for each in found],
+        "token_logprobs": [each["logprob"] for each in found],
+        "top_logprobs": likely if top else None,
+        "text_offset": [each["offset"] for each in found],
+    }
+
+
+def _chat_logprobs(choice: Choice, top: int) -> dict[str, Any]:
+    one = lambda token, p: {"token": token, "logprob": p, "bytes": list(token.encode())}
+    content = [
+        one(each["token"], each["logprob"]) | {"top_logprobs": [one(*pair) for pair in list(each["top"].items())[:top]]}
+        for each in choice.logprobs()
+    ]
+    return {"content": content, "refusal": None}
+
+
+async def _all(server: Any, choices: Sequence[Choice]) -> None:
+    """Write all of them to their ends."""
+    async with contextlib.aclosing(written(server.engine, choices, server.timeout)) as moments:
+        async for _ in moments:
+            pass
+    server.metrics.tokens += sum(choice.tokens for choice in choices)
+
+
+async def _stream(
+    server: Any,
+    asked: Any,
+    choices: Sequence[Choice],
+    head: dict[str, Any],
+    one: Callable[[Choice, str, str | None, bool], dict[str, Any]],
+    before: Callable[[Choice], str],
+) -> StreamingResponse:
+    """Events as the passage condenses; what is wrong before the first of them is an ordinary answer."""
+    moments = written(server.engine, choices, server.timeout)
+    first = await anext(moments)
+    usage = bool((asked.model_dump().get("stream_options") or {}).get("include_usage"))
+
+    async def events() -> AsyncIterator[str]:
+        begun: set[int] = set()
+        try:
+            async with contextlib.aclosing(moments):
+                item: Any = first
+                while item is not None:
+                    choice, shown, new = item
+                    text = new if choice.index in begun else before(choice) + new
+                    begun.add(choice.index)
+                    chunk = one(choice, text, choice.reason, choice.reason is not None)
+                    extra = head["energy_dllm"] | choice.moment(shown)
+                    yield _event(head | {"choices": [chunk], "energy_dllm": extra})
+                    item = await anext(moments, None)
+            if usage:
+                plans = list({id(choice.plan): choice.plan for choice in choices}.values())
+                yield _event(head | {"choices": [], "usage": _usage(plans, choices)})
+            server.metrics.tokens += sum(choice.tokens for choice in choices)
+        except Exception as error:
+            yield _event(sentence(error).body)
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(
+        events(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+def _event(record: dict[str, Any]) -> str:
+    return f"data: {json.dumps(record, ensure_ascii=False, allow_nan=False)}\n\n"

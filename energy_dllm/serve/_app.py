@@ -1,0 +1,297 @@
+"""The ASGI application: routes, what is let in, and the shape of the answers."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from .._model import EnergyDLLM
+from ..memory import TextMemory
+from . import _answers as answers, _requests as ask
+from ._engine import Engine
+from ._errors import APIError, sentence
+from ._metrics import Metrics
+from ._openapi import document
+
+
+PAGE = Path(__file__).with_name("playground.html")
+KEY = "ENERGY_DLLM_API_KEY"
+"""The environment variable of the key that clients have to give; none if it is empty."""
+BODY = 1 << 20
+"""Bytes of a request, at most."""
+DROPPED = 16 << 20
+"""Bytes of a larger one that are read nevertheless."""
+SLOW = 30.0
+"""Seconds in which a request has to be there."""
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+Handler = Callable[["Server", Any, Request], Any]
+
+
+class Server:
+    """What the handlers share."""
+
+    def __init__(self, engine: Engine, memory: TextMemory | None, timeout: float):
+        self.engine, self.memory, self.timeout = engine, memory, timeout
+        self.metrics, self.created = Metrics(engine), int(time.time())
+        self.key = os.environ.get(KEY, "").encode()
+
+    def model(self, name: str | None) -> str:
+        """The name of a model that is served; `APIError` if there is none of it."""
+        if name is None:
+            return next(iter(self.engine.models))
+        if name not in self.engine.models:
+            have = ", ".join(self.engine.models)
+            raise APIError(
+                404, f"`model` is {name[:80]!r}; this server has {have}.", param="model", code="model_not_found"
+            )
+        return name
+
+
+def application(
+    models: Mapping[str, EnergyDLLM],
+    *,
+    memory: TextMemory | None = None,
+    lengths: Sequence[int] = (64, 128),
+    batches: Sequence[int] = (1, 2, 4, 8),
+    queue: int = 64,
+    timeout: float = 300.0,
+) -> Starlette:
+    """The server as an ASGI application: an OpenAI-compatible API, a playground, and what this library has besides.
+
+    **Arguments:**
+
+    - `models`: by the name that requests give.
+    - `memory`: what `/v1/recall` recalls from by default.
+    - `lengths`: numbers of tokens that passages are rounded up to, one program each; the largest is the window.
+    - `batches`: numbers of passages that are written together, one program each.
+    - `queue`: passages that may wait; requests beyond get status 429.
+    - `timeout`: seconds after which a request is given up, status 504.
+
+    **Raises:** `ValueError` for no models, one that makes pictures, or sizes that are not positive.
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc \\n"), dim=16, key=jax.random.key(0))
+    app = ed.serve.application({"toy": model}, lengths=(16,))
+    assert "/v1/completions" in {route.path for route in app.routes}
+    ```
+    """
+    if not models:
+        raise ValueError("`models` is empty; expected at least one, such as {'shakespeare': load('shakespeare')}.")
+    if pictures := [name for name, model in models.items() if model.tokenizer.places]:
+        raise ValueError(f"`models` has {pictures[0]}, which makes pictures; expected models that write text alone.")
+    for name, sizes, least in (("lengths", lengths, 2), ("batches", batches, 1), ("queue", [queue], 1)):
+        if not sizes or min(sizes) < least:
+            raise ValueError(f"`{name}` is {sizes}; expected whole numbers of at least {least}.")
+    if not 0 < timeout < float("inf"):
+        raise ValueError(f"`timeout` is {timeout}; expected a positive number of seconds, such as 300.")
+    engine = Engine(models, lengths=lengths, batches=batches, queue=queue)
+    server = Server(engine, memory, timeout)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    posts: dict[str, tuple[type[BaseModel], Handler]] = {
+        "/v1/completions": (ask.CompletionRequest, answers.completions),
+        "/v1/chat/completions": (ask.ChatRequest, answers.chat),
+        "/v1/infill": (ask.InfillRequest, answers.infill),
+        "/v1/repair": (ask.RepairRequest, answers.repair),
+        "/v1/recall": (ask.RecallRequest, answers.recall),
+        "/v1/score": (ask.ScoreRequest, answers.score),
+        "/v1/attribution": (ask.AttributionRequest, answers.attribution),
+    }
+    described = document({path: schema for path, (schema, _) in posts.items()})
+    routes = [Route(path, _post(server, path, *which), methods=["POST"]) for path, which in posts.items()]
+
+    def models_list(name: str | None) -> dict[str, Any]:
+        one = lambda each: {"id": each, "object": "model", "created": server.created, "owned_by": "energy_dllm"}
+        return {"object": "list", "data": [one(each) for each in models]} if name is None else one(server.model(name))
+
+    def health() -> Response:
+        ready = engine.ready and not engine.closing
+        return JSONResponse({"status": "ok" if ready else "starting"}, 200 if ready else 503)
+
+    page = PAGE.read_text(encoding="utf-8")
+    plain = "text/plain; version=0.0.4; charset=utf-8"
+    gets: dict[str, tuple[bool, Callable[[Request], Response]]] = {
+        "/": (False, lambda _: HTMLResponse(page, headers={"Content-Security-Policy": POLICY})),
+        "/health": (False, lambda _: health()),
+        "/openapi.json": (False, lambda _: JSONResponse(described)),
+        "/metrics": (True, lambda _: PlainTextResponse(server.metrics.text(), media_type=plain)),
+        "/v1/models": (True, lambda _: JSONResponse(models_list(None))),
+        "/v1/models/{name:path}": (True, lambda request: JSONResponse(models_list(request.path_params["name"]))),
+    }
+    routes += [Route(path, _get(server, path, *which), methods=["GET"]) for path, which in gets.items()]
+    handlers: dict[Any, Any] = {HTTPException: _unknown, Exception: _failed}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    app.state.engine = engine
+    return app
+
+
+def _get(server: Server, path: str, secret: bool, answer: Callable[[Request], Response]) -> Callable[..., Any]:
+    async def handle(request: Request) -> Response:
+        start = time.monotonic()
+        try:
+            if secret:
+                _let_in(server, request)
+            response = answer(request)
+        except APIError as error:
+            response = _error(error)
+        server.metrics.seen(path, response.status_code, time.monotonic() - start)
+        return response
+
+    return handle
+
+
+def _post(server: Server, path: str, schema: type[BaseModel], answer: Handler) -> Callable[..., Any]:
+    async def handle(request: Request) -> Response:
+        start = time.monotonic()
+        server.metrics.running += 1
+        response, streams = None, False
+        try:
+            response = await _answered(server, request, schema, answer)
+            streams = isinstance(response, StreamingResponse)
+            if streams:
+                response.body_iterator = _counted(server, path, start, response.body_iterator)
+            return response
+        finally:
+            if not streams:
+                server.metrics.running -= 1
+                server.metrics.seen(path, 499 if response is None else response.status_code, time.monotonic() - start)
+
+    return handle
+
+
+async def _counted(server: Server, path: str, start: float, events: Any) -> AsyncIterator[Any]:
+    status = 499
+    try:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+        status = 200
+    finally:
+        server.metrics.running -= 1
+        server.metrics.seen(path, status, time.monotonic() - start)
+
+
+async def _answered(server: Server, request: Request, schema: type[BaseModel], answer: Handler) -> Any:
+    try:
+        _let_in(server, request)
+        asked = _parsed(schema, await _body(request))
+        work = asyncio.ensure_future(answer(server, asked, request))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():  # the client has left: nobody would read the answer
+                return Response(status_code=499)
+            made = work.result()
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+        return JSONResponse(made) if isinstance(made, dict) else made
+    except ClientDisconnect:
+        return Response(status_code=499)
+    except Exception as error:
+        return _error(sentence(error))
+
+
+def _let_in(server: Server, request: Request) -> None:
+    if not server.key:
+        return
+    given = request.headers.get("authorization", "")
+    scheme, _, key = given.partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("utf-8", "replace"), server.key):
+        raise APIError(
+            401, "the API key is missing or wrong; give it as `Authorization: Bearer KEY`.", code="invalid_api_key"
+        )
+
+
+async def _body(request: Request) -> bytes:
+    """All of it; `APIError` if it is too large or too slow."""
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(SLOW):
+            async for part in request.stream():
+                size += len(part)
+                # the rest is read, and dropped: a client that is still sending would not see an answer
+                if size > DROPPED:
+                    break
+                if size <= BODY:
+                    parts.append(part)
+    except TimeoutError:
+        raise APIError(408, f"the request was not there after {SLOW:g} s; send it faster.", code="timeout") from None
+    if size > BODY:
+        raise APIError(413, f"the request is larger than {BODY:,} bytes; send less.", code="request_too_large")
+    return b"".join(parts)
+
+
+def _parsed(schema: type[BaseModel], body: bytes) -> Any:
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as errors:
+        first = errors.errors(include_url=False, include_context=False)[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "json_invalid" or not where:
+        raise APIError(400, f"the body is no such JSON object: {first['msg']}.", code="invalid_json")
+    name = where[0]
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(schema.model_fields)
+        raise APIError(
+            400, f"`{name[:60]}` is not supported here; expected some of {known}.", param=name, code="unknown_parameter"
+        )
+    if first["type"] == "missing":
+        raise APIError(
+            400,
+            f"`{'.'.join(where)}` is missing; /openapi.json says what is expected.",
+            param=name,
+            code="missing_parameter",
+        )
+    try:
+        given = json.dumps(first["input"], ensure_ascii=False)[:60]
+    except (TypeError, ValueError):
+        given = "not a number"
+    raise APIError(400, f"`{name}` is wrong: {first['msg']}, not {given}.", param=name, code="invalid_value")
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _error(error: APIError) -> JSONResponse:
+    headers = {"Retry-After": "1"} if error.status == 429 else {}
+    headers |= {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    return JSONResponse(error.body, error.status, headers=headers)
+
+
+async def _unknown(request: Request, error: HTTPException) -> Response:
+    """No such address, or another method."""
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    what = f"{request.method} {request.url.path[:80]}: {error.detail}; /openapi.json says what there is."
+    return _error(APIError(error.status_code, what, code=code))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return _error(APIError(500, "the server failed at this request; its log says why.", code="internal_error"))

@@ -1,0 +1,279 @@
+"""The threads that compute: passages of one shape together, and everything else one after the other beside them."""
+
+import collections
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._checks import on_device
+from .._model import EnergyDLLM
+from ..sampling import Diffusion, descent
+from ._errors import Full
+from ._passage import PIECE, Draft, Moment, Page, begin, descend, log_posterior, redraw
+from ._task import Budget, Call, Passage, Shown
+
+
+FILLED = 0.75
+"""Share of a batch that has to be there for the rest to be padded; else a smaller batch is taken."""
+RECIPE = descent()
+"""The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
+Program = tuple[str, int, int]
+"""Model, length, number of passages."""
+
+
+class Engine:
+    """A queue, a thread that writes the passages in it, one for all other calls, and one that compiles.
+
+    **Arguments:**
+
+    - `models`: by name.
+    - `lengths`: passages are as long as the least of these that holds them: a program each.
+    - `batches`: numbers of passages at once: a program each, compiled beside the work when it is first wanted.
+    - `queue`: passages and calls that may wait.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, EnergyDLLM],
+        *,
+        lengths: Sequence[int] = (64, 128),
+        batches: Sequence[int] = (1, 2, 4, 8),
+        queue: int = 64,
+    ):
+        self.models, self.queue = dict(models), queue
+        self.lengths, self.batches = sorted(set(lengths)), sorted({1, *batches})
+        self.waiting: list[Passage | Call] = []
+        self.changed = threading.Condition()
+        self.programs: set[Program] = set()
+        self.wanted = [(name, length, 1) for name in models for length in self.lengths]
+        self.closing = False
+        self.batched: collections.Counter[int] = collections.Counter()
+        self.evaluations = 0
+        for work in (self._passages, self._calls, self._compile):
+            threading.Thread(target=work, daemon=True, name=work.__name__).start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a passage can be written at once by every model."""
+        return {name for name, *_ in self.programs} == set(self.models)
+
+    def length(self, size: int) -> int | None:
+        """The least length that holds so many tokens."""
+        return next((length for length in self.lengths if length >= size), None)
+
+    def submit(self, *tasks: Passage | Call, limit: bool = True) -> None:
+        """Let these be computed; `Full` if there is no room for all of them, or the engine is closed."""
+        with self.changed:
+            if self.closing or (limit and len(self.waiting) + len(tasks) > self.queue):
+                raise Full
+            self.waiting += tasks
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Finish what is computed, and begin nothing new."""
+        with self.changed:
+            self.closing, left, self.waiting = True, self.waiting, []
+            self.changed.notify_all()
+        for task in left:
+            task.deliver(Full())
+
+    def _passages(self) -> None:
+        while True:
+            with self.changed:
+                while not (batch := self._batch()) and not self.closing:
+                    self.changed.wait()
+            if not batch:
+                return
+            try:
+                self._write(batch)
+            except Exception as error:  # of one batch: those who wait are told, others are not disturbed
+                for passage in batch:
+                    passage.deliver(error)
+
+    def _calls(self) -> None:
+        while True:
+            with self.changed:
+                while not (calls := [task for task in self.waiting if isinstance(task, Call)]) and not self.closing:
+                    self.changed.wait()
+                if not calls:
+                    return
+                self.waiting.remove(calls[0])
+            if not calls[0].cancelled:
+                try:
+                    value = calls[0].function()
+                except Exception as error:
+                    value = error
+                calls[0].deliver(value)
+
+    def _batch(self) -> list[Passage]:
+        """Taken off the queue: passages of the shape of the first one that there is a program for."""
+        self.waiting = [task for task in self.waiting if not task.cancelled]
+        passages = [task for task in self.waiting if isinstance(task, Passage)]
+        for shape in dict.fromkeys(passage.shape for passage in passages):
+            alike = [passage for passage in passages if passage.shape == shape]
+            ready = [size for size in self.batches if (*shape[:2], size) in self.programs]
+            self._want((*shape[:2], fitting(len(alike), self.batches)))
+            if ready:
+                chosen = alike[: fitting(len(alike), ready)]
+                self.waiting = [task for task in self.waiting if task not in chosen]
+                return chosen
+        return []
+
+    def _want(self, program: Program) -> None:
+        if program not in self.programs and program not in self.wanted:
+            self.wanted.append(program)
+            self.changed.notify_all()
+
+    def _compile(self) -> None:
+        """Run every program once, on passages of which nothing is known."""
+        while True:
+            with self.changed:
+                while not (self.wanted or self.closing):
+                    self.changed.wait()
+                if self.closing:
+                    return
+                program = self.wanted[0]
+            error = None
+            try:
+                self._run(program)
+            except Exception as caught:
+                error = caught
+            with self.changed:
+                self.wanted.remove(program)
+                tasks = [task for task in self.waiting if isinstance(task, Passage) and task.shape[:2] == program[:2]]
+                if error is None:
+                    self.programs.add(program)
+                elif program[2] == 1:  # without it they would wait for ever
+                    self.waiting = [task for task in self.waiting if task not in tasks]
+                self.changed.notify_all()
+            if error is not None:
+                traceback.print_exception(error, file=sys.stderr)
+                for task in tasks if program[2] == 1 else ():
+                    task.deliver(error)
+
+    def _run(self, program: Program) -> None:
+        """All of a short passage of which nothing is known."""
+        name, length, size = program
+        model = self.models[name]
+        blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
+        ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
+        keys, budget = jax.random.split(jax.random.key(0)), Budget(PIECE, 1)
+        nothing = Passage(name, ids, known, blank, length, 1.0, keys, budget, False, None, lambda _: None)
+        self._descent([nothing], size)
+
+    def _write(self, passages: list[Passage]) -> None:
+        """Passages of one shape, in the smallest batch there is a program for."""
+        name, length, budget = passages[0].shape
+        size = next(n for n in self.batches if n >= len(passages) and (name, length, n) in self.programs)
+        self.batched[size] += 1
+        self._descent(passages, size)
+        for passage in passages:
+            if not passage.cancelled:
+                passage.deliver(None)
+
+    def _descent(self, passages: list[Passage], size: int) -> None:
+        """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
+        name, _, budget = passages[0].shape
+        model = self.models[name]
+        sampler = Diffusion(steps=budget.steps, until=RECIPE.until, schedule=RECIPE.schedule)
+        clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
+        pages = pages_of(passages, size)
+        state, moments = begin(model.energy, pages, on_device(clock[:1])[0]), None
+        for start in range(0, budget.steps, PIECE):
+            state, found = descend(model.energy, pages, state, on_device(clock[start : start + PIECE + 1]))
+            moments = jax.tree.map(np.asarray, found)
+            last = start + PIECE == budget.steps
+            for n, passage in enumerate(passages):
+                moment = row(moments, n)
+                if not np.isfinite(moment.free_energy) and not passage.cancelled:
+                    passage.cancelled = True
+                    passage.deliver(FloatingPointError("the motion diverged; give a larger `budget`, or another seed."))
+                if last and passage.strict is not None:
+                    log_p = np.asarray(log_posterior(model.energy, row(pages, n), row(state, n)))
+                    ids = moment.ids.copy()
+                    ids[passage.strict.begin : passage.strict.end] = passage.strict.best(
+                        np.where(passage.open, log_p, -np.inf)
+                    )
+                    moment = moment._replace(ids=ids, log_p=log_p[np.arange(len(ids)), ids])
+                self._show(passage, moment, start + PIECE, "descent", np.ones(len(moment.ids), bool))
+            self.evaluations += PIECE * len(passages)
+            if all(passage.cancelled for passage in passages):
+                return
+            if any(passage.commit for passage in passages):
+                pages = pages_of(passages, size)
+        if budget.rounds and moments is not None:
+            self._rounds(passages, size, pages, moments)
+
+    def _rounds(self, passages: list[Passage], size: int, pages: Page, moments: Moment) -> None:
+        """As the `finish` of `sampling.descent`: a quarter of the tokens is masked, and drawn in rounds."""
+        name, _, budget = passages[0].shape
+        model = self.models[name]
+        known = np.asarray(pages.known)
+        ids = np.where(known, np.asarray(pages.ids), moments.ids)
+        doubt = np.where(known, -np.inf, -moments.log_p)
+        count = np.round(RECIPE.redraw * (~known).sum(axis=1)).astype(int)
+        rank = np.argsort(np.argsort(-doubt, axis=1, kind="stable"), axis=1)
+        there = known | (rank >= count[:, None])
+        blank = jnp.stack([model.energy.neutral(known.shape[1])] * size).astype(pages.b.dtype)
+        drafts, kept = Draft(on_device(ids), on_device(there), blank), there.sum(axis=1)
+        keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(pages.keys[:, 1])
+        for number in range(budget.rounds + 1):
+            open = ~np.asarray(drafts.known)
+            due = kept + (known.shape[1] - kept) * number // budget.rounds - (~open).sum(axis=1)
+            now = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            drafts, found = redraw(model.energy, pages, drafts, on_device(due), now)
+            drawn = np.asarray(drafts.known)
+            # what stands keeps the posterior that it was read from
+            pick = lambda new, old, open=open: np.where(open.reshape(open.shape + (1,) * (old.ndim - 2)), new, old)
+            moments = moments._replace(
+                ids=np.where(drawn, np.asarray(drafts.ids), np.asarray(found.ids)),
+                log_p=pick(np.asarray(found.log_p), moments.log_p),
+                top=pick(np.asarray(found.top), moments.top),
+                top_log_p=pick(np.asarray(found.top_log_p), moments.top_log_p),
+                entropy=pick(np.asarray(found.entropy), moments.entropy),
+            )
+            for n, passage in enumerate(passages):
+                self._show(passage, row(moments, n), budget.steps + number + 1, "redraw", drawn[n])
+            self.evaluations += len(passages)
+            if all(passage.cancelled for passage in passages):
+                return
+
+    @staticmethod
+    def _show(passage: Passage, moment: Moment, done: int, motion: str, there: np.ndarray) -> None:
+        if passage.cancelled:
+            return
+        budget = passage.budget.evaluations
+        if passage.commit and done < budget:
+            passage.commit_to(np.asarray(moment.ids), there, done / budget)
+        stands = passage.size if done == budget else passage.stands
+        passage.deliver(Shown(moment, done, budget, stands, motion))
+
+
+def row(tree: Any, n: int) -> Any:
+    """Of a batch."""
+    return jax.tree.map(lambda leaf: leaf[n], tree)
+
+
+def fitting(count: int, sizes: Sequence[int]) -> int:
+    """The size of a batch for so many passages: the largest that they fill well, at least the smallest."""
+    return max((size for size in sizes if size * FILLED <= count), default=sizes[0])
+
+
+def pages_of(passages: Sequence[Passage], size: int) -> Page:
+    """Their arrays on the device, padded to a batch by copies of the first."""
+    rows = [*passages, *[passages[0]] * (size - len(passages))]
+    stack = lambda leaves, dtype: on_device(np.stack(leaves).astype(dtype))
+    dtype = passages[0].b.dtype
+    return Page(
+        ids=stack([row.ids for row in rows], np.int32),
+        known=stack([row.known for row in rows], bool),
+        b=stack([row.b for row in rows], dtype),
+        temperature=stack([row.temperature for row in rows], dtype),
+        keys=jnp.stack([row.keys for row in rows]),
+    )

@@ -1,0 +1,135 @@
+"""Scores and attributions, whose lengths are rounded up, what is behind the text being unknown; repairs and recalls."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .._checks import on_device
+from .._model import EnergyDLLM
+from ..flow import Given, Relaxation
+from ..memory import TextMemory
+from ..probe import attribution
+from ..sampling import repair
+from ._engine import Engine
+from ._plan import read
+from ._write import short
+
+
+AT_ONCE = 8
+"""Relaxations at once."""
+NEIGHBOURS = 12
+"""Messages of other tokens that are listed."""
+
+
+def scored(engine: Engine, model: EnergyDLLM, text: str) -> dict[str, Any]:
+    """`-log p(token | all others)` of every token, and `-log P(text)` by two evaluations of the energy, in nats."""
+    ids, size, length = _padded(engine, model, text)
+    nll, likelier, cost = jax.tree.map(np.asarray, _score(model, on_device(ids), on_device(np.arange(length) < size)))
+    return {
+        "tokens": [model.decode(ids[n : n + 1]) for n in range(size)],
+        "nll": [short(float(value)) for value in nll[:size]],
+        "likelier": [model.decode(likelier[n : n + 1]) for n in range(size)],
+        "pseudo_log_likelihood": short(-float(nll[:size].sum())),
+        "energy_nll": short(float(cost)),
+    }
+
+
+@eqx.filter_jit
+def _score(
+    model: EnergyDLLM, ids: Int[Array, " L"], there: Bool[Array, " L"]
+) -> tuple[Float[Array, " L"], Int[Array, " L"], Float[Array, ""]]:
+    here = jnp.arange(ids.shape[0])
+
+    def without(i):
+        log_p = model.log_posterior(ids, there & (here != i))[i]
+        return -log_p[ids[i]], jnp.argmax(log_p)
+
+    def resting(known):
+        evidence = Given(ids, known)
+        return model.free_energy(evidence, model.settle(evidence))
+
+    nll, likelier = jax.lax.map(without, here, batch_size=AT_ONCE)
+    return nll, likelier, resting(there) - resting(jnp.zeros_like(there))
+
+
+def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, reference: str | None) -> dict[str, Any]:
+    """Why this token: its log-odds given all others, as a sum over what spoke for it, and over the other tokens."""
+    ids, size, length = _padded(engine, model, text)
+    if place >= size:
+        raise ValueError(f"`place` is {place}; the text has {size} tokens, so expected 0 to {size - 1}.")
+    known = (np.arange(length) < size) & (np.arange(length) != place)
+    other = -1
+    if reference is not None:
+        found = read(model, reference, False, "reference")[0]
+        if len(found) != 1:
+            raise ValueError(f"`reference` is {reference!r}, {len(found)} tokens; expected one.")
+        other = int(found[0])
+    why = _attributed(model, on_device(ids), on_device(known), on_device(np.array(place)), on_device(np.array(other)))
+    rival, odds, parts, pairs = jax.tree.map(np.asarray, why)
+    said = np.sum(list(pairs.values()), axis=0)[:size] if pairs else np.zeros(size)
+    strongest = np.argsort(-np.abs(said))[:NEIGHBOURS]
+    return {
+        "place": place,
+        "token": model.decode(ids[place : place + 1]),
+        "reference": model.decode(rival[None]),
+        "log_odds": short(float(odds)),
+        "parts": {name: short(float(value)) for name, value in parts.items()},
+        "neighbours": [
+            {"place": int(j), "token": model.decode(ids[j : j + 1]), "nats": short(float(said[j]))} for j in strongest
+        ],
+    }
+
+
+@eqx.filter_jit
+def _attributed(model: EnergyDLLM, ids, known, place, other) -> Any:
+    field = Relaxation(model.energy, Given(ids, known))
+    y = model.settle(Given(ids, known))
+    logits = model.energy.logits(y, model.field(Given(ids, known)))
+    likely = jnp.argmax(jnp.where(jnp.arange(model.size) == ids[:, None], -jnp.inf, logits), axis=-1)
+    rivals = jnp.where(other < 0, likely, other).astype(ids.dtype)
+    why = attribution(jnp.zeros(()), y, field, token=ids, reference=rivals)
+    at = lambda leaf: leaf[place]
+    return rivals[place], why.log_odds[place], jax.tree.map(at, why.parts), jax.tree.map(at, why.neighbours)
+
+
+def repaired(
+    engine: Engine, model: EnergyDLLM, text: str, rate: float, shifts: int, mask_unknown: bool
+) -> dict[str, Any]:
+    """`sampling.repair`, of texts that fit into a window."""
+    _padded(engine, model, text, mask_unknown)
+    fixed = repair(model, text, rate=rate, shifts=shifts, mask_unknown=mask_unknown)
+    return {
+        "text": fixed.text,
+        "edits": [{"kind": edit.kind, **edit._asdict(), "confidence": short(edit.confidence)} for edit in fixed.edits],
+        "free_energy": short(float(fixed.free_energy[-1])),
+        "force_evaluations": fixed.force_evaluations,
+        "result": fixed.reason,
+    }
+
+
+def recalled(memory: TextMemory, cue: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The line that was meant, or none."""
+    found = memory.recall(cue, **options)
+    return {
+        "text": found.text,
+        "best": found.best,
+        "line": found.index,
+        "exact": found.exact,
+        "stored": short(found.stored),
+        "mass": short(found.mass),
+        "margin": short(found.margin),
+        "nearest": [{"text": line, "mass": short(mass)} for line, mass in found.nearest],
+    }
+
+
+def _padded(engine: Engine, model: EnergyDLLM, text: str, mask_unknown: bool = False) -> tuple[np.ndarray, int, int]:
+    """Its ids with unknown tokens behind, how many it has, and how many there are."""
+    ids, _ = read(model, text, mask_unknown, "text")
+    length = engine.length(len(ids))
+    if length is None:
+        raise ValueError(f"`text` has {len(ids)} tokens; expected at most {engine.lengths[-1]}, so send it in parts.")
+    return np.pad(ids, (0, length - len(ids))), len(ids), length

@@ -1,0 +1,140 @@
+"""One passage as the server writes it: arrays in, arrays out, one program for each length and number of passages."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._types import LOG_ZERO, Key, Scalar
+from ..energy import AbstractFreeEnergy
+from ..flow import DDIM, AutonomousDescent, Conditioning, Given, Likelihood, relax, solve
+from ..sampling import Diffusion
+
+
+PIECE = 4
+"""Steps of the descent between two moments: what is streamed, and where a passage can be cancelled."""
+TOP = 5
+"""Tokens of each place whose log-probabilities are kept."""
+
+
+class Page(NamedTuple):
+    """What is known of passages: given tokens, evidence, the temperature, and the keys of noise and draws."""
+
+    ids: Int[Array, "*N L"]
+    known: Bool[Array, "*N L"]
+    b: Float[Array, "*N L V"]
+    temperature: Float[Array, "*N"]
+    keys: Key
+
+
+class Draft(NamedTuple):
+    """Passages of which some tokens are drawn anew: those that stand, and the hidden states under them."""
+
+    ids: Int[Array, "*N L"]
+    known: Bool[Array, "*N L"]
+    y: Float[Array, "*N L D"]
+
+
+class Moment(NamedTuple):
+    """What stands at one moment, if the descent were to end there."""
+
+    ids: Int[Array, "*N L"]
+    log_p: Float[Array, "*N L"]
+    top: Int[Array, "*N L n"]
+    top_log_p: Float[Array, "*N L n"]
+    entropy: Float[Array, "*N L"]
+    free_energy: Float[Array, "*N"]
+    sigma: Float[Array, "*N"]
+
+
+@eqx.filter_jit
+def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar) -> PyTree[Array]:
+    """The noise that every passage descends from, as `sampling.Diffusion` draws it."""
+
+    def one(page: Page):
+        sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature))
+        return sampler.begin(energy, _conditioning(page), time, key=page.keys[0])
+
+    return jax.vmap(one)(pages)
+
+
+@eqx.filter_jit
+def descend(
+    energy: AbstractFreeEnergy, pages: Page, states: PyTree[Array], clock: Float[Array, " n"]
+) -> tuple[PyTree[Array], Moment]:
+    """Through these noise times, one force evaluation a step; and the moment at the end of them."""
+
+    def one(page: Page, state):
+        field = _field(energy, page)
+        path = solve(field, state, t0=clock[0], t1=clock[-1], solver=DDIM(field.decay), levels=clock, times=clock[-1:])
+        return path.final, _moment(energy, page, field, clock[-1], path.final)
+
+    return jax.vmap(one)(pages, states)
+
+
+@eqx.filter_jit
+def redraw(
+    energy: AbstractFreeEnergy, pages: Page, drafts: Draft, due: Int[Array, " N"], keys: Key
+) -> tuple[Draft, Moment]:
+    """One round of `sampling.Unmasking`: draw, keep the `due` most certain tokens, relax by one step."""
+
+    def one(page: Page, draft: Draft, due, key):
+        conditioning = Conditioning(Given(draft.ids, draft.known), Likelihood(page.b))
+        b = conditioning.field(energy.vocabulary.codes)
+        logits = energy.logits(draft.y, b)
+        # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
+        tilt = jnp.where(Conditioning.allowed(b), (1.0 / page.temperature - 1.0) * (logits - b), LOG_ZERO)
+        drawn = energy.sample(draft.y, b, tilt=tilt, dfa=None, key=jax.random.split(key)[0]).astype(draft.ids.dtype)
+        read = _read(draft.known, draft.ids, drawn, logits)
+        order = jnp.argsort(jnp.where(draft.known, jnp.inf, -read["log_p"]))
+        new = jnp.zeros(drawn.shape, bool).at[order].set(jnp.arange(drawn.shape[0]) < due) & ~draft.known
+        ids, known = jnp.where(new, drawn, draft.ids), draft.known | new
+        b = Conditioning(Given(ids, known), Likelihood(page.b)).field(energy.vocabulary.codes)
+        y = relax(energy, draft.y, b, steps=1, step=1.0)
+        nothing = jnp.zeros((), b.dtype)
+        return Draft(ids, known, y), Moment(**read, free_energy=nothing, sigma=nothing)
+
+    return jax.vmap(one)(pages, drafts, due, keys)
+
+
+@eqx.filter_jit
+def log_posterior(energy: AbstractFreeEnergy, page: Page, state: PyTree[Array]) -> Float[Array, "L V"]:
+    """Of every token at every place of one passage, at the end of its descent."""
+    field, time = _field(energy, page), jnp.zeros(())
+    b = field.evidence(time, state).field(energy.vocabulary.codes)
+    return jax.nn.log_softmax(energy.logits(field.hidden(time, state), b), axis=-1)
+
+
+def _conditioning(page: Page) -> Conditioning:
+    return Conditioning(Given(page.ids, page.known), Likelihood(page.b))
+
+
+def _field(energy: AbstractFreeEnergy, page: Page) -> AutonomousDescent:
+    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature)
+
+
+def _moment(energy, page, field, time, state) -> Moment:
+    evidence, y = field.evidence(time, state), field.hidden(time, state)
+    b = evidence.field(energy.vocabulary.codes)
+    # what is excluded is never read out, however sure the network is
+    open = Conditioning.allowed(_conditioning(page).field(energy.vocabulary.codes))
+    ids = energy.sample(y, b, tilt=jnp.where(open, 0.0, LOG_ZERO).astype(b.dtype), dfa=None, key=None)
+    free = energy(y, b, spring=evidence.spring())
+    read = _read(page.known, page.ids, ids.astype(page.ids.dtype), energy.logits(y, b))
+    return Moment(**read, free_energy=free, sigma=jnp.exp(jnp.max(state[2])))
+
+
+def _read(known, given, ids, logits) -> dict[str, Any]:
+    """Tokens, given ones kept, and the posterior of them."""
+    ids, log_p = jnp.where(known, given, ids), jax.nn.log_softmax(logits, axis=-1)
+    top_log_p, top = jax.lax.top_k(log_p, min(TOP, log_p.shape[-1]))
+    return {
+        "ids": ids,
+        "log_p": jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0],
+        "top": top,
+        "top_log_p": top_log_p,
+        "entropy": -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
+    }

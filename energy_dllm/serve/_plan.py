@@ -1,0 +1,270 @@
+"""From a request to passages: given tokens, evidence, automata; long answers window after window."""
+
+import contextlib
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Integer
+
+from .._model import EnergyDLLM
+from ..data import RegexDFA
+from ..energy import FreeEnergy, HMMVocabulary
+from ..flow import FORBIDDEN
+from ..sampling import of_template, typed
+from . import _requests as ask
+from ._automaton import Strict, avoiding, line_of, matching
+from ._engine import Engine
+from ._errors import APIError
+from ._schema import pattern_of
+from ._task import Budget, Passage
+
+
+BUDGET = 25
+"""Force evaluations by default, as of `sampling.descent`."""
+COLDEST = 0.05
+"""The temperature that is taken for lower ones: the noise is then next to none."""
+WORDS = 16
+"""Tokens of an answer by default, as in the OpenAI API."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be written behind, between or around given tokens; all choices of a request have one.
+
+    - `ids`, `known`: the given tokens, and places that are unknown, before those that are appended.
+    - `append`: how many tokens are written behind them.
+    - `tail`, `tail_known`: given tokens behind those.
+    - `pattern`: an automaton about what is appended, or (`whole`) about everything. `avoid`: words that do not occur.
+    - `forbid`: tokens that may not stand at a place. `bias`: nats for a token id at every place that is written.
+    """
+
+    name: str
+    model: EnergyDLLM
+    ids: Integer[np.ndarray, " n"]
+    known: Bool[np.ndarray, " n"]
+    append: int
+    tail: Integer[np.ndarray, " m"]
+    tail_known: Bool[np.ndarray, " m"]
+    pattern: RegexDFA | None
+    whole: bool
+    avoid: tuple[str, ...]
+    forbid: tuple[tuple[int, int], ...]
+    bias: tuple[tuple[int, float], ...]
+    temperature: float
+    budget: Budget
+    commit: bool
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Tokens of the whole passage."""
+        return len(self.ids) + self.append + len(self.tail)
+
+    def window(self, longest: int, done: int) -> tuple[int, int]:
+        """Where the window begins and ends that writes what follows after `done` tokens."""
+        if self.size <= longest:
+            return 0, self.size
+        end = min(done + longest // 2, self.size)
+        return max(0, end - longest), end
+
+    def passage(
+        self,
+        engine: Engine,
+        ids: Integer[np.ndarray, " L"],
+        known: Bool[np.ndarray, " L"],
+        number: int,
+        deliver: Callable[[Any], object],
+    ) -> Passage:
+        """The next window of choice `number`, from all its tokens `ids` and which of them are `known` by now."""
+        done = int(np.argmin(known)) if not known.all() else self.size
+        begin, end = self.window(engine.lengths[-1], done)
+        length = engine.length(end - begin)
+        assert length is not None
+        size = self.model.size
+        b = np.zeros((length, size), self.model.energy.vocabulary.codes.dtype)
+        here = np.zeros(length, np.int32), np.zeros(length, bool)
+        here[0][: end - begin], here[1][: end - begin] = ids[begin:end], known[begin:end]
+        free = ~here[1][: end - begin]
+        for token, nats in self.bias:
+            b[: end - begin][free, token] += nats
+        for place, token in self.forbid:
+            if begin <= place < end and not known[place]:
+                b[place - begin, token] = FORBIDDEN
+        if dark := np.flatnonzero((b <= FORBIDDEN / 2).all(axis=-1)).tolist():
+            raise ValueError(f"`forbid` leaves no token at place {dark[0] + begin}; allow at least one.")
+        # windows as `sampling` numbers them; the first is that of `generate`
+        key = jax.random.key(self.seed)
+        if begin:
+            key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), begin)
+        keys = jax.random.split(jax.random.fold_in(key, number))
+        strict = self._strict(b, *here, end - begin)
+        # what the automaton reads out is not drawn anew
+        budget = self.budget if strict is None else Budget(self.budget.steps, 0)
+        return Passage(self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, deliver)
+
+    def _strict(self, b, ids, known, size) -> Strict | None:
+        automaton, first, last = self.pattern, 0, size
+        if automaton is not None and not self.whole:
+            first, last = len(self.ids), len(self.ids) + self.append
+        if self.avoid:
+            words = avoiding(self.avoid, self.model.tokenizer)
+            if automaton is not None and (first, last) != (0, size):
+                raise ValueError(
+                    "`avoid` beside a pattern is not supported behind a prompt; exclude it in the pattern."
+                )
+            automaton = words if automaton is None else automaton & words
+        if automaton is None:
+            return None
+        only = np.arange(b.shape[1]) == ids[:, None]
+        return Strict(automaton, first, last, np.where(known[:, None], only, b > FORBIDDEN / 2), "the constraint")
+
+
+def _common(request: Any, engine: Engine, model: EnergyDLLM) -> dict[str, Any]:
+    forbid, symbols = [], {}
+    for place, text in request.forbid or []:
+        if text not in symbols:
+            symbols[text] = read(model, text, False, "forbid")[0]
+        if len(symbols[text]) != 1:
+            raise ValueError(f"`forbid` has {text!r}, {len(symbols[text])} tokens; expected one, such as 'e'.")
+        forbid.append((place, int(symbols[text][0])))
+    vocabulary = model.energy.vocabulary
+    wants = request.avoid or getattr(request, "match", None) or getattr(request, "regex", None)
+    wants = wants or getattr(request, "response_format", None) not in (None, ask.ResponseFormat(type="text"))
+    if wants and (not isinstance(model.energy, FreeEnergy) or isinstance(vocabulary, HMMVocabulary)):
+        raise ValueError(
+            f"constraints over HTTP need a model whose tokens are independent given its hidden state; this one has a "
+            f"{type(vocabulary).__name__}: use `generate(evidence=)` in Python."
+        )
+    temperature = 1.0 if request.temperature is None else max(COLDEST, float(request.temperature))
+    return {
+        "avoid": tuple(request.avoid or ()),
+        "forbid": tuple(forbid),
+        "temperature": temperature,
+        "budget": Budget.of(BUDGET if request.budget is None else request.budget),
+        "commit": bool(request.stream) if request.commit is None else request.commit,
+        "seed": secrets.randbelow(2**31) if request.seed is None else request.seed,
+    }
+
+
+def read(
+    model: EnergyDLLM, text: str, mask_unknown: bool, name: str
+) -> tuple[Integer[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The tokens of a text, the argument `name` of a request, and which of them are known."""
+    with naming(name):
+        found = typed(model, text, mask_unknown, name)
+    return np.asarray(found.ids, np.int32), np.asarray(found.known, bool)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors about the characters of a `text` are about this argument of a request."""
+    try:
+        yield
+    except ValueError as error:
+        what, sep, _ = str(error).partition("; use `Characters")
+        fix = "; leave them out, or set `mask_unknown`, under which they are drawn anew." if sep else ""
+        raise ValueError(what.replace("`text`", f"`{name}`", 1) + fix) from None
+
+
+def of_answer(
+    request: Any, name: str, engine: Engine, prompt: str, suffix: str, tokens: int | None, what: str = "prompt"
+) -> Plan:
+    """What follows after a prompt (which a request calls `what`), before a suffix."""
+    model = engine.models[name]
+    hidden = bool(request.mask_unknown)
+    ids, known = read(model, prompt, hidden, what)
+    tail, tail_known = read(model, suffix, hidden, "suffix")
+    pattern = _pattern(request, model)
+    made = Plan(
+        name=name,
+        model=model,
+        ids=ids,
+        known=known,
+        append=WORDS if tokens is None else tokens,
+        tail=tail,
+        tail_known=tail_known,
+        bias=_bias(request, model),
+        pattern=None if pattern is None else line_of(pattern, model.tokenizer),
+        whole=False,
+        **_common(request, engine, model),
+    )
+    _fits(made, engine, bool(len(tail)) or pattern is not None)
+    return made
+
+
+def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
+    """The holes of a template."""
+    model = engine.models[name]
+    lengths = request.length if isinstance(request.length, list) else [request.length or 1]
+    if max(lengths, default=1) > 4 * engine.lengths[-1]:
+        raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens.")
+    with naming("template"):
+        given = of_template(model, request.template, request.length, bool(request.mask_unknown))
+    none = np.zeros(0, np.int32)
+    made = Plan(
+        name=name,
+        model=model,
+        ids=np.asarray(given.ids, np.int32),
+        known=np.asarray(given.known, bool),
+        append=0,
+        tail=none,
+        tail_known=none.astype(bool),
+        bias=(),
+        pattern=None if request.match is None else matching(request.match, model.tokenizer),
+        whole=True,
+        **_common(request, engine, model),
+    )
+    _fits(made, engine, True)
+    return made
+
+
+def _fits(plan: Plan, engine: Engine, at_once: bool) -> None:
+    longest = engine.lengths[-1]
+    if at_once and plan.size > longest:
+        raise APIError(
+            400,
+            f"this passage has {plan.size} tokens; with a suffix, holes or a pattern it is written at once, of at most "
+            f"{longest}: shorten it.",
+            code="context_length_exceeded",
+        )
+
+
+def _bias(request: Any, model: EnergyDLLM) -> tuple[tuple[int, float], ...]:
+    bias = []
+    for word, nats in (request.logit_bias or {}).items():
+        if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= model.size:
+            raise ValueError(f"`logit_bias` has the token id {word!r}; expected one of 0 to {model.size - 1}.")
+        bias.append((int(word), float(nats)))
+    return tuple(bias)
+
+
+def _pattern(request: Any, model: EnergyDLLM) -> str | None:
+    """The regular expression that an answer has to match."""
+    form = request.response_format
+    if form is None or form.type == "text":
+        return request.regex
+    if request.regex is not None:
+        raise ValueError("`regex` and `response_format` are both given; expected one of them.")
+    if form.type == "json_object":
+        raise ValueError("`response_format` json_object is no regular language; give a `json_schema`, or a `regex`.")
+    if form.type == "regex":
+        if form.pattern is None:
+            raise ValueError("`response_format` is a regex without `pattern`; give one.")
+        return form.pattern
+    schema = (form.json_schema or {}).get("schema")
+    if not isinstance(schema, dict):
+        raise ValueError("`response_format` is a json_schema without `json_schema.schema`, an object; give one.")
+    return pattern_of(schema, model.tokenizer)
+
+
+def chat_prompt(messages: list[ask.Message]) -> str:
+    """The plain template: a line `role: content` for each message, then `assistant:`."""
+    lines = []
+    for message in messages:
+        parts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
+        lines.append(f"{message.role}: {''.join(parts)}\n")
+    return "".join(lines) + "assistant:"

@@ -1,0 +1,200 @@
+"""Passages as they condense: from the thread that computes to the coroutine that answers."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..flow import FORBIDDEN
+from ._automaton import BREAK
+from ._engine import Engine
+from ._errors import APIError
+from ._plan import Plan
+from ._task import Call, Passage, Shown
+
+
+class Choice:
+    """One answer: its tokens, and how much of its text stands.
+
+    **Arguments:**
+
+    - `plan`: what is to be written.
+    - `number`: which of the choices of this plan it is; each has noise of its own.
+    - `index`: which of all choices.
+    - `stops`: texts at which it ends; they are not part of it.
+    """
+
+    def __init__(self, plan: Plan, number: int, index: int, stops: Sequence[str] = ()):
+        self.plan, self.number, self.index, self.stops = plan, number, index, [stop for stop in stops if stop]
+        size = plan.size
+        self.ids, self.known = np.zeros(size, np.int32), np.zeros(size, bool)
+        end = size - len(plan.tail)
+        for (a, b), ids, known in (
+            ((0, len(plan.ids)), plan.ids, plan.known),
+            ((end, size), plan.tail, plan.tail_known),
+        ):
+            self.ids[a:b], self.known[a:b] = ids, known
+        self.given, self.fixed = self.known.copy(), self.known.copy()
+        # an answer is what is appended; an infill all of it
+        self.first, self.last = (len(plan.ids), end) if plan.append else (0, size)
+        self.ends_line = plan.pattern is not None and not plan.whole
+        self.text, self.reason, self.begin, self.stands = "", None, 0, 0
+        self.log_p, self.entropy = np.zeros(size), np.zeros(size)
+        self.tops: list[tuple[Any, Any] | None] = [None] * size
+        self.sigma, self.free_energy = float("nan"), float("nan")
+        self.evaluations, self.window_end = 0, 0
+
+    def next(self, engine: Engine, deliver: Any) -> Passage | None:
+        """Its next window, if there is one."""
+        if self.reason is not None or self.known.all():
+            return None
+        done = int(np.argmin(self.known))
+        self.begin, self.window_end = self.plan.window(engine.lengths[-1], done)
+        return self.plan.passage(engine, self.ids, self.known, self.number, deliver)
+
+    def take(self, shown: Shown) -> str:
+        """Take over a moment; returns what is new of the text that stands."""
+        here, moment = slice(self.begin, self.window_end), shown.moment
+        size = self.window_end - self.begin
+        self.stands = self.begin + shown.stands
+        final = shown.final
+        free = ~self.given[here]
+        self.ids[here][free] = moment.ids[:size][free]
+        self.log_p[here], self.entropy[here] = moment.log_p[:size], moment.entropy[:size]
+        for i in range(size) if final else ():
+            self.tops[self.begin + i] = (moment.top[i], moment.top_log_p[i])
+        self.sigma, self.free_energy = float(moment.sigma), float(moment.free_energy)
+        if final:
+            self.known[here] = True
+            self.given[here] = True
+            self.evaluations += shown.budget
+        return self._grow(final and self.window_end == self.plan.size)
+
+    def _grow(self, whole: bool) -> str:
+        """The text up to where it stands, or ends."""
+        if self.reason is not None:
+            return ""
+        standing = min(self.stands, self.last)
+        text = self.plan.model.decode(self.ids[self.first : max(self.first, standing)])
+        if not whole:  # the rest of a character may come
+            text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        ends = [text.find(stop) for stop in (*self.stops, *([BREAK] if self.ends_line else []))]
+        found = [end for end in ends if end >= 0]
+        if found:
+            text, self.reason = text[: min(found)], "stop"
+        elif whole:
+            self.reason = "stop" if self.ends_line else "length"
+        else:  # what may be the beginning of a stop does not stand yet
+            held = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+            text = text[: len(text) - held]
+        if not text.startswith(self.text):
+            text = self.text
+        new, self.text = text[len(self.text) :], text
+        return new
+
+    def moment(self, shown: Shown) -> dict[str, Any]:
+        """What streams beside the text: the tokens of this moment, how certain they are, sigma and free energy."""
+        ids = shown.moment.ids[: self.window_end - self.begin]
+        certainty = np.exp(shown.moment.log_p[: len(ids)])
+        return {
+            "index": self.index,
+            "motion": shown.motion,
+            "force_evaluations": shown.evaluations,
+            "budget": shown.budget,
+            "begin": self.begin,
+            "tokens": [self.plan.model.decode(ids[n : n + 1]) for n in range(len(ids))],
+            "certainty": [round(float(p), 3) for p in certainty],
+            "given": self.fixed[self.begin : self.window_end].tolist(),
+            "stands": shown.stands,
+            "sigma": short(float(shown.moment.sigma)),
+            "free_energy": short(float(shown.moment.free_energy)),
+        }
+
+    def logprobs(self) -> list[dict[str, Any]]:
+        """Of every token of the answer: its text, log-probability, and the likeliest tokens there."""
+        decode, found, length = self.plan.model.decode, [], 0
+        for i in range(self.first, self.last):
+            token = decode(self.ids[i : i + 1])
+            if length >= len(self.text):
+                break
+            top = self.tops[i] or ([], [])
+            # what is excluded is not listed
+            likely = {decode(w[None]): short(float(p)) for w, p in zip(*top, strict=True) if p > FORBIDDEN / 2}
+            found.append({"token": token, "logprob": short(float(self.log_p[i])), "top": likely, "offset": length})
+            length += len(token)
+        return found
+
+    @property
+    def tokens(self) -> int:
+        """How many were written."""
+        return max(0, min(self.stands, self.last) - self.first)
+
+
+async def written(
+    engine: Engine, choices: Sequence[Choice], timeout: float
+) -> AsyncGenerator[tuple[Choice, Shown, str], None]:
+    """Every moment of every choice, with what is new of its text; `APIError` where that fails.
+
+    Leaving it early (the client is gone, the time is over) cancels what is not yet written.
+    """
+    loop, arrived = asyncio.get_running_loop(), asyncio.Queue()
+    passages: dict[int, Passage] = {}
+
+    def start(choice: Choice) -> Passage | None:
+        made = choice.next(engine, lambda item: _call(loop, arrived.put_nowait, (choice, item)))
+        if made is not None:
+            passages[choice.index] = made
+        return made
+
+    first = [made for choice in choices if (made := await asyncio.to_thread(start, choice)) is not None]
+    try:
+        engine.submit(*first)
+        async with asyncio.timeout(timeout):
+            while passages:
+                choice, item = await arrived.get()
+                if isinstance(item, Exception):
+                    raise item
+                if item is not None:
+                    yield choice, item, choice.take(item)
+                    if choice.reason is not None:
+                        passages.pop(choice.index).cancelled = True
+                elif choice.index in passages:
+                    del passages[choice.index]
+                    later = await asyncio.to_thread(start, choice)
+                    if later is not None:
+                        engine.submit(later, limit=False)
+    except TimeoutError:
+        raise APIError(504, f"this took longer than {timeout:g} s; ask for less.", code="timeout") from None
+    finally:
+        for passage in passages.values():
+            passage.cancelled = True
+
+
+async def called(engine: Engine, function: Any, timeout: float) -> Any:
+    """The value of a function that the engine computes."""
+    loop, done = asyncio.get_running_loop(), asyncio.Queue()
+    call = Call(function, lambda item: _call(loop, done.put_nowait, item))
+    engine.submit(call)
+    try:
+        async with asyncio.timeout(timeout):
+            value = await done.get()
+    except TimeoutError:
+        raise APIError(504, f"this took longer than {timeout:g} s; ask for less.", code="timeout") from None
+    finally:
+        call.cancelled = True
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Any, item: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(function, item)
+    except RuntimeError:  # the server has stopped
+        pass
+
+
+def short(value: float) -> float | None:
+    """With six digits; nothing where it is not finite, which JSON does not have."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None

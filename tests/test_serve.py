@@ -1,0 +1,540 @@
+"""The server, over HTTP: by the `openai` client, and by requests that are wrong."""
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import equinox as eqx
+import families
+import jax
+import numpy as np
+import openai
+import pytest
+import uvicorn
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Route
+
+import energy_dllm as ed
+from energy_dllm.data import Characters, RegexDFA
+from energy_dllm.serve._automaton import Strict, line_of
+from energy_dllm.serve._requests import TEXT
+from energy_dllm.serve._schema import pattern_of
+
+
+ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789{}[]":,.- \n'
+LENGTH = 32
+
+
+class Running:
+    """An application in a thread of its own, on a port that is free."""
+
+    def __init__(self, app):
+        self.app = app
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
+        settings = uvicorn.Config(app, log_level="error", http="h11", ws="none", lifespan="on")
+        self.server = uvicorn.Server(settings)
+        run = lambda: asyncio.run(self.server.serve(sockets=[self.listening]))
+        self.thread = threading.Thread(target=run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        end = time.monotonic() + 240
+        while self.get("/health")[0] != 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(60)
+        self.listening.close()
+        assert not self.thread.is_alive()
+
+    def get(self, path, body=None, key=None):
+        """Status and body of an answer."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=240) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:  # not yet there
+            return 0, ""
+
+    def post(self, path, **body):
+        status, text = self.get(path, body)
+        assert status == 200, text
+        return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return families.small_model(ALPHABET)
+
+
+@pytest.fixture(scope="module")
+def running(model):
+    memory = ed.TextMemory(["how do i reset my password", "where is my parcel"])
+    app = ed.serve.application({"toy": model}, memory=memory, lengths=(LENGTH,), batches=(1,), queue=16)
+    with Running(app) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(running):
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
+        yield client
+
+
+def test_a_completion_is_what_generate_writes(client, model):
+    made = client.completions.create(model="toy", prompt="abc", max_tokens=LENGTH - 3, seed=7, n=2, logprobs=2)
+    written = ed.generate(model, length=LENGTH, prompt="abc", seed=7, samples=2)
+    assert ["abc" + choice.text for choice in made.choices] == written.texts
+    assert np.isclose(made.model_extra["energy_dllm"]["free_energy"], written.free_energy[:, -1], rtol=1e-4).all()
+    assert made.usage.completion_tokens == 2 * (LENGTH - 3) and made.choices[0].finish_reason == "length"
+    logprobs = made.choices[0].logprobs
+    assert "".join(logprobs.tokens) == made.choices[0].text and logprobs.text_offset[:3] == [0, 1, 2]
+    assert all(p == top[token] for token, p, top in zip(*map(list, (
+        logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs)), strict=True))  # fmt: skip
+
+
+def test_the_rest_of_a_shorter_one_is_cut_away(client):
+    long, short = (
+        client.completions.create(model="toy", prompt="abc", max_tokens=n, seed=7).choices[0].text for n in (20, 5)
+    )
+    assert short == long[:5] and len(long) == 20
+
+
+def test_a_stream_is_text_that_stands(client):
+    """Deltas add up to what the same request is answered at once; the first comes before a quarter of the budget is
+    spent, and as large a share stands as is spent of it in the descent."""
+    asked = dict(model="toy", prompt="abc", max_tokens=24, seed=3)
+    start, arrived, text, moments = time.monotonic(), [], "", []
+    stream = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    for chunk in stream:
+        if chunk.choices:
+            arrived.append((time.monotonic() - start, len(chunk.choices[0].text)))
+            text += chunk.choices[0].text
+            moments.append(chunk.model_extra["energy_dllm"])
+        else:
+            assert chunk.usage.completion_tokens == 24
+    whole = client.completions.create(**asked, extra_body={"commit": True})
+    assert text == whole.choices[0].text and len(text) == 24
+    spent = [moment["force_evaluations"] for moment in moments]
+    assert spent == [4, 8, 12, 16, *range(17, 26)] and moments[0]["budget"] == 25
+    assert arrived[0][1] == 4 and sum(count for _, count in arrived[:4]) == 16
+    assert moments[0]["sigma"] > moments[3]["sigma"] and moments[0]["free_energy"] > moments[3]["free_energy"]
+    for moment in moments:
+        assert "".join(moment["tokens"]).startswith(("abc" + text)[: moment["stands"]])
+    first, last = arrived[0][0], arrived[-1][0]
+    assert first < last
+
+
+def test_text_before_and_behind(client):
+    made = client.completions.create(
+        model="toy", prompt="abc", suffix="xyz", max_tokens=10, seed=1, echo=True, logprobs=0
+    )
+    text = made.choices[0].text
+    assert len(text) == 16 and text.startswith("abc") and text.endswith("xyz")
+
+
+def test_several_prompts_and_stops(client):
+    full = client.completions.create(model="toy", prompt=["abc", "xyz"], max_tokens=20, seed=2)
+    for choice in full.choices:
+        stop = choice.text[7:9]
+        for stream in (False, True):
+            prompt = ["abc", "xyz"][choice.index]
+            made = client.completions.create(
+                model="toy", prompt=prompt, max_tokens=20, seed=2, stop=[stop, "0" * 30], stream=stream,
+                extra_body={"commit": False},
+            )  # fmt: skip
+            cut = "".join(chunk.choices[0].text for chunk in made) if stream else made.choices[0].text
+            wanted = client.completions.create(model="toy", prompt=prompt, max_tokens=20, seed=2).choices[0].text
+            assert cut == wanted[: wanted.index(wanted[7:9])] if stop in wanted else wanted
+
+
+def test_a_long_answer_is_written_window_after_window(client):
+    made = client.completions.create(model="toy", prompt="abc" * 30, max_tokens=70, seed=2)
+    again = client.completions.create(model="toy", prompt="abc" * 30, max_tokens=70, seed=2)
+    assert len(made.choices[0].text) == 70 and made.choices[0].text == again.choices[0].text
+    assert made.model_extra["energy_dllm"]["force_evaluations"][0] == 5 * 25
+
+
+def test_chat_is_a_line_behind_a_plain_template(client, model):
+    asked = dict(model="toy", messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=5, temperature=0.5)
+    made = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+    text = client.completions.create(
+        model="toy", prompt="user: hi\nassistant:", max_tokens=12, seed=5, temperature=0.5, stop="\n"
+    )
+    assert made.choices[0].message.content == text.choices[0].text.strip(" ")
+    assert len(made.choices[0].logprobs.content[0].top_logprobs) == 2
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason in ("stop", "length")
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 4}, "age": {"type": "integer"}, "ok": {"type": "boolean"}},
+    "required": ["name", "ok"],
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_of_a_json_schema_is_one(client, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+    asked = dict(model="toy", prompt="", max_tokens=LENGTH, seed=1, stream=stream)
+    made = client.completions.create(**asked, extra_body={"response_format": form})
+    parts = [chunk.choices[0] for chunk in made] if stream else made.choices
+    found = json.loads("".join(part.text for part in parts))
+    assert set(found) - {"age"} == {"name", "ok"} and len(found["name"]) <= 4 and parts[-1].finish_reason == "stop"
+
+
+def test_a_chat_may_be_structured_too(client):
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "list", "schema": {"type": "array", "items": {"enum": [1, "a"]}}},
+    }
+    asked = dict(model="toy", messages=[{"role": "user", "content": "x"}], max_tokens=14)
+    made = client.chat.completions.create(**asked, response_format=form, n=3)
+    assert all(set(json.loads(choice.message.content)) <= {1, "a"} for choice in made.choices)
+
+
+def test_a_pattern_is_matched_and_words_are_avoided(client):
+    made = client.completions.create(
+        model="toy", prompt="see ", max_tokens=12, n=2, extra_body={"regex": "[a-c]{3,5}( [x-z]{2})?"}
+    )
+    assert all(re.fullmatch("[a-c]{3,5}( [x-z]{2})?", choice.text) for choice in made.choices)
+    asked = dict(model="toy", prompt="see ", max_tokens=12, seed=4)
+    text = client.completions.create(**asked).choices[0].text
+    other = (
+        client.completions.create(**asked, extra_body={"avoid": [text[2:4]], "forbid": [[9, text[5]]]}).choices[0].text
+    )
+    assert text[2:4] not in other and other[5] != text[5]
+    biased = client.completions.create(**asked, logit_bias={"3": 100}).choices[0].text
+    assert biased == "d" * 12
+
+
+def test_infill_keeps_what_is_given(running):
+    made = running.post("/v1/infill", template="abc[4]xyz[[1]", seed=1, match="[a-z]{10}.1]")
+    text = made["choices"][0]["text"]
+    assert text.startswith("abc") and text.endswith("xyz[1]") and text[3:7].isalpha() and len(text) == 13
+    assert len(made["choices"][0]["tokens"]) == 13
+    stars = running.post("/v1/infill", template="abc[*]xyz", length=[8, 9, 10])
+    assert 8 <= len(stars["choices"][0]["text"]) <= 10
+
+
+def test_repair_recall_score_attribution(running, model):
+    fixed = running.post("/v1/repair", text="where is my parcel", rate=0.05)
+    assert len(fixed["text"]) == 18 and all(edit["position"] < 18 for edit in fixed["edits"])
+    found = running.post("/v1/recall", cue="how do i rest my pasword")
+    assert found["text"] == "how do i reset my password" and running.post("/v1/recall", cue="zzzz 99")["text"] is None
+    assert running.post("/v1/recall", cue="see", lines=["sea", "see"])["text"] == "see"
+    score = running.post("/v1/score", text="abc")
+    ids = model.encode("abc" + "a" * (LENGTH - 3))
+    here = jax.numpy.arange(LENGTH)
+    log_posterior = eqx.filter_jit(model.log_posterior)
+    for n in range(3):
+        log_p = log_posterior(ids, (here < 3) & (here != n))
+        assert np.isclose(score["nll"][n], -log_p[n, ids[n]], atol=1e-5)
+    why = running.post("/v1/attribution", text="abcab", place=2, reference="b")
+    assert (why["token"], why["reference"]) == ("c", "b")
+    assert np.isclose(sum(why["parts"].values()), why["log_odds"], atol=1e-4)
+    assert {each["place"] for each in why["neighbours"]} == set(range(5))
+
+
+BAD = {
+    "malformed": ("/v1/completions", b"{", 400, None),
+    "no object": ("/v1/completions", b"[1]", 400, None),
+    "no text": ("/v1/completions", b"\xff\xfe", 400, None),
+    "a lone surrogate": ("/v1/completions", b'{"prompt": "\\ud800"}', 400, None),
+    "deep": ("/v1/completions", b"[" * 100_000, 400, None),
+    "unknown model": ("/v1/completions", {"model": "none", "prompt": "a"}, 404, "model"),
+    "unknown argument": ("/v1/completions", {"prompt": "a", "frobnicate": 1}, 400, "frobnicate"),
+    "unknown characters": ("/v1/completions", {"prompt": "Ä"}, 400, "prompt"),
+    "unknown characters in a chat": (
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "Ä"}]}, 400, "messages"
+    ),
+    "a wrong type": ("/v1/completions", {"prompt": 5}, 400, "prompt"),
+    "a number in quotes": ("/v1/completions", {"prompt": "a", "max_tokens": "5"}, 400, "max_tokens"),
+    "too many tokens": ("/v1/completions", {"prompt": "a", "max_tokens": 10**9}, 400, "max_tokens"),
+    "no number": ("/v1/completions", b'{"prompt": "a", "temperature": NaN}', 400, "temperature"),
+    "best of": ("/v1/completions", {"prompt": "a", "best_of": 3}, 400, "best_of"),
+    "too long to be written at once": ("/v1/completions", {"prompt": "a", "suffix": "b" * 99}, 400, None),
+    "tools": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": []}, 400, "tools"),
+    "an impossible pattern": ("/v1/completions", {"prompt": "a", "regex": "[ab]{90}"}, 400, None),
+    "a malformed pattern": ("/v1/completions", {"prompt": "a", "regex": "("}, 400, "pattern"),
+    "a pattern of characters there are not": ("/v1/completions", {"prompt": "a", "regex": "ÄÖ"}, 400, "pattern"),
+    "lines": ("/v1/completions", {"prompt": "a", "regex": "a\nb"}, 400, "pattern"),
+    "any JSON": ("/v1/completions", {"prompt": "", "response_format": {"type": "json_object"}}, 400, "response_format"),
+    "a schema that is none": (
+        "/v1/completions",
+        {"prompt": "", "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
+        400,
+        "schema",
+    ),
+    "a word that is given and avoided": ("/v1/completions", {"prompt": "abc", "avoid": ["bc"]}, 400, None),
+    "everything forbidden": (
+        "/v1/completions", {"prompt": "a", "forbid": [[1, c] for c in ALPHABET]}, 400, "forbid"
+    ),
+    "a token id there is not": ("/v1/completions", {"prompt": "a", "logit_bias": {"99": 1}}, 400, "logit_bias"),
+    "no hole": ("/v1/infill", {"template": "abc"}, 400, "template"),
+    "a malformed hole": ("/v1/infill", {"template": "a[b"}, 400, "template"),
+    "a hole that is too wide": ("/v1/infill", {"template": "[500]"}, 400, None),
+    "a hole of millions": ("/v1/infill", {"template": "[99999999999]"}, 400, "template"),
+    "a rate that is none": ("/v1/repair", {"text": "abc", "rate": 1}, 400, "rate"),
+    "a text that is too long": ("/v1/score", {"text": "a" * 99}, 400, "text"),
+    "a place outside": ("/v1/attribution", {"text": "abc", "place": 3}, 400, "place"),
+    "nothing": ("/v1/repair", {}, 400, "text"),
+    "an empty cue": ("/v1/recall", {"cue": ""}, 400, "cue"),
+    "huge": ("/v1/completions", json.dumps({"prompt": "a" * (1 << 20)}).encode(), 413, None),
+    "no address": ("/v1/none", {}, 404, None),
+    "a path": ("/v1/../../etc/passwd", None, 404, None),
+    "another method": ("/v1/completions", None, 405, None),
+    "another model": ("/v1/models/none", None, 404, "model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_said(running, name):
+    path, body, status, param = BAD[name]
+    got, text = running.get(path, body)
+    assert got == status, text
+    error = json.loads(text)["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["param"] == param, error
+    assert error["message"].count("\n") == 0 and "Traceback" not in text and len(error["message"]) > 20
+
+
+def test_the_client_knows_these_errors(client):
+    with pytest.raises(openai.NotFoundError, match="this server has toy"):
+        client.completions.create(model="none", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="outside the alphabet"):
+        client.completions.create(model="toy", prompt="É", stream=True)
+
+
+def test_models_health_metrics_document_page(running, client):
+    assert [each.id for each in client.models.list()] == ["toy"] and client.models.retrieve("toy").id == "toy"
+    client.completions.create(model="toy", prompt="a", max_tokens=4)
+    text = running.get("/metrics")[1]
+    counts = dict(re.findall(r"^(energy_dllm_\w+(?:{.*?})?) (\S+)$", text, re.M))
+    assert float(counts['energy_dllm_requests_total{path="/v1/completions",status="200"}']) > 0
+    assert float(counts["energy_dllm_tokens_total"]) >= 4 and counts["energy_dllm_requests_running"] == "0"
+    assert all(re.match(r"# |energy_dllm_\w+({.*})? -?[0-9.e+]+$", line) for line in text.splitlines())
+    document = json.loads(running.get("/openapi.json")[1])
+    assert {"/v1/completions", "/v1/infill", "/health"} <= set(document["paths"])
+    refs = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
+    assert set(refs) <= set(document["components"]["schemas"])
+    schema = document["components"]["schemas"]["CompletionRequest"]["properties"]["prompt"]
+    assert {"type": "string", "maxLength": TEXT} in schema["anyOf"]
+
+
+# Run inside the page: what a reader would do, and what came of it.
+CATCH = "<script>window.errors=[];window.onerror=m=>{errors.push(m)};console.error=m=>errors.push(m)</script><style>"
+DRIVE = """<script>(async () => {
+const until = async f => { for (let k = 0; k < 2400 && !f(); k++) await new Promise(r => setTimeout(r, 50)) };
+const again = async () => { await until(() => !done); await until(() => done) };
+const press = (at, key) =>
+  at.dispatchEvent(new KeyboardEvent('keydown', {key, ctrlKey: key == 'Enter', bubbles: true}));
+const text = () => moments.at(-1).tokens.join(''), box = $('text'), seen = [];
+$('prompt').value = 'abc[6]xyz'; $('budget').value = 12;
+press(document, 'Enter'); await until(() => done);
+const first = text();
+seen.push(/^abc.{6}xyz$/.test(first), box.children.length == 12, document.querySelectorAll('.given').length == 6);
+seen.push(document.querySelectorAll('#curve circle').length == 2, $('said').textContent.includes('12 force'));
+box.children[4].click(); await until(() => $('why').textContent.includes('the sum of'));
+seen.push($('why').textContent.startsWith('token 4 '));
+press(box.children[4], 'ArrowRight'); seen.push(document.activeElement == box.children[5]);
+press(box.children[5], 'Delete'); await again();
+seen.push(text()[5] != first[5], $('chips').children.length == 1);
+const second = text(), kept = new DataTransfer();
+const drag = name => new DragEvent(name, {dataTransfer: kept, bubbles: true});
+box.children[7].dispatchEvent(drag('dragstart')); $('bin').dispatchEvent(drag('drop')); await again();
+seen.push(text()[7] != second[7], $('chips').children.length == 2);
+$('prompt').value = 'É[2]'; await write();
+seen.push($('said').className == 'bad' && $('said').textContent.includes('template'));
+const out = document.createElement('pre');
+out.id = 'seen'; out.textContent = seen.join(' ') + ' ' + errors.length + errors.join();
+document.body.append(out); fetch('/driven/over')})()</script><img src="/driven/wait" alt=""></html>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt install chromium)")
+def test_the_playground_in_a_browser(running, tmp_path):
+    """Write, explain a token by click, forbid one by key and one by drag; the page is loaded when all that is over."""
+    page = running.get("/")[1]
+    assert not re.search(r"(src|href|url)\W{1,2}https?:", page)
+    over = asyncio.Event()
+
+    async def driven(_):
+        return HTMLResponse(page.replace("<style>", CATCH, 1).replace("</html>", DRIVE))
+
+    async def wait(_):
+        await asyncio.wait_for(over.wait(), 200)
+        return PlainTextResponse("")
+
+    async def ended(_):
+        over.set()
+        return PlainTextResponse("")
+
+    for path, answer in (("/driven", driven), ("/driven/wait", wait), ("/driven/over", ended)):
+        running.app.routes.append(Route(path, answer))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    run = ["chromium", *flags.split(), f"--user-data-dir={tmp_path}", "--dump-dom", f"{running.url}/driven"]
+    dom = subprocess.run(run, capture_output=True, text=True, timeout=240).stdout
+    seen = re.search('<pre id="seen">(.*?)</pre>', dom)
+    assert seen and seen[1].strip() == "true " * 12 + "0", (seen and seen[1], dom[-3000:])
+
+
+def test_a_full_queue_and_clients_that_leave(running):
+    """More than may wait is 429; whoever leaves is not computed for, and the others are answered."""
+    engine = running.app.state.engine
+    body = {"prompt": "a", "max_tokens": 30, "n": 8, "budget": 256}
+    request = (
+        f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(json.dumps(body))}\r\n\r\n{json.dumps(body)}"
+    )
+    before = engine.evaluations
+    held = [socket.create_connection(("127.0.0.1", running.listening.getsockname()[1])) for _ in range(2)]
+    for connection in held:
+        connection.sendall(request.encode())
+    end = time.monotonic() + 20
+    while len(engine.waiting) < 12 and time.monotonic() < end:
+        time.sleep(0.005)
+    status, text = running.get("/v1/completions", {"prompt": "a", "n": 8})
+    assert (status, json.loads(text)["error"]["code"]) == (429, "queue_full")
+    for connection in held:
+        connection.close()
+    assert running.get("/v1/completions", {"prompt": "a", "max_tokens": 3})[0] == 200
+    assert engine.evaluations - before < 12 * 256 and not engine.waiting
+
+
+def test_a_key_is_asked_for(model, monkeypatch):
+    monkeypatch.setenv("ENERGY_DLLM_API_KEY", "sesame")
+    with Running(ed.serve.application({"toy": model}, lengths=(LENGTH,), batches=(1,), timeout=0.001)) as running:
+        for key, status in ((None, 401), ("sesam", 401), ("sésame", 401), ("sesame", 200)):
+            assert running.get("/v1/models", key=key)[0] == status
+        assert json.loads(running.get("/v1/score", {"text": "a"})[1])["error"]["type"] == "authentication_error"
+        assert running.get("/")[0] == running.get("/health")[0] == 200 and running.get("/metrics")[0] == 401
+        status, text = running.get("/v1/completions", {"prompt": "a"}, key="sesame")
+        assert (status, json.loads(text)["error"]["code"]) == (504, "timeout")
+
+
+def test_passages_that_are_written_together_are_those_written_alone(model):
+    """A batch of four, some of them shorter, constrained, or shown as they come; and nothing is compiled for them."""
+    app = ed.serve.application({"toy": model}, lengths=(LENGTH,), batches=(1, 4))
+    engine = app.state.engine
+    asked = [
+        {"prompt": "abc", "max_tokens": 20, "seed": 1},
+        {"prompt": "x", "max_tokens": 31, "seed": 2, "temperature": 0.3},
+        {"prompt": "q", "max_tokens": 9, "seed": 3, "regex": "[a-c]+ [a-c]+"},
+        {"prompt": "see", "max_tokens": 12, "seed": 4, "commit": True},
+    ]
+    with Running(app) as running:
+        alone = [running.post("/v1/completions", **body)["choices"][0]["text"] for body in asked]
+        with engine.changed:
+            engine._want(("toy", LENGTH, 4))
+        while len(engine.programs) < 2:
+            time.sleep(0.05)
+        together = [""] * 4
+
+        def ask(n):
+            together[n] = running.post("/v1/completions", **asked[n])["choices"][0]["text"]
+
+        with engine.changed:  # nothing is taken off the queue before all are there
+            threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            end = time.monotonic() + 60
+            while len(engine.waiting) < 4 and time.monotonic() < end:
+                engine.changed.wait(0.05)
+        for thread in threads:
+            thread.join()
+        assert engine.batched[4] == 1
+    assert together == alone
+
+
+# ------------------------------------------------------------------------------------------- constraints, without HTTP
+
+STRINGS = {
+    "object": (
+        SCHEMA,
+        ['{"name":"a","ok":true}', '{"name":"","age":-3,"ok":false}'],
+        ['{"ok":true}', '{"name":"abcde","ok":true}'],
+    ),
+    "optional": (
+        {"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "boolean"}}},
+        ["{}", '{"a":null}', '{"b":true}', '{"a":null,"b":false}'],
+        ['{"a":null,}', '{,"b":true}', '{"b":true,"a":null}'],
+    ),
+    "array": (
+        {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2},
+        ["[1]", "[0,-12]"],
+        ["[]", "[01]", "[1,2,3]"],
+    ),
+    "choices": (
+        {"anyOf": [{"const": "a.b"}, {"$ref": "#/$defs/n"}], "$defs": {"n": {"type": ["number", "null"]}}},
+        ['"a.b"', "1.5", "-2e3", "null"],
+        ['"axb"', "1.", "true"],
+    ),
+    "pattern": ({"type": "string", "pattern": "^[ab]{2}$"}, ['"ab"'], ['"abc"', "ab"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRINGS)
+def test_a_schema_is_its_pattern(name):
+    schema, good, bad = STRINGS[name]
+    for text in good:
+        json.loads(text)
+    tokenizer = Characters("".join(sorted({*ALPHABET, *"E+TF"})))
+    automaton = RegexDFA.of(pattern_of(schema, tokenizer), tokenizer)
+    assert all(automaton(tokenizer.encode(text)) for text in good)
+    assert not any(automaton(tokenizer.encode(text)) for text in bad)
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}}, "refers to itself"),
+        ({"type": "integer", "minimum": 3}, "schema.minimum. is not supported"),
+        ({"type": "object", "required": ["a"]}, "required"),
+        ({"enum": []}, "enum"),
+        ({"$ref": "http://x"}, "ref"),
+        ({"type": "string", "pattern": "a"}, r"\^...\$"),
+        ({"type": "string", "maxLength": -1}, "maxLength"),
+        (
+            {"anyOf": [{"type": "object", "properties": {str(n): {"type": "null"} for n in range(999)}}] * 9},
+            "characters",
+        ),
+    ],
+)
+def test_a_schema_that_is_not_regular_is_refused(schema, fault):
+    with pytest.raises(ValueError, match=fault):
+        pattern_of(schema, Characters(ALPHABET))
+
+
+def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():
+    """Places 1 to 4 of five, some of them given; the likeliest accepted text of 3^4."""
+    tokenizer = Characters("ab\n")
+    rng = np.random.default_rng(0)
+    for pattern in ("a+b?", "(ab)*", "b.*a"):
+        made = line_of(pattern, tokenizer)
+        log_p = rng.normal(size=(5, 3))
+        allowed = np.ones((5, 3), bool)
+        allowed[2, 1] = pattern == "(ab)*"
+        texts = np.stack(np.meshgrid(*[range(3)] * 4, indexing="ij"), -1).reshape(-1, 4)
+        good = [text for text in texts if re.fullmatch(pattern, tokenizer.decode(text).split("\n")[0])]
+        good = [text for text in good if allowed[1:][np.arange(4), text].all()]
+        strict = Strict(made, 1, 5, allowed, "the pattern")
+        best = max(good, key=lambda text: log_p[1:][np.arange(4), text].sum())
+        assert strict.best(np.where(allowed, log_p, -np.inf)).tolist() == best.tolist()
+        open = strict.open(allowed)[1:]
+        assert open.tolist() == [[any(text[i] == w for text in good) for w in range(3)] for i in range(4)]
+    with pytest.raises(ValueError, match="cannot be matched"):
+        Strict(line_of("aaaaa", tokenizer), 1, 5, allowed, "the pattern")
