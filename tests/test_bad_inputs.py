@@ -256,6 +256,11 @@ def file(tmp_path_factory, model) -> str:
 
 
 COMMANDS = {
+    "serve FILE --port 70000": "`port` is 70000",
+    "serve FILE --lengths 0": "`lengths` is [0]",
+    "serve FILE --timeout nan": "`timeout` is nan",
+    "serve FILE FILE": "each of another name",
+    "serve FILE --memory none.txt": "`--memory` none.txt is not a file",
     "generate FILE --length 10000000000000": "GB; expected at most 8 GB",
     "generate FILE --samples 1000000000": "GB; expected at most 8 GB",
     "generate FILE --temperature nan": "`temperature` is nan",

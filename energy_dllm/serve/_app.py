@@ -108,6 +108,7 @@ def application(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        engine.start()
         yield
         engine.close()
 

@@ -55,6 +55,9 @@ class Engine:
         self.closing = False
         self.batched: collections.Counter[int] = collections.Counter()
         self.evaluations = 0
+
+    def start(self) -> None:
+        """Begin to compute."""
         for work in (self._passages, self._calls, self._compile):
             threading.Thread(target=work, daemon=True, name=work.__name__).start()
 

@@ -77,7 +77,7 @@ def descend(
 
 @eqx.filter_jit
 def redraw(
-    energy: AbstractFreeEnergy, pages: Page, drafts: Draft, due: Int[Array, " N"], keys: Key
+    energy: AbstractFreeEnergy, pages: Page, drafts: Draft, due: Int[Array, " N"], keys: Array
 ) -> tuple[Draft, Moment]:
     """One round of `sampling.Unmasking`: draw, keep the `due` most certain tokens, relax by one step."""
 
