@@ -343,8 +343,6 @@ def test_a_caption_becomes_a_picture_and_the_scalar_falls(model, tokenizer):
     free = ed.generate(model, sampler=QUICK, seed=1)
     assert set(free.texts[0]) <= set(tokenizer.letters) and free.pictures.shape == (1, 4, 8)
     sampler: Any = ed.sampling.default_sampler(model)  # of the noise of the model: pixels are not letters
-        model
-    )  # of the noise of the model: that of pixels is not that of letters
     fewer: Any = ed.sampling.default_sampler(model, 9)
     assert sampler.schedule is None and fewer.steps == 9
 

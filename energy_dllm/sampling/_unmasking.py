@@ -129,11 +129,11 @@ class Unmasking(AbstractSampler):
         self.steps, self.step = steps, step
 
     @property
-    def ragged(self) -> bool:
+    def ragged(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """With the orders of this library, which look at one token at a time."""
         return self.order in ORDERS and self.remask_order in ORDERS
 
-    def traced(self, dtype: Any) -> "Unmasking":
+    def traced(self, dtype: Any) -> "Unmasking":  # pyright: ignore[reportIncompatibleVariableOverride]
         """All numbers that are not whole ones."""
         temperature = 0.0 if Conditioning.cold(self.temperature) else np.asarray(self.temperature, dtype)
         share, step = np.asarray(self.remask_fraction, jnp.result_type(float)), np.asarray(self.step, dtype)
