@@ -428,8 +428,8 @@ FAULTS = (
     (
         "5: what noise leaves open is drawn (the likeliest is taken)",
         "sampling/_diffusion.py",
-        "b, temperature=self.temperature, key=key)",
-        "b, temperature=0, key=key)",
+        "b, temperature=self.temperature, key=k1)",
+        "b, temperature=0, key=k1)",
         "tests/test_exact.py -k leaves_open",
     ),
     (
