@@ -128,7 +128,7 @@ Json = Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing e
 
 
 def generate(
-    model: Model = "shakespeare",
+    model: Model = "stories",
     /,
     *,
     length: Annotated[
@@ -160,11 +160,11 @@ def generate(
 ) -> None:
     """Generate text, or a picture: noise becomes text by the descent of one free energy.
 
-    energy-dllm generate --prompt "To be" --length 128 --temperature 0.7
+    energy-dllm generate --prompt "Once upon a time" --length 96 --temperature 0.7
 
-    energy-dllm generate --match ".*love.*" --avoid death grave
+    energy-dllm generate shakespeare --match ".*love.*" --avoid death grave
 
-    echo "To be" | energy-dllm generate --prompt - --out written.txt
+    echo "One day" | energy-dllm generate --prompt - --out written.txt
 
     energy-dllm generate my.safetensors --unmask --rounds 16 --json
 
