@@ -280,6 +280,7 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
 
     ends = dict(t0=levels[0], t1=levels[-1], solver=ed.flow.DDIM(field.decay), levels=levels)
     read = ed.solve(field, start, **ends, times=levels[::2], probes={"all": seen}).probes["all"]
+    read = jax.tree.map(lambda leaf: leaf[: len(levels[::2])], read)
 
     def pixels(codes: Array) -> np.ndarray:
         down, across = tokenizer.grids[-1]
@@ -343,7 +344,7 @@ def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
     unknown = ~known[width:].reshape(tokenizer.grids[1]).repeat(k, 0).repeat(k, 1)
     axes[0].imshow(np.where(unknown, 90, tokenizer.picture(row)), **look)
     axes[0].add_patch(plt.Rectangle((across * k - 0.5, down * k - 0.5), k, k, fill=False, color="C1", lw=2))
-    axes[0].set(xticks=[], yticks=[], title="known patches, and the one asked for")
+    axes[0].set(xticks=[], yticks=[], title="known, and asked for")
     size = np.abs(pull).max()
     drawn = axes[1].imshow(pull[width:].reshape(tokenizer.grids[1]), cmap="RdBu_r", vmin=-size, vmax=size)
     axes[1].set(xticks=[], yticks=[], title="who pulls it to ink, nats")

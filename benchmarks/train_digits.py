@@ -20,7 +20,7 @@ def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mnist", type=Path)
-    parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--until", type=int, help="pause after so many steps")
     parser.add_argument("--patch", type=int, default=4, help="pixels along the side of a patch")
     parser.add_argument("--codes", type=int, default=256, help="patches in the codebook")

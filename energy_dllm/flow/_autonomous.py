@@ -114,7 +114,7 @@ class AutonomousDescent(AbstractField):
         # the derivative in the spring of a token is 1, of padding 0
         db, here = jax.grad(lambda b, spring: self.energy(y, b, spring=spring), (0, 1))(b, spring)
         dx, dlevel = pull((db, here))
-        size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here))
+        size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here, dtype=level.dtype))
         return (
             -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
             self.rate * self.energy.kappa * self.energy.force(y, b),
