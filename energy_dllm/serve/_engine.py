@@ -15,7 +15,7 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._passage import PIECE, Draft, Moment, Page, begin, descend, log_posterior, redraw
+from ._passage import PIECE, Written, Moment, Page, begin, descend, log_posterior, redraw
 from ._task import Budget, Call, Passage, Shown
 
 
@@ -224,7 +224,7 @@ class Engine:
         rank = np.argsort(np.argsort(-doubt, axis=1, kind="stable"), axis=1)
         there = known | (rank >= count[:, None])
         blank = jnp.stack([model.energy.neutral(known.shape[1])] * size).astype(pages.b.dtype)
-        drafts, kept = Draft(on_device(ids), on_device(there), blank), there.sum(axis=1)
+        drafts, kept = Written(on_device(ids), on_device(there), blank), there.sum(axis=1)
         keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(pages.keys[:, 1])
         for number in range(budget.rounds + 1):
             open = ~np.asarray(drafts.known)

@@ -30,7 +30,7 @@ class Page(NamedTuple):
     keys: Key
 
 
-class Draft(NamedTuple):
+class Written(NamedTuple):
     """Passages of which some tokens are drawn anew: those that stand, and the hidden states under them."""
 
     ids: Int[Array, "*N L"]
@@ -77,11 +77,11 @@ def descend(
 
 @eqx.filter_jit
 def redraw(
-    energy: AbstractFreeEnergy, pages: Page, drafts: Draft, due: Int[Array, " N"], keys: Array
-) -> tuple[Draft, Moment]:
+    energy: AbstractFreeEnergy, pages: Page, drafts: Written, due: Int[Array, " N"], keys: Array
+) -> tuple[Written, Moment]:
     """One round of `sampling.Unmasking`: draw, keep the `due` most certain tokens, relax by one step."""
 
-    def one(page: Page, draft: Draft, due, key):
+    def one(page: Page, draft: Written, due, key):
         conditioning = Conditioning(Given(draft.ids, draft.known), Likelihood(page.b))
         b = conditioning.field(energy.vocabulary.codes)
         logits = energy.logits(draft.y, b)
@@ -95,7 +95,7 @@ def redraw(
         b = Conditioning(Given(ids, known), Likelihood(page.b)).field(energy.vocabulary.codes)
         y = relax(energy, draft.y, b, steps=1, step=1.0)
         nothing = jnp.zeros((), b.dtype)
-        return Draft(ids, known, y), Moment(**read, free_energy=nothing, sigma=nothing)
+        return Written(ids, known, y), Moment(**read, free_energy=nothing, sigma=nothing)
 
     return jax.vmap(one)(pages, drafts, due, keys)
 
