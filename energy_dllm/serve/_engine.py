@@ -15,7 +15,7 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._passage import PIECE, Written, Moment, Page, begin, descend, log_posterior, redraw
+from ._passage import PIECE, Moment, Page, Written, begin, descend, log_posterior, redraw
 from ._task import Budget, Call, Passage, Shown
 
 
