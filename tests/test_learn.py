@@ -256,11 +256,46 @@ def test_stillness_and_the_vocabulary_alone_have_their_price(small, corpus, getk
         dict(speed_penalty=-1.0),
         dict(start=-1.0),
         dict(prior_weight=-1.0),
+        dict(likelihood=-1.0),
     ],
 )
 def test_objective_settings_are_checked(settings):
     with pytest.raises(ValueError, match="`" + next(iter(settings))):
         ed.learn.Denoising(**settings)
+
+
+def test_what_a_known_token_adds_to_f_is_asked_to_be_its_nll(getkey):
+    """`likelihood` costs nothing where tokens are independent, whose `F` is exact; elsewhere what `F` misses."""
+    ids, key, end = jax.random.randint(getkey(), (6, 9), 0, 5), getkey(), jnp.array(1.0)
+    model = ed.EnergyDLLM(ed.data.Characters("abcde"), dim=16, key=getkey())
+    model = eqx.tree_at(lambda m: m.energy.vocabulary.prior, model, jax.random.normal(getkey(), (5,)))
+    alone = eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, jnp.zeros((5, 16)))
+    hidden = jnp.arange(9) == 4
+
+    class One(ed.learn.Denoising):
+        """One token is masked."""
+
+        def draw(self, model, ids, key, progress):
+            b = jax.vmap(lambda row: model.field(ed.flow.Given(row, ~hidden)))(ids)
+            return b, jnp.broadcast_to(hidden, ids.shape), jnp.zeros((), int), jnp.ones(())
+
+    @eqx.filter_jit
+    def cost(kind, model):
+        loss = lambda weight: kind(gaussian=0.0, typo=0.0, likelihood=weight)(model, ids, key, end)
+        return loss(1.0) - loss(0.0)
+
+    assert abs(cost(ed.learn.Denoising, alone)) < 1e-10 and cost(ed.learn.Denoising, model) > 1e-4
+    gaps = []
+    for row in ids:
+        scalar = lambda known, row=row: float(
+            model.energy(model.settle(ed.flow.Given(row, known)), model.field(ed.flow.Given(row, known)))
+        )
+        gaps.append(abs(scalar(hidden | ~hidden) - scalar(~hidden) + model.log_posterior(row, ~hidden)[4, row[4]]))
+    gaps = np.array(gaps)
+    assert np.isclose(cost(One, model), np.mean(np.where(gaps < 1, gaps**2 / 2, gaps - 0.5)), rtol=1e-6)
+    shallow = ed.EnergyDLLM(ed.data.Characters("abcde"), dim=16, depth=1, key=key)
+    with pytest.raises(ValueError, match="`likelihood` is 0.1"):
+        ed.learn.Denoising(likelihood=0.1)(shallow, ids, key, end)
 
 
 # ------------------------------------------------------------------------------------------- fit

@@ -41,10 +41,13 @@ class AbstractObjective(eqx.Module):
 class Denoising(AbstractObjective):
     """Cross-entropy at rest under a mixture of evidences, for the energy model.
 
-    `loss = -sum_i w_i log p(token_i) / sum_i w_i + speed_penalty mean log(1 + (dy/dt)^2) + prior_weight mean_i S_i`
+    `loss = -sum_i w_i log p(token_i) / sum_i w_i + speed_penalty mean log(1 + (dy/dt)^2) + prior_weight mean_i S_i
+    + likelihood mean h(F(known, w_i) - F(known) + log p(w_i | known))`
 
     The weight `w` of a token is `1/sqrt(n)` in a window with `n` targets; `S` is the `nll` of the text to the
-    vocabulary alone.
+    vocabulary alone. The last part asks the scalar itself: to make a masked token known must raise `F` at rest by
+    `-log p` of it, as it does where `F = -log P(known)`. In any order these differences add up to `-log P(text)`, which
+    then is one evaluation of the energy, `FreeEnergy.log_likelihood`. `h` is Huber's function with a corner at 1 nat.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
     or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
@@ -72,8 +75,10 @@ class Denoising(AbstractObjective):
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
+    - `likelihood`: weight of the last part; only for energies whose masks are at rest after one step.
 
-    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight; when called
+    with `likelihood` above 0, for an energy whose masks need a relaxation.
 
     **Example:**
 
@@ -98,6 +103,7 @@ class Denoising(AbstractObjective):
     prior_weight: float = eqx.field(static=True)
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
+    likelihood: float = eqx.field(static=True)
     schedule: AbstractSchedule
 
     def __init__(
@@ -116,6 +122,7 @@ class Denoising(AbstractObjective):
         prefix: float = 0.2,
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
+        likelihood: float = 0.0,
     ):
         for name, share in (("prefix", prefix), ("known", known)):
             if not 0 <= share <= 1:
@@ -124,15 +131,21 @@ class Denoising(AbstractObjective):
             raise ValueError(f"`gaussian`={gaussian} and `typo`={typo} are shares; their sum must be within [0, 1].")
         if horizon < 0 or shortest < 0:
             raise ValueError(f"`horizon`={horizon} and `shortest`={shortest} must be >= 0.")
-        if tracked < 1 or not step > 0 or not 0 <= anneal <= 1 or min(speed_penalty, start, prior_weight) < 0:
+        if (
+            tracked < 1
+            or not step > 0
+            or not 0 <= anneal <= 1
+            or min(speed_penalty, start, prior_weight, likelihood) < 0
+        ):
             raise ValueError(
                 f"`tracked`={tracked} must be >= 1, `step`={step} > 0, `anneal`={anneal} in [0, 1], "
-                f"`speed_penalty`={speed_penalty}, `start`={start} and `prior_weight`={prior_weight} >= 0."
+                f"`speed_penalty`={speed_penalty}, `start`={start}, `prior_weight`={prior_weight} and "
+                f"`likelihood`={likelihood} >= 0."
             )
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
-        self.prior_weight, self.prefix, self.known = prior_weight, prefix, known
+        self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
         self.schedule = LogLinear(sigma_max=3.5, sigma_min=0.25) if schedule is None else schedule
 
     @classmethod
@@ -151,11 +164,13 @@ class Denoising(AbstractObjective):
         size = self.start * jax.random.uniform(k1, (), b.dtype)
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
         # masks are at rest after one full step where what tokens say is constant: only soft evidence needs a relaxation
-        soft = (
-            math.ceil((self.gaussian + self.typo) * ids.shape[0])
-            if isinstance(energy, FreeEnergy) and energy.one_shot
-            else ids.shape[0]
-        )
+        one_shot = isinstance(energy, FreeEnergy) and energy.one_shot
+        soft = math.ceil((self.gaussian + self.typo) * ids.shape[0]) if one_shot else ids.shape[0]
+        if self.likelihood and not one_shot:
+            raise ValueError(
+                f"`likelihood` is {self.likelihood} and the masks of this energy are not at rest after one step; "
+                "expected a deep energy (`EnergyDLLM(depth=2)`), or 0."
+            )
 
         def settle(ids, y, b):
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
@@ -168,17 +183,30 @@ class Denoising(AbstractObjective):
             y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
-        def direct(ids, b):
+        def direct(ids, b, i):
             y = energy.neutral(b.shape[0]).astype(b.dtype)
-            return nll_of(energy.logits(y + energy.kappa * energy.force(y, b), b), ids)
+            rest = y + energy.kappa * energy.force(y, b)
+            nll = nll_of(energy.logits(rest, b), ids)
+            if not self.likelihood:
+                return nll, jnp.zeros(())
+            # at rest `F` does not depend on `y` to first order, so that no gradient need follow it
+            more = jnp.where((jnp.arange(b.shape[0]) == i)[:, None], given_of(ids, b), b)
+            after = jax.lax.stop_gradient(y + frozen.kappa * frozen.force(y, more))
+            rise = energy(after, more) - energy(jax.lax.stop_gradient(rest), b)
+            gap = jnp.abs(rise - jax.lax.stop_gradient(nll[i]))
+            return nll, jnp.where(gap < 1, 0.5 * gap**2, gap - 0.5)
 
-        nll, motion = [], jnp.zeros(())
+        nll, motion, gaps = [], jnp.zeros(()), jnp.zeros(())
         if soft:
             settled, speeds = each_window(settle, ids[:soft], y[:soft], b[:soft], size=b[0].size)
             nll, motion = [settled], jnp.sum(speeds) / ids.shape[0]
         if soft < ids.shape[0]:
-            nll.append(each_window(direct, ids[soft:], b[soft:], size=b[0].size))
-        loss = weighted(jnp.concatenate(nll), asked) + self.speed_penalty * motion
+            open = asked[soft:]
+            one = jax.random.categorical(jax.random.fold_in(key, 13), jnp.where(open, 0.0, -1e9), axis=-1)
+            masked, gap = each_window(direct, ids[soft:], b[soft:], one, size=b[0].size)
+            nll.append(masked)
+            gaps = jnp.mean(jnp.where(jnp.any(open, axis=-1), gap, 0.0))
+        loss = weighted(jnp.concatenate(nll), asked) + self.speed_penalty * motion + self.likelihood * gaps
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
@@ -328,6 +356,11 @@ class NextToken(AbstractObjective):
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return first_parameter(model)
+
+
+def given_of(ids: Int[Array, " L"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+    """Evidence of known tokens, of the shape of `b`."""
+    return jnp.where(jax.nn.one_hot(ids, b.shape[-1], dtype=bool), 0.0, FORBIDDEN).astype(b.dtype)
 
 
 def _descend(energy, y, b, steps, step):

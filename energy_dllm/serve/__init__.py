@@ -1,13 +1,7 @@
 """HTTP: an OpenAI-compatible API, a playground, and what this library has besides. Needs the extra `serve`."""
 
-import importlib.util as _util
-
-
-if missing := [name for name in ("starlette", "uvicorn", "pydantic") if _util.find_spec(name) is None]:
-    raise ImportError(
-        f"the server needs {', '.join(missing)}: pip install 'energy-dllm[serve]', or from a checkout '.[serve]'."
-    )
+from . import _extra as _extra  # isort: skip
 
 # in the order of the API page: what a reader wants first
-from ._app import application as application  # noqa: E402
-from ._run import serve as serve  # noqa: E402
+from ._app import application as application
+from ._run import serve as serve
