@@ -8,7 +8,7 @@ from ._split_merge import fit_split_merge as fit_split_merge
 from ._evaluate import evaluate as evaluate, Evaluation as Evaluation
 from ._checkpoint import save as save, load as load, notes as notes, shipped as shipped
 from ._twins import MaskedDiffusion as MaskedDiffusion, Autoregressive as Autoregressive
-from ._objective import Masking as Masking, NextToken as NextToken
+from ._twin_objectives import Masking as Masking, NextToken as NextToken
 from ._flow_map import FlowMap as FlowMap
 from ._distill import Distilling as Distilling
 from ._objective import AbstractObjective as AbstractObjective

@@ -1,7 +1,5 @@
 """HTTP: an OpenAI-compatible API, a playground, and what this library has besides. Needs the extra `serve`."""
 
-from . import _extra as _extra  # isort: skip
-
 # in the order of the API page: what a reader wants first
 from ._app import application as application
 from ._run import serve as serve
