@@ -149,6 +149,7 @@ class Vocabulary(AbstractUnigram):
         sizes(size=size, dim=dim)
         self.codes = token_codes(size)
         self.patterns = 2.0 / dim * jax.random.normal(key, (size, dim))
+        self.allowed = None
         self.prior = jnp.zeros(size)
 
     def per_token(
