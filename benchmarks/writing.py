@@ -2,6 +2,7 @@
 
     python benchmarks/writing.py budget shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py descent shakespeare PLAYS --evaluations 8 16 32 64 --twins FILE
+    python benchmarks/writing.py best MODEL PLAYS --samples 16
     python benchmarks/writing.py frontier shakespeare PLAYS --twins masked.safetensors --table-of-budget FILE
     python benchmarks/writing.py solvers shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/writing.py infill shakespeare PLAYS --twins masked.safetensors autoregressive.safetensors
@@ -169,6 +170,26 @@ def descent(bench: Bench) -> None:
             keys = jax.random.split(jax.random.key(bench.options.seed), bench.options.samples)
             ids = np.asarray(jax.jit(jax.vmap(draw))(keys))
             row(f"autoregressive twin, T {temperature}", length, [bench.model.decode(row) for row in ids])
+
+
+def best(bench: Bench) -> None:
+    """The best of n passages by one evaluation of the energy each, and by the judge itself, which is the limit."""
+    bench.head("way", "of", "judged bits/char", "+-", "entropy, bits", "best by the judge", "correlation")
+    count, energy = bench.options.samples, bench.model.energy
+    left_to_right = dict(steps=1, step=1.0, order=ed.sampling.left_to_right)
+    for name, sampler in (
+        ("descent", ed.sampling.descent()),
+        ("unmasking, one token a round", ed.sampling.Unmasking(rounds=bench.options.length, **left_to_right)),
+    ):
+        made = bench.write(sampler, samples=8 * count)
+        log_p = np.asarray(jax.jit(jax.vmap(energy.log_likelihood))(jnp.asarray(made.ids)))
+        bits = np.array([bench.judge.bits_per_char(text) for text in made.texts])
+        together = float(np.corrcoef(log_p, -bits)[0, 1])
+        for n in (1, 2, 4, 8):
+            groups = np.arange(8 * count).reshape(-1, n)
+            kept = groups[np.arange(len(groups)), log_p[groups].argmax(-1)]
+            judged = bench.judged([made.texts[i] for i in kept])
+            bench.row(name, n, *judged, float(bits[groups].min(-1).mean()), together)
 
 
 def frontier(bench: Bench) -> None:
@@ -531,6 +552,7 @@ def twins(bench: Bench) -> None:
 
 TABLES = {
     "budget": budget,
+    "best": best,
     "descent": descent,
     "frontier": frontier,
     "solvers": solvers,
