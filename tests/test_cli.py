@@ -99,9 +99,18 @@ def test_the_default_is_the_descent_of_one_scalar_by_solve(run, model, monkeypat
     (scalar,) = found["free_energy"]
     assert (np.diff(scalar) <= 0).all() and scalar[0] > scalar[-1]
     assert (np.diff(found["sigma"]) < 0).all()
-    # a temperature is that of the descent
-    run("generate", model, "--length", "8", "--steps", "7", "--temperature", "0.5")
-    assert fields[-1].temperature == 0.5
+    # a temperature is that of the descent: with less noise it begins lower
+    cold = record(run("generate", model, "--length", "8", "--steps", "7", "--temperature", "0.5", "--json")[1])
+    assert cold["free_energy"][0][0] < scalar[0]
+
+
+def test_the_best_of_four_costs_what_all_of_them_cost(run, model, tmp_path):
+    ed.save(tmp_path / "deep.safetensors", ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, key=jax.random.key(0)))
+    asked = ["--length", "8", "--steps", "7", "--best-of", "4", "--json"]
+    found = record(run("generate", str(tmp_path / "deep.safetensors"), *asked)[1])
+    assert len(found["text"]) == 1 and found["force_evaluations"] == 4 * 16
+    code, out, err = run("generate", model, *asked)
+    assert (code, out) == (2, "") and "without a likelihood in one evaluation" in err
 
 
 def test_temperature_0_takes_one_token_a_round_and_is_the_same_for_every_seed(run, model):
@@ -355,6 +364,7 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["generate", "MODEL", "--unmask", "--steps", "5"], "`--steps` cannot be used with `--unmask`"),
         (["generate", "MODEL", "--unmask", "--redraw", "0.5"], "`--redraw` cannot be used with `--unmask`"),
         (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
+        (["generate", "MODEL", "--best-of", "0"], "`--best-of` is 0"),
         (["generate", "MODEL", "--unmask", "--rounds", "0"], "`rounds` is 0"),
         (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
         (["generate", "MODEL", "--window", "1"], "`window` is 1"),

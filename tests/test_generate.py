@@ -522,3 +522,22 @@ def test_bad_levels_are_named(model):
     for wrong in ([0.0, 0.5], [0.5, 1.0], [0.0, 0.6, 0.4, 1.0]):
         with pytest.raises(eqx.EquinoxRuntimeError, match="must increase from exactly"):
             solve(levels=jnp.array(wrong))
+
+
+def test_the_likeliest_of_several_is_kept_with_all_that_is_its_own(getkey):
+    model = ed.EnergyDLLM(ALPHABET, dim=16, key=getkey())
+    made = ed.generate(model, length=LENGTH, samples=6, sampler=draws(), frames=2)
+    best = ed.sampling.likeliest(model, made, of=3)
+    energy: Any = model.energy
+    log_p = np.array([energy.log_likelihood(jnp.asarray(row)) for row in made.ids])
+    kept = [int(log_p[:3].argmax()), 3 + int(log_p[3:].argmax())]
+    assert best.texts == [made.texts[n] for n in kept] and (best.ids == made.ids[kept]).all()
+    assert (best.free_energy == made.free_energy[kept]).all() and (best.frames == made.frames[kept]).all()
+    assert best.force_evaluations.tolist() == made.force_evaluations.reshape(2, 3).sum(1).tolist()
+    with pytest.raises(ValueError, match="`of` is 4"):
+        ed.sampling.likeliest(model, made, of=4)
+
+
+def test_no_likelihood_in_one_evaluation_is_said(model, written):
+    with pytest.raises(ValueError, match="without a likelihood in one evaluation"):
+        ed.sampling.likeliest(model, written, of=1)

@@ -142,6 +142,9 @@ def generate(
     ] = None,
     suffix: Annotated[str, _arg(help="How the passage ends; kept exactly.")] = "",
     samples: Samples = 1,
+    best_of: Annotated[
+        int, _arg(help="Of so many passages the likeliest is kept, by one evaluation of the energy each.")
+    ] = 1,
     sampler: Annotated[Sampler, tyro.conf.OmitArgPrefixes] = Sampler(),  # noqa: B008
     match: Match = None,
     avoid: Avoid = [],  # noqa: B006
@@ -178,10 +181,12 @@ def generate(
     loaded = load_model(model)
     if places := loaded.tokenizer.places:
         size, chosen = places, sampler.build(places, loaded)
-    from ..sampling import generate
+    from ..sampling import generate, likeliest
 
+    if best_of < 1:
+        raise ValueError(f"`--best-of` is {best_of}; expected 1 (every passage) or more, such as 8.")
     options = {
-        "samples": samples,
+        "samples": samples * best_of,
         "window": window,
         "stop": stop,
         "mask_unknown": unknown == "mask",
@@ -190,7 +195,8 @@ def generate(
     }
     options |= _evidence(loaded, match, avoid, size)
     write = functools.partial(generate, loaded, length=length, prompt=prompt, suffix=suffix, **options)
-    written(write, loaded.tokenizer, model, json, stream, out)
+    best = write if best_of == 1 else lambda **watching: likeliest(loaded, write(**watching), of=best_of)
+    written(best, loaded.tokenizer, model, json, stream, out)
 
 
 def infill(

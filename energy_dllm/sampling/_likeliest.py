@@ -1,0 +1,69 @@
+"""More computing, better text: of several passages the likeliest, by one evaluation of the energy each."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from .._checks import on_device
+from .._model import EnergyDLLM
+from ..energy import FreeEnergy
+from ._motion import Generation
+
+
+def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
+    """Of every `of` passages the one of the highest `FreeEnergy.log_likelihood`, one evaluation of the energy each.
+
+    It is worth as much as the energy knows of the likelihood of a whole text, for which it must have been asked in
+    training (`learn.Denoising(likelihood=)`).
+
+    **Arguments:**
+
+    - `model`: that wrote them.
+    - `made`: of `generate` or `infill`, with `N` passages.
+    - `of`: how many passages each is chosen from; a divisor of `N`.
+
+    **Returns:** a `Generation` of `N / of` passages, whose `force_evaluations` are those of all.
+
+    **Raises:** `ValueError` if `of` does not divide the number of passages, or the energy has no likelihood in one
+    evaluation (`FreeEnergy.one_shot`).
+
+    **Example:**
+
+    ```python
+    import jax, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    made = ed.generate(model, length=12, samples=8, sampler=ed.sampling.descent(6))
+    best = ed.sampling.likeliest(model, made, of=4)
+    assert len(best.texts) == 2 and best.texts[0] in made.texts[:4] and best.force_evaluations[0] == 4 * 6
+    ```
+    """
+    count = len(made.texts)
+    if of < 1 or count % of:
+        raise ValueError(f"`of` is {of} and there are {count} passages; expected a divisor, such as {count}.")
+    energy = model.energy
+    if not isinstance(energy, FreeEnergy) or not energy.one_shot:
+        raise ValueError(
+            "`model` has an energy without a likelihood in one evaluation; expected a deep one, `EnergyDLLM(depth=2)`."
+        )
+    log_p = np.asarray(_log_likelihoods(energy, on_device(made.ids)))
+    groups = np.arange(count).reshape(-1, of)
+    kept = groups[np.arange(len(groups)), log_p[groups].argmax(-1)]
+    rows = lambda value: value[kept]
+    changes = {name: rows(getattr(made, name)) for name in ("ids", "confidence", "known", "free_energy", "frames")}
+    changes |= {name: rows(getattr(made, name)) for name in ("entropy", "accepted", "rejected")}
+    return dataclasses.replace(
+        made,
+        **changes,
+        texts=[made.texts[n] for n in kept],
+        terms={name: rows(term) for name, term in made.terms.items()},
+        force_evaluations=made.force_evaluations[groups].sum(-1),
+        pictures=rows(made.pictures) if len(made.pictures) else made.pictures,
+    )
+
+
+@eqx.filter_jit
+def _log_likelihoods(energy, ids):
+    return jax.vmap(energy.log_likelihood)(ids)
