@@ -25,7 +25,7 @@ SCHEMES = {"page.png": 1, "page_dark.png": 0}
 """Width and height in pixels; and what `chromium` calls light and dark."""
 
 
-def film(model: ed.EnergyDLLM, path: Path, *, length: int = 64, seed: int = 3, columns: int = 40) -> Path:
+def film(model: ed.EnergyDLLM, path: Path, *, length: int = 64, seed: int = 3, columns: int = 56) -> Path:
     """A passage from noise to text: every character by the certainty of its token, and the scalar that falls."""
     sampler = ed.sampling.descent(64)
     made = ed.generate(model, length=length, seed=seed, sampler=sampler, frames=sampler.steps)
@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="shakespeare")
+    parser.add_argument("--film", default="stories", help="the model whose descent is filmed")
     options = parser.parse_args()
     if shutil.which("chromium") is None:
         raise SystemExit("chromium is not on the PATH; install it, such as by `apt install chromium`.")
@@ -82,7 +83,7 @@ def main() -> None:
             command = ["chromium", *FLAGS, *settings, *look, page.as_uri()]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
             figures.append(made / picture)
-        figures.append(film(model, made / "descent.gif"))
+        figures.append(film(ed.load(options.film), made / "descent.gif"))
         options.folder.mkdir(parents=True, exist_ok=True)
         for path in figures:
             print(shutil.copy(path, options.folder / path.name))

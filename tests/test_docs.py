@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import asyncio
 import importlib.util
 import inspect
 import io
@@ -182,9 +181,8 @@ def test_command_runs(line, folder, monkeypatch, capsys, unchecked):
     if "inspect" in words and "--check" not in words and "html" not in line:
         pytest.importorskip("matplotlib")
     _cli.parse(words)  # as written
-    if words[0] == "serve":  # it listens, and ends
-        monkeypatch.setattr("uvicorn.Server.main_loop", lambda _: asyncio.sleep(0))
-        monkeypatch.setattr("energy_dllm.serve._engine.Engine._run", lambda *_: None)
+    if words[0] == "serve":  # tests/test_serve.py starts it, as a process that it ends
+        return
     monkeypatch.chdir(folder)
     code = _cli.main(smaller(words))
     out, err = capsys.readouterr()

@@ -4,8 +4,10 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -538,3 +540,18 @@ def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():
         assert open.tolist() == [[any(text[i] == w for text in good) for w in range(3)] for i in range(4)]
     with pytest.raises(ValueError, match="cannot be matched"):
         Strict(line_of("aaaaa", tokenizer), 1, 5, allowed, "the pattern")
+
+
+def test_the_command_listens_and_ends_when_it_is_asked_to(tmp_path):
+    """As a process: the address on stdout, an answer, SIGTERM and its exit code."""
+    ed.save(tmp_path / "tiny.safetensors", ed.EnergyDLLM(Characters("abc "), dim=16, key=jax.random.key(0)))
+    words = ["serve", str(tmp_path / "tiny.safetensors"), "--port", "0", "--lengths", "16", "--batches", "1"]
+    command = [sys.executable, "-m", "energy_dllm", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}/v1/models", timeout=60) as answer:
+            assert json.load(answer)["data"][0]["id"] == "tiny"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in err, err

@@ -96,6 +96,18 @@ class AutonomousDescent(AbstractField):
         level = jnp.log(jnp.asarray(sigma, x.dtype))
         return x, y.astype(x.dtype), jnp.full(x.shape[:1], level) if self.by_token else level
 
+    def likely(self, state: PyTree[Array]) -> PyTree[Array]:
+        """The state with the most likely noise level, for the posterior at the level that it has, and a little more:
+        `sigma^2 = sum_iw p_iw |x_i - e_w|^2 / (tau^2 L C)`. A motion that begins there need not raise it first."""
+        x, y, level = state
+        codes, b = self.energy.vocabulary.codes, self.evidence(0.0, state).field(self.energy.vocabulary.codes)
+        p = jax.nn.softmax(self.energy.logits(y, b), axis=-1)
+        square = jnp.sum(x**2, axis=-1) + jnp.sum(p * (jnp.sum(codes**2, axis=-1) - 2 * x @ codes.T), axis=-1)
+        # the derivative in the spring of a token is 1, of padding 0
+        here = jax.grad(lambda spring: self.energy(y, b, spring=spring))(jnp.zeros_like(square))
+        mean = square if self.by_token else jnp.sum(here * square) / jnp.sum(here)
+        return x, y, (0.002 + 0.5 * jnp.log(mean / (self.temperature**2 * x.shape[1]))).astype(level.dtype)
+
     def scalar(self, state: PyTree[Array]) -> Scalar:
         """`F(x, y; sigma)`, the static scalar that falls, nats."""
         evidence = self.evidence(0.0, state)

@@ -185,7 +185,7 @@ class Diffusion(AbstractSampler):
         noise = jnp.exp(-time) * jax.random.normal(k2, start.shape, start.dtype)
         flow = self.field(energy, conditioning)
         if isinstance(flow, AutonomousDescent):
-            return flow.initial(start + flow.temperature * noise, y, jnp.exp(-time))
+            return flow.likely(flow.initial(start + flow.temperature * noise, y, jnp.exp(-time)))
         return (start + noise, y) if isinstance(flow, JointFlow) else start + noise
 
     def move(
