@@ -102,7 +102,7 @@ def fit(
     if not 0 <= average < 1:
         raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
     places = corpus.tokenizer.places
-    length = length or places or 64
+    length = (places or 64) if length is None else length
     windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed, whole=places > 0)
     if optimizer is None:
         optimizer = default_optimizer(learning_rate, steps)
