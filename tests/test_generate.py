@@ -207,6 +207,16 @@ def test_the_least_certain_tokens_are_drawn_anew(model, share):
     assert (made.force_evaluations - plain.force_evaluations >= finish.steps * 3).all()
     # a draw is no part of the motion
     assert (made.free_energy == plain.free_energy).all()
+    # as many tokens as are due are masked, given ones not among them: all of them in one round, seen by its order
+    seen = []
+
+    def order(key, log_p, ids):
+        jax.debug.callback(lambda log_p: seen.append(int((log_p.max(-1) < -1e-9).sum())), log_p)
+        return -jnp.arange(ids.shape[0], dtype=log_p.dtype)
+
+    ed.generate(model, sampler=noise(temperature=0.0, finish=draws(rounds=1, order=order), redraw=share), **settings)
+    jax.effects_barrier()
+    assert max(seen) == k
     none = ed.generate(model, sampler=noise(temperature=0.0, finish=finish, redraw=0.0), **settings)
     assert (none.ids == plain.ids).all()
 

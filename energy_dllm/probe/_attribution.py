@@ -19,7 +19,7 @@ class Attribution(eqx.Module):
     """What `attribution` returns: arrays only, one row for each token `i` of the passage.
 
     - `token (L,)`, `reference (L,)`: the two ids that are compared.
-    - `log_odds (L,)`: `log p_token - log p_rival`, nats; positive if the token is the likelier one.
+    - `log_odds (L,)`: `log p_token - log p_reference`, nats; positive if the token is the likelier one.
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name (of a
       `DeepStack` every layer, such as `attention 1`), `bias`, and `residual`, the distance of the hidden state from
       rest.

@@ -69,13 +69,13 @@ def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, referen
             raise ValueError(f"`reference` is {reference!r}, {len(found)} tokens; expected one.")
         other = int(found[0])
     why = _attributed(model, on_device(ids), on_device(known), on_device(np.array(place)), on_device(np.array(other)))
-    rival, odds, parts, pairs = jax.tree.map(np.asarray, why)
+    against, odds, parts, pairs = jax.tree.map(np.asarray, why)
     said = np.sum(list(pairs.values()), axis=0)[:size] if pairs else np.zeros(size)
     strongest = np.argsort(-np.abs(said))[:NEIGHBOURS]
     return {
         "place": place,
         "token": model.decode(ids[place : place + 1]),
-        "reference": model.decode(rival[None]),
+        "reference": model.decode(against[None]),
         "log_odds": short(float(odds)),
         "parts": {name: short(float(value)) for name, value in parts.items()},
         "neighbours": [
@@ -90,10 +90,10 @@ def _attributed(model: EnergyDLLM, ids, known, place, other) -> Any:
     y = model.settle(Given(ids, known))
     logits = model.energy.logits(y, model.field(Given(ids, known)))
     likely = jnp.argmax(jnp.where(jnp.arange(model.size) == ids[:, None], -jnp.inf, logits), axis=-1)
-    rivals = jnp.where(other < 0, likely, other).astype(ids.dtype)
-    why = attribution(jnp.zeros(()), y, field, token=ids, reference=rivals)
+    references = jnp.where(other < 0, likely, other).astype(ids.dtype)
+    why = attribution(jnp.zeros(()), y, field, token=ids, reference=references)
     at = lambda leaf: leaf[place]
-    return rivals[place], why.log_odds[place], jax.tree.map(at, why.parts), jax.tree.map(at, why.neighbours)
+    return references[place], why.log_odds[place], jax.tree.map(at, why.parts), jax.tree.map(at, why.neighbours)
 
 
 def repaired(
