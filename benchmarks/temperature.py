@@ -3,7 +3,7 @@
     python benchmarks/temperature.py shakespeare
 
 `log P` of passages in nats by the chain rule, one token at a time from left to right, of passages that were written at
-several temperatures by unmasking and by the descent; and greedily from each of the likeliest first tokens.
+several temperatures by unmasking and by the descent; of a greedy one; and by beam search.
 """
 
 import argparse
@@ -47,26 +47,20 @@ def main():
         field = functools.partial(ed.flow.AutonomousDescent, temperature=temperature)
         return ed.sampling.Diffusion(steps=64, until=0.45, temperature=0.0, field=field)
 
-    def write(name, sampler, samples, prompt=""):
-        made = ed.generate(
-            model, length=asked.length, samples=samples, sampler=sampler, prompt=prompt, frames=1, window=asked.length
-        )
+    def write(name, sampler, samples):
+        made = ed.generate(model, length=asked.length, samples=samples, sampler=sampler, frames=1, window=asked.length)
         ids = np.resize(made.ids, (asked.samples, asked.length))
         nats = np.asarray(log_p(model, jnp.asarray(ids)))[:samples]
-        if name:
-            print(
-                f"{name:32} mean {nats.mean():8.2f}  best {nats.max():8.2f}  {made.texts[nats.argmax()]!r}", flush=True
-            )
-        return nats[0]
+        text = made.texts[nats.argmax()]
+        print(f"{name:32} mean {nats.mean():8.2f}  best {nats.max():8.2f}  {text!r}", flush=True)
 
     for temperature in asked.temperatures:
         write(f"unmasking, temperature {temperature:g}", unmask(temperature=temperature), asked.samples)
     for temperature in asked.temperatures:
         write(f"descent, temperature {temperature:g}", falling(temperature), asked.samples)
     write("unmasking, temperature 0", unmask(temperature=0.0), 1)
-    first = np.argsort(-np.asarray(model.posterior(ed.flow.Masked(asked.length))[0]))[: asked.samples]
-    each = [write("", unmask(temperature=0.0), 1, model.decode(first[n : n + 1])) for n in range(asked.samples)]
-    print(f"{'0, from the likeliest tokens':32} mean {np.mean(each):8.2f}  best {np.max(each):8.2f}")
+    for width in (1, 4, 16, 64):
+        write(f"beam search, width {width}", ed.sampling.BeamSearch(width=width), 1)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,14 @@ def test_the_best_of_four_costs_what_all_of_them_cost(run, model, tmp_path):
     assert (code, out) == (2, "") and "without a likelihood in one evaluation" in err
 
 
-def test_temperature_0_takes_one_token_a_round_and_is_the_same_for_every_seed(run, model):
+def test_temperature_0_searches_for_the_likeliest_and_a_budget_is_its_width(run, model):
+    argv = ["generate", model, "--length", "8", "--prompt", "ab", "--temperature", "0", "--json"]
+    narrow, wide = (record(run(*argv, *more)[1]) for more in (["--budget", "16"], ["--seed", "3"]))
+    assert narrow["force_evaluations"] == 1 + 6 * 2 and wide["force_evaluations"] == 1 + 6 * 16
+    assert wide["text"] == record(run(*argv, "--seed", "4")[1])["text"] and wide["text"][0].startswith("ab")
+
+
+def test_unmasking_at_temperature_0_takes_one_token_a_round_and_is_the_same_for_every_seed(run, model):
     argv = ["generate", model, "--length", "8", "--temperature", "0", "--remask-rounds", "0", "--json"]
     first, second = (record(run(*argv, "--seed", seed)[1]) for seed in ("1", "2"))
     assert first["text"] == second["text"]

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from typing import Any
 
 import diffrax
@@ -127,6 +128,51 @@ def test_unmasking_is_a_loop_of_draws_and_relaxations(model):
     assert np.allclose(made.free_energy[0, -1], model.energy(y, b), rtol=1e-9)
     log_q = jax.nn.log_softmax(model.energy.logits(y, b) - b)
     assert np.allclose(made.confidence[0], jnp.exp(log_q)[jnp.arange(LENGTH), ids], rtol=1e-9)
+
+
+@pytest.mark.parametrize("pattern", [".*", "(a|b)*c(a|b|c)*"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_beam_of_all_beginnings_finds_the_likeliest_passage(rounds, pattern):
+    """Of all passages that agree with the given token and the pattern, by the chain rule over the open places."""
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, depth=2, reach=1, memories=8, key=jax.random.key(3))
+    passages = np.array(list(itertools.product(range(3), repeat=5)))
+    fits = [ids[1] == 1 and re.fullmatch(pattern, model.decode(ids)) is not None for ids in passages]
+    passages, known = passages[fits], np.arange(5) == 1
+
+    @jax.jit
+    def log_p(b):
+        y = ed.flow.relax(model.energy, model.energy.neutral(5), b, steps=1, step=1.0)
+        return jax.nn.log_softmax(model.energy.logits(y, b))
+
+    def total(ids):
+        nats = 0.0
+        for place in np.flatnonzero(~known):
+            before = known | (np.arange(5) < place)
+            agree = passages[(passages == ids)[:, before].all(1)]
+            b = np.where((agree[:, :, None] == np.arange(3)).any(0), 0.0, ed.flow.FORBIDDEN)
+            nats += float(log_p(b)[place, ids[place]])
+        return nats
+
+    best = max(passages, key=total)
+    evidence = ed.flow.Matching(pattern, model.tokenizer, length=5)
+    sampler = ed.sampling.BeamSearch(width=27, rounds=rounds)
+    made = ed.infill(model, "[1]b[3]", evidence=evidence, sampler=sampler, samples=2)
+    assert made.texts == [model.decode(best)] * 2
+    assert made.force_evaluations.tolist() == [1 + 4 * 27] * 2 and made.known[0, 0] == 0.2
+    greedy = ed.infill(model, "[1]b[3]", evidence=evidence, sampler=ed.sampling.BeamSearch(width=1))
+    assert total(greedy.ids[0]) <= total(best)
+
+
+def test_a_beam_of_one_is_greedy():
+    """And looking on changes nothing."""
+    model = ed.EnergyDLLM(ALPHABET, dim=16, depth=2, reach=1, memories=8, key=jax.random.key(3))
+    greedy = draws(temperature=0.0, rounds=LENGTH, steps=2, order=ed.sampling.left_to_right)
+    seen = []
+    beam = dict(length=LENGTH, prompt="a", sampler=ed.sampling.BeamSearch(width=1, rounds=6, steps=2, step=0.6))
+    made = ed.generate(model, **beam, frames=3, watch=seen.append)
+    assert made.texts == ed.generate(model, length=LENGTH, prompt="a", sampler=greedy).texts
+    assert made.texts == ed.generate(model, **beam).texts and len(seen) == 3
+    assert made.force_evaluations.tolist() == [2 * LENGTH] and made.sigma.tolist() == [np.inf] * 3 + [0.0]
 
 
 def test_corrections_forget_and_write_again(model):
@@ -448,6 +494,8 @@ def test_bad_input_is_named(write, wrong, words):
         (lambda: ed.sampling.Diffusion(controller=diffrax.PIDController(1e-20, 1e-20)), "no step is ever small enough"),
         (lambda: ed.sampling.Diffusion(front=0.0), "`front` is 0.0"),
         (lambda: ed.sampling.Diffusion(redraw=1.5), "`redraw` is 1.5"),
+        (lambda: ed.sampling.BeamSearch(width=0), "`width` is 0"),
+        (lambda: ed.sampling.BeamSearch(step=-1.0), "`step` is -1.0"),
         (lambda: ed.sampling.Unmasking(rounds=0), "`rounds` is 0"),
         (lambda: ed.sampling.Unmasking(steps=0), "`steps` is 0"),
         (lambda: ed.sampling.Unmasking(step=0.0), "`step` is 0.0"),

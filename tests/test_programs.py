@@ -103,6 +103,7 @@ SAMPLERS = {
     "unmasking": lambda n: ed.sampling.Unmasking(
         rounds=3, steps=2, remask_rounds=1, temperature=0.3 + n / 9, order=ed.sampling.left_to_right
     ),
+    "beams": lambda n: ed.sampling.BeamSearch(width=2, rounds=3, step=0.9 + n / 99),
     "flow": lambda n: ed.sampling.Diffusion(
         steps=3, churn=0.1 + n / 9, until=0.5 + n / 50, temperature=0.3 + n / 9, field=short
     ),

@@ -27,7 +27,9 @@ class Sampler:
 
     temperature: Annotated[
         float | None,
-        _best(metavar="FLOAT", help="Below 1 nearer to the most likely texts, above 1 further; 0: --unmask, greedily."),
+        _best(
+            metavar="FLOAT", help="Below 1 nearer to the likeliest texts, above 1 further; 0: search for the likeliest."
+        ),
     ] = None
     budget: Annotated[
         int | None, _best(metavar="INT", help="Force evaluations for a passage, divided as was measured to be best.")
@@ -74,22 +76,24 @@ class Sampler:
     def build(self, length: int, model: Any = None) -> Any:
         """The sampler of the library for windows of `length` tokens of a `model`, by default one of text."""
         from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-        from ..sampling import UNMASKING, at_random, default_sampler, left_to_right, most_certain
+        from ..sampling import UNMASKING, BeamSearch, at_random, default_sampler, left_to_right, most_certain
 
         orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
         falling["redraw"] = self.redraw
-        greedy = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
         drawing = {"rounds": self.rounds, "order": orders[self.order], "remask_rounds": self.remask_rounds}
+        cold = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
+        if cold and not self.unmask and not any(value is not None for value in drawing.values()):
+            return BeamSearch() if self.budget is None else BeamSearch(width=max(1, round(self.budget / length)))
         drawing["temperature"] = self.temperature
-        if self.unmask or greedy:
+        if self.unmask or cold:
             for name, value in {"budget": self.budget, **falling, "field": self.field}.items():
                 if value is not None:
                     raise ValueError(
                         f"`--{name}` cannot be used with `--unmask`; it has no noise, so leave out one of them."
                     )
             # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
-            one = {"rounds": -(-max(1, length) // 32) * 32} if greedy and self.rounds is None else {}
+            one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
             return _with(UNMASKING, drawing | one)
         flows = {"joint": JointFlow, "rest": ProbabilityFlow}
         if self.field in flows:

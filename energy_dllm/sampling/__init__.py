@@ -6,6 +6,7 @@ from ._inpaint import inpaint as inpaint
 from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
 from ._diffusion import Diffusion as Diffusion, descent as descent
+from ._beam import BeamSearch as BeamSearch
 from ._motion import default_sampler as default_sampler, UNMASKING as UNMASKING, Generation as Generation
 from ._likeliest import likeliest as likeliest
 from ._repair import Repair as Repair, Edit as Edit
