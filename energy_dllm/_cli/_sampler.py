@@ -1,0 +1,100 @@
+"""The options of `energy-dllm generate | infill` that choose a sampler."""
+
+import dataclasses
+import functools
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+_arg = tyro.conf.arg
+_best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """How text is sampled; what is not given is what was measured to write best."""
+
+    temperature: Annotated[
+        float | None,
+        _best(
+            metavar="FLOAT", help="Below 1 nearer to the likeliest texts, above 1 further; 0: search for the likeliest."
+        ),
+    ] = None
+    budget: Annotated[
+        int | None, _best(metavar="INT", help="Force evaluations for a passage, divided as was measured to be best.")
+    ] = None
+    steps: Annotated[int | None, _best(metavar="INT", help="Steps from noise to text: more are better and slower.")] = (
+        None
+    )
+    until: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="Share of the noise schedule after which the tokens are read out, 1 for all."),
+    ] = None
+    front: Annotated[
+        float | None,
+        _best(
+            metavar="FLOAT",
+            help="With --field joint or rest: noise falls from left to right, with a front this many tokens wide.",
+        ),
+    ] = None
+    churn: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="With --field joint or rest: noise of the reverse diffusion, 0 for none."),
+    ] = None
+    field: Annotated[
+        Literal["descent", "joint", "rest"] | None,
+        _best(
+            metavar="{descent,joint,rest}",
+            help="The noise level is part of the state; follows a clock; hidden states relax at every step.",
+        ),
+    ] = None
+    redraw: Annotated[
+        float | None,
+        _best(metavar="FLOAT", help="Share of the tokens, the least certain, that are drawn anew at the end."),
+    ] = None
+    unmask: Annotated[bool, _arg(help="Draw all tokens in rounds, in place of the descent.")] = False
+    rounds: Annotated[int | None, _best(metavar="INT", help="Rounds in which tokens are drawn.")] = None
+    order: Annotated[
+        Literal["random", "certain", "left"] | None,
+        _best(metavar="{random,certain,left}", help="Which drawn tokens become known first."),
+    ] = None
+    remask_rounds: Annotated[
+        int | None, _best(metavar="INT", help="Rounds after that, each draws the least likely tokens anew.")
+    ] = None
+
+    def build(self, length: int, model: Any = None) -> Any:
+        """The sampler of the library for windows of `length` tokens of a `model`, by default one of text."""
+        from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
+        from ..sampling import UNMASKING, BeamSearch, at_random, default_sampler, left_to_right, most_certain
+
+        orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
+        falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
+        falling["redraw"] = self.redraw
+        drawing = {"rounds": self.rounds, "order": orders[self.order], "remask_rounds": self.remask_rounds}
+        cold = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
+        if cold and not self.unmask and not any(value is not None for value in drawing.values()):
+            return BeamSearch() if self.budget is None else BeamSearch(width=max(1, round(self.budget / length)))
+        drawing["temperature"] = self.temperature
+        if self.unmask or cold:
+            for name, value in {"budget": self.budget, **falling, "field": self.field}.items():
+                if value is not None:
+                    raise ValueError(
+                        f"`--{name}` cannot be used with `--unmask`; it has no noise, so leave out one of them."
+                    )
+            # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
+            one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
+            return _with(UNMASKING, drawing | one)
+        flows = {"joint": JointFlow, "rest": ProbabilityFlow}
+        if self.field in flows:
+            falling |= {"field": flows[self.field], "temperature": self.temperature}
+        elif self.temperature is not None:
+            falling["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
+        best: Any = default_sampler(model, self.budget)
+        return _with(best, falling | {"finish": best.finish and _with(best.finish, drawing)})
+
+
+def _with(sampler: Any, changes: dict[str, Any]) -> Any:
+    """The sampler with other settings, where they are not None."""
+    settings = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
+    return type(sampler)(**settings | {name: value for name, value in changes.items() if value is not None})
