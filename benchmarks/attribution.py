@@ -65,7 +65,7 @@ def counterfactuals(model, windows, key, steps: int) -> dict:
         y = model.settle(given, steps=10 * model.steps)
         place = jax.random.choice(k2, length, p=jnp.where(known, 0.0, 1.0) / jnp.sum(~known))
         why = ed.probe.attribution(0.0, y, ed.flow.Relaxation(model.energy, given))
-        lost = ed.probe.counterfactual(model.energy, given, y, place, steps=steps, step=model.step)
+        lost = ed.probe.Counterfactual(model.energy, given, y, place, steps=steps, step=model.step)
         message = sum(why.neighbours.values())[place]
         near = (jnp.abs(jnp.arange(length) - place) <= REACH) & (jnp.arange(length) != place)
         return (

@@ -60,7 +60,7 @@ def errors() -> None:
         print(f"{name}, {made.elements} elements")
         for step in steps:
             path = circuit.simulate(made, t1=8.0, max_step=step)
-            apart = circuit.compare(motion, state, path, step=0.01)
+            apart = circuit.Comparison(motion, state, path, step=0.01)
             print(f"  step {step:<6} {apart.largest:8.1e} {apart.end:8.1e} {apart.relative:8.1e} {path.seconds:6.2f} s")
 
 
@@ -77,7 +77,7 @@ def scaling() -> None:
         made.deck(t1=10.0, max_step=0.1)
         written = time.process_time() - began
         path = circuit.simulate(made, t1=10.0, max_step=0.1, patience=200.0)
-        apart = circuit.compare(memory, start, path)
+        apart = circuit.Comparison(memory, start, path)
         print(f"{n:5}{m:5}{made.elements:10,}{lowered:8.2f}{written:8.3f}{path.seconds:9.2f} s {apart.largest:9.1e}")
 
 
@@ -113,7 +113,7 @@ def chips() -> None:
         chip = circuit.fabricate(memory, spread, jax.random.key(n))
         for q in range(20 * n, 20 * n + 20):
             path = circuit.simulate(chip.circuit(starts[q], t1=12.0), t1=12.0, max_step=0.1)
-            apart = circuit.compare(chip, starts[q], path)
+            apart = circuit.Comparison(chip, starts[q], path)
             read = lambda v: int(np.argmax(circuit_memory.digits() @ v))
             same += read(path.final) == read(apart.states[-1])
             right += read(path.final) == int(which[q])
@@ -198,9 +198,9 @@ def energy() -> None:
         path = circuit.simulate(made, t1=15.0, max_step=0.1)
         read = int(np.argmax(circuit_memory.digits() @ path.final))
         print(f"\na recall, drivers of {bandwidth:.0e} Hz (reads {read})")
-        print(circuit.energy_report(made, path, memory, evaluations=evaluations))
+        print(circuit.EnergyReport(made, path, memory, evaluations=evaluations))
         if bandwidth == 1e7:
-            one = circuit.energy_report(made, path, memory, evaluations=1)
+            one = circuit.EnergyReport(made, path, memory, evaluations=1)
             print(f"against a single evaluation the same at {one.break_even * 1e12:.3g} pJ an operation")
     memory = circuit_text.train()
     ids = jnp.array([circuit_text.WORDS.index(word) for word in ("the", "dog", "sees", "two", "dogs")])
@@ -213,7 +213,7 @@ def energy() -> None:
             evaluations = int(ed.solve(held, start, t0=0.0, t1=10.0).force_evaluations)
             made = circuit.fabricate(held, circuit.Technology(**settings)).circuit(start, t1=10.0, metered=True)
             path = circuit.simulate(made, t1=15.0, max_step=0.1)
-            report = circuit.energy_report(made, path, held, evaluations=evaluations)
+            report = circuit.EnergyReport(made, path, held, evaluations=evaluations)
             joules, operations = joules + report.joules, operations + report.operations * evaluations
         print(
             f"a sentence, drivers of {bandwidth:.0e} Hz: {joules:.3g} J; {operations:,} operations of arithmetic, "

@@ -47,7 +47,8 @@ def train(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Jumps of the map beside Euler steps of the ODE, from the same noise."""
-    model, jumps = ed.load(options.model), ed.load(options.out / "flow_map.safetensors")
+    model = ed.load(options.model)
+    jumps = ed.flow.DDIM(average=ed.load(options.out / "flow_map.safetensors"))
     judge, _ = judge_of_plays(Path(options.text), options.length)
     keys = jax.random.split(jax.random.key(options.seed), options.samples)
     start = model.energy.denoised(model.energy.neutral(options.length), jnp.zeros((options.length, model.size)))

@@ -31,10 +31,10 @@ def main() -> None:
 
     def found(sigma: float) -> ed.memory.Minima:
         memory = ed.memory.GaussianMemory(points, beta=jnp.asarray(sigma**-2))
-        minima = ed.memory.minima(memory, starts, steps=400, apart=0.02)
+        minima = ed.memory.Minima(memory, starts, steps=400, apart=0.02)
         return minima
 
-    critical = ed.memory.critical_noise(points, key=jax.random.key(0), draws=8)
+    critical = ed.memory.CriticalNoise(points, key=jax.random.key(0), draws=8)
     levels = np.geomspace(0.08, 1.2, 28)
     counts = [int((found(float(s)).curvature > 0).sum()) for s in levels]
 

@@ -367,7 +367,7 @@ def feature_rows() -> None:
 def condensation_rows() -> None:
     """The noise at which each item becomes its own well."""
     data = jnp.asarray(np.random.default_rng(0).normal(size=(1000, 16)))
-    found = ed.memory.critical_noise(data, key=jax.random.key(0), draws=8000)
+    found = ed.memory.CriticalNoise(data, key=jax.random.key(0), draws=8000)
     print(
         f"| condensation, D = 16, M = 1000: sigma_C; mass on the true item there | {found.condensation:.3f}; ", end=""
     )

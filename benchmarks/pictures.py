@@ -174,15 +174,15 @@ def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 50, seed
         other = WORDS[(true + int(draw.integers(1, 10))) % 10]
         known = (draw.random(len(row)) < 0.25) | (np.arange(len(row)) < width)
         known[place] = False
-        rival = None
+        reference = None
         for name, word in (("right", WORDS[true]), ("swapped", other)):
             told = jnp.asarray(np.concatenate([tokenizer.fill(word), row[width:]]))
             given = ed.flow.Given(told, jnp.asarray(known))
             y, field = model.settle(given), ed.flow.Relaxation(model.energy, given)
-            if rival is None:
+            if reference is None:
                 logits = model.energy.logits(y, model.field(given))[place]
-                rival = int(jnp.argmax(logits.at[int(row[place])].set(-jnp.inf)))
-            why = ed.probe.attribution(0.0, y, field, token=int(row[place]), reference=rival)
+                reference = int(jnp.argmax(logits.at[int(row[place])].set(-jnp.inf)))
+            why = ed.probe.attribution(0.0, y, field, token=int(row[place]), reference=reference)
             found[name].append(float(sum(part[place, :width].sum() for part in why.neighbours.values())))
             found["error"].append(float(abs(why.total[place] - why.log_odds[place])))
     right, swapped = np.array(found["right"]), np.array(found["swapped"])

@@ -108,7 +108,7 @@ def flops(model: eqx.Module, objective: ed.learn.AbstractObjective, length: int)
     passes = 0
     if isinstance(model.energy.vocabulary, ed.energy.HMMVocabulary):
         # forward and backward, with and without evidence; thrice as much where a gradient follows; at last the
-        # posterior and the surprise
+        # posterior and the negative log-likelihood
         states = model.energy.vocabulary.initial.size
         passes = 2 * states**2 * (4 * untracked + 3 * (4 * objective.tracked + 2 + 1))
     return passes + untracked * force + objective.tracked * (cost(loss(objective), parameters, ids, key) - force)
@@ -273,7 +273,7 @@ def likelihood(options: argparse.Namespace) -> None:
         def one(row, steps=steps):
             ids, key = row
             directions = options.directions
-            return ed.flow.log_likelihood(flow, ids, model.schedule, key=key, steps=steps, directions=directions)
+            return ed.flow.FlowLikelihood(flow, ids, model.schedule, key=key, steps=steps, directions=directions)
 
         bound = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=8))((text, keys))
         bits = -np.asarray(bound.nats, float) / options.length / math.log(2)

@@ -462,8 +462,8 @@ def constraints(bench: Bench) -> None:
             {"evidence": matching(r"\S{2,4}(\s\S{2,4})*")},
             lambda text: re.fullmatch(r"\S{2,4}(\s\S{2,4})*", text) is not None,
         ),
-        "a third of spaces, within 5 % (a wish, 0.5)": ({"guidance": 0.5 * spaces}, count),
-        "a third of spaces, within 5 % (a wish, 2)": ({"guidance": 2.0 * spaces}, count),
+        "a third of spaces, within 5 % (guidance, 0.5)": ({"guidance": 0.5 * spaces}, count),
+        "a third of spaces, within 5 % (guidance, 2)": ({"guidance": 2.0 * spaces}, count),
     }
     bench.head("constraint", "satisfied", "judged bits/char", "+-", "entropy", "the first")
     path = ed.sampling.Unmasking(rounds=24, steps=8, step=model.step, temperature=bench.options.temperatures[-1])

@@ -20,9 +20,9 @@ def main(counts: tuple[int, ...] = (2, 9, 1000), sigma: float = 0.3, starts: int
         memory = ed.memory.GaussianMemory(points, beta=sigma**-2)
         begin = 1.2 * jax.random.normal(k2, (starts, 2))
         # not for long: around the ring of many points E is all but flat, and nothing should be hurried along it
-        found = ed.memory.minima(memory, begin, steps=8)
+        found = ed.memory.Minima(memory, begin, steps=8)
         rest = found.points[found.which]
-        report = ed.memory.memorisation(rest, points, near=0.01)
+        report = ed.memory.Memorisation(rest, points, near=0.01)
         radius = np.linalg.norm(rest, axis=1)
         shares = f"memorised {report.memorised:4.0%}, spurious {report.spurious:4.0%}, new {report.generalised:4.0%}"
         print(f"K = {count:5d}: {len(found.points):4d} different ends; {shares}; radius {radius.mean():.3f}")

@@ -82,7 +82,7 @@ def main(chosen: tuple[int, ...] = tuple(range(10)), file: str | None = None, *,
         start = cue(digit, jax.random.key(digit))
         made = chip.circuit(start, t1=t1)
         path = ed.circuit.simulate(made, t1=t1)
-        apart = ed.circuit.compare(crossbar, start, path)
+        apart = ed.circuit.Comparison(crossbar, start, path)
         answer = int(np.argmax(digits() @ path.final))
         right, worst, elements = right + (answer == digit), max(worst, apart.end), made.elements
         print(f"\n{digit}: shown, after 1 time constant, at the end (read as {answer}, {path.seconds:.2f} s)")

@@ -127,7 +127,7 @@ def plot(memory: ed.circuit.Crossbar, technology: ed.circuit.Technology | None, 
     ids = jnp.array([WORDS.index(word) for word in ("the", "dog", "sees", "two", "dogs")])
     known = jnp.arange(LENGTH) < 4
     waves = _waves(held(memory, known), start(ids, known), technology)
-    apart = ed.circuit.compare(held(memory, known), start(ids, known), waves)
+    apart = ed.circuit.Comparison(held(memory, known), start(ids, known), waves)
     figure = Figure(figsize=(7.0, 3.4), layout="constrained", facecolor="white")
     axes = figure.subplots()
     last = slice(4 * len(WORDS), None)

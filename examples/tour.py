@@ -4,7 +4,7 @@ python examples/tour.py tour
 
 1. `probe.score` finds the letter that the others would not have there, and what they would have instead.
 2. `probe.attribution` says who asked for it: the log-odds of the right letter against the wrong one, part by part.
-3. `probe.counterfactual` checks: the place is made deaf to one part after the other, and the log-odds are read again.
+3. `probe.Counterfactual` checks: the place is made deaf to one part after the other, and the log-odds are read again.
 4. `repair` mends the text.
 """
 
@@ -38,7 +38,7 @@ def main(model: ed.EnergyDLLM | None = None, text: str = TEXT, folder: str = "to
     # the most surprising letter may be the likeliest one all the same: then it is held against the second
     pair = {"token": right, "reference": None if right == wrong else wrong}
     why = ed.probe.attribution(0.0, y, field, **pair)
-    missed = ed.probe.counterfactual(model.energy, given, y, place, **pair)
+    missed = ed.probe.Counterfactual(model.energy, given, y, place, **pair)
     ours, theirs = (letters[int(ids[place])] for ids in (why.token, why.reference))
     print(f"log-odds of {ours!r} against {theirs!r}: {float(why.log_odds[place]):+.2f} nats")
     parts = {name: float(part[place]) for name, part in why.parts.items()}

@@ -20,7 +20,7 @@ def main(halvings: int = 12) -> float:
     def found(ratio: float) -> ed.memory.Minima:
         # temperature is a leaf: one compiled descent serves all of them
         memory = ed.memory.GaussianMemory(pair.patterns, beta=jnp.asarray((ratio * norm) ** -2, xi.dtype))
-        return ed.memory.minima(memory, starts, steps=1500, apart=0.02 * norm)
+        return ed.memory.Minima(memory, starts, steps=1500, apart=0.02 * norm)
 
     print("sigma/|xi|  minima   m = |x|/|xi|   tanh(m |xi|^2/sigma^2)   curvature")
     for ratio in (0.4, 0.6, 0.8, 0.9, 1.1, 1.3):
@@ -33,7 +33,7 @@ def main(halvings: int = 12) -> float:
     for _ in range(halvings):
         middle = (low + high) / 2
         low, high = (middle, high) if len(found(middle).points) > 1 else (low, middle)
-    speciation = ed.memory.critical_noise(pair.patterns, key=jax.random.key(1), draws=1).speciation / norm
+    speciation = ed.memory.CriticalNoise(pair.patterns, key=jax.random.key(1), draws=1).speciation / norm
     print(f"two minima up to sigma/|xi| = {low:.4f}; from the covariance, {speciation:.4f}")
     return low
 

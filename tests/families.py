@@ -14,10 +14,8 @@ NEURONS = {
     "identity": lambda: ed.energy.Identity(),
     "softmax": lambda: ed.energy.Softmax(beta=1.7),
     "layer norm": lambda: ed.energy.LayerNorm(gamma=1.3, epsilon=0.7),
-    "spherical": lambda: ed.energy.Spherical(gamma=2.0, epsilon=0.5),
     "tanh": lambda: ed.energy.Tanh(beta=1.4),
     "rectifier": lambda: ed.energy.Rectifier(),
-    "softplus": lambda: ed.energy.Softplus(beta=2.3),
     "silent": lambda: ed.energy.Silent(),
 }
 

@@ -6,6 +6,7 @@ a crooked wall.
 
 import ast
 import dataclasses
+import graphlib
 import re
 import subprocess
 import sys
@@ -157,6 +158,24 @@ def check_foreign(files: list[Source], declared: set[str]) -> list[str]:
     return faults
 
 
+def check_circles(files: list[Source]) -> list[str]:
+    """A circle of files that import each other while they are imported, if there is one."""
+    there = {source.parts for source in files}
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for source in files:
+        graph[source.parts] = set()
+        for node, now in imports(source):
+            if now and isinstance(node, ast.ImportFrom) and node.level:
+                path = (*source.parts[: -node.level], *filter(None, (node.module or "").split(".")))
+                reached = {path, *((*path, alias.name) for alias in node.names)}
+                graph[source.parts] |= reached & there - {source.parts}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [" > ".join("/".join(file) for file in error.args[1])]
+    return []
+
+
 def dotted(node: ast.expr) -> str:
     """The last word of a base class or decorator: `eqx.Module` and `Module[T]` are both `Module`."""
     if isinstance(node, ast.Subscript | ast.Call):
@@ -278,6 +297,15 @@ def test_layers_allow_the_arrows_that_point_down():
     late = "def main():\n    from .learn import fit\n    from . import flow"
     assert check_layers(parsed(late, "_cli")) == []
     assert "import it where it is used" in check_layers(parsed("from .learn import fit", "_cli"))[0]
+
+
+def test_no_file_imports_itself_in_a_circle():
+    assert check_circles(sources()) == []
+    made_up = [Source(("flow", "_a"), "from ._b import b"), Source(("flow", "_b"), "def f(): from . import _a")]
+    assert check_circles(made_up) == []
+    circle = [made_up[0], Source(("flow", "_b"), "from . import _a")]
+    (found,) = check_circles(circle)
+    assert "flow/_a > flow/_b" in f"{found} > flow/_b"
 
 
 def test_foreign_packages(declared: set[str]):

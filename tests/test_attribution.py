@@ -129,7 +129,7 @@ def test_what_is_taken_away_is_missed(energy, given):
     """For one step the fall is the step times the message: by a term, by a bond, by a token that is not there."""
     y = jax.random.normal(jax.random.key(7), (L, D))
     found = why(energy, given, y)
-    missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
+    missed = ed.probe.Counterfactual(energy, given, y, 2, steps=1, step=0.1)
     assert (missed.token, missed.reference) == (found.token[2], found.reference[2])
     assert set(missed.terms) == set(found.parts) - {"prior", "evidence", "residual"}
     for name, fall in missed.terms.items():
@@ -147,16 +147,16 @@ def test_what_is_taken_away_is_missed(energy, given):
 def test_a_bond_that_is_taken_away_is_missed_as_it_was_message(given):
     energy = make_energy(jax.random.key(0), dim=D, size=V, synapses=("pairwise",))[0]
     y = jax.random.normal(jax.random.key(7), (L, D))
-    missed = ed.probe.counterfactual(energy, given, y, 2, steps=1, step=0.1)
+    missed = ed.probe.Counterfactual(energy, given, y, 2, steps=1, step=0.1)
     assert np.allclose(missed.neighbours, 0.1 * why(energy, given, y).neighbours["pairwise"][2], atol=1e-10)
 
 
 def test_counterfactual_names_what_is_wrong(energy, given, unchecked):
     y = jnp.zeros((L, D))
     with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens, 0 to 5"):
-        ed.probe.counterfactual(energy, given, y, 6)
+        ed.probe.Counterfactual(energy, given, y, 6)
     with pytest.raises(ValueError, match=r"`y` has shape \(5, 8\); expected \(6, 8\)"):
-        ed.probe.counterfactual(energy, given, y[1:], 0)
+        ed.probe.Counterfactual(energy, given, y[1:], 0)
 
 
 class Mine(AbstractCoupling):

@@ -211,7 +211,7 @@ LIBRARY = {
         "`force` gives the shape (1,)",
     ),
     "a barrier of two images": (
-        lambda m, t: ed.probe.barrier(jnp.sum, jnp.ones(2), jnp.zeros(2), images=2),
+        lambda m, t: ed.probe.Barrier(jnp.sum, jnp.ones(2), jnp.zeros(2), images=2),
         "`images`=2 must be 3 or more",
     ),
     # ------------------------------------------------------------------------------------- learning

@@ -180,7 +180,7 @@ def test_devices_follow_the_equation(kind, technology, step, path, end, getkey):
         v = crossbar.patterns[0].at[:5].multiply(-1.0)
     made = circuit.fabricate(crossbar, technology).circuit(v)
     waves = circuit.simulate(made, t1=10.0, max_step=step)
-    apart = circuit.compare(crossbar, v, waves)
+    apart = circuit.Comparison(crossbar, v, waves)
     assert apart.largest <= path and apart.end <= end
     assert np.abs(waves.final - v).max() > 0.3
 
@@ -190,7 +190,7 @@ def test_a_chip_with_all_its_faults_follows_its_own_equation(getkey):
     crossbar, v = several(getkey), jax.random.normal(getkey(), (N,))
     chip = circuit.fabricate(crossbar, SPREAD, getkey())
     waves = circuit.simulate(chip.circuit(v), t1=10.0, max_step=0.02)
-    own, other = circuit.compare(chip, v, waves), circuit.compare(crossbar, v, waves)
+    own, other = circuit.Comparison(chip, v, waves), circuit.Comparison(crossbar, v, waves)
     assert own.largest < 1e-3 and own.end < 1e-5 < 1e-2 < other.end
 
 
@@ -200,7 +200,7 @@ def test_supplies_pay_for_what_a_driver_delivers(getkey):
     technology = circuit.Technology.built()
     made = circuit.fabricate(crossbar, technology).circuit(v, metered=True)
     waves = circuit.simulate(made, t1=10.0)
-    report = circuit.energy_report(made, waves, crossbar, evaluations=20)
+    report = circuit.EnergyReport(made, waves, crossbar, evaluations=20)
     (plus, _), (minus, _) = made.supplies
     # at rest: the tail, the drivers' own current, and what they deliver into the conductances
     quiet = float(re.findall(r"^i\d+ vdd vss (\S+)$", made.deck(t1=1.0), re.M)[0])
@@ -215,7 +215,7 @@ def test_supplies_pay_for_what_a_driver_delivers(getkey):
     words = str(report)
     assert "not counted: converters" in words and "10 pJ" in words and "GBW" in words
     with pytest.raises(ValueError, match="has no meters"):
-        circuit.energy_report(circuit.fabricate(crossbar, technology).circuit(v), waves, crossbar, evaluations=1)
+        circuit.EnergyReport(circuit.fabricate(crossbar, technology).circuit(v), waves, crossbar, evaluations=1)
 
 
 @ngspice

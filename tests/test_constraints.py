@@ -362,7 +362,7 @@ def test_a_linear_wish_is_evidence(model, getkey):
     guidance = 2.0 * ed.energy.Guidance(lambda p: jnp.sum(p * pull), name="pull") + ed.energy.Guidance(
         lambda p: 0.0 * p.sum()
     )
-    steered = ed.energy.GuidedEnergy(model.energy, guidance)
+    steered = guidance.on(model.energy)
     everything = lambda energy, b: (energy(y, b), energy.force(y, b), energy.posterior(y, b))
     found, exact = jax.jit(lambda: (everything(steered, b), everything(model.energy, b - 2 * pull)))()
     assert all(np.allclose(one, two, atol=1e-12) for one, two in zip(found, exact, strict=True))

@@ -220,7 +220,7 @@ def test_at_rest_the_envelope_theorem_holds_and_the_denoiser_is_a_gradient(lands
 
 def coupled(neurons, key):
     energy, _ = families.make_energy(key, neurons=neurons, synapses=("attention", "softmax memory"))
-    if neurons == "softplus":  # unbounded: coupled as strongly as the others they would run away
+    if neurons == "rectifier":  # unbounded: coupled as strongly as the others they would run away
         soft = jax.tree.map(lambda leaf: 0.3 * leaf, energy.network.synapses)
         energy = eqx.tree_at(lambda e: e.network.synapses, energy, soft)
     return energy
@@ -251,7 +251,7 @@ def test_a_relaxation_is_moved_by_what_its_evidence_says(name, getkey):
     ("name", "neurons"),
     [
         *((name, "layer norm") for name in EVIDENCE),
-        *(("given", n) for n in ("spherical", "tanh", "softplus")),
+        *(("given", n) for n in ("tanh", "rectifier")),
     ],
 )
 def test_relaxation_never_raises_f_and_f_falls_by_what_is_dissipated(name, neurons, getkey):
@@ -375,7 +375,7 @@ def test_the_bound_of_the_flow_is_within_two_per_cent_of_enumeration():
 
     def bound(directions, count):
         one = lambda ids, key: (
-            ed.flow.log_likelihood(flow, ids, schedule, key=key, steps=128, directions=directions).nats
+            ed.flow.FlowLikelihood(flow, ids, schedule, key=key, steps=128, directions=directions).nats
         )
         keys = jax.random.split(jax.random.key(0), (27, count))
         return np.asarray(jax.jit(jax.vmap(jax.vmap(one, (None, 0))))(texts, keys))
@@ -393,7 +393,7 @@ def test_likelihood_settings_are_checked(landscape):
     flow, schedule = ed.flow.ProbabilityFlow(landscape), ed.flow.LogLinear()
     for steps, directions in ((0, 1), (8, 0)):
         with pytest.raises(ValueError, match="must be positive"):
-            ed.flow.log_likelihood(
+            ed.flow.FlowLikelihood(
                 flow, jnp.zeros(4, int), schedule, key=jax.random.key(0), steps=steps, directions=directions
             )
 

@@ -31,19 +31,19 @@ def well():
 
 def test_the_barrier_of_two_memories_is_exact(pair, well):
     start = np.array([0.2, -0.1, 0.3])
-    over = ed.probe.barrier(pair, jnp.asarray(A + start), jnp.asarray(-A + start), images=21, steps=200)
+    over = ed.probe.Barrier(pair, jnp.asarray(A + start), jnp.asarray(-A + start), images=21, steps=200)
     top = 0.5 * A @ A - np.log(2) / BETA
     assert np.allclose(over.saddle, 0.0, atol=1e-6) and np.allclose(over.energy, top, atol=1e-9)
     assert np.allclose(over.height, top - well[1], atol=1e-6) and np.allclose(over.back, over.height, atol=1e-9)
     assert np.allclose(over.path[0], well[0], atol=1e-6) and over.speed < 1e-6
     assert np.allclose(over.curvature, 1 - BETA * A @ A, atol=1e-4)
     # a straight line lies above the pass, and along the pass no image is above the saddle
-    _, line = ed.probe.profile(pair, over.path[0] + start, over.path[-1] - start, points=41, margin=0.0)
+    line = jax.vmap(pair)(jnp.linspace(over.path[0] + start, over.path[-1] - start, 41))
     assert line.max() > over.energy - 1e-9 > over.energies.max() - 1e-6
 
 
 def test_no_barrier_within_one_valley(pair, well):
-    inside = ed.probe.barrier(pair, jnp.asarray(1.1 * A), jnp.asarray(well[0]), images=21, steps=200)
+    inside = ed.probe.Barrier(pair, jnp.asarray(1.1 * A), jnp.asarray(well[0]), images=21, steps=200)
     assert np.allclose(inside.height, 0.0, atol=1e-9) and np.allclose(inside.back, 0.0, atol=1e-9)
 
 
@@ -96,15 +96,6 @@ def test_relaxation_rates_are_those_of_the_motion(model):
     assert np.allclose(matrix @ v, rates.values[0] * v, atol=1e-6)
 
 
-def test_a_projection_keeps_a_plane():
-    flat = jax.random.normal(jax.random.key(5), (2, 6, 2))
-    two = jax.random.normal(jax.random.key(6), (2, 3, 4))
-    paths = jnp.tensordot(flat, two, axes=1) + 1.0
-    seen = ed.probe.project(paths, count=3)
-    assert np.allclose(seen.held.sum(), 1.0) and seen.held[2] < 1e-20
-    assert np.allclose(seen.origin + jnp.tensordot(seen.coordinates, seen.directions, axes=1), paths, atol=1e-10)
-
-
 def test_a_score_is_the_posterior_of_the_others(model):
     found = ed.probe.score(model, "abab ", batch_size=2)
     ids = model.encode("abab ")
@@ -119,11 +110,9 @@ def test_a_score_is_the_posterior_of_the_others(model):
 def test_landscapes_name_what_is_wrong(pair, model, unchecked):
     one, two = jnp.zeros((3, 2)), jnp.zeros((4, 2))
     with pytest.raises(ValueError, match=r"`one` has shape \(3, 2\) and `two` \(4, 2\).*two texts of the same length"):
-        ed.probe.barrier(lambda x: jnp.sum(x**2), one, two)
-    with pytest.raises(ValueError, match=r"take two texts of the same length"):
-        ed.probe.profile(lambda x: jnp.sum(x**2), one, two)
+        ed.probe.Barrier(lambda x: jnp.sum(x**2), one, two)
     with pytest.raises(ValueError, match=r"`images`=2 must be 3 or more"):
-        ed.probe.barrier(pair, jnp.zeros(3), jnp.ones(3), images=2)
+        ed.probe.Barrier(pair, jnp.zeros(3), jnp.ones(3), images=2)
     with pytest.raises(ValueError, match=r"`force` gives the shape \(\) for a `start` of \(3,\)"):
         ed.probe.rest_point(pair, jnp.ones(3))
     with pytest.raises(ValueError, match=r"`count` is 0"):

@@ -74,14 +74,14 @@ def test_minima_are_all_found_once():
     norm = jnp.linalg.norm(xi)
     for ratio, count in ((0.8, 2), (1.1, 1)):
         memory = ed.memory.GaussianMemory(jnp.stack([xi, -xi]), beta=(ratio * norm) ** -2)
-        found = ed.memory.minima(memory, starts, steps=300)
+        found = ed.memory.Minima(memory, starts, steps=300)
         assert len(found.points) == count and found.counts.sum() == 24 and found.speed < 1e-6
         m = 1.0
         for _ in range(500):
             m = np.tanh(m / ratio**2)
         assert np.allclose(np.linalg.norm(found.points, axis=1), m * norm, atol=1e-6)
         assert (found.curvature > 0).all() and np.allclose(found.points[found.which], found.points[found.which])
-    stuck = ed.memory.minima(
+    stuck = ed.memory.Minima(
         ed.memory.GaussianMemory(jnp.stack([xi, -xi]), beta=(0.8 * norm) ** -2), jnp.zeros((1, 3)), steps=50
     )
     assert stuck.curvature[0] < 0  # on the ridge between them: a saddle, and said so
@@ -90,7 +90,7 @@ def test_minima_are_all_found_once():
 def test_log_sum_relu_has_more_minima_than_memories():
     xi = jnp.array([[0.0, 0.0], [1.0, 0.0], [5.0, 0.0]])
     starts = jnp.stack(jnp.meshgrid(jnp.linspace(-1.0, 6.1, 15), jnp.linspace(-1.0, 1.0, 5)), axis=-1).reshape(-1, 2)
-    hard = ed.memory.minima(ed.memory.KernelMemory(xi, beta=2.0 / 0.8**2, floor=1e-3), starts, steps=400)
+    hard = ed.memory.Minima(ed.memory.KernelMemory(xi, beta=2.0 / 0.8**2, floor=1e-3), starts, steps=400)
     assert sorted(np.round(hard.points[:, 0], 3)) == [0.0, 0.5, 1.0, 5.0]
 
 
@@ -98,7 +98,7 @@ def test_condensation_is_where_the_books_say():
     """Identity 9: `D = 16`, `n = 1000`; mass and effective memories around `sigma_C = 0.854`."""
     data = jax.random.normal(jax.random.key(0), (1000, 16))
     closed = (1000 ** (2 / 16) - 1) ** -0.5
-    found = ed.memory.critical_noise(data, key=jax.random.key(1), ratios=(0.6, 1.0, 1.6), draws=4000)
+    found = ed.memory.CriticalNoise(data, key=jax.random.key(1), ratios=(0.6, 1.0, 1.6), draws=4000)
     assert abs(found.condensation / closed - 1) < 0.02
     assert abs(float(found.mass[1]) - 0.585) < 0.02
     assert abs(float(found.mass[0]) - 0.97) < 0.02 and abs(float(found.mass[2]) - 0.14) < 0.02
@@ -129,7 +129,7 @@ def test_a_model_is_told_from_its_training_set():
     copies = training[draw.integers(40, size=10)] + 0.01 * draw.normal(size=(10, 8))
     blends = np.repeat(training[:2].mean(0, keepdims=True), 10, 0) + 0.01 * draw.normal(size=(10, 8))
     fresh = draw.normal(size=(20, 8))
-    report = ed.memory.memorisation(np.vstack([copies, blends, fresh]), training)
+    report = ed.memory.Memorisation(np.vstack([copies, blends, fresh]), training)
     assert (report.memorised, report.spurious) == (0.25, 0.25) and report.generalised == 0.5
     assert np.allclose(np.linalg.norm(copies - training[report.nearest[:10]], axis=1), report.distance[:10])
 
@@ -141,12 +141,12 @@ def test_a_model_is_told_from_its_training_set():
         (lambda: ed.memory.retrieval_rate(lambda x: x, jnp.ones((2, 3)), jnp.ones((2, 3)), tolerance=-1), "is -1"),
         (lambda: ed.memory.capacity(np.array([2.0, 1.0]), np.array([1.0, 0.0])), "must increase"),
         (lambda: ed.memory.capacity(np.array([1.0, 2.0]), np.array([0.3, 0.0])), "begin at 0.3"),
-        (lambda: ed.memory.minima(jnp.sum, jnp.ones(3)), r"`starts` has shape \(3,\)"),
-        (lambda: ed.memory.minima(jnp.sum, jnp.ones((2, 3)), apart=0.0), "`apart`=0.0"),
-        (lambda: ed.memory.critical_noise(jnp.ones((1, 3)), key=jax.random.key(0)), "at least two rows"),
-        (lambda: ed.memory.critical_noise(jnp.ones((4, 3)), key=jax.random.key(0)), "all equal"),
-        (lambda: ed.memory.memorisation(np.ones((2, 3)), np.ones((2, 4))), "equally wide"),
-        (lambda: ed.memory.memorisation(np.ones((2, 3)), np.ones((2, 3))), "`near` is 0.0"),
+        (lambda: ed.memory.Minima(jnp.sum, jnp.ones(3)), r"`starts` has shape \(3,\)"),
+        (lambda: ed.memory.Minima(jnp.sum, jnp.ones((2, 3)), apart=0.0), "`apart`=0.0"),
+        (lambda: ed.memory.CriticalNoise(jnp.ones((1, 3)), key=jax.random.key(0)), "at least two rows"),
+        (lambda: ed.memory.CriticalNoise(jnp.ones((4, 3)), key=jax.random.key(0)), "all equal"),
+        (lambda: ed.memory.Memorisation(np.ones((2, 3)), np.ones((2, 4))), "equally wide"),
+        (lambda: ed.memory.Memorisation(np.ones((2, 3)), np.ones((2, 3))), "`near` is 0.0"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message, unchecked):

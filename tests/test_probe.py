@@ -33,11 +33,9 @@ PROBES = {
     "attention_pattern": ed.probe.attention_pattern,
     "dissipation": ed.probe.dissipation,
     "distance_to_rest": ed.probe.distance_to_rest,
-    "energy_by_head": ed.probe.energy_by_head,
-    "energy_by_memory": ed.probe.energy_by_memory,
+    "energy_by_part": ed.probe.energy_by_part,
     "force_share": functools.partial(ed.probe.force_norm, share=True),
     "strongest_memories": ed.probe.strongest_memories,
-    "nearest_tokens": ed.probe.nearest_tokens,
     "attribution": ed.probe.attribution,
 }
 
@@ -229,12 +227,10 @@ def test_every_probe_reads_every_field(name, model, noisy):
     assert shapes["force_norm"] == dict.fromkeys((terms - {"vocabulary"}) | {"total"}, (L,))
     attentions, memories = named(model, "attention"), named(model, "memory")
     assert shapes["attention_pattern"] == dict.fromkeys(attentions, (1, L, L))
-    assert shapes["energy_by_head"] == dict.fromkeys(attentions, (1, L))
-    assert shapes["energy_by_memory"] == dict.fromkeys(memories, (L, 2 * D))
+    assert shapes["energy_by_part"] == dict.fromkeys(attentions, (1, L)) | dict.fromkeys(memories, (L, 2 * D))
     assert shapes["force_share"] == dict.fromkeys(terms - {"vocabulary"}, (L,))
     strongest = {"memory": (L, 3), "strength": (L, 3), "tokens": (L, 3, 3)}
     assert shapes["strongest_memories"] == dict.fromkeys(memories, strongest)
-    assert shapes["nearest_tokens"] == {"tokens": (L, 3), "posterior": (L, 3)}
     assert seen["attribution"].log_odds.shape == (L,)
 
 
@@ -244,13 +240,14 @@ def test_heads_and_memories_are_their_terms(model, noisy):
 
     @jax.jit
     def look(y):
-        names = ("energy_by_head", "energy_by_memory", "energy_by_token", "force_share", "strongest_memories")
+        names = ("energy_by_part", "energy_by_token", "force_share", "strongest_memories")
         return [PROBES[name](NOW, y, field) for name in names]
 
-    heads, memories, terms, shares, strongest = look(y)
-    assert set(heads) == named(model, "attention") and set(memories) == named(model, "memory") == set(strongest)
-    assert all(np.allclose(each.sum(0), terms[name], rtol=1e-12) for name, each in heads.items())
-    assert all(np.allclose(each.sum(-1), terms[name], rtol=1e-12) for name, each in memories.items())
+    parts, terms, shares, strongest = look(y)
+    heads, memories = named(model, "attention"), named(model, "memory")
+    assert set(parts) == heads | memories and memories == set(strongest)
+    assert all(np.allclose(parts[name].sum(0), terms[name], rtol=1e-12) for name in heads)
+    assert all(np.allclose(parts[name].sum(-1), terms[name], rtol=1e-12) for name in memories)
     assert np.allclose(sum(shares.values()), 1.0) and min(share.min() for share in shares.values()) >= 0
     for found in strongest.values():
         assert (np.diff(found["strength"], axis=-1) <= 0).all() and (found["strength"] > 0).all()
@@ -281,7 +278,7 @@ def test_probes_name_what_is_wrong(model, unchecked):
     with pytest.raises(ValueError, match=r"`reference` has shape \(2,\); expected one id, or \(6,\)"):
         read(ed.probe.attribution, reference=np.array([0, 1]))
     with pytest.raises(ValueError, match=r"`count` is 0; expected a positive integer"):
-        read(ed.probe.nearest_tokens, count=0)
+        read(ed.probe.strongest_memories, count=0)
 
 
 def test_probes_ride_along_with_a_noisy_motion(model):
@@ -352,7 +349,7 @@ def test_commitment_names_what_is_wrong(unchecked):
 def test_landscape_is_the_free_energy(model, noisy):
     free_energy = eqx.filter_jit(lambda y: model.free_energy(noisy, y))
     paths = jax.random.normal(jax.random.key(9), (2, 3, L, D)).cumsum(axis=1)
-    land = ed.probe.landscape(model.energy, noisy, paths, resolution=5, margin=0.5)
+    land = ed.probe.Landscape(model.energy, noisy, paths, resolution=5, margin=0.5)
     plane = land.plane
     gram = np.einsum("ald,bld->ab", plane.directions, plane.directions)
     assert np.allclose(gram, jnp.eye(2), atol=1e-12)
@@ -375,7 +372,7 @@ def test_landscape_is_that_of_the_origin_in_its_middle(model, noisy):
     states = jax.random.normal(jax.random.key(10), (3, L, D))
     plane = ed.probe.Plane.through(*states)
     corners = plane.at(jnp.array([[[1.0, 1.0], [-1.0, -1.0], [0.5, 0.0]]] * 2))
-    land = ed.probe.landscape(model.energy, noisy, corners, plane=plane, resolution=5, margin=0.5)
+    land = ed.probe.Landscape(model.energy, noisy, corners, plane=plane, resolution=5, margin=0.5)
     assert np.allclose(land.free_energy[2, 2], free_energy(states[0]), rtol=1e-12)
     assert np.allclose(plane.distance(states), 0.0, atol=1e-12) and np.allclose(land.held, 1.0)
     assert np.allclose(plane.at(plane.coordinates(states)), states, atol=1e-12)
@@ -392,11 +389,11 @@ def test_principal_plane_holds_a_plane_completely():
 def test_landscape_names_what_is_wrong(model, noisy):
     paths = jnp.ones((2, 3, L, D))
     with pytest.raises(ValueError, match=r"`resolution` is 1; expected at least 2"):
-        ed.probe.landscape(model.energy, noisy, paths, resolution=1)
+        ed.probe.Landscape(model.energy, noisy, paths, resolution=1)
     with pytest.raises(ValueError, match=r"`margin` is -1.0; expected 0 or more"):
-        ed.probe.landscape(model.energy, noisy, paths, margin=-1.0)
+        ed.probe.Landscape(model.energy, noisy, paths, margin=-1.0)
     with pytest.raises(ValueError, match=r"`paths` has shape \(2, 3, 5, 16\); expected \(P, N, 6, 16\)"):
-        ed.probe.landscape(model.energy, noisy, paths[:, :, :5])
+        ed.probe.Landscape(model.energy, noisy, paths[:, :, :5])
     with pytest.raises(ValueError, match=r"at least three states"):
         ed.probe.Plane.of_paths(paths[:, :1])
     # whichever looks first: the shapes that are checked in tests, or the sentence
@@ -441,9 +438,10 @@ def test_plots_of_why_are_labelled(model, noisy):
 
     why, patterns = look(jax.random.normal(jax.random.key(14), (L, D)))
     pattern = patterns[min(patterns)]
-    values, shape = np.array([-1.0, 2.0]), np.zeros((3, 2))
+    values = np.array([-1.0, 2.0])
     spectrum = ed.probe.Spectrum(values, np.eye(2), values**2 / 5, np.zeros(2))
-    over = ed.probe.Barrier(jnp.asarray(shape), jnp.array([0.0, 1.0, 0.5]), jnp.zeros(2), *jnp.arange(5.0))
+    pair = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+    over = ed.probe.Barrier(pair, *pair.patterns, images=5, steps=2)
     pictures = [
         why.plot(-1, model.tokenizer),
         ed.probe.plot_attention(pattern, model.tokenizer, jnp.zeros(L, int)),

@@ -35,7 +35,7 @@ def programs():
     """How many were asked of the compiler since the last look."""
     count = 0
 
-    def heard(event: str, *_, **__) -> None:
+    def counted(event: str, *_, **__) -> None:
         nonlocal count
         count += event == "/jax/core/compile/backend_compile_duration"
 
@@ -44,7 +44,7 @@ def programs():
         count, before = 0, count
         return before
 
-    jax.monitoring.register_event_duration_secs_listener(heard)
+    jax.monitoring.register_event_duration_secs_listener(counted)
     yield since
     jax.monitoring.clear_event_listeners()
 
@@ -159,7 +159,7 @@ def test_what_depends_on_the_length_is_not_padded(model):
     middle = ed.sampling.Unmasking(order=lambda key, log_p, ids: -jnp.abs(jnp.arange(len(ids)) - len(ids) / 2))
     own = ed.sampling.Diffusion(field=lambda energy, given: ed.flow.ProbabilityFlow(energy, given))
     assert not any(sampler.ragged for sampler in (rolling, adaptive, middle, own)) and ed.sampling.descent().ragged
-    guided = ed.energy.GuidedEnergy(model.energy, ed.energy.Guidance(lambda p: p[-1, 0]))
+    guided = ed.energy.Guidance(lambda p: p[-1, 0]).on(model.energy)
     assert model.energy.ragged and not guided.ragged and not families.markov_model()[0].energy.ragged
 
 

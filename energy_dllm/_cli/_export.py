@@ -86,7 +86,7 @@ def export(
         else:
             began = time.monotonic()
             path = circuit.simulate(made, t1=t1, max_step=max_step, patience=max(60.0, 20 * expected))
-            apart = circuit.compare(field, start, path)
+            apart = circuit.Comparison(field, start, path)
             b = loaded.field(field.given)
             read = lambda y: loaded.decode(loaded.energy.logits(jnp.asarray(y), b).argmax(-1))
             texts = {"text": read(path.states[-1]), "diffrax": read(apart.states[-1])}

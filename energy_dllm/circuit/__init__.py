@@ -4,16 +4,15 @@
 from ._lower import lower as lower
 from ._circuit import Circuit as Circuit
 from ._simulate import simulate as simulate, Waveforms as Waveforms
-from ._compare import compare as compare, Comparison as Comparison
+from ._compare import Comparison as Comparison
 from ._crossbar import Crossbar as Crossbar
 from ._technology import Technology as Technology
 from ._chip import fabricate as fabricate, Chip as Chip
 from ._noise import thermal_noise as thermal_noise
-from ._energy import energy_report as energy_report, EnergyReport as EnergyReport
+from ._energy import EnergyReport as EnergyReport
 from ._crossbar import (
     Competition as Competition,
     Rectification as Rectification,
-    Follower as Follower,
     TanhPair as TanhPair,
 )
-from ._simulate import find_ngspice as find_ngspice, SimulationError as SimulationError
+from ._simulate import find_ngspice as find_ngspice

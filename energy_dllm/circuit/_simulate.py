@@ -20,10 +20,6 @@ OLDEST = 36
 """The first version of ngspice that is accepted."""
 
 
-class SimulationError(OSError):
-    """The simulator gave no result; the message holds the end of its log."""
-
-
 class Waveforms(eqx.Module):
     """What a simulation returns.
 
@@ -51,7 +47,7 @@ def find_ngspice() -> Path:
 
     **Returns:** the program.
 
-    **Raises:** `FileNotFoundError` if there is none, `SimulationError` if it is too old.
+    **Raises:** `FileNotFoundError` if there is none, `OSError` if it is too old.
 
     **Example:**
 
@@ -71,7 +67,7 @@ def find_ngspice() -> Path:
         )
     version = _version(found)
     if version < OLDEST:
-        raise SimulationError(f"{found} is ngspice {version or 'of no known version'}; expected {OLDEST} or newer.")
+        raise OSError(f"{found} is ngspice {version or 'of no known version'}; expected {OLDEST} or newer.")
     return Path(found)
 
 
@@ -108,7 +104,7 @@ def simulate(
 
     **Returns:** `Waveforms`.
 
-    **Raises:** `FileNotFoundError` without ngspice, `TimeoutError` when patience ends, `SimulationError` when it
+    **Raises:** `FileNotFoundError` without ngspice, `TimeoutError` when patience ends, `OSError` when it
     fails, with the end of its log.
 
     **Example:**
@@ -143,14 +139,14 @@ def simulate(
             ) from None
         log = (ran.stdout + ran.stderr).decode(errors="replace")
         if ran.returncode or not raw.exists():
-            raise SimulationError(f"ngspice failed (exit code {ran.returncode}): {_tail(log)}")
+            raise OSError(f"ngspice failed (exit code {ran.returncode}): {_tail(log)}")
         names, table = read_raw(raw.read_bytes(), log)
     times, wanted = table[:, 0] / circuit.seconds, t1 * (1 - 1e-6)
     if times[-1] < wanted:
-        raise SimulationError(f"ngspice stopped at time {times[-1]:g} of {t1:g}: {_tail(log)}")
+        raise OSError(f"ngspice stopped at time {times[-1]:g} of {t1:g}: {_tail(log)}")
     missing = len(circuit.nodes) + len(circuit.supplies) + 1 - len(names)
     if missing or not np.isfinite(table).all():
-        raise SimulationError(f"ngspice left out {missing} signals or wrote numbers that are not finite: {_tail(log)}")
+        raise OSError(f"ngspice left out {missing} signals or wrote numbers that are not finite: {_tail(log)}")
     voltages = table[:, 1 : 1 + len(circuit.nodes)]
     # SPICE counts a current into a source as positive; drawn from it is the other way round
     drawn = -table[:, 1 + len(circuit.nodes) :].T
@@ -162,16 +158,16 @@ def read_raw(data: bytes, log: str = "") -> tuple[list[str], Float[np.ndarray, "
     """The signals of ngspice's binary raw file, by name, and their values over time `(N, signals)`; the first is the
     time.
 
-    `SimulationError`, with the end of the `log`, if the file is not complete.
+    `OSError`, with the end of the `log`, if the file is not complete.
     """
     head, found, body = data.partition(b"Binary:\n")
     text = head.decode(errors="replace")
     counts = [re.search(rf"^No\. {what}:\s*(\d+)", text, re.M) for what in ("Variables", "Points")]
     if not found or None in counts or "complex" in text.partition("Variables:")[0]:
-        raise SimulationError(f"ngspice wrote no waveforms: {_tail(log)}")
+        raise OSError(f"ngspice wrote no waveforms: {_tail(log)}")
     signals, points = (int(count[1]) for count in counts if count is not None)
     if not signals or not points or len(body) < 8 * signals * points:
-        raise SimulationError(f"ngspice wrote {len(body)} bytes of {points} points: {_tail(log)}")
+        raise OSError(f"ngspice wrote {len(body)} bytes of {points} points: {_tail(log)}")
     names = re.findall(r"^\t\d+\t(\S+)\t", text, re.M)
     return names, np.frombuffer(body, "<f8", signals * points).reshape(points, signals)
 

@@ -10,9 +10,7 @@ from ._neurons import (
     LayerNorm as LayerNorm,
     Tanh as Tanh,
     Softmax as Softmax,
-    Softplus as Softplus,
     Rectifier as Rectifier,
-    Spherical as Spherical,
     Identity as Identity,
 )
 from ._synapses import (
@@ -33,7 +31,8 @@ from ._vocabulary import (
     Vocabulary as Vocabulary,
 )
 from ._markov import HMMVocabulary as HMMVocabulary
-from ._guidance import Guidance as Guidance, GuidedEnergy as GuidedEnergy
+from ._guidance import Guidance as Guidance
+from ._padded import Padded as Padded
 from ._empirical import Empirical as Empirical
 from ._dfa import DFA as DFA
 from ._ngram import NGram as NGram, PairHMMMixture as PairHMMMixture

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy
+from ._padded import AbstractWrapped
 
 
 class Guidance(eqx.Module):
@@ -48,6 +49,15 @@ class Guidance(eqx.Module):
         """`weight * E(p)` in nats."""
         return self.weight * self.function(p)
 
+    def on(self, energy: AbstractFreeEnergy) -> AbstractFreeEnergy:
+        """The free energy with this added, for every motion and sampler.
+
+        Guidance acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the
+        mean-field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. Where `E` is linear in `p` it is
+        exact.
+        """
+        return GuidedEnergy(energy, self)
+
     def __rmul__(self, strength: Scalar | float) -> "Guidance":
         return Guidance(self.function, strength * self.weight, self.name)
 
@@ -67,58 +77,14 @@ class Both(eqx.Module):
         return self.one(p) + self.two(p)
 
 
-class GuidedEnergy(AbstractFreeEnergy):
-    """A free energy with guidance added, for every motion and sampler.
-
-    Guidance acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the
-    mean-field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. Where `E` is linear in `p` it is exact.
-
-    **Arguments:**
-
-    - `base`: the free energy.
-    - `guidance`: what is added.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    more = 5.0 * ed.energy.Guidance(lambda p: -jnp.sum(p[:, 1]))
-    p = ed.energy.GuidedEnergy(model.energy, more).posterior(model.energy.neutral(4), jnp.zeros((4, 3)))
-    assert (p[:, 1] > 0.9).all()
-    ```
-    """
+class GuidedEnergy(AbstractWrapped):
+    """A free energy with guidance added: `Guidance.on`."""
 
     base: AbstractFreeEnergy
     guidance: Guidance
 
     def __init__(self, base: AbstractFreeEnergy, guidance: Guidance):
         self.base, self.guidance = base, guidance
-
-    @property
-    def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base."""
-        return self.base.vocabulary
-
-    @property
-    def kappa(self) -> Scalar:
-        """That of the base."""
-        return self.base.kappa
-
-    @property
-    def dim(self) -> int:
-        """Hidden width `D`."""
-        return self.base.dim
-
-    @property
-    def size(self) -> int:
-        """Vocabulary size `V`."""
-        return self.base.size
-
-    def neutral(self, length: int) -> Float[Array, "L D"]:
-        """That of the base."""
-        return self.base.neutral(length)
 
     def terms(
         self,

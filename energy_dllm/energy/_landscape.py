@@ -20,6 +20,7 @@ class AbstractFreeEnergy(eqx.Module):
     `generate` take any of them. To add one, write the abstract members below.
     """
 
+    # each narrows it, and an override of any other AbstractVar must be of equal type
     vocabulary: eqx.AbstractVar[Any]
     ragged: ClassVar[Any] = False
     """Whether tokens outside of a `mask` change nothing for the others, in `logits` and `sample` too, which have none.

@@ -137,42 +137,6 @@ class LayerNorm(AbstractNeurons):
         return y.size * jnp.exp(self.log_gamma) * _risen(jnp.var(y), self.log_epsilon)
 
 
-class Spherical(AbstractNeurons):
-    """Neurons inside a ball: `g = gamma y / sqrt(|y|^2 + epsilon)`.
-
-    `Λ = gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`.
-
-    **Arguments:**
-
-    - `gamma`: radius that `|g|` approaches, positive.
-    - `epsilon`: squared norm at which `|g|` is `gamma / sqrt(2)`, positive.
-
-    **Raises:** `ValueError` if `gamma <= 0` or `epsilon <= 0`.
-
-    **Source:** Krotov & Hopfield 2021 (arXiv 2008.06996).
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    g = ed.energy.Spherical(gamma=3.0).activation(jnp.array([3e3, 4e3]))
-    assert jnp.allclose(g, jnp.array([1.8, 2.4]), atol=1e-3)
-    ```
-    """
-
-    log_gamma: Scalar
-    log_epsilon: Scalar
-
-    def __init__(self, *, gamma: float = 1.0, epsilon: float = 1.0):
-        self.log_gamma = jnp.log(_positive("gamma", gamma))
-        self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
-
-    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
-        """`gamma (sqrt(|y|^2 + epsilon) - sqrt(epsilon))`."""
-        return jnp.exp(self.log_gamma) * _risen(jnp.sum(y**2), self.log_epsilon)
-
-
 class Tanh(AbstractNeurons):
     """Saturating neurons: `Λ = 1/beta sum_d log cosh(beta y_d)`, `g = tanh(beta y)`.
 
@@ -224,62 +188,6 @@ class Rectifier(AbstractNeurons):
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
         """`1/2 sum_d relu(y_d)^2`."""
         return 0.5 * jnp.sum(jax.nn.relu(y) ** 2)
-
-
-class Softplus(AbstractNeurons):
-    """Rectifying neurons: `g = 1/beta log(1 + exp(beta y))`, a rectifier smoothed over `1/beta`.
-
-    `Λ = -1/beta^2 sum_d Li_2(-exp(beta y_d))`, evaluated by the reflection of the dilogarithm
-    `-Li_2(-e^z) = z_+^2/2 + [pi^2/6 + Li_2(-e^{-|z|})] 1(z > 0) - Li_2(-e^{-|z|}) 1(z <= 0)`.
-
-    **Arguments:**
-
-    - `beta`: sharpness, positive; a learnable leaf with its true gradient. Large `beta` is a rectifier.
-
-    **Raises:** `ValueError` if `beta <= 0`.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    y = jnp.array([-2.0, 0.5, 30.0])
-    assert jnp.allclose(ed.energy.Softplus().activation(y), jax.nn.softplus(y), atol=1e-5)
-    ```
-    """
-
-    log_beta: Scalar
-
-    def __init__(self, *, beta: float = 1.0):
-        self.log_beta = jnp.log(_positive("beta", beta))
-
-    def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
-        """`-1/beta^2 sum_d Li_2(-exp(beta y_d))`."""
-        beta = jnp.exp(self.log_beta)
-        return jnp.sum(_integrated_softplus(beta * y)) / beta**2
-
-
-# Gauss-Legendre nodes on (0, 1): the integrand below is smooth, 24 nodes reach 1e-15.
-_NODES = 24
-
-
-def _integrated_softplus(z: Float[Array, " D"]) -> Float[Array, " D"]:
-    """`-Li_2(-e^z)`, the integral of softplus from -infinity to z, with softplus as its exact derivative."""
-    import numpy as np
-
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    nodes = jnp.asarray(0.5 * (nodes + 1), z.dtype)
-    weights = jnp.asarray(0.5 * weights, z.dtype)
-
-    @jax.custom_jvp
-    def integral(z):
-        # -Li_2(-u) = int_0^1 log(1 + u r) / r dr with u = e^{-|z|} <= 1; the rest is the reflection formula
-        u = jnp.exp(-jnp.abs(z))
-        tail = jnp.sum(weights * jnp.log1p(u[:, None] * nodes) / nodes, axis=-1)
-        return jnp.where(z > 0, 0.5 * z**2 + jnp.pi**2 / 6 - tail, tail)
-
-    integral.defjvps(lambda dz, _, z: jax.nn.softplus(z) * dz)
-    return integral(z)
 
 
 def _risen(square: Scalar, log_epsilon: Scalar) -> Scalar:

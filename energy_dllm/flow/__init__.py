@@ -27,11 +27,8 @@ from ._schedule import (
     LogLinear as LogLinear,
 )
 from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun
-from ._likelihood import log_likelihood as log_likelihood, FlowLikelihood as FlowLikelihood
+from ._likelihood import FlowLikelihood as FlowLikelihood
 from ._field import (
     AbstractField as AbstractField,
-    AbstractFlow as AbstractFlow,
     AbstractMotion as AbstractMotion,
-    AbstractStochasticField as AbstractStochasticField,
 )
-from ._flow_map import AbstractFlowMap as AbstractFlowMap

@@ -28,7 +28,11 @@ Times = Scalar | float | Float[Array, " L"]
 
 
 class AbstractMotion(eqx.Module):
-    """A vector field `d state / d time`, all that `solve` needs; it need not have an energy."""
+    """A vector field `d state / d time`, all that `solve` needs; it need not have an energy.
+
+    One with noise, `d state = field d time + amplitude dW`, has a second method, `amplitude(time, state)`: that of the
+    noise on every component, the structure of `state`.
+    """
 
     @property
     @abc.abstractmethod
@@ -248,15 +252,7 @@ class JointFlow(AbstractFlow):
         return state[1]
 
 
-class AbstractStochasticField(AbstractMotion):
-    """A stochastic differential equation: `d state = field d time + amplitude dW`."""
-
-    @abc.abstractmethod
-    def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
-        """The amplitude of the noise on every component, the structure of `state`."""
-
-
-class ReverseDiffusion(AbstractField, AbstractStochasticField):
+class ReverseDiffusion(AbstractField):
     """A flow of `x` with churn: noise and the drift that compensates it, so that all marginals are kept.
 
     `dx = (1 + churn) (x_hat - x) ds + sqrt(2 churn) sigma dW`; `churn = 0` is the flow itself, `churn = 1` the

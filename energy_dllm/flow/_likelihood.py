@@ -51,41 +51,6 @@ class Continuity(AbstractMotion):
 
 
 class FlowLikelihood(eqx.Module):
-    """A lower bound of `log p(tokens)`, term by term, in nats; its mean over keys is the bound.
-
-    `log p(tokens) >= E[prior + volume + decoder - encoder]`
-
-    - `prior`: log density of the end of the path at full noise, normal around the mean code.
-    - `volume`: the change of log density along the flow, `-∫ tr(dx_hat/dx) ds`.
-    - `decoder`: `sum_i log p_i(token_i)` at the smallest noise.
-    - `encoder`: log density of the noise that was added to the text there.
-
-    Both densities are of `x / sigma`; their normalisations cancel and are left out.
-    - `force_evaluations`: of the path.
-    """
-
-    prior: Scalar
-    volume: Scalar
-    decoder: Scalar
-    encoder: Scalar
-    force_evaluations: Int[Array, ""]
-
-    @property
-    def nats(self) -> Scalar:
-        """The sum, nats a passage."""
-        return self.prior + self.volume + self.decoder - self.encoder
-
-
-def log_likelihood(
-    flow: ProbabilityFlow,
-    ids: Int[Array, " L"],
-    schedule: AbstractSchedule,
-    *,
-    key: Key,
-    steps: int = 64,
-    directions: int | None = 1,
-    solver: diffrax.AbstractSolver | None = None,
-) -> FlowLikelihood:
     """The likelihood of a text under the flow: the ODE likelihood, as a lower bound.
 
     The generative model is `x` at full noise, the flow, and a draw from every token's posterior at its end. With `x =
@@ -103,7 +68,17 @@ def log_likelihood(
     - `directions`: random signs for the trace (see `Continuity`), or `None` for the exact one.
     - `solver`: any diffrax solver; default Heun.
 
-    **Returns:** a `FlowLikelihood`.
+    **Attributes:**
+
+    `log p(tokens) >= E[prior + volume + decoder - encoder]`
+
+    - `prior`: log density of the end of the path at full noise, normal around the mean code.
+    - `volume`: the change of log density along the flow, `-∫ tr(dx_hat/dx) ds`.
+    - `decoder`: `sum_i log p_i(token_i)` at the smallest noise.
+    - `encoder`: log density of the noise that was added to the text there.
+
+    Both densities are of `x / sigma`; their normalisations cancel and are left out.
+    - `force_evaluations`: of the path.
 
     **Raises:** `ValueError` if `steps` or `directions` is not positive.
 
@@ -116,36 +91,55 @@ def log_likelihood(
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     flow = ed.flow.ProbabilityFlow(model.energy, steps=4)
-    bound = ed.flow.log_likelihood(flow, model.encode("a b"), model.schedule, key=jax.random.key(0), steps=8)
+    bound = ed.flow.FlowLikelihood(flow, model.encode("a b"), model.schedule, key=jax.random.key(0), steps=8)
     assert bound.nats < 0
     ```
     """
-    if steps < 1 or (directions is not None and directions < 1):
-        raise ValueError(f"`steps`={steps} and `directions`={directions} must be positive.")
-    codes = flow.energy.vocabulary.codes
-    # -1/sigma, from the text to full noise
-    levels = -jnp.exp(schedule.levels(steps)[::-1].astype(codes.dtype))
-    k1, k2 = jax.random.split(key)
-    noise = jax.random.normal(k1, (len(ids), codes.shape[1]), codes.dtype)
-    z = -levels[0] * codes[ids] + noise
-    signs = None if directions is None else jax.random.rademacher(k2, (directions, *z.shape), codes.dtype)
-    path = solve(
-        Continuity(flow, signs),
-        (z, jnp.zeros((), codes.dtype)),
-        t0=levels[0],
-        t1=levels[-1],
-        levels=levels,
-        solver=diffrax.Heun() if solver is None else solver,
-    )
-    end, volume = path.final
-    b = jnp.zeros((len(ids), codes.shape[0]), codes.dtype) if flow.given is None else flow.given.field(codes)
-    mean = flow.energy.denoised(flow.energy.neutral(len(ids)), b)
-    p = flow.posterior(jnp.log(-levels[0]), -z / levels[0])
-    log_p = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
-    return FlowLikelihood(
-        prior=-0.5 * jnp.sum((end + levels[-1] * mean) ** 2),
-        volume=volume,
-        decoder=jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1)),
-        encoder=-0.5 * jnp.sum(noise**2),
-        force_evaluations=path.force_evaluations,
-    )
+
+    prior: Scalar
+    volume: Scalar
+    decoder: Scalar
+    encoder: Scalar
+    force_evaluations: Int[Array, ""]
+
+    def __init__(
+        self,
+        flow: ProbabilityFlow,
+        ids: Int[Array, " L"],
+        schedule: AbstractSchedule,
+        *,
+        key: Key,
+        steps: int = 64,
+        directions: int | None = 1,
+        solver: diffrax.AbstractSolver | None = None,
+    ):
+        if steps < 1 or (directions is not None and directions < 1):
+            raise ValueError(f"`steps`={steps} and `directions`={directions} must be positive.")
+        codes = flow.energy.vocabulary.codes
+        # -1/sigma, from the text to full noise
+        levels = -jnp.exp(schedule.levels(steps)[::-1].astype(codes.dtype))
+        k1, k2 = jax.random.split(key)
+        noise = jax.random.normal(k1, (len(ids), codes.shape[1]), codes.dtype)
+        z = -levels[0] * codes[ids] + noise
+        signs = None if directions is None else jax.random.rademacher(k2, (directions, *z.shape), codes.dtype)
+        path = solve(
+            Continuity(flow, signs),
+            (z, jnp.zeros((), codes.dtype)),
+            t0=levels[0],
+            t1=levels[-1],
+            levels=levels,
+            solver=diffrax.Heun() if solver is None else solver,
+        )
+        end, volume = path.final
+        b = jnp.zeros((len(ids), codes.shape[0]), codes.dtype) if flow.given is None else flow.given.field(codes)
+        mean = flow.energy.denoised(flow.energy.neutral(len(ids)), b)
+        p = flow.posterior(jnp.log(-levels[0]), -z / levels[0])
+        log_p = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
+        self.prior, self.volume = -0.5 * jnp.sum((end + levels[-1] * mean) ** 2), volume
+        self.decoder = jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1))
+        self.encoder, self.force_evaluations = -0.5 * jnp.sum(noise**2), path.force_evaluations
+
+    @property
+    def nats(self) -> Scalar:
+        """The sum, nats a passage."""
+        return self.prior + self.volume + self.decoder - self.encoder

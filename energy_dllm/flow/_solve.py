@@ -12,9 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import expected, finite, forward_mode, sizes
 from .._types import Key, Scalar
-from ..energy import GuidedEnergy
-from ._field import AbstractMotion, AbstractStochasticField, ProbabilityFlow
-from ._flow_map import AbstractFlowMap
+from ._field import AbstractMotion
 from ._probing import observed
 
 
@@ -147,22 +145,11 @@ def solve(
     sizes(max_steps=max_steps)
     if stop is not None and not isinstance(stop, jax.Array) and not (isinstance(stop, int | float) and stop > 0):
         raise ValueError(f"`stop` is {stop!r}; expected a positive speed that counts as rest, such as 1e-4.")
-    stochastic = isinstance(field, AbstractStochasticField)
+    stochastic = hasattr(field, "amplitude")
     if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
     if isinstance(step, (int, float)) and not step > 0:
         raise ValueError(f"`step` is {step}; expected a positive step size.")
-    if isinstance(solver, AbstractFlowMap):
-        if not isinstance(field, ProbabilityFlow):
-            raise ValueError(
-                f"`solver` is a flow map and the field a {type(field).__name__}; a map jumps along a ProbabilityFlow, "
-                "so leave out churn, front, and other fields."
-            )
-        if isinstance(field.energy, GuidedEnergy):
-            raise ValueError(
-                "`solver` is a flow map, which knows the landscape it was taught and not the `guidance` added to it; "
-                "leave out the guidance, or step with `DDIM()`."
-            )
     if levels is not None:
         if controller is not None or step is not None:
             raise ValueError("`levels` fix every step; leave out `controller` and `step`, or `levels`.")
@@ -208,7 +195,7 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
 
     drift = diffrax.ODETerm(lambda t, y, args: field(jnp.asarray(t), y))
     terms = drift
-    if isinstance(field, AbstractStochasticField):
+    if hasattr(field, "amplitude"):
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
         if levels is None:
             brownian = diffrax.VirtualBrownianTree(t0, t1, tol=1e-4, shape=shape, key=key)
@@ -239,7 +226,7 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         t1,
         step,
         state,
-        args=field if isinstance(solver, AbstractFlowMap) else None,
+        args=field,
         saveat=diffrax.SaveAt(subs=subs),
         stepsize_controller=controller,
         event=event,
@@ -257,7 +244,8 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         times=saved[0],
         states=saved[1],
         probes=observed(probes, saved, field),
-        force_evaluations=calls if isinstance(solver, AbstractFlowMap) else field.force_evaluations * calls,
+        # a flow map is evaluated in place of the field
+        force_evaluations=calls * (field.force_evaluations if getattr(solver, "average", None) is None else 1),
         accepted=stats["num_accepted_steps"],
         rejected=stats["num_rejected_steps"],
         clock=ys[-1] if clock else None,

@@ -1,5 +1,7 @@
 """`Distilling`: a flow map learns the ODE of an energy model."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ from jaxtyping import Array, Int
 
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
-from ..flow import AbstractFlowMap, Gaussian, ProbabilityFlow
+from ..flow import Gaussian, ProbabilityFlow
 from ._cross_entropy import stratified
 from ._objective import AbstractObjective, first_parameter
 
@@ -57,7 +59,7 @@ class Distilling(AbstractObjective):
             raise ValueError(f"`steps` is {steps}; expected at least one relaxation step.")
         self.teacher, self.taught, self.steps, self.anneal = teacher, taught, steps, anneal
 
-    def __call__(self, model: AbstractFlowMap, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+    def __call__(self, model: Callable, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy, nats per token; its least value is the entropy of the target."""
         energy, schedule = self.teacher.energy, self.teacher.schedule
         codes = energy.vocabulary.codes
@@ -77,8 +79,8 @@ class Distilling(AbstractObjective):
             return ProbabilityFlow(energy, steps=self.steps, step=self.teacher.step).posterior(s, x)
 
         def composed_target(x, s, m, t):
-            first = model.average(evidence(x, s), s, m)
-            second = model.average(evidence(model.jump(x, first, codes, s, m), m), m, t)
+            first, ratio = model(evidence(x, s), s, m), jnp.exp(s - m).astype(x.dtype)
+            second = model(evidence(ratio * x + (1 - ratio) * (jnp.exp(first) @ codes), m), m, t)
             # half and half where the jump has no length
             share = jnp.where(t > s, jnp.expm1(m - s) / jnp.where(t > s, jnp.expm1(t - s), 1.0), 0.5)
             return share * jnp.exp(first) + (1 - share) * jnp.exp(second)
@@ -90,9 +92,9 @@ class Distilling(AbstractObjective):
         if direct < batch:
             targets.append(jax.vmap(composed_target)(*rows(slice(direct, None), x, *times)))
         target = jax.lax.stop_gradient(jnp.concatenate(targets))
-        predicted = jax.vmap(lambda x, s, t: model.average(evidence(x, s), s, t))(x, times[0], times[2])
+        predicted = jax.vmap(lambda x, s, t: model(evidence(x, s), s, t))(x, times[0], times[2])
         return -jnp.mean(jnp.sum(target * predicted, axis=-1))
 
-    def diagnose(self, model: AbstractFlowMap, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+    def diagnose(self, model: Callable, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return first_parameter(model)

@@ -2,13 +2,14 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
-from ..flow import FORBIDDEN, AbstractFlowMap
+from ..flow import FORBIDDEN
 from ._twins import Trunk
 
 
@@ -20,9 +21,9 @@ LEAST = 1e-30
 """Smallest probability, so that its logarithm is finite."""
 
 
-class FlowMap(AbstractFlowMap):
-    """A transformer that predicts where the probability flow leads: trained by `Distilling`, used as the solver of a
-    `Diffusion`.
+class FlowMap(eqx.Module):
+    """A transformer that predicts where the probability flow leads: trained by `Distilling`, followed by
+    `flow.DDIM(average=)`.
 
     `D = softmax(log p_0(b) + network(p_0(b), b, s, t))`
 
@@ -46,7 +47,7 @@ class FlowMap(AbstractFlowMap):
 
     model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
     jumps = ed.learn.FlowMap(model.energy, dim=16, depth=1, key=jax.random.key(1))
-    made = ed.generate(model, length=12, sampler=ed.sampling.Diffusion(steps=2, solver=jumps))
+    made = ed.generate(model, length=12, sampler=ed.sampling.Diffusion(steps=2, solver=ed.flow.DDIM(average=jumps)))
     assert made.force_evaluations.tolist() == [2]
     ```
     """
@@ -73,7 +74,7 @@ class FlowMap(AbstractFlowMap):
         self.energy = energy
         self.trunk = Trunk(inputs, size, dim, depth, heads, hidden or 4 * dim, reach, 1, local, key)
 
-    def average(self, b: Float[Array, "L V"], start: Scalar, end: Scalar) -> Float[Array, "L V"]:
+    def __call__(self, b: Float[Array, "L V"], start: Scalar, end: Scalar) -> Float[Array, "L V"]:
         """Log of the posterior averaged over the path from noise time `start` to `end` `(L, V)`."""
         length, size = b.shape
         frozen = jax.lax.stop_gradient(self.energy)

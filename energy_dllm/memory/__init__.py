@@ -20,13 +20,10 @@ from ._meters import (
     retrieval_rate as retrieval_rate,
     capacity as capacity,
     basin as basin,
-    minima as minima,
     Minima as Minima,
 )
 from ._memorisation import (
-    memorisation as memorisation,
     Memorisation as Memorisation,
-    critical_noise as critical_noise,
     CriticalNoise as CriticalNoise,
     effective_memories as effective_memories,
 )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Key, Scalar
-from ..flow import AbstractMotion, AbstractStochasticField
+from ..flow import AbstractMotion
 
 
 class Descent(AbstractMotion):
@@ -48,7 +48,7 @@ class Descent(AbstractMotion):
         return -jax.grad(self.energy)(state)
 
 
-class Langevin(AbstractStochasticField):
+class Langevin(AbstractMotion):
     """Overdamped Langevin motion of one state: `dx = -dE/dx dt + sqrt(2 T) dW`.
 
     Its stationary law is `exp(-E/T)`: for `E = -log p` at `T = 1` it samples `p`. An Euler step `h` is exact to order

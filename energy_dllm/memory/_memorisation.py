@@ -41,29 +41,6 @@ def effective_memories(time: Scalar, state: PyTree[Array], field: AbstractField)
 
 
 class CriticalNoise(eqx.Module):
-    """What `critical_noise` returns.
-
-    - `speciation`: above this noise the data have one well, below they divide: `sigma^2 = lambda_max(Cov)`.
-    - `condensation`: below this noise each datum is its own well: `sum_j log(1 + lambda_j / sigma^2) / 2 = log M`.
-    - `sigma (S,)`: noise levels at which the following was measured.
-    - `mass (S,)`: mean posterior mass on the datum the noise was added to.
-    - `effective (S,)`: the effective number of memories there, `exp` of the mean entropy of the posterior.
-    """
-
-    speciation: float
-    condensation: float
-    sigma: Float[Array, " S"]
-    mass: Float[Array, " S"]
-    effective: Float[Array, " S"]
-
-
-def critical_noise(
-    vectors: Float[Array, "M N"],
-    *,
-    key: Key,
-    ratios: tuple[float, ...] = (0.6, 0.8, 1.0, 1.25, 1.6),
-    draws: int = 256,
-) -> CriticalNoise:
     """The two noise levels at which a data set changes its nature, and what is measured around the second.
 
     Speciation is read from the covariance. Condensation is where the information that noisy data give, taken as
@@ -78,7 +55,13 @@ def critical_noise(
     - `ratios`: noise levels of the measurement, in units of `condensation`.
     - `draws`: noisy data at each.
 
-    **Returns:** a `CriticalNoise`.
+    **Attributes:**
+
+    - `speciation`: above this noise the data have one well, below they divide: `sigma^2 = lambda_max(Cov)`.
+    - `condensation`: below this noise each datum is its own well: `sum_j log(1 + lambda_j / sigma^2) / 2 = log M`.
+    - `sigma (S,)`: noise levels at which the following was measured.
+    - `mass (S,)`: mean posterior mass on the datum the noise was added to.
+    - `effective (S,)`: the effective number of memories there, `exp` of the mean entropy of the posterior.
 
     **Raises:** `ValueError` if there are fewer than two rows, or all are equal.
 
@@ -90,25 +73,41 @@ def critical_noise(
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     pair = jnp.array([[1.5, 0.0], [-1.5, 0.0]])
-    assert jnp.allclose(ed.memory.critical_noise(pair, key=jax.random.key(0), draws=8).speciation, 1.5)
+    assert jnp.allclose(ed.memory.CriticalNoise(pair, key=jax.random.key(0), draws=8).speciation, 1.5)
     ```
     """
-    rows = np.asarray(vectors)
-    if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"`vectors` has shape {rows.shape}; expected (M, N) with at least two rows.")
-    spectrum = np.linalg.svd(rows - rows.mean(0), compute_uv=False) ** 2 / len(rows)
-    spectrum = spectrum[spectrum > 1e-12 * spectrum.max()] if spectrum.max() > 0 else spectrum[:0]
-    if not spectrum.size:
-        raise ValueError("`vectors` are all equal; one datum has no critical noise.")
-    low, high = -40.0, 40.0  # log sigma^2, halved to the last digit
-    for _ in range(100):
-        middle = (low + high) / 2
-        enough = 0.5 * np.log1p(spectrum * np.exp(-middle)).sum() > np.log(len(rows))
-        low, high = (middle, high) if enough else (low, middle)
-    condensation = float(np.exp(low / 2))
-    sigma = jnp.asarray(condensation * np.array(ratios), jnp.asarray(vectors).dtype)
-    mass, effective = _measure(GaussianMemory(vectors), sigma, key, draws)
-    return CriticalNoise(float(spectrum.max() ** 0.5), condensation, sigma, mass, effective)
+
+    speciation: float
+    condensation: float
+    sigma: Float[Array, " S"]
+    mass: Float[Array, " S"]
+    effective: Float[Array, " S"]
+
+    def __init__(
+        self,
+        vectors: Float[Array, "M N"],
+        *,
+        key: Key,
+        ratios: tuple[float, ...] = (0.6, 0.8, 1.0, 1.25, 1.6),
+        draws: int = 256,
+    ):
+        rows = np.asarray(vectors)
+        if rows.ndim != 2 or len(rows) < 2:
+            raise ValueError(f"`vectors` has shape {rows.shape}; expected (M, N) with at least two rows.")
+        spectrum = np.linalg.svd(rows - rows.mean(0), compute_uv=False) ** 2 / len(rows)
+        spectrum = spectrum[spectrum > 1e-12 * spectrum.max()] if spectrum.max() > 0 else spectrum[:0]
+        if not spectrum.size:
+            raise ValueError("`vectors` are all equal; one datum has no critical noise.")
+        low, high = -40.0, 40.0  # log sigma^2, halved to the last digit
+        for _ in range(100):
+            middle = (low + high) / 2
+            enough = 0.5 * np.log1p(spectrum * np.exp(-middle)).sum() > np.log(len(rows))
+            low, high = (middle, high) if enough else (low, middle)
+        condensation = float(np.exp(low / 2))
+        sigma = jnp.asarray(condensation * np.array(ratios), jnp.asarray(vectors).dtype)
+        mass, effective = _measure(GaussianMemory(vectors), sigma, key, draws)
+        self.speciation, self.condensation = float(spectrum.max() ** 0.5), condensation
+        self.sigma, self.mass, self.effective = sigma, mass, effective
 
 
 @eqx.filter_jit
@@ -131,29 +130,6 @@ def _measure(memory: AbstractPatternMemory, sigma, key, draws):
 
 
 class Memorisation(eqx.Module):
-    """What `memorisation` returns.
-
-    - `memorised`, `spurious`, `generalised`: shares of the samples, together 1.
-    - `nearest (S,)`: for every sample the training item it is closest to.
-    - `distance (S,)`: how far that is; `between (S,)`: how far the closest other sample is.
-    - `near`: the distance that was called near.
-    """
-
-    memorised: float
-    spurious: float
-    generalised: float
-    nearest: Int[np.ndarray, " S"]
-    distance: Float[np.ndarray, " S"]
-    between: Float[np.ndarray, " S"]
-    near: float
-
-
-def memorisation(
-    samples: Float[Array | np.ndarray, "S N"],
-    training: Float[Array | np.ndarray, "M N"],
-    *,
-    near: float | None = None,
-) -> Memorisation:
     """Whether a model repeats its training set, repeats itself, or makes something new.
 
     A sample is *memorised* if it is near a training item; if not, *spurious* if it is near another sample (a minimum
@@ -167,7 +143,12 @@ def memorisation(
     - `near`: the distance that counts as near; by default half of the median distance of a training item to its nearest
       neighbour.
 
-    **Returns:** a `Memorisation`.
+    **Attributes:**
+
+    - `memorised`, `spurious`, `generalised`: shares of the samples, together 1.
+    - `nearest (S,)`: for every sample the training item it is closest to.
+    - `distance (S,)`: how far that is; `between (S,)`: how far the closest other sample is.
+    - `near`: the distance that was called near.
 
     **Raises:** `ValueError` if shapes do not match, or `near` is not positive.
 
@@ -179,26 +160,43 @@ def memorisation(
     import numpy as np, energy_dllm as ed
 
     training = np.eye(4)
-    report = ed.memory.memorisation(np.vstack([training[:2], np.full((2, 4), 9.0), np.full((1, 4), -9.0)]), training)
+    report = ed.memory.Memorisation(np.vstack([training[:2], np.full((2, 4), 9.0), np.full((1, 4), -9.0)]), training)
     assert (report.memorised, report.spurious, report.generalised) == (0.4, 0.4, 0.2)
     ```
     """
-    made, stored = np.asarray(samples, float), np.asarray(training, float)
-    if made.ndim != 2 or stored.ndim != 2 or made.shape[1] != stored.shape[1] or len(made) < 2 or len(stored) < 2:
-        raise ValueError(
-            f"`samples` {made.shape} and `training` {stored.shape}; expected two rows or more, equally wide."
-        )
-    if near is None:
-        near = 0.5 * float(np.median(_nearest(stored, stored, itself=True)[1]))
-    if not near > 0:
-        raise ValueError(f"`near` is {near}; expected a positive distance (training items that repeat give 0).")
-    nearest, distance = _nearest(made, stored)
-    _, between = _nearest(made, made, itself=True)
-    memorised = distance <= near
-    spurious = ~memorised & (between <= near)
-    share = lambda part: float(np.mean(part))
-    new = ~memorised & ~spurious
-    return Memorisation(share(memorised), share(spurious), share(new), nearest, distance, between, near)
+
+    memorised: float
+    spurious: float
+    generalised: float
+    nearest: Int[np.ndarray, " S"]
+    distance: Float[np.ndarray, " S"]
+    between: Float[np.ndarray, " S"]
+    near: float
+
+    def __init__(
+        self,
+        samples: Float[Array | np.ndarray, "S N"],
+        training: Float[Array | np.ndarray, "M N"],
+        *,
+        near: float | None = None,
+    ):
+        made, stored = np.asarray(samples, float), np.asarray(training, float)
+        if made.ndim != 2 or stored.ndim != 2 or made.shape[1] != stored.shape[1] or len(made) < 2 or len(stored) < 2:
+            raise ValueError(
+                f"`samples` {made.shape} and `training` {stored.shape}; expected two rows or more, equally wide."
+            )
+        if near is None:
+            near = 0.5 * float(np.median(_nearest(stored, stored, itself=True)[1]))
+        if not near > 0:
+            raise ValueError(f"`near` is {near}; expected a positive distance (training items that repeat give 0).")
+        nearest, distance = _nearest(made, stored)
+        _, between = _nearest(made, made, itself=True)
+        memorised = distance <= near
+        spurious = ~memorised & (between <= near)
+        share = lambda part: float(np.mean(part))
+        new = ~memorised & ~spurious
+        self.memorised, self.spurious, self.generalised = share(memorised), share(spurious), share(new)
+        self.nearest, self.distance, self.between, self.near = nearest, distance, between, near
 
 
 def _nearest(these: np.ndarray, those: np.ndarray, *, itself: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -129,32 +129,6 @@ def basin(
 
 
 class Minima(eqx.Module):
-    """What `minima` returns: numpy arrays, a row for each different point, lowest energy first.
-
-    - `points (P, N)`, `energies (P,)`: where they are.
-    - `counts (P,)`: how many of the starts came there.
-    - `curvature (P,)`: least eigenvalue of the Hessian; positive at a strict minimum, negative at a saddle where a
-      start with a symmetry got stuck.
-    - `which (S,)`: for every start the row it came to.
-    - `speed ()`: the largest component of a gradient that was left anywhere; large if `steps` were too few.
-    """
-
-    points: Float[np.ndarray, "P N"]
-    energies: Float[np.ndarray, " P"]
-    counts: Int[np.ndarray, " P"]
-    curvature: Float[np.ndarray, " P"]
-    which: Int[np.ndarray, " S"]
-    speed: float
-
-
-def minima(
-    energy: Callable[[Array], Scalar],
-    starts: Float[Array, "S N"],
-    *,
-    steps: int = 2000,
-    step: float = 1.0,
-    apart: float = 1e-3,
-) -> Minima:
     """All the minima that descent from many starts finds, duplicates removed.
 
     Gradient descent whose step is halved where `E` would rise and grows where it falls: `E` never rises, and no
@@ -168,7 +142,14 @@ def minima(
     - `step`: the first step size; 1 is one read of attention for log-sum-exp memories.
     - `apart`: largest distance of two end points that are called one, positive.
 
-    **Returns:** a `Minima`.
+    **Attributes:**
+
+    - `points (P, N)`, `energies (P,)`: where they are.
+    - `counts (P,)`: how many of the starts came there.
+    - `curvature (P,)`: least eigenvalue of the Hessian; positive at a strict minimum, negative at a saddle where a
+      start with a symmetry got stuck.
+    - `which (S,)`: for every start the row it came to.
+    - `speed ()`: the largest component of a gradient that was left anywhere; large if `steps` were too few.
 
     **Raises:** `ValueError` if `starts` is not `(S, N)`, or a number is not positive.
 
@@ -180,25 +161,43 @@ def minima(
     import jax, jax.numpy as jnp, energy_dllm as ed
 
     memory = ed.memory.GaussianMemory(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), beta=4.0)
-    found = ed.memory.minima(memory, jax.random.normal(jax.random.key(0), (20, 2)))
+    found = ed.memory.Minima(memory, jax.random.normal(jax.random.key(0), (20, 2)))
     assert found.points.shape == (2, 2) and (found.curvature > 0).all()
     ```
     """
-    if starts.ndim != 2 or not len(starts):
-        raise ValueError(f"`starts` has shape {starts.shape}; expected (S, N), one start a row.")
-    if steps < 1 or not step > 0 or not apart > 0:
-        raise ValueError(f"`steps`={steps}, `step`={step} and `apart`={apart} must be positive.")
-    ends, energies, slopes, curvature = map(np.asarray, _descend(energy, starts, steps, step))
-    order = np.argsort(energies, kind="stable")
-    which = np.full(len(ends), -1)
-    first: list[int] = []
-    for n in order:
-        near = [k for k, m in enumerate(first) if np.linalg.norm(ends[m] - ends[n]) <= apart]
-        if not near:
-            first.append(n)
-        which[n] = near[0] if near else len(first) - 1
-    counts = np.bincount(which, minlength=len(first))
-    return Minima(ends[first], energies[first], counts, curvature[first], which, float(np.abs(slopes).max()))
+
+    points: Float[np.ndarray, "P N"]
+    energies: Float[np.ndarray, " P"]
+    counts: Int[np.ndarray, " P"]
+    curvature: Float[np.ndarray, " P"]
+    which: Int[np.ndarray, " S"]
+    speed: float
+
+    def __init__(
+        self,
+        energy: Callable[[Array], Scalar],
+        starts: Float[Array, "S N"],
+        *,
+        steps: int = 2000,
+        step: float = 1.0,
+        apart: float = 1e-3,
+    ):
+        if starts.ndim != 2 or not len(starts):
+            raise ValueError(f"`starts` has shape {starts.shape}; expected (S, N), one start a row.")
+        if steps < 1 or not step > 0 or not apart > 0:
+            raise ValueError(f"`steps`={steps}, `step`={step} and `apart`={apart} must be positive.")
+        ends, energies, slopes, curvature = map(np.asarray, _descend(energy, starts, steps, step))
+        order = np.argsort(energies, kind="stable")
+        which = np.full(len(ends), -1)
+        first: list[int] = []
+        for n in order:
+            near = [k for k, m in enumerate(first) if np.linalg.norm(ends[m] - ends[n]) <= apart]
+            if not near:
+                first.append(n)
+            which[n] = near[0] if near else len(first) - 1
+        counts = np.bincount(which, minlength=len(first))
+        self.points, self.energies, self.counts, self.curvature = ends[first], energies[first], counts, curvature[first]
+        self.which, self.speed = which, float(np.abs(slopes).max())
 
 
 @eqx.filter_jit

@@ -5,7 +5,7 @@ from ._inspect import inspect as inspect
 from ._page import page as page
 from ._check import check as check, Health as Health, Finding as Finding
 from ._attribution import attribution as attribution, Attribution as Attribution
-from ._counterfactual import counterfactual as counterfactual, Counterfactual as Counterfactual
+from ._counterfactual import Counterfactual as Counterfactual
 from ._score import score as score, Score as Score
 from ._probes import (
     energy_terms as energy_terms,
@@ -18,15 +18,12 @@ from ._probes import (
 )
 from ._probes import force_norm as force_norm, dissipation as dissipation, distance_to_rest as distance_to_rest
 from ._members import (
-    energy_by_head as energy_by_head,
-    energy_by_memory as energy_by_memory,
+    energy_by_part as energy_by_part,
     strongest_memories as strongest_memories,
-    nearest_tokens as nearest_tokens,
 )
 from ._commitment import commitment_time as commitment_time
-from ._rest import rest_point as rest_point, barrier as barrier, Barrier as Barrier
-from ._landscape import landscape as landscape, Landscape as Landscape, Plane as Plane
-from ._slices import profile as profile, project as project, Projection as Projection
+from ._rest import rest_point as rest_point, Barrier as Barrier
+from ._landscape import Landscape as Landscape, Plane as Plane
 from ._spectrum import (
     hessian_spectrum as hessian_spectrum,
     relaxation_rates as relaxation_rates,

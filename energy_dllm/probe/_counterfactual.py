@@ -13,32 +13,6 @@ from ._attribution import pair
 
 
 class Counterfactual(eqx.Module):
-    """What `counterfactual` returns: by how much the log-odds of one place fall without an input, nats.
-
-    - `token`, `reference`: the two ids that are compared.
-    - `log_odds ()`: with all inputs, after the same relaxation.
-    - `terms`: by name, the fall without the force of that term, or of the bias, on this place.
-    - `neighbours (L,)`: the fall where this place neither reads token `j` nor is read by it; 0 for the place itself.
-    """
-
-    token: Int[Array, ""]
-    reference: Int[Array, ""]
-    log_odds: Scalar
-    terms: dict[str, Scalar]
-    neighbours: Float[Array, " L"]
-
-
-def counterfactual(
-    energy: FreeEnergy,
-    evidence: AbstractEvidence,
-    y: Float[Array, "L D"],
-    place: int | Int[Array, ""],
-    *,
-    token: int | None = None,
-    reference: int | None = None,
-    steps: int = 12,
-    step: float = 0.6,
-) -> Counterfactual:
     """Remove one input after the other from a token, relax the passage again, and measure the fall of its log-odds.
 
     `attribution` splits the present log-odds; this is the effect of an intervention. The input is removed at this token
@@ -54,7 +28,12 @@ def counterfactual(
     - `token`, `reference`: the ids that are compared, by default the two likeliest at `y`.
     - `steps`, `step`: the relaxation after each removal.
 
-    **Returns:** a `Counterfactual`.
+    **Attributes:**
+
+    - `token`, `reference`: the two ids that are compared.
+    - `log_odds ()`: with all inputs, after the same relaxation.
+    - `terms`: by name, the fall without the force of that term, or of the bias, on this place.
+    - `neighbours (L,)`: the fall where this place neither reads token `j` nor is read by it; 0 for the place itself.
 
     **Raises:** `ValueError` if shapes do not match, `place` is outside of the passage, `steps` or `step` is not
     positive, or an id is none.
@@ -66,29 +45,49 @@ def counterfactual(
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     given = ed.flow.Given(model.encode("a bb"), jax.numpy.array([True, False, True, True]))
-    missed = ed.probe.counterfactual(model.energy, given, model.settle(given), 1, steps=8)
+    missed = ed.probe.Counterfactual(model.energy, given, model.settle(given), 1, steps=8)
     assert missed.neighbours.shape == (4,) and set(missed.terms) >= {"attention 1", "memory 1", "bias"}
     ```
     """
-    if not isinstance(energy, FreeEnergy):
-        raise ValueError(f"`energy` is a {type(energy).__name__}, which has no network to remove inputs from.")
-    if y.shape != (evidence.length, energy.dim):
-        raise ValueError(
-            f"`y` has shape {y.shape}; expected ({evidence.length}, {energy.dim}), the length of `evidence` and the "
-            "width of `energy`: it belongs to another passage or another model."
-        )
-    if steps < 1 or not step > 0:
-        raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
-    length = y.shape[0]
-    if not isinstance(place, Tracer) and not -length <= place < length:
-        raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
-    w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, reference)
-    i = jnp.asarray(place) % length
-    return _counterfactual(energy, evidence, y, i, w[i], r[i], steps, step)
+
+    token: Int[Array, ""]
+    reference: Int[Array, ""]
+    log_odds: Scalar
+    terms: dict[str, Scalar]
+    neighbours: Float[Array, " L"]
+
+    def __init__(
+        self,
+        energy: FreeEnergy,
+        evidence: AbstractEvidence,
+        y: Float[Array, "L D"],
+        place: int | Int[Array, ""],
+        *,
+        token: int | None = None,
+        reference: int | None = None,
+        steps: int = 12,
+        step: float = 0.6,
+    ):
+        if not isinstance(energy, FreeEnergy):
+            raise ValueError(f"`energy` is a {type(energy).__name__}, which has no network to remove inputs from.")
+        if y.shape != (evidence.length, energy.dim):
+            raise ValueError(
+                f"`y` has shape {y.shape}; expected ({evidence.length}, {energy.dim}), the length of `evidence` and "
+                "the width of `energy`: it belongs to another passage or another model."
+            )
+        if steps < 1 or not step > 0:
+            raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
+        length = y.shape[0]
+        if not isinstance(place, Tracer) and not -length <= place < length:
+            raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
+        w, r = pair(energy.logits(y, evidence.field(energy.vocabulary.codes)), token, reference)
+        i = jnp.asarray(place) % length
+        self.token, self.reference = w[i], r[i]
+        self.log_odds, self.terms, self.neighbours = _fall(energy, evidence, y, i, w[i], r[i], steps, step)
 
 
 @eqx.filter_jit
-def _counterfactual(energy, evidence, y, place, w, r, steps, step):
+def _fall(energy, evidence, y, place, w, r, steps, step):
     b = evidence.field(energy.vocabulary.codes)
     length = y.shape[0]
     names = [name for name in energy.terms(y, b) if name not in ("neurons", "vocabulary")]
@@ -118,4 +117,4 @@ def _counterfactual(energy, evidence, y, place, w, r, steps, step):
     weights = jnp.ones((len(masks), len(names)), y.dtype).at[1 + length :].add(-jnp.eye(len(names), dtype=y.dtype))
     full, *reduced = jnp.split(jax.lax.map(log_odds, (masks, weights), batch_size=16), [1, 1 + length])
     neighbours, terms = (full - part for part in reduced)
-    return Counterfactual(w, r, full[0], dict(zip(names, terms, strict=True)), neighbours)
+    return full[0], dict(zip(names, terms, strict=True)), neighbours

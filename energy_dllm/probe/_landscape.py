@@ -85,7 +85,18 @@ class Plane(eqx.Module):
 
 
 class Landscape(eqx.Module):
-    """What `landscape` returns: arrays only.
+    """A slice `F(y(u, v); b)` of the free energy at fixed evidence, with trajectories projected onto it.
+
+    **Arguments:**
+
+    - `energy`: the landscape.
+    - `evidence`: the evidence about the passage.
+    - `paths`: trajectories of the hidden state `(P, N, L, D)`: they set the frame of the slice.
+    - `plane`: where to slice; by default the principal plane of `paths`.
+    - `resolution`: grid points `n` per axis.
+    - `margin`: frame left around the trajectories, as a share of their larger extent.
+
+    **Attributes:**
 
     - `u (n,)`, `v (n,)`: coordinates of the grid, in units of `y`.
     - `free_energy (n, n)`: `F` in nats; row `i`, column `j` is the state at `(u_j, v_i)`.
@@ -93,6 +104,21 @@ class Landscape(eqx.Module):
     - `path_energy (P, N)`: the true `F` along them in nats, not that of the projection.
     - `path_distance (P, N)`: how far off the plane they run, in units of `y`.
     - `plane`: where in the space of hidden states the slice was taken.
+
+    **Raises:** `ValueError` if shapes do not match, `resolution` is below 2 or `margin` is negative.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    starts = jax.random.normal(jax.random.key(1), (3, 8, 16))
+    b = model.field(ed.flow.Masked(8))
+    ends = jax.vmap(lambda y: ed.flow.relax(model.energy, y, b, steps=8, step=0.5))(starts)
+    land = ed.probe.Landscape(model.energy, ed.flow.Masked(8), jnp.stack([starts, ends], axis=1), resolution=9)
+    assert land.free_energy.shape == (9, 9)
+    ```
     """
 
     u: Float[Array, " n"]
@@ -102,6 +128,31 @@ class Landscape(eqx.Module):
     path_energy: Float[Array, "P N"]
     path_distance: Float[Array, "P N"]
     plane: Plane
+
+    def __init__(
+        self,
+        energy: AbstractFreeEnergy,
+        evidence: AbstractEvidence,
+        paths: Float[Array, "P N L D"],
+        *,
+        plane: Plane | None = None,
+        resolution: int = 48,
+        margin: float = 0.25,
+    ):
+        if resolution < 2:
+            raise ValueError(f"`resolution` is {resolution}; expected at least 2 grid points per axis.")
+        if margin < 0:
+            raise ValueError(f"`margin` is {margin}; expected 0 or more, such as 0.25.")
+        if paths.ndim != 4 or paths.shape[2:] != (evidence.length, energy.dim):
+            expected = f"(P, N, {evidence.length}, {energy.dim})"
+            raise ValueError(
+                f"`paths` has shape {paths.shape}; expected {expected}, the length of `evidence` and the width "
+                "of `energy`."
+            )
+        plane = Plane.of_paths(paths) if plane is None else plane
+        self.plane = plane
+        slice = _slice(energy, evidence, paths, plane, resolution, margin)
+        self.u, self.v, self.free_energy, self.paths, self.path_energy, self.path_distance = slice
 
     @property
     def held(self) -> Float[Array, ""]:
@@ -123,7 +174,7 @@ class Landscape(eqx.Module):
 
         model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
         paths = jax.random.normal(jax.random.key(1), (3, 2, 8, 16))
-        land = ed.probe.landscape(model.energy, ed.flow.Masked(8), paths, resolution=9)
+        land = ed.probe.Landscape(model.energy, ed.flow.Masked(8), paths, resolution=9)
         assert land.plot().axes[0].get_xlabel()
         ```
         """
@@ -132,58 +183,8 @@ class Landscape(eqx.Module):
         return landscape_figure(self)
 
 
-def landscape(
-    energy: AbstractFreeEnergy,
-    evidence: AbstractEvidence,
-    paths: Float[Array, "P N L D"],
-    *,
-    plane: Plane | None = None,
-    resolution: int = 48,
-    margin: float = 0.25,
-) -> Landscape:
-    """A slice `F(y(u, v); b)` of the free energy at fixed evidence, with trajectories projected onto it.
-
-    **Arguments:**
-
-    - `energy`: the landscape.
-    - `evidence`: the evidence about the passage.
-    - `paths`: trajectories of the hidden state `(P, N, L, D)`: they set the frame of the slice.
-    - `plane`: where to slice; by default the principal plane of `paths`.
-    - `resolution`: grid points `n` per axis.
-    - `margin`: frame left around the trajectories, as a share of their larger extent.
-
-    **Returns:** a `Landscape`.
-
-    **Raises:** `ValueError` if shapes do not match, `resolution` is below 2 or `margin` is negative.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    starts = jax.random.normal(jax.random.key(1), (3, 8, 16))
-    b = model.field(ed.flow.Masked(8))
-    ends = jax.vmap(lambda y: ed.flow.relax(model.energy, y, b, steps=8, step=0.5))(starts)
-    land = ed.probe.landscape(model.energy, ed.flow.Masked(8), jnp.stack([starts, ends], axis=1), resolution=9)
-    assert land.free_energy.shape == (9, 9)
-    ```
-    """
-    if resolution < 2:
-        raise ValueError(f"`resolution` is {resolution}; expected at least 2 grid points per axis.")
-    if margin < 0:
-        raise ValueError(f"`margin` is {margin}; expected 0 or more, such as 0.25.")
-    if paths.ndim != 4 or paths.shape[2:] != (evidence.length, energy.dim):
-        expected = f"(P, N, {evidence.length}, {energy.dim})"
-        raise ValueError(
-            f"`paths` has shape {paths.shape}; expected {expected}, the length of `evidence` and the width of `energy`."
-        )
-    plane = Plane.of_paths(paths) if plane is None else plane
-    return _landscape(energy, evidence, paths, plane, resolution, margin)
-
-
 @eqx.filter_jit
-def _landscape(energy, evidence, paths, plane, resolution, margin):
+def _slice(energy, evidence, paths, plane, resolution, margin):
     b, spring = evidence.field(energy.vocabulary.codes), evidence.spring()
     height = jax.vmap(lambda y: energy(y, b, spring=spring))
     flat = plane.coordinates(paths)
@@ -193,4 +194,4 @@ def _landscape(energy, evidence, paths, plane, resolution, margin):
     grid = jnp.stack(jnp.meshgrid(u, v), axis=-1)
     # one row at a time: n hidden states in memory, not n^2
     free_energy = jax.lax.map(lambda row: height(plane.at(row)), grid)
-    return Landscape(u, v, free_energy, flat, jax.lax.map(height, paths), plane.distance(paths), plane)
+    return u, v, free_energy, flat, jax.lax.map(height, paths), plane.distance(paths)

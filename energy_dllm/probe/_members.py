@@ -1,8 +1,8 @@
-"""Probes of the parts of a term: heads, stored patterns, tokens."""
+"""Probes of the parts of a term: heads and stored patterns."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import FreeEnergy
@@ -10,35 +10,15 @@ from ..flow import AbstractField
 from ._probes import learned, seen
 
 
-def energy_by_head(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "H L"]]:
-    """The energy of every attention by name, head by head, of each query.
-
-    **Arguments:** `time`, `state`, `field` as `solve` passes them.
-
-    **Returns:** for each attention by name `(H, L)` in nats; the sum over heads is its term of `F`.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.energy_by_head(jnp.zeros(()), jnp.ones((8, 16)), field)["attention 1"].shape == (1, 8)
-    ```
-    """
-    energy, g = _activations(time, state, field)
-    return {name: each / energy.kappa for name, (each, _) in energy.network.heads(g).items()}
-
-
-def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "L M"]]:
-    """The energy of every memory, stored pattern by stored pattern at each token.
+def energy_by_part(time: Scalar, state: PyTree[Array], field: AbstractField) -> dict[str, Float[Array, "..."]]:
+    """The energy of every term that has parts: of an attention by head and query, of a memory by token and pattern.
 
     Where patterns compete in a soft minimum each has its share of the energy, `p_m E`.
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each term that stores patterns by name `(L, M)` in nats; all of it is its term of `F`.
+    **Returns:** by name of the term, in nats: `(H, L)` of an attention, `(L, M)` of what stores patterns. The sum over
+    heads or patterns is the term of `F` at each token.
 
     **Example:**
 
@@ -47,11 +27,13 @@ def energy_by_memory(time: Scalar, state: PyTree[Array], field: AbstractField) -
 
     model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
     field = ed.flow.Relaxation(model.energy, ed.flow.Masked(8))
-    assert ed.probe.energy_by_memory(jnp.zeros(()), jnp.ones((8, 16)), field)["memory 1"].shape == (8, 32)
+    parts = ed.probe.energy_by_part(jnp.zeros(()), jnp.ones((8, 16)), field)
+    assert parts["attention 1"].shape == (1, 8) and parts["memory 1"].shape == (8, 32)
     ```
     """
     energy, g = _activations(time, state, field)
-    return {name: each / energy.kappa for name, (each, *_) in energy.network.memories(g).items()}
+    split = {**energy.network.heads(g), **energy.network.memories(g)}
+    return {name: parts[0] / energy.kappa for name, parts in split.items()}
 
 
 def strongest_memories(
@@ -98,37 +80,6 @@ def strongest_memories(
         tokens = jax.lax.top_k(scores, min(count, energy.size))[1]
         found[name] = {"memory": memory, "strength": strength, "tokens": tokens}
     return found
-
-
-def nearest_tokens(
-    time: Scalar, state: PyTree[Array], field: AbstractField, *, count: int = 3
-) -> dict[str, Int[Array, "L n"] | Float[Array, "L n"]]:
-    """The most probable tokens of each place under its posterior.
-
-    **Arguments:**
-
-    - `time`, `state`, `field` as `solve` passes them.
-    - `count`: how many, at most `V`.
-
-    **Returns:** `tokens (L, count)`, ids, likeliest first, and their `posterior (L, count)`.
-
-    **Raises:** `ValueError` if `count` is not positive.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    field = ed.flow.Relaxation(model.energy, ed.flow.Given(model.encode("a bb aba")))
-    near = ed.probe.nearest_tokens(jnp.zeros(()), jnp.zeros((8, 16)), field, count=2)
-    assert model.decode(near["tokens"][:, 0]) == "a bb aba"
-    ```
-    """
-    _positive("count", count)
-    p = field.posterior(time, state)
-    values, tokens = jax.lax.top_k(p, min(count, p.shape[-1]))
-    return {"tokens": tokens, "posterior": values}
 
 
 def _activations(time, state, field) -> tuple[FreeEnergy, Float[Array, "L D"]]:

@@ -14,7 +14,7 @@ from .._checks import seeded
 from .._model import EnergyDLLM
 from .._types import Key
 from ..flow import AbstractEvidence, Gaussian, Given, JointFlow, Masked, Relaxation, Trajectory, solve
-from ._landscape import Landscape, landscape
+from ._landscape import Landscape
 from ._probes import (
     attention_pattern,
     confidence,
@@ -140,7 +140,7 @@ def _record(
     paths = relaxed(starts)
     relaxation = jax.tree.map(lambda leaf: leaf[0], paths)
     attention = attention_pattern(relaxation.times[-1], relaxation.final, field)
-    return passage, relaxation, landscape(energy, evidence, paths.states[1:]), attention
+    return passage, relaxation, Landscape(energy, evidence, paths.states[1:]), attention
 
 
 def generated(

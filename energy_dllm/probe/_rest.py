@@ -72,58 +72,6 @@ def _root(force, start, tolerance, steps):
 
 
 class Barrier(eqx.Module):
-    """What `barrier` returns.
-
-    - `path (n, ...)`: states along the pass, equally far apart, from one rest point to the other.
-    - `energies (n,)`: the energy at each of them.
-    - `saddle`: the highest point, refined by root finding; `energy ()` there.
-    - `height ()`, `back ()`: how far up it is from the first rest point, and from the second.
-    - `curvature ()`: of the energy along the path at the saddle, negative at a true pass.
-    - `speed ()`: the largest force that is left at the saddle; not small if `steps` or `images` were too few.
-    """
-
-    path: Float[Array, "n *shape"]
-    energies: Float[Array, " n"]
-    saddle: Float[Array, "*shape"]
-    energy: Scalar
-    height: Scalar
-    back: Scalar
-    curvature: Scalar
-    speed: Scalar
-
-    def plot(self) -> Any:
-        """The pass between two rest points: the energy along the chain, the saddle marked.
-
-        **Returns:** a matplotlib `Figure`.
-
-        **Raises:** `ImportError` without matplotlib.
-
-        **Example:**
-
-        ```python
-        import jax.numpy as jnp, energy_dllm as ed
-
-        memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-        over = ed.probe.barrier(memory, *memory.patterns, steps=50)
-        assert over.plot().axes[0].get_ylabel() == "$E$"
-        ```
-        """
-        from .plot._why import barrier_figure
-
-        return barrier_figure(self)
-
-
-def barrier(
-    energy: Energy,
-    one: Float[Array, "*shape"],
-    two: Float[Array, "*shape"],
-    *,
-    force: Force | None = None,
-    images: int = 33,
-    steps: int = 500,
-    step: float = 0.2,
-    tolerance: float = 1e-6,
-) -> Barrier:
     """The energy barrier between two states, by the string method.
 
     A chain of images descends while it is kept equally spaced, so that it comes to lie along the valley that leads over
@@ -142,7 +90,14 @@ def barrier(
     - `steps`, `step`: of the descent; a step must be stable, below 2 / the largest curvature.
     - `tolerance`: of the refinement of the saddle.
 
-    **Returns:** a `Barrier`. Where there is no pass between the two, `height` or `back` is 0.
+    **Attributes:**
+
+    - `path (n, ...)`: states along the pass, equally far apart, from one rest point to the other.
+    - `energies (n,)`: the energy at each of them.
+    - `saddle`: the highest point, refined by root finding; `energy ()` there.
+    - `height ()`, `back ()`: how far up it is from the first rest point, and from the second.
+    - `curvature ()`: of the energy along the path at the saddle, negative at a true pass.
+    - `speed ()`: the largest force that is left at the saddle; not small if `steps` or `images` were too few.
 
     **Raises:** `ValueError` if the states have different shapes, a number is not positive, or `images` is below 3.
 
@@ -154,32 +109,77 @@ def barrier(
     import jax.numpy as jnp, energy_dllm as ed
 
     memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
-    over = ed.probe.barrier(memory, jnp.array([1.5, 1.0]), jnp.array([-1.5, 0.0]), steps=100)
+    over = ed.probe.Barrier(memory, jnp.array([1.5, 1.0]), jnp.array([-1.5, 0.0]), steps=100)
     assert jnp.allclose(over.saddle, 0.0, atol=1e-3) and over.curvature < 0 < over.height
     ```
     """
-    if one.shape != two.shape:
-        raise ValueError(
-            f"`one` has shape {one.shape} and `two` {two.shape}; a barrier lies between states of one shape: take two "
-            "texts of the same length, under one evidence."
-        )
-    if images < 3 or steps < 1 or not step > 0 or not tolerance > 0:
-        raise ValueError(
-            f"`images`={images} must be 3 or more, `steps`={steps}, `step`={step} and `tolerance`={tolerance} positive."
-        )
-    push = (lambda z: -jax.grad(energy)(z)) if force is None else force
-    path, energies = _string(energy, push, one, two, images, steps, step)
-    if not np.isfinite(energies).all():
-        raise FloatingPointError(f"the chain left the finite numbers; take a smaller `step` than {step}.")
-    top = int(np.argmax(energies))
-    if 0 < top < images - 1:
-        saddle, speed = rest_point(push, path[top], tolerance=tolerance)
-        tangent = path[top + 1] - path[top - 1]
-    else:  # downhill all the way: the higher end is the top
-        saddle, speed = path[top], jnp.max(jnp.abs(push(path[top])))
-        tangent = path[1] - path[0] if top == 0 else path[-1] - path[-2]
-    at, curvature = _top(energy, saddle, tangent)
-    return Barrier(path, energies, saddle, at, at - energies[0], at - energies[-1], curvature, speed)
+
+    path: Float[Array, "n *shape"]
+    energies: Float[Array, " n"]
+    saddle: Float[Array, "*shape"]
+    energy: Scalar
+    height: Scalar
+    back: Scalar
+    curvature: Scalar
+    speed: Scalar
+
+    def __init__(
+        self,
+        energy: Energy,
+        one: Float[Array, "*shape"],
+        two: Float[Array, "*shape"],
+        *,
+        force: Force | None = None,
+        images: int = 33,
+        steps: int = 500,
+        step: float = 0.2,
+        tolerance: float = 1e-6,
+    ):
+        if one.shape != two.shape:
+            raise ValueError(
+                f"`one` has shape {one.shape} and `two` {two.shape}; a barrier lies between states of one shape: "
+                "take two texts of the same length, under one evidence."
+            )
+        if images < 3 or steps < 1 or not step > 0 or not tolerance > 0:
+            raise ValueError(
+                f"`images`={images} must be 3 or more, `steps`={steps}, `step`={step} and `tolerance`={tolerance} "
+                "positive."
+            )
+        push = (lambda z: -jax.grad(energy)(z)) if force is None else force
+        path, energies = _string(energy, push, one, two, images, steps, step)
+        if not np.isfinite(energies).all():
+            raise FloatingPointError(f"the chain left the finite numbers; take a smaller `step` than {step}.")
+        top = int(np.argmax(energies))
+        if 0 < top < images - 1:
+            saddle, speed = rest_point(push, path[top], tolerance=tolerance)
+            tangent = path[top + 1] - path[top - 1]
+        else:  # downhill all the way: the higher end is the top
+            saddle, speed = path[top], jnp.max(jnp.abs(push(path[top])))
+            tangent = path[1] - path[0] if top == 0 else path[-1] - path[-2]
+        at, curvature = _top(energy, saddle, tangent)
+        self.path, self.energies, self.saddle, self.energy = path, energies, saddle, at
+        self.height, self.back, self.curvature, self.speed = at - energies[0], at - energies[-1], curvature, speed
+
+    def plot(self) -> Any:
+        """The pass between two rest points: the energy along the chain, the saddle marked.
+
+        **Returns:** a matplotlib `Figure`.
+
+        **Raises:** `ImportError` without matplotlib.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
+
+        memory = ed.memory.GaussianMemory(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))
+        over = ed.probe.Barrier(memory, *memory.patterns, steps=50)
+        assert over.plot().axes[0].get_ylabel() == "$E$"
+        ```
+        """
+        from .plot._why import barrier_figure
+
+        return barrier_figure(self)
 
 
 @eqx.filter_jit

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Integer
 
 from .._checks import on_device, seeded
 from .._model import EnergyDLLM
-from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
+from ..energy import DFA, AbstractFreeEnergy, Guidance
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._motion import Generation, Moments, finite, follow, pictures_of
 from ._sampler import AbstractSampler
@@ -36,7 +36,7 @@ def write(
     seeded(seed)
     conditioning, reachable = conditioning_on(model, given, evidence)
     end = _ending(model, stop, conditioning) if stop != "" else -1
-    energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
+    energy = model.energy if guidance is None else guidance.on(model.energy)
     # a window in which everything is given is skipped
     spans = _spans(conditioning.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]

@@ -17,7 +17,6 @@ from ..energy import AbstractFreeEnergy
 from ..flow import (
     DDIM,
     AbstractEvidence,
-    AbstractFlowMap,
     AbstractSchedule,
     AutonomousDescent,
     Conditioning,
@@ -57,8 +56,8 @@ class Diffusion(AbstractSampler):
       tokens (see `RollingNoise`). Each token gets `1 + (L - 1) / front` times fewer of the steps.
     - `field`: makes the flow from a free energy and the given evidence: `ProbabilityFlow`, `JointFlow`,
       `functools.partial(ProbabilityFlow, steps=20)`, or one of your own that moves `x`.
-    - `solver`: any diffrax solver, `DDIM`, `ExponentialHeun`, or a flow map. Default `DDIM`; Euler's method where
-      there is churn, Tsit5 beside a `controller`.
+    - `solver`: any diffrax solver, `DDIM`, `ExponentialHeun`, or a flow map, `DDIM(average=)`. Default `DDIM`;
+      Euler's method where there is churn, Tsit5 beside a `controller`.
     - `controller`: any diffrax step size controller in place of the schedule's `steps`.
     - `schedule`: noise levels; default those of the model.
     - `finish`: how the least certain tokens are drawn anew at the end, an `Unmasking` with its rounds and temperature.
@@ -142,7 +141,7 @@ class Diffusion(AbstractSampler):
     def ragged(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """With equal noise and known steps, for the fields of this library."""
         equal = math.isinf(self.front) and self.controller is None and (self.finish is None or self.finish.ragged)
-        return equal and _made_by(self.field) in FIELDS and not isinstance(self.solver, AbstractFlowMap)
+        return equal and _made_by(self.field) in FIELDS and getattr(self.solver, "average", None) is None
 
     def traced(self, dtype: Any) -> "Diffusion":  # pyright: ignore[reportIncompatibleVariableOverride]
         """All numbers but those that leave something out, and the `temperature` that was bound to the field."""

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Integer, PyTree, UInt8
 from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
-from ..energy import DFA, AbstractFreeEnergy
+from ..energy import DFA, AbstractFreeEnergy, Padded
 from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
 from ._diffusion import Diffusion, descent
-from ._padding import Padded, can_pad, pad, pad_conditioning
+from ._padding import can_pad, pad, pad_conditioning, within
 from ._sampler import AbstractSampler
 from ._unmasking import Unmasking, left_to_right
 
@@ -121,7 +121,7 @@ def follow(
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
     if sampler.ragged and can_pad(energy, conditioning.others, conditioning.dfa):
-        energy, conditioning = Padded(energy, length), pad_conditioning(model, conditioning)
+        energy, conditioning = Padded(energy, within(length)), pad_conditioning(model, conditioning)
         ids = pad(ids, conditioning.length)
     sampler, padding = sampler.traced(dtype) if sampler.traced else sampler, conditioning.length - length
     state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)

@@ -1,13 +1,11 @@
 """Passages padded to a few lengths, so that one compiled program serves all lengths up to the next of them."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool
 
 from .._checks import on_device
 from .._model import EnergyDLLM
-from .._types import Key, Scalar
 from ..energy import DFA, AbstractFreeEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._validate import field
@@ -21,6 +19,11 @@ def padded_length(length: int) -> int:
     """The next of `LENGTHS`."""
     more = LENGTHS[-1] // 2
     return next((each for each in LENGTHS if each >= length), -(-length // more) * more)
+
+
+def within(length: int) -> Bool[Array, " L"]:
+    """Which tokens of a passage padded to the next of `LENGTHS` are its own."""
+    return on_device(np.arange(padded_length(length)) < length)
 
 
 def pad(row: ArrayLike, length: int, value: float = 0) -> np.ndarray:
@@ -49,81 +52,3 @@ def can_pad(energy: AbstractFreeEnergy, evidence: AbstractEvidence | None, dfa: 
 @eqx.filter_jit
 def _spring(evidence):
     return evidence.spring()
-
-
-class Padded(AbstractFreeEnergy):
-    """A `ragged` free energy of passages of `size` tokens, those that are `here`; behind them is padding, which has no
-    energy, no force, and no effect on the others."""
-
-    base: AbstractFreeEnergy
-    here: Bool[Array, " L"]
-
-    def __init__(self, base: AbstractFreeEnergy, size: int):
-        self.base, self.here = base, on_device(np.arange(padded_length(size)) < size)
-
-    @property
-    def vocabulary(self):  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the base."""
-        return self.base.vocabulary
-
-    @property
-    def kappa(self) -> Scalar:
-        """That of the base."""
-        return self.base.kappa
-
-    @property
-    def dim(self) -> int:
-        """Hidden width `D`."""
-        return self.base.dim
-
-    @property
-    def size(self) -> int:
-        """Vocabulary size `V`."""
-        return self.base.size
-
-    def neutral(self, length: int) -> Float[Array, "L D"]:
-        """That of the base."""
-        return self.base.neutral(length)
-
-    def terms(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        spring: Float[Array, " L"] | None = None,
-        mask: Bool[Array, " L"] | None = None,
-    ) -> dict[str, Float[Array, " L"]]:
-        """Those of the base, 0 of the padding."""
-        return self.base.terms(y, b, spring=spring, mask=self._valid(mask))
-
-    def force(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
-    ) -> Float[Array, "L D"]:
-        """That of the base, 0 on the padding."""
-        return jnp.where(self.here[:, None], self.base.force(y, b, mask=self._valid(mask)), 0.0)
-
-    def forces(
-        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
-    ) -> dict[str, Float[Array, "L D"]]:
-        """Those of the base, 0 on the padding."""
-        forces = self.base.forces(y, b, mask=self._valid(mask))
-        return {name: jnp.where(self.here[:, None], force, 0.0) for name, force in forces.items()}
-
-    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """Those of the base."""
-        return self.base.logits(y, b)
-
-    def sample(
-        self,
-        y: Float[Array, "L D"],
-        b: Float[Array, "L V"],
-        *,
-        tilt: Float[Array, "L V"] | float = 0.0,
-        dfa: DFA | None = None,
-        key: Key | None,
-    ) -> Int[Array, " L"]:
-        """Those of the base."""
-        return self.base.sample(y, b, tilt=tilt, dfa=dfa, key=key)
-
-    def _valid(self, mask):
-        return self.here if mask is None else self.here & mask

@@ -12,11 +12,11 @@ from jaxtyping import Float, Integer
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from .._types import Scalar
-from ..energy import DFA, AbstractFreeEnergy, Guidance, GuidedEnergy
+from ..energy import DFA, AbstractFreeEnergy, Guidance, Padded
 from ..flow import AbstractEvidence, Relaxation, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
-from ._padding import Padded, can_pad, pad, pad_evidence, padded_length
+from ._padding import can_pad, pad, pad_evidence, padded_length, within
 from ._template import typed
 from ._validate import check_consistent, field, reachable, room, split_evidence
 
@@ -124,7 +124,7 @@ def repair(
     if shifts and evidence is not None:
         raise ValueError("`evidence` is about places, which `shifts` move; leave out one of them.")
     others, matching = split_evidence(evidence, ids.size)
-    energy = model.energy if guidance is None else GuidedEnergy(model.energy, guidance)
+    energy = model.energy if guidance is None else guidance.on(model.energy)
     Typo(on_device(ids), rate)  # refuses a wrong one
     alignment = aligned(energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
     there = alignment.origin >= 0
@@ -138,7 +138,7 @@ def repair(
         reachable(matching, field(model, known))
         dfa = DFA.of(matching.automaton)
     if can_pad(energy, others, dfa):
-        energy, size = Padded(energy, length), padded_length(length)
+        energy, size = Padded(energy, within(length)), padded_length(length)
         seen = Typo(on_device(pad(written, size)), rate, on_device(pad(stands, size)))
         known = seen if others is None else seen + pad_evidence(model, others, size)
     dtype = energy.vocabulary.codes.dtype
