@@ -168,7 +168,9 @@ def test_a_beam_of_one_is_greedy():
     model = ed.EnergyDLLM(ALPHABET, dim=16, depth=2, reach=1, memories=8, key=jax.random.key(3))
     greedy = draws(temperature=0.0, rounds=LENGTH, steps=2, order=ed.sampling.left_to_right)
     seen = []
-    beam = dict(length=LENGTH, prompt="a", sampler=ed.sampling.BeamSearch(width=1, rounds=6, steps=2, step=0.6))
+    beam: dict[str, Any] = dict(
+        length=LENGTH, prompt="a", sampler=ed.sampling.BeamSearch(width=1, rounds=6, steps=2, step=0.6)
+    )
     made = ed.generate(model, **beam, frames=3, watch=seen.append)
     assert made.texts == ed.generate(model, length=LENGTH, prompt="a", sampler=greedy).texts
     assert made.texts == ed.generate(model, **beam).texts and len(seen) == 3
