@@ -8,7 +8,8 @@ pixels, is the judge (kept in `--out`). Of pictures asked for by word: the share
 Frechet distance between its 64 features there and on real test digits, beside that of two halves of these, and how far
 the nearest training digit is. Of test digits with a half hidden, caption unknown: the judge's label of what was filled
 in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter. Bits of a
-picture with its caption. How the pull of the caption's letters on a patch changes when another word is put there.
+picture with its caption. What another word would do to the log-odds of a patch. With `--twins` their bits, the judge's
+opinion of what the autoregressive one makes, and the seconds of both.
 """
 
 import argparse
@@ -109,11 +110,15 @@ def frechet(one: np.ndarray, two: np.ndarray) -> float:
 
 
 class Digits:
-    """MNIST as the model has it: pictures and digits of the training part and of the test part, and their tokens."""
+    """MNIST as the model has it: pictures and digits of the training part and of the test part, and their tokens.
+
+    Test digits are in random order: in the file the first 5,000 are plainer than the others and than those to train on.
+    """
 
     def __init__(self, folder: Path, tokenizer: Any):
         corpus = ed.data.read_mnist(folder, tokenizer=tokenizer)
-        self.test_ids = corpus.test.reshape(-1, tokenizer.places)
+        order = np.random.default_rng(0).permutation(corpus.test.size // tokenizer.places)
+        self.test_ids = corpus.test.reshape(-1, tokenizer.places)[order]
         self.train_ids = corpus.train.reshape(-1, tokenizer.places)
         word = lambda ids: WORDS.index(tokenizer.decode(ids))
         self.train_digits, self.test_digits = (
@@ -122,7 +127,7 @@ class Digits:
         with np.load(folder / "train_10k.npz") as file:
             self.train = file["images"][: len(self.train_ids)]
         with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
-            self.test = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
+            self.test = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[order]
 
 
 def asked(model: ed.EnergyDLLM, each: int, sampler: Any, seed: int = 0) -> tuple[np.ndarray, int, float, np.ndarray]:
@@ -136,6 +141,32 @@ def asked(model: ed.EnergyDLLM, each: int, sampler: Any, seed: int = 0) -> tuple
             rises += int((np.diff(made.free_energy, axis=1) > 1e-3).sum())
             energies.append(made.free_energy[:, -1])
     return np.concatenate(pictures), rises, (time.monotonic() - start) / (10 * each), np.concatenate(energies)
+
+
+@eqx.filter_jit
+def by_twin(twin: ed.learn.Autoregressive, prompt: Array, keys: Array) -> Array:
+    """Tokens of a picture below a caption, for every key, one after another with keys and values kept."""
+    places = twin.trunk.background.shape[0]
+    return jax.vmap(lambda key: twin.sample(places, prompt=prompt, key=key)[0])(keys)
+
+
+def beside(model: ed.EnergyDLLM, twin: ed.learn.Autoregressive, steps: list[int], pairs: int = 5) -> dict[str, float]:
+    """Seconds for 50 pictures by the twin and by the model, compiled before; medians of calls that take turns."""
+    prompt, keys = jnp.asarray(model.tokenizer.fill("seven")), jax.random.split(jax.random.key(0), 50)
+    calls = {"twin": lambda: by_twin(twin, prompt, keys)}
+    for n in steps:
+        sampler = ed.sampling.default_sampler(model, n)
+        calls[f"{n} evaluations"] = lambda s=sampler: ed.generate(
+            model, prompt="seven", samples=50, sampler=s, frames=1
+        )
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(pairs + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:  # the first compiles
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(each)) for name, each in times.items()}
 
 
 def nearest(pictures: np.ndarray, among: np.ndarray, seen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -161,39 +192,37 @@ def captions(model: ed.EnergyDLLM, ids: Array) -> Array:
     return jax.lax.map(one, ids, batch_size=50)
 
 
-def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 50, seed: int = 0) -> dict[str, float]:
-    """For a hidden patch with ink of each picture, of which a quarter is known: what the letters add to the log-odds of
-    the true patch against the likeliest other, under the true word and under another; and by how much attribution
-    misses the log-odds."""
+def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 200, seed: int = 0) -> dict[str, float]:
+    """What a caption does to the log-odds of a hidden patch of a picture against the patch that stands there in a
+    picture of another digit, a quarter of all other patches being known: under the word of the first less under that of
+    the second, all of it and what is read of the letters directly; and by how much attribution misses the log-odds."""
     tokenizer: Any = model.tokenizer
     draw, width = np.random.default_rng(seed), tokenizer.width
-    found: dict[str, list[float]] = {"right": [], "swapped": [], "error": []}
-    for row in ids[:count]:
-        ink = np.flatnonzero(tokenizer.codes[row].sum(1)[width:] > 1) + width
-        place, true = int(draw.choice(ink)), WORDS.index(tokenizer.decode(row))
-        other = WORDS[(true + int(draw.integers(1, 10))) % 10]
-        known = (draw.random(len(row)) < 0.25) | (np.arange(len(row)) < width)
+    found: dict[str, list[float]] = {"whole": [], "letters": [], "error": []}
+    while len(found["whole"]) < count:
+        one, two = ids[draw.choice(len(ids), 2, replace=False)]
+        differ = np.flatnonzero(one[width:] != two[width:]) + width
+        if tokenizer.decode(one) == tokenizer.decode(two) or not differ.size:
+            continue
+        place = int(draw.choice(differ))
+        known = (draw.random(len(one)) < 0.25) | (np.arange(len(one)) < width)
         known[place] = False
-        reference = None
-        for name, word in (("right", WORDS[true]), ("swapped", other)):
-            told = jnp.asarray(np.concatenate([tokenizer.fill(word), row[width:]]))
+        whole, letters = [], []
+        for word in (one, two):
+            told = jnp.asarray(np.concatenate([word[:width], one[width:]]))
             given = ed.flow.Given(told, jnp.asarray(known))
-            y, field = model.settle(given), ed.flow.Relaxation(model.energy, given)
-            if reference is None:
-                logits = model.energy.logits(y, model.field(given))[place]
-                reference = int(jnp.argmax(logits.at[int(row[place])].set(-jnp.inf)))
-            why = ed.probe.attribution(0.0, y, field, token=int(row[place]), reference=reference)
-            found[name].append(float(sum(part[place, :width].sum() for part in why.neighbours.values())))
+            field = ed.flow.Relaxation(model.energy, given)
+            pair = dict(token=int(one[place]), reference=int(two[place]))
+            why = ed.probe.attribution(0.0, model.settle(given), field, **pair)
+            whole.append(float(why.log_odds[place]))
+            letters.append(float(sum(part[place, :width].sum() for part in why.neighbours.values())))
             found["error"].append(float(abs(why.total[place] - why.log_odds[place])))
-    right, swapped = np.array(found["right"]), np.array(found["swapped"])
-    gap = right - swapped
-    return {
-        "right_word": right.mean(),
-        "swapped_word": swapped.mean(),
-        "difference": gap.mean(),
-        "standard_error": gap.std(ddof=1) / np.sqrt(len(gap)),
-        "largest_error": max(found["error"]),
-    }
+        found["whole"].append(whole[0] - whole[1])
+        found["letters"].append(letters[0] - letters[1])
+    results = {"largest_error": max(found.pop("error"))}
+    for name, gaps in found.items():
+        results |= {name: float(np.mean(gaps)), f"{name}_error": float(np.std(gaps, ddof=1) / np.sqrt(count))}
+    return results
 
 
 def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> dict[str, Any]:
@@ -217,11 +246,10 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
     )
     for temperature in options.temperatures:
         for steps in options.steps:
-            sampler = ed.sampling.Diffusion(
-                steps=steps,
-                temperature=0.0,
-                field=jax.tree_util.Partial(ed.flow.AutonomousDescent, temperature=temperature),
-            )
+            sampler = ed.sampling.default_sampler(model, steps)
+            if temperature != 1:
+                field = jax.tree_util.Partial(ed.flow.AutonomousDescent, temperature=temperature)
+                sampler = ed.sampling.Diffusion(steps=steps, temperature=0.0, field=field)
             pictures, rises, seconds, _ = asked(model, options.each, sampler)
             digits, theirs = judge.read(pictures)
             note(
@@ -254,7 +282,33 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
     places = model.tokenizer.places
     bits, error = places * score.masked_nelbo_bits_per_char, places * score.standard_error
     note("bits of a picture with its caption", bits=bits, standard_error=error)
-    note("pull of the caption on 50 hidden patches, nats", **pull_of_letters(model, data.test_ids))
+    note("pull of the right word on 200 hidden patches, nats", **pull_of_letters(model, data.test_ids))
+    for path in options.twins:
+        twin: Any = ed.load(path)
+        score = ed.evaluate(twin, data.test_ids.ravel(), windows=500, curves=False, tokenizer=model.tokenizer)
+        bits, error = places * score.masked_nelbo_bits_per_char, places * score.standard_error
+        note(f"{type(twin).__name__}: bits of a picture with its caption", bits=bits, standard_error=error)
+        if not isinstance(twin, ed.learn.Autoregressive):
+            continue
+        width, letters = model.tokenizer.width, len(model.tokenizer.letters)
+        rows = [
+            by_twin(twin, jnp.asarray(model.tokenizer.fill(word)), jax.random.split(jax.random.key(n), options.each))
+            for n, word in enumerate(WORDS)
+        ]
+        # it may draw a letter where a patch belongs
+        tokens = np.concatenate([np.asarray(row) for row in rows])
+        astray = (tokens[:, width:] < letters).any(1).mean()
+        tokens[:, width:] = np.maximum(tokens[:, width:], letters)
+        pictures = np.stack([model.tokenizer.picture(row) for row in tokens])
+        digits, theirs = judge.read(pictures)
+        note(
+            f"{count} by word, by the autoregressive twin",
+            judged_right=np.mean(digits == np.repeat(np.arange(10), options.each)),
+            frechet=frechet(theirs, halves[0]),
+            nearest_training_digit=nearest(pictures, data.train)[1].mean(),
+            astray=astray,
+        )
+        note("seconds for 50 pictures", **beside(model, twin, options.steps))
     return results
 
 
@@ -371,6 +425,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
     parser.add_argument("--filled", type=int, default=200, help="test digits that are completed")
     parser.add_argument("--captions", type=int, default=1000, help="test digits that are named")
+    parser.add_argument("--twins", type=Path, nargs="*", default=[], help="files of train_digits.py --twin")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pictures"))
     options = parser.parse_args()

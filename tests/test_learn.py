@@ -118,6 +118,16 @@ def test_local_help_is_a_convolution_over_neighbours(getkey):
     assert np.any(p[1:] != p[0], axis=-1).tolist() == [3 <= i <= 7 for i in range(LENGTH)]
 
 
+def test_places_of_a_layout_tell_equal_tokens_apart(getkey):
+    """Without attention and MLP, masked tokens differ where places have vectors of their own, and only there."""
+    for places in (0, LENGTH):
+        twin = ed.learn.MaskedDiffusion(5, dim=8, depth=1, heads=2, places=places, key=getkey())
+        quiet = lambda t: (t.trunk.blocks[0].out, t.trunk.blocks[0].down)
+        twin = eqx.tree_at(quiet, twin, tuple(jnp.zeros_like(leaf) for leaf in quiet(twin)))
+        p = np.asarray(twin.log_posterior(jnp.zeros(LENGTH, int), jnp.zeros(LENGTH, bool)))
+        assert len(np.unique(p.round(6), axis=0)) == max(1, places)
+
+
 def test_twin_sizes_are_checked(getkey):
     with pytest.raises(ValueError, match="`local` is -1"):
         ed.learn.MaskedDiffusion(5, local=-1, key=getkey())
@@ -835,10 +845,10 @@ def test_a_disk_that_is_full_leaves_the_old_file(small, tmp_path):
 # ------------------------------------------------------------------------------------------- twins that write
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_twin_with_kept_keys_says_what_it_says_without(temperature, getkey):
-    """Past the reach of its bias too; at temperature 0 what it writes is the likeliest."""
-    twin = ed.learn.Autoregressive(5, dim=8, depth=2, heads=2, reach=3, key=getkey())
+@pytest.mark.parametrize(("temperature", "places"), [(0.0, 0), (0.7, 12)])
+def test_a_twin_with_kept_keys_says_what_it_says_without(temperature, places, getkey):
+    """Past the reach of its bias too, and in a layout; at temperature 0 what it writes is the likeliest."""
+    twin = ed.learn.Autoregressive(5, dim=8, depth=2, heads=2, reach=3, places=places, key=getkey())
     louder = eqx.tree_at(lambda t: t.trunk.readout, twin, replace_fn=lambda r: jnp.asarray(30.0 * np.asarray(r)))
 
     @eqx.filter_jit
@@ -851,5 +861,11 @@ def test_a_twin_with_kept_keys_says_what_it_says_without(temperature, getkey):
     assert len(set(ids.tolist())) > 1
     if not temperature:
         assert (ids == log_p.argmax(-1)).all()
+    told = jnp.asarray([3, 3, 0, 3])
+    begun, log_p = host(louder.sample(12, prompt=told, temperature=temperature, key=getkey()))
+    assert begun[:4].tolist() == told.tolist()
+    assert np.allclose(log_p, louder.log_posterior(jnp.asarray(begun), jnp.ones(12, bool)), atol=1e-10)
+    with pytest.raises(ValueError, match="`prompt` has 4 tokens"):
+        louder.sample(3, prompt=told, key=getkey())
     with pytest.raises(ValueError, match="`length`=0"):
         louder.sample(0, key=getkey())

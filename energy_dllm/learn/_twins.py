@@ -91,15 +91,17 @@ class _Block(eqx.Module):
 
 
 class Trunk(eqx.Module):
-    """Embedding, blocks, and an untied read-out; `repeats` applies the blocks again with the same weights."""
+    """Embedding, of tokens and of `places` in a layout, blocks, and an untied read-out; `repeats` applies the blocks
+    again with the same weights."""
 
     embedding: Float[Array, "W D"]
     blocks: list[_Block]
     readout: Float[Array, "V D"]
     readout_bias: Float[Array, " V"]
     repeats: int = eqx.field(static=True)
+    background: Float[Array, "L D"] | None = None
 
-    def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, local, key):
+    def __init__(self, inputs, outputs, dim, depth, heads, hidden, reach, repeats, local, key, places=0):
         sizes(dim=dim, depth=depth, heads=heads, hidden=hidden, repeats=repeats)
         if dim % heads:
             raise ValueError(f"`dim` is {dim}, which `heads`={heads} does not divide; choose a multiple.")
@@ -109,9 +111,15 @@ class Trunk(eqx.Module):
         self.readout = 0.1 * dim**-0.5 * jax.random.normal(k2, (outputs, dim))
         self.readout_bias = jnp.zeros(outputs)
         self.repeats = repeats
+        self.background = jax.random.normal(jax.random.fold_in(key, 0), (places, dim)) if places else None
 
     def __call__(self, ids: Int[Array, " L"], allowed: Bool[Array, "L L"]) -> Float[Array, "L V"]:
-        return jax.nn.log_softmax(self.logits(self.embedding[ids], allowed), axis=-1)
+        return jax.nn.log_softmax(self.logits(self.embedded(ids, jnp.arange(ids.shape[0])), allowed), axis=-1)
+
+    def embedded(self, ids: Int[Array, "*L"], place: Int[Array, "*L"]) -> Float[Array, "*L D"]:
+        """Tokens as vectors, each with that of its place where places have one."""
+        z = self.embedding[ids]
+        return z if self.background is None else z + self.background[place]
 
     def logits(self, z: Float[Array, "L D"], allowed: Bool[Array, "L L"]) -> Float[Array, "L V"]:
         """What the blocks make of embedded tokens, not normalised."""
@@ -132,6 +140,7 @@ class MaskedDiffusion(AbstractTwin):
     - `local`: neighbours on each side that a depthwise convolution at the head of every block sees; 0 for none.
     - `repeats`: how often all blocks are applied. With `depth=1` it is the weight-tied transformer: the energy model
       without an energy.
+    - `places`: tokens of a layout, each of whose places has a vector of its own; 0 for text of any length.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive, `local` is negative or `heads` does not divide `dim`.
@@ -163,12 +172,13 @@ class MaskedDiffusion(AbstractTwin):
         reach: int = 64,
         local: int = 0,
         repeats: int = 1,
+        places: int = 0,
         key: Key,
     ):
         if local < 0:
             raise ValueError(f"`local` is {local}; expected 0 (no convolution) or more neighbours.")
         self.size = size
-        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, repeats, local, key)
+        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, repeats, local, key, places)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
@@ -208,10 +218,11 @@ class Autoregressive(AbstractTwin):
         heads: int = 4,
         hidden: int | None = None,
         reach: int = 64,
+        places: int = 0,
         key: Key,
     ):
         self.size = size
-        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key)
+        self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key, places)
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | tokens 1 .. i-1) (L, V)`."""
@@ -220,30 +231,34 @@ class Autoregressive(AbstractTwin):
         return self.trunk(shifted, jnp.tril(jnp.ones((length, length), bool)))
 
     def sample(
-        self, length: int, *, temperature: float = 1.0, key: Key
+        self, length: int, *, prompt: Int[Array, " n"] | None = None, temperature: float = 1.0, key: Key
     ) -> tuple[Int[Array, " L"], Float[Array, "L V"]]:
         """A passage, token after token in one loop that keeps keys and values, and `log p(token_i = w | before)`.
 
-        `temperature` is that of the draws, 0 for the likeliest token.
+        It begins with the `prompt`; `temperature` is that of the draws, 0 for the likeliest token.
         """
         if length < 1 or not temperature >= 0:
             raise ValueError(f"`length`={length} must be positive and `temperature`={temperature} not negative.")
+        if prompt is not None and prompt.shape[0] > length:
+            raise ValueError(f"`prompt` has {prompt.shape[0]} tokens; expected at most the `length`, {length}.")
 
         def step(state, now):
             last, seen = state
-            place, key = now
-            z, after = self.trunk.embedding[last], []
+            place, told, key = now
+            z, after = self.trunk.embedded(last, place), []
             for block, old in zip(self.trunk.blocks, seen, strict=True):
                 z, new = block.follow(z, place, old)
                 after.append(new)
             log_p = jax.nn.log_softmax(_norm(z) @ self.trunk.readout.T + self.trunk.readout_bias)
             drawn = jax.random.categorical(key, log_p / temperature) if temperature else jnp.argmax(log_p)
-            return (drawn.astype(last.dtype), after), (drawn.astype(last.dtype), log_p)
+            drawn = jnp.where(told < 0, drawn, told).astype(last.dtype)
+            return (drawn, after), (drawn, log_p)
 
         heads, width = self.trunk.blocks[0].out.shape[:2]
         empty = jnp.zeros((heads, length, width), self.trunk.embedding.dtype)
         start = jnp.asarray(self.size, jnp.int32), [(empty, empty) for _ in self.trunk.blocks]
-        return jax.lax.scan(step, start, (jnp.arange(length), jax.random.split(key, length)))[1]
+        told = jnp.full(length, -1) if prompt is None else jnp.full(length, -1).at[: prompt.shape[0]].set(prompt)
+        return jax.lax.scan(step, start, (jnp.arange(length), told, jax.random.split(key, length)))[1]
 
 
 def _norm(z: Float[Array, "*L D"]) -> Float[Array, "*L D"]:
