@@ -13,6 +13,7 @@ opinion of what the autoregressive one makes, and the seconds of both.
 """
 
 import argparse
+import functools
 import gzip
 import json
 import time
@@ -248,7 +249,7 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
         for steps in options.steps:
             sampler = ed.sampling.default_sampler(model, steps)
             if temperature != 1:
-                field = jax.tree_util.Partial(ed.flow.AutonomousDescent, temperature=temperature)
+                field = functools.partial(ed.flow.AutonomousDescent, steps=1, temperature=temperature)
                 sampler = ed.sampling.Diffusion(steps=steps, temperature=0.0, field=field)
             pictures, rises, seconds, _ = asked(model, options.each, sampler)
             digits, theirs = judge.read(pictures)
@@ -321,7 +322,7 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
     ids, known = np.zeros(tokenizer.places, np.int32), np.arange(tokenizer.places) < tokenizer.width
     ids[known] = tokenizer.fill(word)
     given, levels = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), model.schedule.levels(64)
-    field, neutral = ed.flow.AutonomousDescent(model.energy, given), model.energy.neutral(len(ids))
+    field, neutral = ed.flow.AutonomousDescent(model.energy, given, steps=1), model.energy.neutral(len(ids))
     k1, k2 = jax.random.split(jax.random.key(seed))
     prior = model.energy.logits(neutral, model.field(given))
     sigma = jnp.exp(-levels[0])
@@ -330,7 +331,8 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
 
     def seen(time, state, _):
         b = field.evidence(time, state).field(field.energy.vocabulary.codes)
-        return {"F": field.scalar(state), "x": state[0], "believed": field.energy.denoised(state[1], b)}
+        believed = field.energy.denoised(field.hidden(time, state), b)
+        return {"F": field.scalar(state), "x": state[0], "believed": believed}
 
     ends = dict(t0=levels[0], t1=levels[-1], solver=ed.flow.DDIM(field.decay), levels=levels)
     read = ed.solve(field, start, **ends, times=levels[::2], probes={"all": seen}).probes["all"]

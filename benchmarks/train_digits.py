@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=8e-3)
     parser.add_argument("--gaussian", type=float, default=0.6, help="share of windows under Gaussian noise")
     parser.add_argument(
-        "--horizon", type=int, nargs=2, default=[2, 4], help="fewest and most untracked steps under noise"
+        "--horizon", type=int, nargs=2, default=[0, 0], help="fewest and most untracked steps under noise"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
@@ -69,7 +69,6 @@ def main() -> None:
     sizes = dict(dim=options.dim, depth=options.depth, reach=1)
     model = ed.EnergyDLLM(tokenizer, **sizes, schedule=schedule, key=jax.random.key(options.seed))
     recipe = dict(gaussian=options.gaussian, typo=0.0, prefix=0.7, known=0.8, anneal=0.2, schedule=schedule)
-    # at rest: the descent keeps beliefs in motion, and neighbours that agree must not be counted twice
     shortest, horizon = options.horizon
     objective = ed.learn.Denoising(**recipe, shortest=shortest, horizon=horizon)
     model = train(

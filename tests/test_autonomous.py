@@ -69,6 +69,30 @@ def test_the_scalar_never_rises_from_noise_to_text(name, by_token, prompt, getke
     assert (path.states[2][-1] < path.states[2][0] - 2.0).all()
 
 
+@pytest.mark.parametrize("by_token", [False, True])
+def test_with_steps_it_is_the_flow_whose_noise_level_is_inferred(by_token, getkey):
+    """`x` moves as in the probability flow of as many steps, whatever `y` was; the level is at rest where it is likely;
+    and the scalar falls."""
+    energy = landscape("deep", getkey())
+    given = ed.flow.Given(jnp.arange(L) % V, jnp.arange(L) < 3)
+    field = ed.flow.AutonomousDescent(energy, given, steps=2, rate=3.0, by_token=by_token)
+    flow = ed.flow.ProbabilityFlow(energy, given, steps=2, step=1.0)
+    x, _, level = start(field, getkey)
+    y = jnp.asarray(getkey.normal((L, 16)))
+    dx, dy, _ = field(0.0, (x, y, level))
+    time = -jnp.max(level)
+    np.testing.assert_allclose(dx, flow(time, x), atol=1e-8)
+    np.testing.assert_allclose(y + dy / 3.0, flow.hidden(time, x), atol=1e-8)
+    np.testing.assert_array_equal(field.hidden(0.0, (x, y, level)), flow.hidden(time, x))
+    assert field.force_evaluations == 2
+    state = x, y, level
+    for _ in range(60):  # the likely level depends a little on the level
+        state = field.likely(state)
+    assert np.abs(field(0.0, state)[2]).max() < 15 * 2 * 0.002 + 1e-3 < np.abs(field(0.0, (x, y, level + 0.5))[2]).max()
+    path = move(field, field.likely((x, y, level)), times=jnp.linspace(0.0, 3.4, 30))
+    assert (np.diff(path.probes["F"]) < 0).all() and path.probes["F"][0] > path.probes["F"][-1] + L
+
+
 def test_at_a_temperature_the_noise_is_less_than_sigma_accounts_for(getkey):
     energy, noise = landscape("deep", getkey()), getkey.normal((16, V))
     field = ed.flow.AutonomousDescent(energy, pace=40.0, temperature=0.6)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ._field import AbstractField
+from ._relax import relax
 from .evidence._evidence import AbstractEvidence, Gaussian
 
 
@@ -27,6 +28,11 @@ class AutonomousDescent(AbstractField):
     gradient in `x` at fixed `y` is `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior
     after the next step of `y`.
 
+    With `steps` the hidden state is that after as many full steps from neutral, taken anew at every evaluation, as in a
+    training without untracked steps: neighbours cannot confirm one another until they are certain too early. `x` and
+    `sigma` then descend `F` at fixed beliefs `g`, where `dF/db = -p` and `-sigma^2 dF/dx = x_hat - x` wherever `y` is;
+    that the change of `y` does not raise `F` is an observation, not a theorem.
+
     **Arguments:**
 
     - `energy`: the landscape.
@@ -35,8 +41,9 @@ class AutonomousDescent(AbstractField):
     - `temperature`: `tau` of the noise (see `Gaussian`): at 1 the distribution of the text is that of the probability
       flow, below 1 more of it is where the mass is.
     - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first.
+    - `steps`: full steps of `y` from neutral, anew at every evaluation; 0, the default, lets it move along.
 
-    **Raises:** `ValueError` if `rate`, `pace` or `temperature` is not positive.
+    **Raises:** `ValueError` if `rate`, `pace` or `temperature` is not positive, or `steps` is negative.
 
     **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
     inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
@@ -60,6 +67,7 @@ class AutonomousDescent(AbstractField):
     pace: float = eqx.field(static=True)
     temperature: Scalar | float
     by_token: bool = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -70,17 +78,20 @@ class AutonomousDescent(AbstractField):
         pace: float = 15.0,
         temperature: Scalar | float = 1.0,
         by_token: bool = False,
+        steps: int = 0,
     ):
         for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature)):
             if not isinstance(value, jax.Array) and not 0 < value < math.inf:
                 raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (`temperature`: 1).")
+        if steps < 0:
+            raise ValueError(f"`steps` is {steps}; expected 0 (`y` moves along) or more.")
         self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
-        self.temperature, self.by_token = temperature, by_token
+        self.temperature, self.by_token, self.steps = temperature, by_token, steps
 
     @property
     def force_evaluations(self) -> int:
-        """One: the gradients in `x`, `y` and `log sigma` share it."""
-        return 1
+        """One, which the gradients in `x`, `y` and `log sigma` share; or `steps`."""
+        return max(1, self.steps)
 
     @property
     def decay(self) -> tuple[float, ...]:
@@ -99,19 +110,21 @@ class AutonomousDescent(AbstractField):
     def likely(self, state: PyTree[Array]) -> PyTree[Array]:
         """The state with the most likely noise level, for the posterior at the level that it has, and a little more:
         `sigma^2 = sum_iw p_iw |x_i - e_w|^2 / (tau^2 L C)`. A motion that begins there need not raise it first."""
-        x, y, level = state
+        x, _, level = state
+        y = self.hidden(0.0, state)
         codes, b = self.energy.vocabulary.codes, self.evidence(0.0, state).field(self.energy.vocabulary.codes)
         p = jax.nn.softmax(self.energy.logits(y, b), axis=-1)
         square = jnp.sum(x**2, axis=-1) + jnp.sum(p * (jnp.sum(codes**2, axis=-1) - 2 * x @ codes.T), axis=-1)
         # the derivative in the spring of a token is 1, of padding 0
         here = jax.grad(lambda spring: self.energy(y, b, spring=spring))(jnp.zeros_like(square))
         mean = square if self.by_token else jnp.sum(here * square) / jnp.sum(here)
-        return x, y, (0.002 + 0.5 * jnp.log(mean / (self.temperature**2 * x.shape[1]))).astype(level.dtype)
+        return x, state[1], (0.002 + 0.5 * jnp.log(mean / (self.temperature**2 * x.shape[1]))).astype(level.dtype)
 
     def scalar(self, state: PyTree[Array]) -> Scalar:
         """`F(x, y; sigma)`, the static scalar that falls, nats."""
         evidence = self.evidence(0.0, state)
-        return self.energy(state[1], evidence.field(self.energy.vocabulary.codes), spring=evidence.spring())
+        b = evidence.field(self.energy.vocabulary.codes)
+        return self.energy(self.hidden(0.0, state), b, spring=evidence.spring())
 
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """`(-sigma^2 dF/dx, -rate kappa dF/dg, -pace dF/dlog sigma / (tau^2 L C))`, per token `/ (tau^2 C)`."""
@@ -123,13 +136,17 @@ class AutonomousDescent(AbstractField):
 
         # the evidence once, so that its gradient and the force of `y` share one evaluation
         (b, spring), pull = jax.vjp(seen, x, level)
+        force = self._settled(b) - y if self.steps else self.energy.kappa * self.energy.force(y, b)
+        y = y + force if self.steps else y
         # the derivative in the spring of a token is 1, of padding 0
         db, here = jax.grad(lambda b, spring: self.energy(y, b, spring=spring), (0, 1))(b, spring)
+        if self.steps:  # at fixed beliefs
+            db = -here[:, None] * self.energy.posterior(y, b)
         dx, dlevel = pull((db, here))
         size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here, dtype=level.dtype))
         return (
             -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
-            self.rate * self.energy.kappa * self.energy.force(y, b),
+            self.rate * force,
             -self.pace * dlevel / size,
         )
 
@@ -139,5 +156,11 @@ class AutonomousDescent(AbstractField):
         return noisy if self.given is None else noisy + self.given
 
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
-        """The `y` of the state."""
-        return state[1]
+        """The `y` of the state, or that after `steps` from neutral."""
+        if not self.steps:
+            return state[1]
+        return self._settled(self.evidence(time, state).field(self.energy.vocabulary.codes))
+
+    def _settled(self, b):
+        neutral = self.energy.neutral(b.shape[0]).astype(b.dtype)
+        return relax(self.energy, neutral, b, steps=self.steps, step=1.0)

@@ -75,10 +75,12 @@ def default_sampler(model: EnergyDLLM | None = None, evaluations: int | None = N
     """The sampler of `generate`, `infill` and `inpaint` where none is given.
 
     `descent()`; for a model that makes pictures, whose codes are pixels, the same motion from the most to the least
-    noise of the model, with every evaluation a step: 25 and 64 evaluations, or as many as are given.
+    noise of the model, with every evaluation a step and `y` one step from neutral at each: 25 and 32 evaluations, or as
+    many as are given.
     """
     if model is not None and model.tokenizer.places:
-        return Diffusion(steps=64 if evaluations is None else evaluations, temperature=0.0, field=AutonomousDescent)
+        field = functools.partial(AutonomousDescent, steps=1)
+        return Diffusion(steps=32 if evaluations is None else evaluations, temperature=0.0, field=field)
     return descent(25 if evaluations is None else evaluations)
 
 
