@@ -243,6 +243,7 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
         judged_right=np.mean(labels == data.test_digits),
         frechet_between_halves=frechet(*halves),
         frechet_of_the_codebook=frechet(judge.read(books)[1], halves[1]),
+        frechet_of_training_digits=frechet(judge.read(data.train[:count])[1], halves[1]),
         nearest_training_digit=nearest(data.test[:count], data.train)[1].mean(),
     )
     for temperature in options.temperatures:
@@ -369,7 +370,8 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
 
 
 def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> None:
-    """`digits.png`, `digit.gif`, `digit_parts.png`: samples with energies, a film, and who pulled a patch."""
+    """`digits.png`, `digits_nearest.png`, `digit.gif`, `digit_parts.png`: samples with energies, what they are nearest
+    to, a film, and who pulled a patch."""
     import matplotlib.pyplot as plt
 
     tokenizer: Any = model.tokenizer
@@ -384,6 +386,19 @@ def figures(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
         line[0].set_ylabel(word, fontsize=9)
     figure.tight_layout(pad=0.3)
     figure.savefig(options.out / "digits.png", dpi=110)
+
+    samples = np.stack([made.pictures[0] for made in rows])
+    found, away = nearest(samples, data.train)
+    figure, axes = plt.subplots(2, 10, figsize=(7.2, 1.9))
+    for column, sample, index, distance in zip(axes.T, samples, found, away, strict=True):
+        for axis, picture in zip(column, (sample, data.train[index]), strict=True):
+            axis.imshow(picture, **look)
+            axis.set(xticks=[], yticks=[])
+        column[0].set_title(f"{distance:.1f}", fontsize=8, pad=2, color="0.35")
+    for axis, name in zip(axes[:, 0], ("sample", "nearest"), strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(options.out / "digits_nearest.png", dpi=110)
 
     film(model, "seven", options.out / "digit.gif", options.seed)
     row, width = data.test_ids[int(np.flatnonzero(data.test_digits == 4)[options.seed])], tokenizer.width

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import energy_dllm as ed
@@ -48,6 +49,19 @@ def test_tour_explains_the_letter_it_finds(tmp_path, capsys):
     # the sum that is printed, and the sum of what is printed
     odds = capsys.readouterr().out.split("against")[1].split(": ")[1].split()[0]
     assert abs(sum(parts.values()) - float(odds)) < 0.01
+
+
+def test_pictures_come_back_from_what_is_left_of_them(tmp_path, capsys):
+    pytest.importorskip("PIL")
+    drawn = np.random.default_rng(0).integers(0, 2, (9, 4, 4), np.uint8).repeat(2, 1).repeat(2, 2) * 255
+    tokenizer = ed.data.Patches.from_pictures(drawn, patch=2, captions=["one", "two"])
+    schedule = ed.flow.LogLinear(sigma_max=4.0, sigma_min=0.1)
+    model = ed.EnergyDLLM(tokenizer, dim=16, reach=1, schedule=schedule, key=jax.random.key(0))
+    far = load("pictures").main(model, "two", noise=0.1, save=str(tmp_path / "all.png"))
+    middle, noisy, coarse = far.values()
+    # two kinds of patches, black and white: little noise and their means tell them, the middle does not
+    assert noisy == coarse == 0 < middle and ed.data.read_picture(tmp_path / "all.png").shape == (8, 32)
+    assert capsys.readouterr().out.count("of white from the picture") == 3
 
 
 def test_faq_answers_what_was_meant_and_nothing_else(capsys):

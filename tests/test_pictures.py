@@ -1,6 +1,7 @@
 """Pictures: patches and captions as tokens, layouts of grids in the energy, and the pixels that come back."""
 
 import dataclasses
+import functools
 import gzip
 import json
 import struct
@@ -14,6 +15,7 @@ import pytest
 
 import energy_dllm as ed
 from energy_dllm._cli import main
+from energy_dllm._cli._sampler import Sampler
 from energy_dllm.energy._layout import near, relations, steps
 from energy_dllm.flow import FORBIDDEN
 
@@ -334,7 +336,8 @@ def test_a_training_knows_its_pictures_and_its_file_keeps_them(tokenizer, model,
     assert np.array_equal(again.log_posterior(ids, known), trained.log_posterior(ids, known))
 
 
-QUICK = ed.sampling.Diffusion(steps=6, temperature=0.0, field=ed.flow.AutonomousDescent)
+FIELD = functools.partial(ed.flow.AutonomousDescent, steps=1)
+QUICK = ed.sampling.Diffusion(steps=6, temperature=0.0, field=FIELD)
 
 
 def test_a_caption_becomes_a_picture_and_the_scalar_falls(model, tokenizer):
@@ -346,7 +349,9 @@ def test_a_caption_becomes_a_picture_and_the_scalar_falls(model, tokenizer):
     assert set(free.texts[0]) <= set(tokenizer.letters) and free.pictures.shape == (1, 4, 8)
     sampler: Any = ed.sampling.default_sampler(model)  # of the noise of the model: pixels are not letters
     fewer: Any = ed.sampling.default_sampler(model, 9)
-    assert sampler.schedule is None and fewer.steps == 9
+    assert sampler.schedule is None and fewer.steps == 9 and sampler.field.keywords == {"steps": 1}
+    warmer = Sampler(temperature=0.8, steps=7).build(9, model)
+    assert warmer.field.keywords == {"steps": 1, "temperature": 0.8} and warmer.steps == 7 and warmer.schedule is None
 
 
 def test_known_pixels_are_kept(model, tokenizer):

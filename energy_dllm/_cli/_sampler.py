@@ -85,12 +85,13 @@ class Sampler:
             # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
             one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
             return _with(UNMASKING, drawing | one)
+        best: Any = default_sampler(model, self.budget)
         flows = {"joint": JointFlow, "rest": ProbabilityFlow}
         if self.field in flows:
             falling |= {"field": flows[self.field], "temperature": self.temperature}
         elif self.temperature is not None:
-            falling["field"] = functools.partial(AutonomousDescent, temperature=self.temperature)
-        best: Any = default_sampler(model, self.budget)
+            own = getattr(best.field, "keywords", {})
+            falling["field"] = functools.partial(AutonomousDescent, **own | {"temperature": self.temperature})
         return _with(best, falling | {"finish": best.finish and _with(best.finish, drawing)})
 
 
