@@ -3,8 +3,8 @@
 python examples/tour.py tour
 
 1. `probe.score` finds the letter that the others would not have there, and what they would have instead.
-2. `probe.attribution` says who asked for it: the log-odds of the right letter against the wrong one, part by part.
-3. `probe.Counterfactual` checks: the place is made deaf to one part after the other, and the log-odds are read again.
+2. `probe.attribution` splits the log-odds of the right letter against the wrong one, part by part.
+3. `probe.Counterfactual` checks: one part after the other is removed, and the fall of the log-odds is measured.
 4. `repair` mends the text.
 """
 

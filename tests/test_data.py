@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,11 +287,12 @@ def test_windows_start_everywhere_and_seeds_differ():
 
 def test_windows_errors(unchecked):
     ids = np.arange(10)
-    for length in (0, -1, 2.5):
+    lengths: Any = (0, -1, 2.5)
+    for length in lengths:
         with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
-            data.Windows(ids, length=length, batch=1)  # pyright: ignore[reportArgumentType]
+            data.Windows(ids, length=length, batch=1)
         with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
-            data.windows_of(ids, length)  # pyright: ignore[reportArgumentType]
+            data.windows_of(ids, length)
     with pytest.raises(ValueError, match="`batch` must be an integer of at least 1, got 0"):
         data.Windows(ids, length=2, batch=0)
     with pytest.raises(ValueError, match="`seed` is -1; expected an integer"):
@@ -308,9 +310,10 @@ def test_windows_errors(unchecked):
     for key in ("seed", "length", "batch", "tokens"):
         with pytest.raises(ValueError, match=f"`state` has {key} 99"):
             windows.set_state({**state, key: 99})
-    for bad in ({}, {**state, "step": -1}, {**state, "step": True}, None):
+    broken: Any = ({}, {**state, "step": -1}, {**state, "step": True}, None)
+    for bad in broken:
         with pytest.raises(ValueError, match="made by `get_state`"):
-            windows.set_state(bad)  # pyright: ignore[reportArgumentType]
+            windows.set_state(bad)
     assert windows.get_state() == state
 
 

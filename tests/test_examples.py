@@ -1,6 +1,7 @@
 """The examples run, on a small model."""
 
 import importlib.util
+import json
 import os
 import shutil
 from pathlib import Path
@@ -140,3 +141,16 @@ def test_every_example_is_tested():
         "two_memories",
     }
     assert {path.stem for path in FOLDER.glob("*.py")} == shown
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    """Cell after cell in one namespace; and what is kept in it are results of all of them, in this order."""
+    pytest.importorskip("matplotlib").use("agg")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, 1):
+        exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert any(cell["outputs"] for cell in cells)

@@ -642,12 +642,13 @@ def test_fields_name_bad_settings(landscape, unchecked):
         ed.flow.JointFlow(landscape, rate=0.0)
     with pytest.raises(ValueError, match="`churn` is -1"):
         ed.flow.ReverseDiffusion(flow, churn=-1.0)
+    still: Any = ed.flow.Relaxation(landscape, ed.flow.Masked(3))
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
-        ed.flow.ReverseDiffusion(ed.flow.Relaxation(landscape, ed.flow.Masked(3)))  # pyright: ignore
+        ed.flow.ReverseDiffusion(still)
     with pytest.raises(ValueError, match="`width` is 0"):
         ed.flow.RollingNoise(flow, width=0.0, start=-1.0, end=2.0)
     with pytest.raises(ValueError, match="`flow` is a Relaxation"):
-        ed.flow.RollingNoise(ed.flow.Relaxation(landscape, ed.flow.Masked(3)), width=2.0, start=0.0, end=1.0)  # pyright: ignore
+        ed.flow.RollingNoise(still, width=2.0, start=0.0, end=1.0)
     with pytest.raises(ValueError, match="`key` is missing"):
         ed.solve(ed.flow.ReverseDiffusion(flow), jnp.ones((2, 5)), t0=0.0, t1=1.0, step=0.1)
     with pytest.raises(ValueError, match="`stop` is 0"):

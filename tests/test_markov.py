@@ -370,7 +370,8 @@ def test_it_learns_a_source_by_reading(getkey):
     nll = eqx.filter_jit(lambda model: jax.vmap(model.energy.vocabulary.nll)(text).mean())
     assert nll(model) > 0.9 and nll(read) < 1.05 * source.window_entropy(24)
     # nothing else has moved
-    before, after = (jax.tree.leaves(m.energy.network) for m in (model, read))  # pyright: ignore
+    models: Any = (model, read)
+    before, after = (jax.tree.leaves(m.energy.network) for m in models)
     assert all(np.allclose(one, two, rtol=1e-12) for one, two in zip(before, after, strict=True))
 
 

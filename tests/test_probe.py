@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -450,8 +451,8 @@ def test_plots_of_why_are_labelled(model, noisy):
     ]
     for picture in pictures:
         assert_labelled(picture)
-    (bars,) = pictures[0].axes[0].containers
-    values = bars.datavalues  # pyright: ignore
+    bars: Any = pictures[0].axes[0].containers[0]
+    values = bars.datavalues
     assert np.allclose(sum(values), why.log_odds[-1])
     with pytest.raises(ValueError, match=r"`place` is 6; the passage has 6 tokens"):
         why.plot(6, model.tokenizer)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,9 +103,10 @@ def test_files_of_other_kinds_are_refused(pairs, tmp_path, unchecked):
         data.BytePairs.from_file(tmp_path / "..")
     with pytest.raises(FileNotFoundError, match="is not a file"):
         data.BytePairs.from_file(tmp_path / "none.json")
-    for size in (255, 300.0, True):
+    sizes: Any = (255, 300.0, True)
+    for size in sizes:
         with pytest.raises(ValueError, match="`size` is .*at least the 256 bytes"):
-            data.BytePairs.from_text(TEXT, size=size)  # pyright: ignore[reportArgumentType]
+            data.BytePairs.from_text(TEXT, size=size)
 
 
 def test_what_would_change_texts_is_left_out(pairs, tmp_path):

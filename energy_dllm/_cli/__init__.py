@@ -86,9 +86,9 @@ def inspect(
             "plots need matplotlib, which is optional: pip install 'energy-dllm[plot]', or from a checkout '.[plot]'."
         )
     loaded = load_model(model)
-    from .. import probe
+    from ..probe import inspect as figures, page as report
 
-    look = probe.page if page else probe.inspect  # pyright: ignore[reportAttributeAccessIssue]
+    look = report if page else figures
     with busy(f"looking into {model}, a passage of {length} tokens in {steps} steps: compiling first"):
         paths = look(loaded, out, prompt=prompt, length=length, steps=steps, seed=seed)
     paths = paths if isinstance(paths, list) else [paths]

@@ -8,7 +8,7 @@ from ._show import emit, note
 
 def health(loaded: Any, model: str, length: int, seed: int, json: bool) -> int:
     """Print the report; 0 if every finding keeps its limit, else 1."""
-    from .. import probe
+    from ..probe import check
 
     start, begun = time.monotonic(), False
 
@@ -19,9 +19,7 @@ def health(loaded: Any, model: str, length: int, seed: int, json: bool) -> int:
             note(f"checking {model} on a passage of {length} tokens; every part is compiled first")
         note(f"{time.monotonic() - start:5.1f} s  {words}")
 
-    report = probe.check(  # pyright: ignore[reportAttributeAccessIssue]
-        loaded, length=length, seed=seed, progress=say
-    )
+    report = check(loaded, length=length, seed=seed, progress=say)
     if json:
         emit({**report.as_dict(), "length": length, "seed": seed}, model)
     else:

@@ -104,7 +104,7 @@ def read_text(
     return Corpus(path.stem, tokenizer, train, valid, held)
 
 
-def _open(path: Path) -> np.ndarray:
+def _open(path: Path) -> np.memmap:
     if path.is_dir():
         raise ValueError(f"`path` {str(path)!r} is a folder, expected a text file; name one file in it.")
     if not path.exists():
@@ -117,7 +117,7 @@ def _open(path: Path) -> np.ndarray:
     return np.memmap(path, np.uint8, mode="r", offset=mark)
 
 
-def _texts(path: Path, raw: np.ndarray) -> Iterator[str]:
+def _texts(path: Path, raw: np.memmap) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(raw), _CHUNK):
         pending = len(decoder.getstate()[0])
@@ -125,14 +125,14 @@ def _texts(path: Path, raw: np.ndarray) -> Iterator[str]:
         try:
             yield decoder.decode(raw[start:stop].tobytes(), final=stop >= len(raw))
         except UnicodeDecodeError as error:
-            offset = start - pending + error.start + raw.offset  # pyright: ignore[reportAttributeAccessIssue]
+            offset = start - pending + error.start + raw.offset
             raise ValueError(
                 f"`path` {str(path)!r} is not UTF-8 ({error.reason}: 0x{error.object[error.start]:02x} "
                 f"at byte {offset}); convert it, for example with `iconv -t UTF-8`."
             ) from None
 
 
-def _scan(path: Path, raw: np.ndarray) -> tuple[str | None, int]:
+def _scan(path: Path, raw: np.memmap) -> tuple[str | None, int]:
     """The sorted characters if they are at most 256, and how many characters there are."""
     seen: set[str] = set()
     characters = 0
@@ -143,7 +143,7 @@ def _scan(path: Path, raw: np.ndarray) -> tuple[str | None, int]:
     return ("".join(sorted(seen)) if len(seen) <= 256 else None), characters
 
 
-def _encode(path: Path, raw: np.ndarray, tokenizer: AbstractTokenizer, characters: int) -> np.ndarray:
+def _encode(path: Path, raw: np.memmap, tokenizer: AbstractTokenizer, characters: int) -> np.ndarray:
     dtype = np.min_scalar_type(tokenizer.size - 1)
     if not isinstance(tokenizer, Characters):
         parts, pending = [], ""

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,13 +18,14 @@ class AbstractFreeEnergy(eqx.Module):
 
     `FreeEnergy` is learned, `Empirical` is the exact one of a data set; every field, `solve`, `EnergyDLLM` and
     `generate` take any of them. To add one, write the abstract members below.
+
+    One that has the member `ragged`, and has it true, is one in which tokens outside of a `mask` change nothing for the
+    others, in `logits` and `sample` too, which have none: passages are padded then, and one compiled program serves
+    several lengths.
     """
 
     # each narrows it, and an override of any other AbstractVar must be of equal type
     vocabulary: eqx.AbstractVar[Any]
-    ragged: ClassVar[Any] = False
-    """Whether tokens outside of a `mask` change nothing for the others, in `logits` and `sample` too, which have none.
-    Then passages are padded, and one compiled program serves several lengths."""
 
     @property
     @abc.abstractmethod
@@ -138,6 +139,17 @@ class ProductOfExperts(AbstractFreeEnergy):
     **Raises:** `ValueError` if numbers, vocabularies or codes differ.
 
     **Source:** products of experts (Hinton 2002); guidance without a classifier (Ho & Salimans 2022, arXiv 2207.12598).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{hinton2002training,
+          title={Training Products of Experts by Minimizing Contrastive Divergence},
+          author={Hinton, Geoffrey E.},
+          journal={Neural Computation}, volume={14}, number={8}, pages={1771--1800},
+          year={2002}
+        }
+        ```
 
     **Example:**
 

@@ -45,6 +45,17 @@ class HMMVocabulary(AbstractVocabulary):
 
     **Source:** the forward-backward algorithm (Baum et al. 1970; Rabiner 1989).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{rabiner1989tutorial,
+          title={A Tutorial on Hidden {Markov} Models and Selected Applications in Speech Recognition},
+          author={Rabiner, Lawrence R.},
+          journal={Proceedings of the IEEE}, volume={77}, number={2}, pages={257--286},
+          year={1989}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -169,7 +169,7 @@ class FreeEnergy(AbstractFreeEnergy):
         return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
 
     @property
-    def ragged(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def ragged(self) -> bool:
         """Whether tokens are independent given `y`, and no layout says how many there are."""
         return isinstance(self.vocabulary, AbstractUnigram) and self.vocabulary.allowed is None
 

@@ -140,6 +140,18 @@ class Attention(AbstractCoupling):
 
     **Source:** Hoover et al. 2023 (arXiv 2302.07253); rotary phases, Su et al. 2021 (arXiv 2104.09864).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{hoover2023energy,
+          title={Energy Transformer},
+          author={Hoover, Benjamin and Liang, Yuchen and Pham, Bao and Panda, Rameswar and Strobelt, Hendrik and
+            Chau, Duen Horng and Zaki, Mohammed J. and Krotov, Dmitry},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2023}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -37,6 +37,17 @@ class DDIM(diffrax.AbstractSolver):
 
     **Source:** Song et al. 2021 (arXiv 2010.02502); Lu et al. 2022 (arXiv 2206.00927) for why it is exponential Euler.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{song2021ddim,
+          title={Denoising Diffusion Implicit Models},
+          author={Song, Jiaming and Meng, Chenlin and Ermon, Stefano},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -102,6 +113,17 @@ class ExponentialHeun(diffrax.AbstractSolver):
     - `decay`: as of `DDIM`.
 
     **Source:** Cox and Matthews 2002 (ETD2RK); Lu et al. 2022 (arXiv 2206.00927).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{lu2022dpm,
+          title={{DPM-Solver}: A Fast {ODE} Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps},
+          author={Lu, Cheng and Zhou, Yuhao and Bao, Fan and Chen, Jianfei and Li, Chongxuan and Zhu, Jun},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2022}
+        }
+        ```
 
     **Example:**
 

@@ -133,6 +133,18 @@ class ProbabilityFlow(AbstractFlow):
 
     **Source:** Song et al. 2021 (arXiv 2011.13456) in noise time; Karras et al. 2022 (arXiv 2206.00364).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{song2021score,
+          title={Score-Based Generative Modeling through Stochastic Differential Equations},
+          author={Song, Yang and Sohl-Dickstein, Jascha and Kingma, Diederik P. and Kumar, Abhishek and Ermon,
+            Stefano and Poole, Ben},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -266,6 +278,17 @@ class ReverseDiffusion(AbstractField):
     **Raises:** `ValueError` if `churn` is negative or `flow` does not move an observation `x`.
 
     **Source:** Anderson 1982; Song et al. 2021 (arXiv 2011.13456); Karras et al. 2022 (arXiv 2206.00364).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{anderson1982reverse,
+          title={Reverse-Time Diffusion Equation Models},
+          author={Anderson, Brian D. O.},
+          journal={Stochastic Processes and their Applications}, volume={12}, number={3}, pages={313--326},
+          year={1982}
+        }
+        ```
 
     **Example:**
 

@@ -148,6 +148,18 @@ class MaskedDiffusion(AbstractTwin):
     **Source:** Sahoo et al. 2024, MDLM (arXiv 2406.07524); Shi et al. 2024, MD4 (arXiv 2406.04329); tied weights,
     Dehghani et al. 2019 (arXiv 1807.03819).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{sahoo2024simple,
+          title={Simple and Effective Masked Diffusion Language Models},
+          author={Sahoo, Subham Sekhar and Arriola, Marianne and Schiff, Yair and Gokaslan, Aaron and Marroquin,
+            Edgar and Chiu, Justin T. and Rush, Alexander and Kuleshov, Volodymyr},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2024}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -25,6 +25,17 @@ class LogSumExpMemory(AbstractSoftMinimum):
 
     **Source:** Ramsauer et al. 2021 (arXiv 2008.02217).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{ramsauer2021hopfield,
+          title={Hopfield Networks is All You Need},
+          author={Ramsauer, Hubert and Sch{\\"a}fl, Bernhard and Lehner, Johannes and others},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -119,6 +130,17 @@ class KernelMemory(AbstractSoftMinimum):
     runtime error for a pattern that is not finite, or a query outside every support without a far field.
 
     **Source:** Hoover et al. 2025, Dense associative memory with Epanechnikov energy (arXiv 2506.10801).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{hoover2025epanechnikov,
+          title={Dense Associative Memory with Epanechnikov Energy},
+          author={Hoover, Benjamin and others},
+          journal={arXiv:2506.10801},
+          year={2025}
+        }
+        ```
 
     **Example:**
 

@@ -30,6 +30,17 @@ class HopfieldMemory(AbstractSum):
 
     **Source:** Hopfield 1982; capacity: Amit, Gutfreund & Sompolinsky 1985.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{hopfield1982neural,
+          title={Neural Networks and Physical Systems with Emergent Collective Computational Abilities},
+          author={Hopfield, John J.},
+          journal={Proceedings of the National Academy of Sciences}, volume={79}, number={8}, pages={2554--2558},
+          year={1982}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -67,6 +78,17 @@ class PolynomialMemory(AbstractSum):
     finite.
 
     **Source:** Krotov & Hopfield 2016 (arXiv 1606.01164).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{krotov2016dense,
+          title={Dense Associative Memory for Pattern Recognition},
+          author={Krotov, Dmitry and Hopfield, John J.},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2016}
+        }
+        ```
 
     **Example:**
 
@@ -108,6 +130,17 @@ class ExponentialMemory(AbstractSum):
     **Raises:** `ValueError` for no pattern, shapes that differ or `beta <= 0`, or if one is not finite.
 
     **Source:** Demircigil et al. 2017 (arXiv 1702.01929).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{demircigil2017model,
+          title={On a Model of Associative Memory with Huge Storage Capacity},
+          author={Demircigil, Mete and Heusel, Judith and L{\\"o}we, Matthias and Upgang, Sven and Vermet, Franck},
+          journal={Journal of Statistical Physics}, volume={168}, pages={288--299},
+          year={2017}
+        }
+        ```
 
     **Example:**
 
@@ -151,6 +184,17 @@ class SimplicialMemory(AbstractSum):
     **Raises:** `ValueError` for no pattern, shapes that differ, fewer than three neurons, or a triple that is none.
 
     **Source:** Burns & Fukai 2023, Simplicial Hopfield networks (arXiv 2305.05179).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{burns2023simplicial,
+          title={Simplicial Hopfield Networks},
+          author={Burns, Thomas F. and Fukai, Tomoki},
+          booktitle={International Conference on Learning Representations},
+          year={2023}
+        }
+        ```
 
     **Example:**
 

@@ -103,6 +103,18 @@ class Barrier(eqx.Module):
 
     **Source:** the simplified string method, E, Ren & Vanden-Eijnden 2007.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{e2007simplified,
+          title={Simplified and Improved String Method for Computing the Minimum Energy Paths in Barrier-Crossing
+            Events},
+          author={E, Weinan and Ren, Weiqing and Vanden-Eijnden, Eric},
+          journal={The Journal of Chemical Physics}, volume={126}, pages={164103},
+          year={2007}
+        }
+        ```
+
     **Example:**
 
     ```python

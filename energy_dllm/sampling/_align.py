@@ -42,7 +42,7 @@ def aligned(
     `F` at rest less that of a masked passage, `-log rate` for the shift, `log V` for a deleted token."""
     alignment = Aligned(np.arange(seen.size), np.ones(seen.size), {}, 0)
     longest, cost = seen.size + shifts + 1, -np.log(rate)
-    longest = padded_length(longest) if energy.ragged else longest
+    longest = padded_length(longest) if getattr(energy, "ragged", False) else longest
     for _ in range(shifts):
         origin = alignment.origin
         out = np.flatnonzero(origin >= 0) if origin.size > 1 else np.zeros(0, int)

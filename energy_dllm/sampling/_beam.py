@@ -75,7 +75,7 @@ class BeamSearch(AbstractSampler):
             raise ValueError(f"`step` is {step}; expected a positive size, such as 1.0.")
         self.width, self.rounds, self.steps, self.step = width, rounds, steps, step
 
-    def traced(self, dtype: Any) -> "BeamSearch":  # pyright: ignore[reportIncompatibleVariableOverride]
+    def traced(self, dtype: Any) -> "BeamSearch":
         """The size of a step."""
         return changed(self, step=np.asarray(self.step, dtype))
 

@@ -138,12 +138,12 @@ class Diffusion(AbstractSampler):
         self.finish, self.redraw = finish if redraw else None, float(redraw)
 
     @property
-    def ragged(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def ragged(self) -> bool:
         """With equal noise and known steps, for the fields of this library."""
         equal = math.isinf(self.front) and self.controller is None and (self.finish is None or self.finish.ragged)
         return equal and _made_by(self.field) in FIELDS and getattr(self.solver, "average", None) is None
 
-    def traced(self, dtype: Any) -> "Diffusion":  # pyright: ignore[reportIncompatibleVariableOverride]
+    def traced(self, dtype: Any) -> "Diffusion":
         """All numbers but those that leave something out, and the `temperature` that was bound to the field."""
         field, temperature = self.field, self.temperature
         if _made_by(field) is AutonomousDescent:

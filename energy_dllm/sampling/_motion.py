@@ -122,10 +122,11 @@ def follow(
     # as equally spaced as whole steps allow
     marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
-    if sampler.ragged and can_pad(energy, conditioning.others, conditioning.dfa):
+    if getattr(sampler, "ragged", False) and can_pad(energy, conditioning.others, conditioning.dfa):
         energy, conditioning = Padded(energy, within(length)), pad_conditioning(model, conditioning)
         ids = pad(ids, conditioning.length)
-    sampler, padding = sampler.traced(dtype) if sampler.traced else sampler, conditioning.length - length
+    traced = getattr(sampler, "traced", lambda dtype: sampler)
+    sampler, padding = traced(dtype), conditioning.length - length
     state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)
     parts: list[Trajectory] = []
 

@@ -46,7 +46,8 @@ def pad_conditioning(model: EnergyDLLM, conditioning: Conditioning) -> Condition
 
 def can_pad(energy: AbstractFreeEnergy, evidence: AbstractEvidence | None, dfa: DFA | None) -> bool:
     """Whether padding changes nothing. A pattern is about the length of the passage, a spring is lost in `b`."""
-    return energy.ragged and dfa is None and (evidence is None or not np.asarray(_spring(evidence)).any())
+    ragged = getattr(energy, "ragged", False)
+    return ragged and dfa is None and (evidence is None or not np.asarray(_spring(evidence)).any())
 
 
 @eqx.filter_jit

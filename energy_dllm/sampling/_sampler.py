@@ -9,7 +9,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PyTree
@@ -27,13 +27,12 @@ class AbstractSampler(eqx.Module):
     """A sampler of passages, in a known number of steps.
 
     To add a sampler, write `clock`, `sigma`, `begin`, `move` and `ending`. All of them act on one passage.
-    """
 
-    ragged: ClassVar[Any] = False
-    """Whether a passage may be padded at its end by tokens that are given and have no effect, so that one compiled
-    program serves several lengths: whether nothing else depends on the length."""
-    traced: ClassVar[Any] = None
-    """`traced(dtype)`, the sampler as it is compiled: numbers that need not be known, as a temperature, are arrays."""
+    Two members more save compilation, where a sampler has them. `ragged`: whether a passage may be padded at its end by
+    tokens that are given and have no effect, so that one compiled program serves several lengths: whether nothing else
+    depends on the length. `traced(dtype)`: the sampler as it is compiled, with arrays for the numbers that need not be
+    known, as a temperature.
+    """
 
     @abc.abstractmethod
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:

@@ -80,6 +80,17 @@ class Unmasking(AbstractSampler):
     **Source:** masked diffusion (Austin et al. 2021, arXiv 2107.03006); order by confidence (Chang et al. 2022, arXiv
     2202.04200); remasking (Wang et al. 2025, arXiv 2503.00307).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{wang2025remasking,
+          title={Remasking Discrete Diffusion Models with Inference-Time Scaling},
+          author={Wang, Guanghan and Schiff, Yair and Sahoo, Subham Sekhar and Kuleshov, Volodymyr},
+          journal={arXiv:2503.00307},
+          year={2025}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -129,11 +140,11 @@ class Unmasking(AbstractSampler):
         self.steps, self.step = steps, step
 
     @property
-    def ragged(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def ragged(self) -> bool:
         """With the orders of this library, which look at one token at a time."""
         return self.order in ORDERS and self.remask_order in ORDERS
 
-    def traced(self, dtype: Any) -> "Unmasking":  # pyright: ignore[reportIncompatibleVariableOverride]
+    def traced(self, dtype: Any) -> "Unmasking":
         """All numbers that are not whole ones."""
         temperature = 0.0 if Conditioning.cold(self.temperature) else np.asarray(self.temperature, dtype)
         share, step = np.asarray(self.remask_fraction, jnp.result_type(float)), np.asarray(self.step, dtype)

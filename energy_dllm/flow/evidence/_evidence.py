@@ -57,6 +57,20 @@ class Gaussian(AbstractEvidence):
 
     **Raises:** `ValueError` if shapes do not match, or if a `sigma` or `temperature` is not positive.
 
+    **Source:** the posterior mean under it is Tweedie's formula (Robbins 1956; Efron 2011).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{efron2011tweedie,
+          title={Tweedie's Formula and Selection Bias},
+          author={Efron, Bradley},
+          journal={Journal of the American Statistical Association}, volume={106}, number={496},
+            pages={1602--1614},
+          year={2011}
+        }
+        ```
+
     **Example:**
 
     ```python
