@@ -1,5 +1,6 @@
 """Laws 1 and 2: Lagrangians, terms, forces."""
 
+import diffrax
 import equinox as eqx
 import families
 import jax
@@ -314,6 +315,14 @@ def test_shapes_that_do_not_match_are_named(getkey, unchecked):
         ed.energy.FreeEnergy(energy.network, energy.vocabulary, kappa=0.0)
     with pytest.raises(ValueError, match="'bias', which is taken"):
         ed.energy.Network(ed.energy.Tanh(), {"bias": energy.network.synapses["mapping"]}, jnp.zeros(8))
+
+
+def test_a_profile_names_the_terms_and_the_field(getkey):
+    energy, _ = families.make_energy(getkey())
+    field = ed.flow.Relaxation(energy, ed.flow.Masked(4))
+    motion = lambda y: ed.solve(field, y, t0=0.0, t1=1.0, step=0.5, solver=diffrax.Euler()).final
+    program = jax.jit(motion).lower(jnp.ones((4, 8))).as_text(debug_info=True)
+    assert all(name in program for name in (*energy.network.synapses, "vocabulary", "Relaxation"))
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,9 @@ class Network(eqx.Module):
         # With y held, d/dg of the first term is y: the Legendre transform's own derivative.
         terms = {"neurons": valid(jnp.sum(y * g, axis=-1) - jax.vmap(self.neurons.lagrangian)(y), mask)}
         for name, synapse in self.synapses.items():
-            layered = isinstance(synapse, AbstractLayered)
-            terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
+            with jax.named_scope(name):
+                layered = isinstance(synapse, AbstractLayered)
+                terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
         return terms | {"bias": valid(-g @ self.bias, mask)}
 
     def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
@@ -192,7 +193,9 @@ class FreeEnergy(AbstractFreeEnergy):
     ) -> Float[Array, "L D"]:
         """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, the gradient of `Λ_b`."""
         self._check(y, b)
-        return self.network.activation(y) + self.kappa * self.vocabulary.message(y, b, mask)
+        with jax.named_scope("vocabulary"):
+            message = self.kappa * self.vocabulary.message(y, b, mask)
+        return self.network.activation(y) + message
 
     # Jitted on their own, so that they are compiled once for every shape even outside a larger jitted function.
     @eqx.filter_jit
@@ -223,7 +226,8 @@ class FreeEnergy(AbstractFreeEnergy):
         self._check(y, b)
         g = self.activation(y, b, mask) if g is None else g
         terms = self._by_name(y, g, mask)
-        terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
+        with jax.named_scope("vocabulary"):
+            terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
         if spring is not None:
             terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
         return terms

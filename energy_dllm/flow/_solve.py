@@ -193,7 +193,9 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         levels = eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
         controller = diffrax.StepTo(levels)
 
-    drift = diffrax.ODETerm(lambda t, y, args: field(jnp.asarray(t), y))
+    # profiles read by the names of fields and terms
+    named = jax.named_scope(type(field).__name__)(lambda t, y, args: field(jnp.asarray(t), y))
+    drift = diffrax.ODETerm(named)
     terms = drift
     if hasattr(field, "amplitude"):
         shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
