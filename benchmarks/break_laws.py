@@ -84,8 +84,8 @@ FAULTS = (
     (
         "1: the message of a token is the gradient of one Lagrangian (too strong)",
         "energy/_network.py",
-        "self.network.activation(y) + self.kappa * self.vocabulary.message(y, b, mask)",
-        "self.network.activation(y) + 1.1 * self.kappa * self.vocabulary.message(y, b, mask)",
+        "message = self.kappa * self.vocabulary.message(y, b, mask)",
+        "message = 1.1 * self.kappa * self.vocabulary.message(y, b, mask)",
         "tests/test_energy.py -k what_a_token_says",
     ),
     (
