@@ -7,6 +7,7 @@ a crooked wall.
 import ast
 import dataclasses
 import graphlib
+import json
 import re
 import subprocess
 import sys
@@ -37,9 +38,11 @@ LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in roo
 ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit", "serve")
 # Foreign packages that one room alone may know.
 HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data", "PIL": "data"}
-HOMES |= dict.fromkeys(("starlette", "uvicorn", "pydantic"), "serve")
+HOMES |= dict.fromkeys(("starlette", "uvicorn", "pydantic"), "serve") | {"huggingface_hub": "learn"}
 # Those that are optional: imported where they are used.
-OPTIONAL = {"matplotlib", "tokenizers", "PIL"}
+OPTIONAL = {"matplotlib", "tokenizers", "PIL", "huggingface_hub"}
+USED = ("plot", "bpe", "image", "serve", "hub")
+"""The extras of what the package imports."""
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
 DIETS = {
     "data": {"numpy", "jaxtyping", "tokenizers", "PIL"},
@@ -257,7 +260,7 @@ def project() -> dict:
 @pytest.fixture(scope="module")
 def declared(project: dict) -> set[str]:
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["plot"], *extras["bpe"], *extras["image"], *extras["serve"]]
+    named = [*project["dependencies"], *(each for name in USED for each in extras[name])]
     names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
     return {"PIL" if name == "pillow" else name for name in names}
 
@@ -412,3 +415,16 @@ def test_every_fault_of_break_laws_still_has_its_place():
     (faults,) = map(ast.literal_eval, lists)
     gone = [law for law, file, old, *_ in faults if (PACKAGE / file).read_text().count(old) != 1]
     assert len(faults) > 20 and not gone
+
+
+def test_recipes_name_what_the_package_needs(project: dict):
+    """The conda recipe has its dependencies and version, the Dockerfile an extra and files that there are."""
+    recipe = (ROOT / "conda" / "recipe.yaml").read_text()
+    run = re.findall(r"^    - ([\w-]+) >=(.+)$", recipe.partition("  run:")[2], re.M)
+    asked = {f"{name}>={version}" for name, version in run}
+    assert asked == {*project["dependencies"], f"python{project['requires-python']}"}
+    assert f"version: {project['version']}" in recipe
+    image = (ROOT / "Dockerfile").read_text()
+    assert all((ROOT / name).exists() for line in re.findall(r"^COPY (.*) \S+$", image, re.M) for name in line.split())
+    assert set(re.findall(r"'\.\[(\w+)\]'", image)) <= set(project["optional-dependencies"])
+    assert json.loads(re.findall(r"^CMD (\[.*\])$", image, re.M)[0])[0] == "serve"

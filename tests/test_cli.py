@@ -340,6 +340,10 @@ def test_tables(run, model, tmp_path):
     code, out, _ = run("info", model)
     assert code == 0 and "pairwise" in out and "tiny.safetensors" in out
     assert "shipped" in run("info")[1]
+    code, out, _ = run("info", model, "--size", "--json")
+    parts = record(out)["bytes"]
+    assert code == 0 and parts.pop("all") == sum(parts.values()) == os.path.getsize(model)
+    assert parts["energy.vocabulary"] > 0 and parts["description"] > 0
 
 
 def test_inspect_wants_to_know_what(run, model):
@@ -408,6 +412,7 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
         (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
         (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
         (["evaluate", "MODEL", "SHORT"], "window"),
+        (["info", "--size"], "`--size` is of a model"),
         (["info", "nowhere"], "neither a file nor a shipped model"),
     ],
 )
@@ -535,6 +540,17 @@ def test_export(run, model, tmp_path):
     assert deck.endswith(".end\n") and deck.count("\nc") == found["states"]
     code, out, err = run("export", model, "-o", str(file), "--prompt", "ab", "--length", "3")
     assert code == 0 and out.startswith(f"{file}: ") and "ngspice -b" in err and file.read_text() == deck
+
+
+def test_export_int8(run, model, tmp_path):
+    file = tmp_path / "small.safetensors"
+    code, out, err = run("export", model, "-o", str(file), "--int8", "--json")
+    found = record(out)
+    assert (code, err) == (0, "") and found["bytes"] == file.stat().st_size < found["bytes_before"]
+    assert ed.load(file).tokenizer == ed.load(model).tokenizer
+    for wrong in (["--run"], ["--length", "3"], ["-o", str(tmp_path / "memory.cir")]):
+        code, out, err = run("export", model, "-o", str(file), "--int8", *wrong)
+        assert (code, out) == (2, "") and "`--int8` writes weights" in err
 
 
 @pytest.mark.skipif(

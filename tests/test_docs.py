@@ -99,6 +99,7 @@ ELSEWHERE = {
     "pytest": "is what runs this; `.ci/run` runs both",
     "ruff": "`.ci/run` runs it",
     "pyright": "`.ci/run` runs it",
+    "docker compose": "needs docker; tests/test_architecture.py compares what it installs with the package",
     "mkdocs": "`.ci/run` runs it",
     "python benchmarks/": "measures for minutes to hours, some on texts that are not in the project",
     "python examples/": "tests/test_examples.py runs each, on a small model",

@@ -410,8 +410,9 @@ def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
 def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
     twin = TWINS["masked"](corpus.tokenizer.size, getkey())
     go = lambda **settings: host(ed.fit(twin, corpus, ed.learn.Masking(), **SIZES, **settings))
-    half = go(until=2, directory=tmp_path)
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    seen = []
+    half = go(until=2, directory=tmp_path, log=seen.append)
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == seen and len(seen) == 2
     whole, resumed = go(), go(directory=tmp_path)
     same = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
     arrays = lambda model: eqx.filter(model, eqx.is_array)
@@ -600,6 +601,26 @@ def test_save_and_load_are_bitwise(name, corpus, getkey, tmp_path):
     assert jax.tree.structure(model) == jax.tree.structure(loaded)
     assert eqx.tree_equal(host(model), host(loaded))
     assert ed.learn.notes(tmp_path / "model.safetensors") == {"steps": 3}
+
+
+def test_int8_is_exact_small_and_keeps_its_bytes(corpus, getkey, tmp_path):
+    """Every matrix is within half a step of what it was, all else is; what was read gives the same file again."""
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=64, key=getkey())
+    model = eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, replace_fn=lambda w: w.at[3].set(0.0))
+    ed.save(tmp_path / "whole", model, notes={"steps": 3})
+    ed.save(tmp_path / "int8", model, notes={"steps": 3}, int8=True)
+    rounded = ed.load(tmp_path / "int8")
+    ed.save(tmp_path / "again", rounded, notes={"steps": 3}, int8=True)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "int8").read_bytes()
+    assert ed.learn.notes(tmp_path / "int8") == {"steps": 3}
+    # of 60,000 numbers; the header is as long as that of a large model
+    assert (tmp_path / "int8").stat().st_size < 0.35 * (tmp_path / "whole").stat().st_size
+    assert jax.tree.structure(rounded) == jax.tree.structure(model)
+    for old, new in zip(jax.tree.leaves(model), jax.tree.leaves(rounded), strict=True):
+        matrix = np.ndim(old) > 1
+        step = np.abs(old).max(axis=np.argmax(np.shape(old)), keepdims=True) / 127 if matrix else 0.0
+        assert new.dtype == old.dtype and (np.abs(new - old) <= 0.505 * step).all()
+    assert (rounded.energy.vocabulary.patterns[3] == 0).all()
 
 
 def test_a_composed_model_comes_back_whole(corpus, getkey, tmp_path):

@@ -102,24 +102,27 @@ def info(
     model: Annotated[str | None, Positional, _arg(metavar="[MODEL]", help="A file or a shipped name.")] = None,
     /,
     *,
+    size: Annotated[bool, _arg(help="Also the bytes of the file, part by part.")] = False,
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
     json: Json = False,
 ) -> None:
     """Show what is installed, and the parts of a model.
 
-    energy-dllm info shakespeare
+    energy-dllm info shakespeare --size
     """
     from importlib import metadata
 
+    if size and model is None:
+        raise ValueError("`--size` is of a model; expected one, such as `energy-dllm info shakespeare --size`.")
     loaded = None if model is None else load_model(model, twins=True)
     import jax
 
-    from ..learn import notes, shipped
+    from ..learn import notes, shipped, stored
 
     facts: dict[str, Any] = {name: metadata.version(name) for name in ("jax", "equinox", "diffrax")}
     facts |= {"device": str(jax.devices()[0]), "shipped": shipped()}
     if model is not None:
-        facts |= {**anatomy(loaded), "notes": notes(model)}
+        facts |= {**anatomy(loaded), **({"bytes": stored(model)} if size else {}), "notes": notes(model)}
     if json:
         emit(facts, model)
     else:

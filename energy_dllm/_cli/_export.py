@@ -1,4 +1,4 @@
-"""`energy-dllm export`: the relaxation of a model as a netlist, and its run in a simulator."""
+"""`energy-dllm export`: the relaxation of a model as a netlist, and its run in a simulator; or its weights as int8."""
 
 import time
 from pathlib import Path
@@ -32,17 +32,28 @@ def export(
     ] = None,
     max_step: Annotated[float, _arg(help="Largest step of the simulator in time constants; sets the accuracy.")] = 0.1,
     limit: Annotated[int, _arg(help="Refuse to write more elements than this.")] = 150_000,
+    int8: Annotated[bool, _arg(help="Write the model itself instead, with matrices of one byte a number.")] = False,
     run: Annotated[bool, _arg(help="Simulate it in ngspice, and compare with diffrax.")] = False,
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
     json: Annotated[bool, _arg(help="Print one JSON object on stdout, and nothing else.")] = False,
 ) -> None:
-    """Write the model as an electronic circuit.
+    """Write the model as an electronic circuit, or (--int8) as a smaller file of weights.
 
     energy-dllm export shakespeare -o memory.cir
 
     energy-dllm export toy.safetensors -o toy.cir --prompt "the c" --length 6 --run
+
+    energy-dllm export shakespeare -o small.safetensors --int8
     """
-    ready("--out", out, "memory.cir")
+    ready("--out", out, "small.safetensors" if int8 else "memory.cir")
+    if int8:
+        if run or prompt or length != 1 or out.suffix != ".safetensors":
+            raise ValueError(
+                f"`--int8` writes weights, `--out` is {out}; expected a name such as small.safetensors, without "
+                "`--prompt`, `--length` and `--run`, which are for a circuit."
+            )
+        _smaller(model, out, json)
+        return
     if length < 1:
         raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
     loaded = load_model(model)
@@ -101,3 +112,16 @@ def export(
         return
     print(summary)
     note(hint)
+
+
+def _smaller(model: str, out: Path, json: bool) -> None:
+    """Write the weights as int8, and say what that made of their size."""
+    from ..learn import load, notes, save, stored
+
+    save(out, load(model), notes=notes(model), int8=True)
+    before, after = stored(model)["all"], stored(out)["all"]
+    if json:
+        emit({"file": str(out), "bytes": after, "bytes_before": before}, model)
+        return
+    print(f"{out}: {after:,} bytes")
+    note(f"{after / before:.2f} of {before:,}")

@@ -53,6 +53,7 @@ def fit(
     directory: str | os.PathLike | None = None,
     checkpoint_seconds: float = 60.0,
     progress: bool | Callable[[float], object] = False,
+    log: Callable[[dict[str, float]], object] | None = None,
 ) -> Model:
     """Train a model, the same way whatever it is.
 
@@ -76,6 +77,7 @@ def fit(
     - `seed`: of windows, masks and noise.
     - `checkpoint_seconds`: time between checkpoints.
     - `progress`: show a progress bar, or a function that is given the loss after every step.
+    - `log`: is given `step`, `loss`, `gradient_norm` and `seconds` after every step, as `log.jsonl` is: `wandb.log`.
 
     **Returns:** the model with averaged parameters.
 
@@ -128,7 +130,7 @@ def fit(
         key = jax.random.key(seed)
         start, saved = time.monotonic(), time.monotonic()
         first = int(run.step)
-        with bar(progress, steps, first) as advance, Log(folder, first) as log:
+        with bar(progress, steps, first) as advance, Log(folder, first) as line:
             for n in range(first, end):
                 here = windows.get_state()
                 ids = on_device(next(windows))
@@ -147,7 +149,11 @@ def fit(
                         f"({learning_rate}) or the relaxation's `step`."
                     )
                 now = time.monotonic()
-                log(step=n + 1, loss=float(loss), gradient_norm=float(norm), seconds=round(now - start, 3))
+                record = {"step": n + 1, "loss": float(loss), "gradient_norm": float(norm)}
+                record["seconds"] = round(now - start, 3)
+                line(**record)
+                if log is not None:
+                    log(record)
                 advance(float(loss))
                 caught = signals.caught is not None
                 if folder is not None and (caught or now - saved > checkpoint_seconds or n + 1 == end):

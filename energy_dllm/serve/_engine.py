@@ -3,6 +3,7 @@
 import collections
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from ._task import Budget, Call, Passage, Shown
 
 FILLED = 0.75
 """Share of a batch that has to be there for the rest to be padded; else a smaller batch is taken."""
+PATIENCE = 60.0
+"""Seconds in which what is computed or compiled has to end when the engine is closed."""
 RECIPE = descent()
 """The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
 Program = tuple[str, int, int]
@@ -53,13 +56,15 @@ class Engine:
         self.programs: set[Program] = set()
         self.wanted = [(name, length, 1) for name in models for length in self.lengths]
         self.closing = False
+        self.threads: list[threading.Thread] = []
         self.batched: collections.Counter[int] = collections.Counter()
         self.evaluations = 0
 
     def start(self) -> None:
         """Begin to compute."""
         for work in (self._passages, self._calls, self._compile):
-            threading.Thread(target=work, daemon=True, name=work.__name__).start()
+            self.threads.append(threading.Thread(target=work, daemon=True, name=work.__name__))
+            self.threads[-1].start()
 
     @property
     def ready(self) -> bool:
@@ -85,6 +90,9 @@ class Engine:
             self.changed.notify_all()
         for task in left:
             task.deliver(Full())
+        end = time.monotonic() + PATIENCE
+        for thread in self.threads:  # a process that ends while its compiler runs is aborted
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _passages(self) -> None:
         while True:

@@ -1,0 +1,116 @@
+"""A model as the lm-evaluation-harness asks for one: likelihoods and text, token by token from left to right."""
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._checks import on_device, sizes
+from .._model import EnergyDLLM
+
+
+BATCH = 32
+
+
+def harness(model: EnergyDLLM, *, window: int = 64) -> Any:
+    """A model for EleutherAI's lm-evaluation-harness, extra `eval`.
+
+    `log P(text) = sum_i log p(token_i | tokens before it)`, each factor the posterior at rest with all tokens from `i`
+    on unknown: the deterministic order from left to right, one relaxation a token. `generate_until` takes the most
+    likely token of the same posterior, over and over, so that what it writes is what `loglikelihood` calls greedy.
+    A character that the tokenizer does not have is refused, as everywhere.
+
+    **Arguments:**
+
+    - `model`: any `EnergyDLLM` that writes text.
+    - `window`: tokens that are seen at once, the unknown ones included.
+
+    **Returns:** an `lm_eval.api.model.LM`.
+
+    **Raises:** `ValueError` for a window below 2, `ImportError` without the extra.
+
+    **Example:**
+
+    ```text
+    lm_eval.simple_evaluate(model=ed.learn.harness(ed.load("stories")), tasks=["lambada_openai"], limit=100)
+    ```
+    """
+    sizes(window=window)
+    try:
+        base = importlib.import_module("lm_eval.api.model").LM
+    except ImportError:
+        raise ImportError(
+            "the harness needs lm_eval: pip install 'energy-dllm[eval]', or from a checkout '.[eval]'."
+        ) from None
+    return type("Harness", (_Answers, base), {})(model, window)
+
+
+class _Answers:
+    """The three questions of the harness."""
+
+    def __init__(self, model: EnergyDLLM, window: int):
+        super().__init__()
+        self.model, self.window = model, window
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Of each continuation given its context, in nats, and whether every token of it is the most likely one."""
+        texts = [[self._ids(part) for part in request.args] for request in requests]
+        asked = [(np.concatenate(both), n) for both in texts for n in range(len(both[0]), sum(map(len, both)))]
+        log_p = self._log_posteriors([(ids[:n], n) for ids, n in asked])
+        true = np.array([ids[n] for ids, n in asked], int)
+        nats, best = log_p[np.arange(len(true)), true], log_p.argmax(-1) == true
+        ends = np.cumsum([len(continuation) for _, continuation in texts])
+        spans = [slice(end - len(texts[n][1]), end) for n, end in enumerate(ends)]
+        return [(math.fsum(nats[span]), bool(best[span].all())) for span in spans]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Of each text, nothing being known before it."""
+        whole = [type("Request", (), {"args": ("", *request.args)}) for request in requests]
+        return [nats for nats, _ in self.loglikelihood(whole)]
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """The most likely token after the other, up to one of the strings `until` or `max_gen_toks` tokens."""
+        return [self._written(context, settings) for context, settings in (request.args for request in requests)]
+
+    def _written(self, context: str, settings: dict[str, Any]) -> str:
+        until = settings.get("until") or []
+        until = [until] if isinstance(until, str) else until
+        ids, made = self._ids(context), ""
+        begin = len(ids)
+        while len(ids) < begin + settings.get("max_gen_toks", 256) and not any(stop in made for stop in until):
+            ids = np.append(ids, self._log_posteriors([(ids, len(ids))])[0].argmax())
+            made = self.model.decode(ids[begin:])
+        return made[: min((made.find(stop) for stop in until if stop in made), default=len(made))]
+
+    def _log_posteriors(self, asked: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+        """`log p(token n | the tokens before it)` of each `(tokens, n)`: `(N, V)`."""
+        kept = [ids[max(0, n + 1 - self.window) : n] for ids, n in asked]
+        places = np.array([len(ids) for ids in kept], np.int32)
+        rows = np.zeros((len(kept), self.window), np.int32)
+        for row, ids in zip(rows, kept, strict=True):
+            row[: len(ids)] = ids
+        made = [np.zeros((0, self.model.size))]
+        size = BATCH if len(rows) > 1 else 1  # two programs at most
+        for n in range(0, len(rows), size):
+            count = min(size, len(rows) - n)
+            part = (np.resize(each[n : n + size], (size, *each.shape[1:])) for each in (rows, places))
+            made.append(np.asarray(_next(self.model, *map(on_device, part)))[:count])
+        return np.concatenate(made)
+
+    def _ids(self, text: str) -> np.ndarray:
+        return np.asarray(self.model.tokenizer.encode(text), int)
+
+
+@eqx.filter_jit
+def _next(model: EnergyDLLM, ids: Int[Array, "N W"], places: Int[Array, " N"]) -> Float[Array, "N V"]:
+    def one(row: tuple[Int[Array, " W"], Int[Array, ""]]) -> Float[Array, " V"]:
+        ids, place = row
+        return model.log_posterior(ids, jnp.arange(len(ids)) < place)[place]
+
+    return jax.lax.map(one, (ids, places), batch_size=min(8, len(ids)))
