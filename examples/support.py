@@ -2,10 +2,10 @@
 
 python examples/support.py
 
-A question is recalled from a FAQ by `TextMemory`; where nothing is stored the answer says so. Else a model continues
-"The answer is" under an automaton that accepts only what has the fact in it, so that no answer is without it. Limits:
-the words around the fact are those of a small model that has read children's stories, and mean nothing; a fact is one
-of the FAQ's, letter by letter. What may be shown to a customer is the fact.
+A question is recalled from a FAQ by `TextMemory`; where nothing is stored the answer says so. Else a model writes a
+passage in which the fact is evidence, so that no answer is without it. Limits: the words around the fact are those of a
+small model that has read children's stories, and mean nothing; what may be shown to a customer is the fact, which is
+one of the FAQ's, letter by letter.
 """
 
 import energy_dllm as ed
@@ -38,14 +38,12 @@ QUESTIONS = {
 }
 
 
-def answer(model: ed.EnergyDLLM, fact: str, *, length: int = 32, seed: int = 0) -> str:
-    """A sentence with the fact in it: the automaton has nothing else among what it accepts."""
-    escaped = "".join(f"\\{c}" if c in r"\.[](){}*+?|^$-" else c for c in fact)
-    must = ed.flow.Matching(f".*{escaped}.*", model.tokenizer, length=length)
-    return ed.generate(model, length=length, prompt="The answer is ", evidence=must, seed=seed).texts[0]
+def answer(model: ed.EnergyDLLM, fact: str, *, length: int = 40, seed: int = 0) -> str:
+    """A passage with the fact in it, as given; six tokens before it and all behind it are free."""
+    return ed.infill(model, f"The answer is[6] {fact}.[*]", length=length, seed=seed).texts[0]
 
 
-def main(model: ed.EnergyDLLM | None = None, questions: dict[str, str | None] = QUESTIONS, length: int = 32):
+def main(model: ed.EnergyDLLM | None = None, questions: dict[str, str | None] = QUESTIONS, length: int = 40):
     """Ask, print, and return the share of questions understood, of strange ones refused, of answers with the fact."""
     model = ed.load("stories") if model is None else model
     memory = ed.TextMemory(list(FACTS))

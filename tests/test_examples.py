@@ -3,9 +3,13 @@
 import importlib.util
 import json
 import os
+import random
+import re
 import shutil
+import types
 from pathlib import Path
 
+import families
 import jax
 import numpy as np
 import pytest
@@ -127,16 +131,76 @@ def test_hierarchy_completes_a_word_from_its_letters(capsys):
     assert "rests on rometa" in capsys.readouterr().out
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ,.-'\n"
+
+
+def test_support_answers_with_the_fact_or_says_that_it_is_not_stored(capsys):
+    support = load("support")
+    asked = {q: meant for q, meant in support.QUESTIONS.items() if meant in ("How long does delivery take?", None)}
+    model = families.small_model(LETTERS)
+    assert support.main(model, dict(list(asked.items())[:3]), length=40) == (1.0, 1.0, 1.0)
+    out = capsys.readouterr().out
+    assert out.count("not stored") == 2 and "two days" in out
+
+
+def test_sales_names_every_attribute_and_none_of_another_product(monkeypatch, capsys):
+    sales = load("sales")
+    words = sales.main(families.small_model(LETTERS), length=32, samples=2)  # refuses a text without its facts
+    assert set(words) == {0.0, 1.0}
+    out = capsys.readouterr().out
+    assert " red kite " in out and " big lamp " in out and out.count("texts, all facts and no others") == 2
+    monkeypatch.setattr(ed, "generate", lambda *args, **settings: types.SimpleNamespace(texts=["Look, a red drum"]))
+    with pytest.raises(ValueError, match="lacks"):
+        sales.main(families.small_model(LETTERS), length=32, samples=2)
+
+
+def test_dungeons_have_their_form_and_those_returned_can_be_crossed(monkeypatch):
+    dungeon = load("dungeon")
+    rooms = [dungeon.dug(random.Random(seed)) for seed in range(50)]
+    assert all(dungeon.crossed(room) and re.fullmatch(dungeon.FORM, room) for room in rooms)
+    assert all(re.fullmatch(dungeon.STAIRS, room) and re.fullmatch(dungeon.MARKS, room) for room in rooms)
+    wall = "cryptbor\n########\n#<.#...#\n" + "#..#...#\n" * 3 + "#..#..>#\n########\n"
+    assert not dungeon.crossed(wall) and dungeon.crossed(wall.replace("#<.#", "#<..").replace("#..#", "#...", 1))
+    seen = []
+    fit = lambda model, corpus, objective, **settings: seen.append((corpus, settings)) or model
+    monkeypatch.setattr(ed, "fit", fit)  # takes a minute
+    model = families.small_model(dungeon.fresh(dim=16).tokenizer.alphabet)
+    draw = ed.generate
+    monkeypatch.setattr(ed, "generate", lambda *args, **settings: seen.append(draw(*args, **settings)) or seen[-1])
+    one, other = dungeon.main(model, samples=8)
+    made, (corpus, settings), _ = seen
+    assert len(corpus.train) == 2000 * dungeon.LENGTH and settings["length"] == dungeon.LENGTH
+    for form in (dungeon.FORM, dungeon.STAIRS, dungeon.MARKS):
+        assert all(re.fullmatch(form, room) for room in made.texts)
+    assert one == other == [room for room in made.texts if dungeon.crossed(room)]
+
+
+def test_the_spelling_service_answers_over_http(capsys):
+    before, after = load("spelling").main(families.small_model(LETTERS), lines=("to be or not to be",), seed=1)
+    assert before > 0 and after >= 0 and f"{before} wrong letters before, {after} after" in capsys.readouterr().out
+
+
+def test_strange_lines_of_a_log_have_a_high_score(capsys):
+    found = load("anomaly").main(stored=60, lines=20, faults=3)
+    assert found["all"] > 0.85 and found["a new message"] > 0.9
+    assert "difflib" in capsys.readouterr().out
+
+
 def test_every_example_is_tested():
     shown = {
+        "anomaly",
         "circle",
         "circuit_memory",
         "circuit_text",
         "denoise_digits",
+        "dungeon",
         "faq",
         "hierarchy",
         "names",
         "one_word",
+        "sales",
+        "spelling",
+        "support",
         "tour",
         "two_memories",
     }
