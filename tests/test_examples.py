@@ -168,7 +168,7 @@ def test_dungeons_have_their_form_and_those_returned_can_be_crossed(monkeypatch)
     draw = ed.generate
     monkeypatch.setattr(ed, "generate", lambda *args, **settings: seen.append(draw(*args, **settings)) or seen[-1])
     one, other = dungeon.main(model, samples=8)
-    made, (corpus, settings), _ = seen
+    (corpus, settings), made, _ = seen
     assert len(corpus.train) == 2000 * dungeon.LENGTH and settings["length"] == dungeon.LENGTH
     for form in (dungeon.FORM, dungeon.STAIRS, dungeon.MARKS):
         assert all(re.fullmatch(form, room) for room in made.texts)
