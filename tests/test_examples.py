@@ -198,6 +198,7 @@ def test_every_example_is_tested():
         "hierarchy",
         "names",
         "one_word",
+        "pictures",
         "sales",
         "spelling",
         "support",
