@@ -6,7 +6,8 @@ A small model is trained for a minute on rooms that are dug at random: a name, t
 and `>` its stairs, two treasures `$` in a vault, two monsters `m` in a crypt. Automata see to the form (walls around,
 one of each stair, what the name says), as evidence from the first moment on; whether a way joins the stairs is looked
 at, and rooms that cannot be crossed are dropped. Beside it a model that has learned nothing, under the same automata.
-Limits: maps are small, and the program that digs them writes better ones.
+Limits: maps are small, what was learned does not make them crossed more often (21 of 24, without learning 23), and the
+program that digs them writes better ones.
 """
 
 import random
