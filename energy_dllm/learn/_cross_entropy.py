@@ -32,12 +32,14 @@ def cross_entropy(log_posterior: Float[Array, "B L V"], ids: Int[Array, "B L"], 
     return weighted(-jnp.take_along_axis(log_posterior, ids[..., None], axis=-1)[..., 0], targets)
 
 
-def weighted(ce: Float[Array, "B L"], targets: Bool[Array, "B L"]) -> Scalar:
+def weighted(ce: Float[Array, "B L"], targets: Bool[Array, "B L"], block: int = 0) -> Scalar:
     """Weighted mean of the cross-entropy over the `targets`; `1/sqrt(n)` for each of `n` in a window.
 
     Between the mean over tokens, in which windows with few masks hardly count, and the bound, in which every window
-    counts the same.
+    counts the same. With `block`, for each of `n` in a block of so many tokens.
     """
+    if block:
+        ce, targets = ce.reshape(-1, block), targets.reshape(-1, block)
     weight = targets / jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))
     return jnp.sum(jnp.where(targets, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
 
@@ -52,3 +54,12 @@ def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Ar
     k1, k2, k3 = jax.random.split(key, 3)
     rate = jax.random.permutation(k3, stratified(k1, ids.shape[0]))
     return jax.random.uniform(k2, ids.shape) < rate[:, None], rate
+
+
+def mask_blocks(ids: Int[Array, "B L"], block: int, key: Key) -> Bool[Array, "B L"]:
+    """Hidden tokens `(B, L)`: of every block a number that is uniform from 1 to all, stratified over the blocks."""
+    k1, k2, k3 = jax.random.split(key, 3)
+    blocks = ids.size // block
+    count = 1 + jnp.floor(block * jax.random.permutation(k3, stratified(k1, blocks))).astype(int)
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(k2, (blocks, block)), axis=-1), axis=-1)
+    return (rank < count[:, None]).reshape(ids.shape)

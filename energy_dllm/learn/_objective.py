@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
+from ..energy._blocks import side_by_side
 from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
-from ._cross_entropy import each_window, mask, nll_of, stratified, weighted
+from ._cross_entropy import each_window, mask, mask_blocks, nll_of, stratified, weighted
 
 
 class AbstractObjective(eqx.Module):
@@ -104,6 +105,7 @@ class Denoising(AbstractObjective):
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
     likelihood: float = eqx.field(static=True)
+    block: int = eqx.field(static=True)
     schedule: AbstractSchedule
 
     def __init__(
@@ -123,6 +125,7 @@ class Denoising(AbstractObjective):
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
         likelihood: float = 0.0,
+        block: int = 0,
     ):
         for name, share in (("prefix", prefix), ("known", known)):
             if not 0 <= share <= 1:
@@ -146,6 +149,7 @@ class Denoising(AbstractObjective):
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
         self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
+        self.block = block
         self.schedule = LogLinear(sigma_max=3.5, sigma_min=0.25) if schedule is None else schedule
 
     @classmethod
@@ -173,6 +177,7 @@ class Denoising(AbstractObjective):
             )
 
         def settle(ids, y, b):
+            energy, frozen = here(ids)
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
 
             def move(state, _):
@@ -183,7 +188,14 @@ class Denoising(AbstractObjective):
             y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
+        def here(ids):
+            if not self.block:
+                return model.energy, jax.lax.stop_gradient(model.energy)
+            energy = side_by_side(model.energy, ids, self.block)
+            return energy, jax.lax.stop_gradient(energy)
+
         def direct(ids, b, i):
+            energy, frozen = here(ids)
             y = energy.neutral(b.shape[0]).astype(b.dtype)
             rest = y + energy.kappa * energy.force(y, b)
             nll = nll_of(energy.logits(rest, b), ids)
@@ -206,7 +218,7 @@ class Denoising(AbstractObjective):
             masked, gap = each_window(direct, ids[soft:], b[soft:], one, size=b[0].size)
             nll.append(masked)
             gaps = jnp.mean(jnp.where(jnp.any(open, axis=-1), gap, 0.0))
-        loss = weighted(jnp.concatenate(nll), asked) + self.speed_penalty * motion + self.likelihood * gaps
+        loss = weighted(jnp.concatenate(nll), asked, self.block) + self.speed_penalty * motion + self.likelihood * gaps
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
@@ -217,8 +229,8 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        hidden, _ = mask(ids, keys[0])
-        if self.prefix:
+        hidden = mask_blocks(ids, self.block, keys[0]) if self.block else mask(ids, keys[0])[0]
+        if self.prefix and not self.block:
             k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
             if grids := model.tokenizer.grids:
                 # a grid weighs as its targets do in the loss, so that a caption is asked for beside a larger picture
