@@ -94,6 +94,7 @@ class EnergyDLLM(eqx.Module):
         memories: int | None = None,
         reach: int = 4,
         rotary: bool = False,
+        block: int = 0,
         steps: int | None = None,
         step: float | None = None,
         schedule: AbstractSchedule | None = None,
@@ -120,7 +121,7 @@ class EnergyDLLM(eqx.Module):
                 k1, k2 = jax.random.split(key)
                 heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
                 sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
-                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, key=k1)
+                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, block=block, key=k1)
                 network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
                 own: dict[str, Any] = {}
                 if tokenizer.grids:  # patches of pictures have pixels for codes, and places of their own

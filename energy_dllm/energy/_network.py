@@ -1,6 +1,6 @@
 """The hidden network, and the free energy that is lowered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from ._deep import DeepStack, Kept
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._layered import AbstractLayered
@@ -259,6 +260,45 @@ class FreeEnergy(AbstractFreeEnergy):
             each = jax.vmap(lambda seed: -pull(none | dict(zip(names, seed, strict=True)))[0])
             forces |= dict(zip(names, each(jnp.eye(len(names), dtype=none[names[0]].dtype)), strict=True))
         return {name: forces[name] for name in terms}
+
+    @property
+    def block(self) -> int:
+        """Tokens of a block of a deep energy in which a token reads its own block and all before it; 0 where it reads
+        the whole passage. `F = sum_k F_k(block k | blocks before)`: a masked token has no energy, so that where all
+        behind block `k` is masked the force on it is that of `F_k` alone, and what is before does not depend on it."""
+        return self._stack[1].block if self._stack else 0
+
+    def in_blocks(self, block: int) -> "FreeEnergy":
+        """The same parameters in blocks of so many tokens; 0 for the whole passage. Of a deep energy only."""
+        return self._with(lambda stack: stack.in_blocks(block))
+
+    def kept(self, ids: Int[Array, " L"]) -> Kept:
+        """All that later tokens read of these known ones: computed once, and kept."""
+        if not self._stack:
+            raise ValueError("`energy` keeps nothing of a text; expected a deep one, with a `DeepStack`.")
+        return self._stack[1].kept(self.kappa * self.vocabulary.patterns[ids])
+
+    def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
+        """The energy of the `length` tokens behind the first `count` of those of which `kept` is kept."""
+        return self._with(lambda stack: stack.after(kept, count, length))
+
+    def side_by_side(self, ids: Int[Array, " L"]) -> "FreeEnergy":
+        """All blocks of a passage at once, each given the true tokens before it, for training and measuring; the energy
+        itself where a token reads the whole passage."""
+        if not self.block:
+            return self
+        return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids]))
+
+    @property
+    def _stack(self) -> tuple[str, DeepStack] | None:
+        named = ((name, synapse) for name, synapse in self.network.synapses.items() if isinstance(synapse, DeepStack))
+        return next(named, None) if self.one_shot else None
+
+    def _with(self, change: Callable[[DeepStack], DeepStack]) -> "FreeEnergy":
+        if not self._stack:
+            raise ValueError("`energy` has no blocks; expected a deep one, with a `DeepStack`.")
+        name, stack = self._stack
+        return eqx.tree_at(lambda energy: energy.network.synapses[name], self, change(stack))
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:

@@ -58,6 +58,8 @@ def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Ar
 
 def mask_blocks(ids: Int[Array, "B L"], block: int, key: Key) -> Bool[Array, "B L"]:
     """Hidden tokens `(B, L)`: of every block a number that is uniform from 1 to all, stratified over the blocks."""
+    if ids.shape[1] % block:
+        raise ValueError(f"`length` is {ids.shape[1]} tokens in blocks of {block}; expected a multiple of {block}.")
     k1, k2, k3 = jax.random.split(key, 3)
     blocks = ids.size // block
     count = 1 + jnp.floor(block * jax.random.permutation(k3, stratified(k1, blocks))).astype(int)

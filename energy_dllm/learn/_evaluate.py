@@ -15,7 +15,7 @@ from .._model import EnergyDLLM
 from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
-from ._cross_entropy import stratified
+from ._cross_entropy import mask_blocks, stratified
 from ._twins import AbstractTwin, Autoregressive
 
 
@@ -67,6 +67,7 @@ def evaluate(
 
     `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)]` with the mask rate `r` stratified over windows, summed
     and divided by their characters, whatever the tokens; it does not depend on the noise schedule of masked diffusion.
+    Of an energy in blocks (`DeepStack(block=)`) it is the sum of the bounds of all blocks, each given the text before.
 
     **Arguments:**
 
@@ -109,12 +110,15 @@ def evaluate(
     rate = jax.random.permutation(k1, stratified(k2, count))
     known = jax.random.uniform(k3, text.shape) >= rate[:, None]
 
+    block = model.energy.block if isinstance(model, EnergyDLLM) else 0
+    weight = 1.0 / rate[:, None]
     if isinstance(model, Autoregressive):
-        known, weight = jnp.zeros(text.shape, bool), jnp.ones(count)
-    else:
-        weight = 1.0 / rate
+        known, weight = jnp.zeros(text.shape, bool), 1.0
+    elif block:
+        hidden = mask_blocks(text, block, k3)
+        known, weight = ~hidden, block / jnp.repeat(hidden.reshape(count, -1, block).sum(-1), block, axis=-1)
     ce = _each(_cross_entropy, model, (text, known), batch_size)
-    bits = np.asarray(weight * jnp.sum(jnp.where(known, 0.0, ce), axis=-1) / math.log(2), float)
+    bits = np.asarray(jnp.sum(jnp.where(known, 0.0, weight * ce), axis=-1) / math.log(2), float)
     characters = np.array(
         [length if tokenizer is None or places else tokenizer.characters(row) for row in np.asarray(text)]
     )
@@ -164,18 +168,22 @@ def _each(function, model, rows, batch_size, *settings):
 
 
 def _cross_entropy(model, ids, known):
+    if isinstance(model, EnergyDLLM):
+        model = eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids))
     return -_true(model.log_posterior(ids, known), ids)
 
 
 def _chain_rule(model, ids):
     """Minus the log-likelihood of a window in nats, tokens read left to right, and most certain first `(2,)`."""
     size = ids.shape[0]
+    block = (model.energy.block if isinstance(model, EnergyDLLM) else 0) or size
+    later = 1e3 * (jnp.arange(size) // block)  # a block is read before the next
 
     def ask(certain, state, place):
         known, nats = state
         log_p = model.log_posterior(ids, known)
         entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        i = jnp.where(certain, jnp.argmin(jnp.where(known, jnp.inf, entropy)), place)
+        i = jnp.where(certain, jnp.argmin(jnp.where(known, jnp.inf, entropy + later)), place)
         return (known.at[i].set(True), nats - log_p[i, ids[i]]), None
 
     def nats(certain):

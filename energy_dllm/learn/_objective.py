@@ -18,7 +18,6 @@ from jaxtyping import Array, Bool, Float, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
-from ..energy._blocks import side_by_side
 from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
 from ._cross_entropy import each_window, mask, mask_blocks, nll_of, stratified, weighted
 
@@ -48,6 +47,9 @@ class Denoising(AbstractObjective):
     vocabulary alone. The last part asks the scalar itself: to make a masked token known must raise `F` at rest by
     `-log p` of it, as it does where `F = -log P(known)`. In any order these differences add up to `-log P(text)`, which
     then is one evaluation of the energy, `FreeEnergy.log_likelihood`. `h` is Huber's function with a corner at 1 nat.
+
+    Of an energy in blocks (`DeepStack(block=)`) all blocks of a window are asked about at once, each given the true
+    tokens before it; then of every block a uniformly drawn number of tokens is masked, and `n` is that number.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
     or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
@@ -105,7 +107,6 @@ class Denoising(AbstractObjective):
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
     likelihood: float = eqx.field(static=True)
-    block: int = eqx.field(static=True)
     schedule: AbstractSchedule
 
     def __init__(
@@ -125,7 +126,6 @@ class Denoising(AbstractObjective):
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
         likelihood: float = 0.0,
-        block: int = 0,
     ):
         for name, share in (("prefix", prefix), ("known", known)):
             if not 0 <= share <= 1:
@@ -149,7 +149,6 @@ class Denoising(AbstractObjective):
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
         self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
-        self.block = block
         self.schedule = LogLinear(sigma_max=3.5, sigma_min=0.25) if schedule is None else schedule
 
     @classmethod
@@ -162,7 +161,7 @@ class Denoising(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
-        energy, frozen = model.energy, jax.lax.stop_gradient(model.energy)
+        energy = model.energy
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
@@ -189,9 +188,7 @@ class Denoising(AbstractObjective):
             return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
         def here(ids):
-            if not self.block:
-                return model.energy, jax.lax.stop_gradient(model.energy)
-            energy = side_by_side(model.energy, ids, self.block)
+            energy = model.energy.side_by_side(ids)
             return energy, jax.lax.stop_gradient(energy)
 
         def direct(ids, b, i):
@@ -218,7 +215,9 @@ class Denoising(AbstractObjective):
             masked, gap = each_window(direct, ids[soft:], b[soft:], one, size=b[0].size)
             nll.append(masked)
             gaps = jnp.mean(jnp.where(jnp.any(open, axis=-1), gap, 0.0))
-        loss = weighted(jnp.concatenate(nll), asked, self.block) + self.speed_penalty * motion + self.likelihood * gaps
+        loss = (
+            weighted(jnp.concatenate(nll), asked, energy.block) + self.speed_penalty * motion + self.likelihood * gaps
+        )
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
     def draw(
@@ -229,8 +228,9 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        hidden = mask_blocks(ids, self.block, keys[0]) if self.block else mask(ids, keys[0])[0]
-        if self.prefix and not self.block:
+        block = model.energy.block
+        hidden = mask_blocks(ids, block, keys[0]) if block else mask(ids, keys[0])[0]
+        if self.prefix and not block:
             k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
             if grids := model.tokenizer.grids:
                 # a grid weighs as its targets do in the loss, so that a caption is asked for beside a larger picture

@@ -7,6 +7,7 @@ from ._repair import repair as repair
 from ._unmasking import Unmasking as Unmasking
 from ._diffusion import Diffusion as Diffusion, descent as descent
 from ._beam import BeamSearch as BeamSearch
+from ._blockwise import Blocks as Blocks
 from ._motion import default_sampler as default_sampler, UNMASKING as UNMASKING, Generation as Generation
 from ._likeliest import likeliest as likeliest
 from ._repair import Repair as Repair, Edit as Edit

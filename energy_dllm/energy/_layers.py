@@ -1,0 +1,232 @@
+"""The layers of a deep energy: attention, key-value memory, convolution."""
+
+import abc
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import einsum
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._types import Key
+from ._layout import Grids, flat, laid, near, relations, shifted
+from ._synapses import rotate
+
+
+class Past(NamedTuple):
+    """Tokens before a passage, as one layer reads them: what it `kept` of each of the `S` tokens, whether token `i` of
+    the passage may read it, `allowed (L, S)`, and how far it stands from there, `offset (L, S)`, negative before it."""
+
+    kept: PyTree[Float[Array, "S ..."]]
+    allowed: Bool[Array, "L S"]
+    offset: Int[Array, "L S"]
+
+
+class AbstractLayer(eqx.Module):
+    """One layer of a block: what it adds to the residual stream, as a sum of parts.
+
+    To add a layer, write `read`, `parts` and `sources`, and `keep` if a token reads others. All are given the normalised
+    stream `z (L, W)`, and `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before the passage.
+    """
+
+    @abc.abstractmethod
+    def read(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
+    ) -> Float[Array, "L W"]:
+        """`Delta_i (L, W)`, what is added at every token."""
+
+    @abc.abstractmethod
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "parts L"]:
+        """`<a_i, Delta_i>` split into heads, memories or offsets, `(parts, L)`; the sum over parts is all of it."""
+
+    @abc.abstractmethod
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`<a_i, Delta_i>` split by the token `j` of the passage that was read, `(L, L)`; what was read before it is
+        the token's own."""
+
+    def keep(self, z: Float[Array, "L W"]) -> PyTree[Float[Array, "L ..."]]:
+        """All that tokens after it read of every token; nothing by default."""
+        return ()
+
+
+class AttentionLayer(AbstractLayer):
+    """Multi-head attention: `Delta_i = sum_h O_h sum_j A_hij V_h z_j`, `A_hij = softmax_j(<q_hi, k_hj>/sqrt(K) + r_h)`.
+
+    `r_h(j - i)` is a learned bias per head and offset, which starts decaying with distance; `rotary` turns queries and
+    keys by rotary phases as well. In a layout of grids `r_h` is a bias per head and offset in rows and columns.
+    """
+
+    gain: Float[Array, " W"]
+    query: Float[Array, "H K W"]
+    keys: Float[Array, "H K W"]
+    values: Float[Array, "H K W"]
+    out: Float[Array, "H K W"]
+    bias: Float[Array, "H offsets"]
+    rotary: bool = eqx.field(static=True)
+    grids: Grids = eqx.field(static=True, default=())
+
+    def __init__(self, width: int, *, heads: int, reach: int, rotary: bool, scale: float, grids: Grids = (), key: Key):
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        draw = lambda key: width**-0.5 * jax.random.normal(key, (heads, width // heads, width))
+        self.gain = jnp.ones(width)
+        self.query, self.keys, self.values, self.out = draw(k1), draw(k2), draw(k3), scale * draw(k4)
+        distance = jnp.asarray(relations(grids or ((1, 1),), reach)[1])
+        self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
+        self.rotary, self.grids = rotary, grids
+
+    def pattern(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
+    ) -> Float[Array, "H L S+L"]:
+        """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
+        reach = self.bias.shape[1] // 2
+        q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
+        if self.rotary:
+            q, k = rotate(q), rotate(k)
+        bias = self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]
+        score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
+        if past is not None:
+            before = self.bias[:, jnp.clip(past.offset, -reach, reach) + reach]
+            before = q.shape[-1] ** -0.5 * einsum(q, past.kept[0], "h i k, j h k -> h i j") + before
+            score = jnp.concatenate([before, score], axis=-1)
+            allowed = jnp.concatenate([past.allowed, allowed], axis=-1)
+        # finite, so that an empty row has finite derivatives
+        return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e30), axis=-1), 0.0)
+
+    def keep(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L H K"], Float[Array, "L H K"]]:
+        """Keys and values."""
+        key, value = (einsum(z * self.gain, to, "l d, h k d -> l h k") for to in (self.keys, self.values))
+        return key, value
+
+    def _values(self, z, past):
+        values = einsum(z * self.gain, self.values, "l d, h k d -> l h k")
+        return values if past is None else jnp.concatenate([past.kept[1], values])
+
+    def _heads(self, z, allowed, past):
+        return einsum(self.pattern(z, allowed, past), self._values(z, past), "h i j, j h k -> h i k")
+
+    def read(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
+    ) -> Float[Array, "L W"]:
+        """`sum_h O_h sum_j A_hij V_h z_j (L, W)`."""
+        return einsum(self._heads(z, allowed, past), self.out, "h i k, h k d -> i d")
+
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "H L"]:
+        """Head by head `(H, L)`."""
+        return jnp.sum(self._heads(z, allowed, past) * einsum(a, self.out, "i d, h k d -> h i k"), axis=-1)
+
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`sum_h A_hij <a_i, O_h V_h z_j>`, the pattern as it is."""
+        asked = einsum(a, self.out, "i d, h k d -> h i k")
+        each = self.pattern(z, allowed, past) * einsum(asked, self._values(z, past), "h i k, j h k -> h i j")
+        return within(jnp.sum(each, axis=0), z.shape[0])
+
+
+class MemoryLayer(AbstractLayer):
+    """Key-value memory: `Delta_i = sum_m gelu(<k_m, z_i> + theta_m) v_m`, `M` stored pairs.
+
+    **Source:** Geva et al. 2021 (arXiv 2012.14913), the feed-forward layer of a transformer read as a memory.
+    """
+
+    gain: Float[Array, " W"]
+    keys: Float[Array, "M W"]
+    threshold: Float[Array, " M"]
+    values: Float[Array, "M W"]
+
+    def __init__(self, width: int, *, memories: int, scale: float, key: Key):
+        k1, k2 = jax.random.split(key)
+        self.gain = jnp.ones(width)
+        self.keys = width**-0.5 * jax.random.normal(k1, (memories, width))
+        self.threshold = jnp.zeros(memories)
+        self.values = scale * memories**-0.5 * jax.random.normal(k2, (memories, width))
+
+    def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
+        """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
+        return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold), self.values
+
+    def read(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
+    ) -> Float[Array, "L W"]:
+        """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""
+        return self.recalled(z)[0] @ self.values
+
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "M L"]:
+        """Memory by memory `(M, L)`."""
+        return (self.recalled(z)[0] * (a @ self.values.T)).T
+
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """All of it from the token itself."""
+        return jnp.diag(jnp.sum(a * self.read(z, allowed, past), axis=-1))
+
+
+class ConvolutionLayer(AbstractLayer):
+    """Depthwise convolution over the neighbours: `Delta_i = sum_o w_o * z_(i+o)`, offsets `-reach .. reach`; in a
+    layout of grids over neighbours in rows and columns."""
+
+    kernel: Float[Array, "offsets W"]
+    grids: Grids = eqx.field(static=True, default=())
+
+    def __init__(self, width: int, *, reach: int, scale: float, grids: Grids = (), key: Key):
+        offsets = (2 * reach + 1) ** (1 if flat(grids) else 2)
+        self.kernel = scale * offsets**-0.5 * jax.random.normal(key, (offsets, width))
+        self.grids = grids
+
+    def _layout(self, length):
+        offsets = self.kernel.shape[0]
+        return laid(self.grids, length), (offsets if flat(self.grids) else math.isqrt(offsets)) // 2
+
+    def _neighbours(self, z, allowed, past=None):
+        grids, reach = self._layout(z.shape[0])
+        token = near(grids, reach)[1]
+        may = jnp.take_along_axis(allowed, jnp.maximum(token, 0), axis=1) & (token >= 0)
+        there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
+        for o in range(0 if past is None else reach):  # those before
+            there[o] += ((past.offset == o - reach) & past.allowed).astype(z.dtype) @ past.kept
+        return [there * weight for there, weight in zip(there, self.kernel, strict=True)]
+
+    def keep(self, z: Float[Array, "L W"]) -> Float[Array, "L W"]:
+        """The stream itself."""
+        return z
+
+    def read(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
+    ) -> Float[Array, "L W"]:
+        """`sum_o w_o * z_(i+o) (L, W)`."""
+        return jnp.sum(jnp.stack(self._neighbours(z, allowed, past)), axis=0)
+
+    def parts(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "offsets L"]:
+        """Offset by offset `(offsets, L)`."""
+        return jnp.stack([jnp.sum(there * a, axis=-1) for there in self._neighbours(z, allowed, past)])
+
+    def sources(
+        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+    ) -> Float[Array, "L L"]:
+        """`<a_i, w_(j-i) * z_j>`, 0 beyond the reach."""
+        offset = near(*self._layout(z.shape[0]))[0]
+        each = self.parts(z, allowed, None, a)
+        found = jnp.where(offset >= 0, each[offset, np.arange(len(offset))[:, None]], 0.0)
+        if past is None:
+            return found
+        return found + jnp.diag(jnp.sum(self.parts(z, allowed, past, a) - each, axis=0))
+
+
+def within(each: Float[Array, "L S+L"], length: int) -> Float[Array, "L L"]:
+    """What was read before the passage, on the diagonal; the rest as it is."""
+    before = each.shape[1] - length
+    return each[:, before:] + jnp.diag(jnp.sum(each[:, :before], axis=1))
