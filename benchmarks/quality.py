@@ -6,7 +6,7 @@
     python benchmarks/quality.py likelihood shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/quality.py noise shakespeare ../shared/data/shakespeare_plays/plays.md.xz
 
-`train` runs one cell after the other (corpus, size, model, rate, seed), resumes where it was stopped, skips what is
+`--models energy-4` is the energy in blocks of four tokens. `train` runs one cell after the other (corpus, size, model, rate, seed), resumes where it was stopped, skips what is
 done and writes one JSON file a cell; `table` makes Markdown of all there are, `likelihood` measures a model's flow,
 `noise` what context is worth to it under noise.
 `--tuning` holds the end of the training part out and scores on that, so that rates are chosen on it and not on the
@@ -35,6 +35,7 @@ import energy_dllm as ed
 # hidden width and states of the energy of one layer beside a hidden Markov model
 SIZES = {"0.1M": (64, 2, 88, (64, 248)), "1M": (144, 4, 288, (224, 784)), "10M": (384, 6, 896, (640, 2560))}
 TUNING = 0.1
+BLOCKS = (1, 2, 4, 8, 16, 32)
 
 
 def letters(text: str) -> str:
@@ -62,11 +63,11 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     """One model and what it is trained on."""
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
     dim, depth, tied, layer = SIZES[size]
-    if name in ("energy", "layer"):
-        counts = corpus.counts()
-        if name == "energy":
+    if name.startswith(("energy", "layer")):
+        counts, block = corpus.counts(), int(name.partition("-")[2] or 0)
+        if name != "layer":
             objective = ed.learn.Denoising(gaussian=gaussian, typo=0.1 * gaussian, prefix=0.0)
-            return ed.EnergyDLLM(corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, key=key), objective
+            return ed.EnergyDLLM(corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, block=block, key=key), objective
         objective = ed.learn.Denoising.at_rest(gaussian=gaussian, typo=0.4 * gaussian)
         one = dict(dim=layer[0], depth=1, states=layer[1], counts=counts)
         return ed.EnergyDLLM(corpus.tokenizer, **one, key=key), objective
@@ -311,7 +312,7 @@ def main() -> None:
     trains.add_argument("--data", type=Path, default=Path("../shared/data"))
     trains.add_argument("--size", choices=list(SIZES), default="0.1M")
     models = ["energy", "layer", "masked", "local", "tied", "autoregressive"]
-    trains.add_argument("--models", nargs="*", default=models, choices=models)
+    trains.add_argument("--models", nargs="*", default=models, choices=[*models, *(f"energy-{n}" for n in BLOCKS)])
     trains.add_argument("--rates", nargs="*", type=float, default=[1.2e-2])
     trains.add_argument("--seeds", nargs="*", type=int, default=[0])
     trains.add_argument("--steps", type=int, default=4000)

@@ -27,6 +27,9 @@ SYNAPSES = {
     "convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(dim, memories=9, reach=2, key=key),
     "deep": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, convolution=1, reach=3, key=key),
     "deep rotary": lambda dim, key: ed.energy.DeepStack(dim, depth=2, heads=2, memories=5, rotary=True, key=key),
+    "deep in blocks": lambda dim, key: ed.energy.DeepStack(
+        dim, depth=2, heads=2, memories=5, convolution=2, reach=3, block=3, key=key
+    ),
     "deep convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(
         dim, memories=5, depth=3, reach=1, rank=4, key=key
     ),

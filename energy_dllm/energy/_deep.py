@@ -153,7 +153,7 @@ class DeepStack(AbstractLayered):
             found[int(n) - 1][kind] = layer.keep(z)
         return found
 
-    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
         """Those of every attention, by layer."""
         r, found = self._compared(g), {}
         for name, layer, z, reads, _ in self._layers(g, None):

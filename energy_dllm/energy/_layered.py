@@ -24,7 +24,7 @@ class AbstractLayered(AbstractSynapse):
         return jnp.sum(jnp.stack(list(self.terms(g, mask).values())), axis=0)
 
     @abc.abstractmethod
-    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
         """Energy of each head at every token, and its attention pattern."""
 
     @abc.abstractmethod

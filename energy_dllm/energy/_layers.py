@@ -83,7 +83,7 @@ class AttentionLayer(AbstractLayer):
 
     def pattern(
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "H L S+L"]:
+    ) -> Float[Array, "H L reads"]:
         """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
         reach = self.bias.shape[1] // 2
         q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
@@ -226,7 +226,7 @@ class ConvolutionLayer(AbstractLayer):
         return found + jnp.diag(jnp.sum(self.parts(z, allowed, past, a) - each, axis=0))
 
 
-def within(each: Float[Array, "L S+L"], length: int) -> Float[Array, "L L"]:
+def within(each: Float[Array, "L reads"], length: int) -> Float[Array, "L L"]:
     """What was read before the passage, on the diagonal; the rest as it is."""
     before = each.shape[1] - length
     return each[:, before:] + jnp.diag(jnp.sum(each[:, :before], axis=1))

@@ -68,7 +68,7 @@ class Network(eqx.Module):
                 terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
         return terms | {"bias": valid(-g @ self.bias, mask)}
 
-    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L L"]]]:
+    def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
         """Energy by head and attention pattern of every attention, by name."""
         found: dict[str, Any] = {}
         for name, synapse in self.synapses.items():

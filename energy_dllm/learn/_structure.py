@@ -34,7 +34,9 @@ _MOVED |= {
         *("Simplicial", "Token", "TrigonometricFeature"),
     )
 }
-_MOVED |= {f"energy._deep.{kind}Layer": f"energy._layers.{kind}Layer" for kind in ("Attention", "Convolution", "Memory")}
+_MOVED |= {
+    f"energy._deep.{kind}Layer": f"energy._layers.{kind}Layer" for kind in ("Attention", "Convolution", "Memory")
+}
 _FIELDS = {
     "energy.HMMVocabulary": {"start": "initial", "moves": "transition", "tokens": "emission"},
     "energy.PairHMMMixture": {"chain": "background"},

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._checks import on_device, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy, Padded
-from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, Trajectory, relax
+from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, LogLinear, Trajectory, relax
 from ._diffusion import Diffusion
 from ._sampler import AbstractSampler, Observer, changed
 from ._unmasking import Unmasking, most_certain
@@ -79,8 +79,9 @@ class Blocks(AbstractSampler):
         if isinstance(each, Diffusion) and each.schedule is None:
             raise ValueError("`each` is a Diffusion without a schedule; expected one, such as `sampling.descent(8)`.")
         self.each = Unmasking(rounds=2, steps=1, step=1.0, order=most_certain) if each is None else each
-        # the clock of a block
-        self.moments, self.times = moments, np.asarray(self.each.clock(getattr(self.each, "schedule", None)))
+        # the clock of a block; that of unmasking has no noise in it
+        schedule = self.each.schedule if isinstance(self.each, Diffusion) else None
+        self.moments, self.times = moments, np.asarray(self.each.clock(schedule or LogLinear()))
 
     def traced(self, dtype: Any) -> "Blocks":  # pyright: ignore[reportIncompatibleVariableOverride]
         """Those of the sampler of a block."""

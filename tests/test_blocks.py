@@ -1,0 +1,220 @@
+"""Laws of an energy in blocks: a sum of energies, each conditional on what was written before."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import families
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energy_dllm as ed
+
+
+ABC = ed.data.Characters("abc")
+L = 12
+
+
+def small(block, tokenizer=ABC, **sizes):
+    """A model in blocks whose tokens have much to say to one another."""
+    sizes = {"dim": 16, "depth": 2, "reach": 2, "memories": 8, **sizes}
+    model = ed.EnergyDLLM(tokenizer, **sizes, block=block, key=jax.random.key(3))
+    vocabulary = model.energy.vocabulary
+    patterns = 1.5 * jax.random.normal(jax.random.key(4), vocabulary.patterns.shape)
+    return eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, patterns)
+
+
+@pytest.fixture(scope="module", params=[1, 3, 4])
+def model(request):
+    return small(request.param)
+
+
+@eqx.filter_jit
+def rest(energy, ids, known):
+    """State, evidence and log posterior of known and masked tokens at rest."""
+    b = ed.flow.Given(ids, known).field(energy.vocabulary.codes)
+    y = ed.flow.relax(energy, energy.neutral(ids.shape[0]), b, steps=1, step=1.0)
+    return y, b, jax.nn.log_softmax(energy.logits(y, b))
+
+
+def texts(count=3):
+    k1, k2 = jax.random.split(jax.random.key(7))
+    return zip(
+        jax.random.randint(k1, (count, L), 0, 3),
+        jax.random.uniform(k2, (count, L)) < jnp.array([[0.2], [0.5], [0.8]]),
+        strict=True,
+    )
+
+
+def test_three_forms_of_one_conditional_energy_agree(model):
+    """In the passage with all masked behind a block; all blocks side by side; a block alone, after what is kept."""
+    energy, block, place = model.energy, model.energy.block, np.arange(L)
+    for ids, known in texts():
+        beside = energy.side_by_side(ids)
+        y, b, log_p = rest(beside, ids, known)
+        terms, kept = beside.terms(y, b), energy.kept(ids)
+        for start in range(0, L, block):
+            here = slice(start, start + block)
+            upto = (place < start) | (known & (place < start + block))
+            np.testing.assert_allclose(rest(energy, ids, upto)[2][here], log_p[here], atol=1e-12)
+            # what is kept of later tokens is not looked at
+            stale = jax.tree.map(lambda rows, start=start: rows.at[start:].set(7.0), kept)
+            alone = energy.after(stale, start, block)
+            y_k, b_k, log_q = rest(alone, ids[here], known[here])
+            np.testing.assert_allclose(log_q, log_p[here], atol=1e-12)
+            for name, term in alone.terms(y_k, b_k).items():
+                np.testing.assert_allclose(term, terms[name][here], atol=1e-11)
+            for new, whole in zip(jax.tree.leaves(alone.kept(ids[here])), jax.tree.leaves(kept), strict=True):
+                np.testing.assert_allclose(new, whole[here], atol=1e-12)
+
+
+def test_nothing_is_read_of_what_is_behind_the_block(model):
+    energy, block = model.energy, model.energy.block
+    b = jax.random.normal(jax.random.key(1), (L, 3))
+    y = jax.random.normal(jax.random.key(2), (L, energy.dim))
+    for stack in [energy.network.synapses["blocks"]]:
+        g = energy.activation(y, b)
+        by_token = jax.jacobian(lambda g: sum(stack.terms(g).values()))(g)
+        read = np.asarray(jnp.any(by_token != 0, axis=-1))
+        number = np.arange(L) // block
+        assert not read[number[:, None] < number].any() and read[number[:, None] >= number].all()
+
+
+def test_force_after_a_prefix_is_the_slope_of_its_energy(model):
+    ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
+    alone = model.energy.after(model.energy.kept(ids), 2 * model.energy.block, 3)
+    y, b, u = (jax.random.normal(jax.random.key(n), (3, width)) for n, width in ((0, 16), (1, 3), (2, 16)))
+    g = alone.activation(y, b)
+    at = lambda g: float(sum(term.sum() for term in alone.terms(y, b, g=g).values()))
+    slope = (at(g + 1e-5 * u) - at(g - 1e-5 * u)) / 2e-5
+    np.testing.assert_allclose(-np.sum(np.asarray(alone.force(y, b)) * u), slope, rtol=1e-6)
+
+
+def test_shares_after_a_prefix_add_up(model):
+    """By token, head, memory and offset; what was read before the block is its own."""
+    ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
+    alone = model.energy.after(model.energy.kept(ids), 6, 3)
+    stack = alone.network.synapses["blocks"]
+    g, u = (jax.random.normal(jax.random.key(n), (3, 16)) for n in (0, 1))
+    whole = {
+        name: -jnp.sum(jax.grad(lambda g, name=name: jnp.sum(stack.terms(g)[name]))(g) * u, -1)
+        for name in stack.terms(g)
+    }
+    for split in (stack.by_neighbour, stack.by_head, stack.by_memory):
+        for name, shares in split(g, u).items():
+            np.testing.assert_allclose(jnp.sum(shares, axis=1), whole[name], atol=1e-10)
+    for name, parts in stack.parts(g).items():
+        np.testing.assert_allclose(jnp.sum(parts, axis=0), stack.terms(g)[name], atol=1e-12)
+
+
+def chain_rule(model, ids):
+    """The log probability of a passage that is written from left to right, one token at a time."""
+    known = jnp.arange(len(ids))
+    return sum(float(rest(model.energy, ids, known < n)[2][n, ids[n]]) for n in range(len(ids)))
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_passages_have_the_probability_of_the_chain_rule(block):
+    """All passages of four tokens, counted among 4,000 that were written block by block."""
+    model = small(block, dim=8)
+    law = {"".join(text): 0.0 for text in itertools.product("abc", repeat=4)}
+    for text in law:
+        law[text] = np.exp(chain_rule(model, model.encode(text)))
+    assert np.isclose(sum(law.values()), 1.0)
+    sampler = ed.sampling.Blocks(
+        ed.sampling.Unmasking(rounds=block, steps=1, step=1.0, order=ed.sampling.left_to_right)
+    )
+    made = ed.generate(model, length=4, samples=4000, sampler=sampler, frames=1)
+    found = np.array([made.texts.count(text) for text in law])
+    expected = 4000 * np.array(list(law.values()))
+    often = expected > 5
+    chi = np.sum((found - expected)[often] ** 2 / expected[often])
+    assert chi < often.sum() + 4 * np.sqrt(2 * often.sum()) and expected.max() > 4 * 4000 / 81
+
+
+SAMPLERS: dict[str, Any] = {
+    "draws": ed.sampling.Unmasking(rounds=2, steps=1, step=1.0, order=ed.sampling.most_certain),
+    "descent": ed.sampling.descent(6),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_given_tokens_stand_and_looking_on_changes_nothing(name):
+    """Within blocks, before and behind them; a prompt costs no force."""
+    model, sampler = small(3), ed.sampling.Blocks(SAMPLERS[name], moments=4)
+    seen = []
+    made = ed.generate(model, length=11, prompt="abcab", samples=3, sampler=sampler, frames=4, watch=seen.append)
+    assert all(len(text) == 11 and text.startswith("abcab") for text in made.texts) and len(seen) == 4
+    again = ed.generate(model, length=11, prompt="abcab", samples=3, sampler=sampler, frames=1)
+    assert made.texts == again.texts and len(set(made.texts)) == 3
+    assert made.force_evaluations.tolist() == again.force_evaluations.tolist()
+    each = {"draws": 3, "descent": 6}[name]
+    assert again.force_evaluations[0] == 3 * each  # blocks 1 (one token open), 2 and 3 of four
+    assert (np.diff(made.known) >= 0).all() and made.known[0, -1] == 1 and made.reason == "every token is written"
+    evidence = ed.flow.Likelihood(jnp.zeros((11, 3)).at[:, 0].set(ed.flow.FORBIDDEN))
+    made = ed.generate(model, length=11, samples=2, evidence=evidence, sampler=sampler, frames=1)
+    assert "a" not in "".join(made.texts)
+
+
+def test_the_bound_of_blocks_of_one_is_the_chain_rule():
+    model = small(1)
+    score = ed.evaluate(model, np.arange(400) % 3, length=12, windows=16)
+    assert np.isclose(score.masked_nelbo_bits_per_char, score.left_to_right_bits_per_char, rtol=1e-6)
+    assert np.isclose(score.left_to_right_bits_per_char, score.certain_first_bits_per_char, rtol=1e-6)
+
+
+def test_training_asks_every_block_and_lowers_its_bound():
+    model = small(4)
+    ids = jnp.asarray(np.arange(480).reshape(40, 12) % 3)
+    objective = ed.learn.Denoising(gaussian=0.0, typo=0.0)
+    _, asked, _, _ = objective.draw(model, ids, jax.random.key(0), jnp.array(1.0))
+    count = np.asarray(asked.reshape(40, 3, 4).sum(-1))
+    assert count.min() == 1 and np.allclose(np.bincount(count.ravel())[1:], 30, atol=1)
+    corpus = ed.data.Corpus("abc", ABC, *[np.arange(600, dtype=np.int32) % 3] * 3)
+    settings: dict[str, Any] = dict(length=12, batch_size=8, steps=60, learning_rate=0.03)
+    fitted = ed.fit(model, corpus, ed.learn.Denoising(), **settings)
+    bound = lambda model: ed.evaluate(model, corpus.validation, length=12, windows=16, curves=False)
+    assert bound(fitted).masked_nelbo_bits_per_char < 0.7 < bound(model).masked_nelbo_bits_per_char
+
+
+def test_it_is_saved_and_a_passage_read_as_a_whole_has_the_same_parameters(tmp_path):
+    model = small(4)
+    ed.save(tmp_path / "model.safetensors", model)
+    again = ed.load(tmp_path / "model.safetensors")
+    assert again.energy.block == 4 and eqx.tree_equal(again, model)
+    whole = again.energy.in_blocks(0)
+    assert whole.block == 0 and eqx.tree_equal(whole.in_blocks(4), model.energy)
+    ids, known = jnp.arange(L) % 3, jnp.arange(L) >= L - 2
+    assert not np.allclose(rest(whole, ids, known)[2][0], rest(model.energy, ids, known)[2][0])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ed.sampling.Blocks(ed.sampling.Diffusion()), "without a schedule"),
+        (lambda: ed.sampling.Blocks(moments=0), "`moments` is 0"),
+        (lambda: small(-1), "`block` is -1"),
+        (lambda: small(4, rotary=True, heads=2), "`block` is 4"),
+        (lambda: ed.generate(small(0), length=8, sampler=ed.sampling.Blocks()), "for an energy in blocks"),
+        (lambda: families.small_model("abc").energy.in_blocks(2), "has no blocks"),
+        (lambda: families.small_model("abc").energy.kept(jnp.zeros(3, int)), "keeps nothing"),
+        (
+            lambda: ed.generate(
+                small(4),
+                length=8,
+                evidence=ed.flow.Matching(".*a", ABC, length=8),
+                sampler=ed.sampling.Blocks(),
+            ),
+            "knows no pattern",
+        ),
+        (
+            lambda: ed.evaluate(small(4), np.arange(99) % 3, length=10, windows=4),
+            "`length` is 10 tokens in blocks of 4",
+        ),
+    ],
+)
+def test_errors_name_what_is_wrong(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
