@@ -6,11 +6,12 @@
     python benchmarks/quality.py likelihood shakespeare ../shared/data/shakespeare_plays/plays.md.xz
     python benchmarks/quality.py noise shakespeare ../shared/data/shakespeare_plays/plays.md.xz
 
-`--models energy-4` is the energy in blocks of four tokens. `train` runs one cell after the other (corpus, size, model, rate, seed), resumes where it was stopped, skips what is
-done and writes one JSON file a cell; `table` makes Markdown of all there are, `likelihood` measures a model's flow,
-`noise` what context is worth to it under noise.
+`--models energy-4` is the energy in blocks of four tokens. `train` runs one cell after the other (corpus, size,
+model, rate, seed), resumes where it was stopped, skips what is done and writes one JSON file a cell; `table` makes
+Markdown of all there are, `likelihood` measures a model's flow, `noise` what context is worth to it under noise.
 `--tuning` holds the end of the training part out and scores on that, so that rates are chosen on it and not on the
-split that is reported. Sizes are 0.1M and 1M for a CPU, 10M for a GPU; parameters are counted without the fixed codes.
+split that is reported. Sizes are 0.1M and 1M for a CPU, 10M for a GPU; parameters are counted without the fixed
+codes.
 """
 
 import argparse

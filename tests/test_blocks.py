@@ -74,12 +74,11 @@ def test_nothing_is_read_of_what_is_behind_the_block(model):
     energy, block = model.energy, model.energy.block
     b = jax.random.normal(jax.random.key(1), (L, 3))
     y = jax.random.normal(jax.random.key(2), (L, energy.dim))
-    for stack in [energy.network.synapses["blocks"]]:
-        g = energy.activation(y, b)
-        by_token = jax.jacobian(lambda g: sum(stack.terms(g).values()))(g)
-        read = np.asarray(jnp.any(by_token != 0, axis=-1))
-        number = np.arange(L) // block
-        assert not read[number[:, None] < number].any() and read[number[:, None] >= number].all()
+    stack = energy.network.synapses["blocks"]
+    by_token = jax.jacobian(lambda g: sum(stack.terms(g).values()))(energy.activation(y, b))
+    read = np.asarray(jnp.any(by_token != 0, axis=-1))
+    number = np.arange(L) // block
+    assert not read[number[:, None] < number].any() and read[number[:, None] >= number].all()
 
 
 def test_force_after_a_prefix_is_the_slope_of_its_energy(model):

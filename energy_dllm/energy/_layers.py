@@ -28,8 +28,9 @@ class Past(NamedTuple):
 class AbstractLayer(eqx.Module):
     """One layer of a block: what it adds to the residual stream, as a sum of parts.
 
-    To add a layer, write `read`, `parts` and `sources`, and `keep` if a token reads others. All are given the normalised
-    stream `z (L, W)`, and `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before the passage.
+    To add a layer, write `read`, `parts` and `sources`, and `keep` if a token reads others. All are given the
+    normalised stream `z (L, W)`, and `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before
+    the passage.
     """
 
     @abc.abstractmethod

@@ -42,8 +42,8 @@ class Blocks(AbstractSampler):
     - `moments`: how many moments between the first block and the last can be recorded; the result does not depend on
       it.
 
-    **Raises:** `ValueError` for `moments` that are not positive, or a `Diffusion` without a schedule; in `generate`, for
-    an energy that is not in blocks, a pattern, or guidance.
+    **Raises:** `ValueError` for `moments` that are not positive, or a `Diffusion` without a schedule; in `generate`,
+    for an energy that is not in blocks, a pattern, or guidance.
 
     **Source:** block diffusion, Arriola et al. 2025 (arXiv 2503.09573).
 
