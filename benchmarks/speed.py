@@ -4,7 +4,8 @@
 
 Both are called as a user calls them, in one compiled program each, compiled before the clock starts; the median of
 `--repeats` pairs, one after the other, so that what else the machine does falls on both. Windows as `generate` has them
-by default, and all at once. Judged bits of the same samplers are in docs/quality.md.
+by default, and all at once; of an energy in blocks `--evaluations` are the draws of a block. Judged bits of the same
+samplers are in docs/quality.md.
 """
 
 import argparse
@@ -22,6 +23,14 @@ def seconds(call) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
+
+
+def sampler_of(model: ed.EnergyDLLM, evaluations: int) -> ed.sampling.AbstractSampler:
+    """With so many force evaluations for a passage; of an energy in blocks with so many draws for a block."""
+    if not model.energy.block:
+        return ed.sampling.descent(evaluations)
+    each = ed.sampling.Unmasking(rounds=evaluations, steps=1, step=1.0, order=ed.sampling.most_certain)
+    return ed.sampling.Blocks(each, moments=1)
 
 
 def main() -> None:
@@ -45,8 +54,8 @@ def main() -> None:
             keys = jax.random.split(jax.random.key(0), batch)
             left_to_right = lambda draw=draw, keys=keys: draw(keys)
             for evaluations in options.evaluations:
-                for window in (64, length) if length > 64 else (64,):
-                    sampler = ed.sampling.descent(evaluations)
+                for window in (64, length) if length > 64 and not model.energy.block else (length,):
+                    sampler = sampler_of(model, evaluations)
                     settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=1)
                     descend = lambda settings=settings: ed.generate(model, **settings).ids
                     for call in (descend, left_to_right):

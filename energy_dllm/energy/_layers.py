@@ -28,9 +28,8 @@ class Past(NamedTuple):
 class AbstractLayer(eqx.Module):
     """One layer of a block: what it adds to the residual stream, as a sum of parts.
 
-    To add a layer, write `read`, `parts` and `sources`, and `keep` if a token reads others. All are given the
-    normalised stream `z (L, W)`, and `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before
-    the passage.
+    To add a layer, write `read`, `parts`, `sources` and `keep`. All are given the normalised stream `z (L, W)`, and
+    `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before the passage.
     """
 
     @abc.abstractmethod
@@ -52,9 +51,9 @@ class AbstractLayer(eqx.Module):
         """`<a_i, Delta_i>` split by the token `j` of the passage that was read, `(L, L)`; what was read before it is
         the token's own."""
 
+    @abc.abstractmethod
     def keep(self, z: Float[Array, "L W"]) -> PyTree[Float[Array, "L ..."]]:
-        """All that tokens after it read of every token; nothing by default."""
-        return ()
+        """All that later tokens read of every token; `()` where none reads another."""
 
 
 class AttentionLayer(AbstractLayer):
@@ -151,6 +150,10 @@ class MemoryLayer(AbstractLayer):
         self.threshold = jnp.zeros(memories)
         self.values = scale * memories**-0.5 * jax.random.normal(k2, (memories, width))
 
+    def keep(self, z: Float[Array, "L W"]) -> tuple[()]:
+        """Nothing."""
+        return ()
+
     def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
         return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold), self.values
@@ -195,8 +198,9 @@ class ConvolutionLayer(AbstractLayer):
         token = near(grids, reach)[1]
         may = jnp.take_along_axis(allowed, jnp.maximum(token, 0), axis=1) & (token >= 0)
         there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
-        for o in range(0 if past is None else reach):  # those before
-            there[o] += ((past.offset == o - reach) & past.allowed).astype(z.dtype) @ past.kept
+        if past is not None:
+            for o in range(reach):
+                there[o] += ((past.offset == o - reach) & past.allowed).astype(z.dtype) @ past.kept
         return [there * weight for there, weight in zip(there, self.kernel, strict=True)]
 
     def keep(self, z: Float[Array, "L W"]) -> Float[Array, "L W"]:

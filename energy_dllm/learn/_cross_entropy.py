@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
+from ..energy import AbstractFreeEnergy, FreeEnergy
 
 
 LARGE = 1 << 20
@@ -54,6 +55,16 @@ def mask(ids: Int[Array, "B L"], key: Key) -> tuple[Bool[Array, "B L"], Float[Ar
     k1, k2, k3 = jax.random.split(key, 3)
     rate = jax.random.permutation(k3, stratified(k1, ids.shape[0]))
     return jax.random.uniform(k2, ids.shape) < rate[:, None], rate
+
+
+def block_of(energy: AbstractFreeEnergy) -> int:
+    """Tokens of a block, 0 where a token reads the whole passage."""
+    return energy.block if isinstance(energy, FreeEnergy) else 0
+
+
+def side_by_side(energy: AbstractFreeEnergy, ids: Int[Array, " L"]) -> AbstractFreeEnergy:
+    """All blocks of a passage at once, each given the true tokens before it; the energy itself without blocks."""
+    return energy.side_by_side(ids) if isinstance(energy, FreeEnergy) else energy
 
 
 def mask_blocks(ids: Int[Array, "B L"], block: int, key: Key) -> Bool[Array, "B L"]:

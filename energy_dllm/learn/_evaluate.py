@@ -15,7 +15,7 @@ from .._model import EnergyDLLM
 from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
-from ._cross_entropy import mask_blocks, stratified
+from ._cross_entropy import block_of, mask_blocks, side_by_side, stratified
 from ._twins import AbstractTwin, Autoregressive
 
 
@@ -110,7 +110,7 @@ def evaluate(
     rate = jax.random.permutation(k1, stratified(k2, count))
     known = jax.random.uniform(k3, text.shape) >= rate[:, None]
 
-    block = model.energy.block if isinstance(model, EnergyDLLM) else 0
+    block = block_of(model.energy) if isinstance(model, EnergyDLLM) else 0
     weight = 1.0 / rate[:, None]
     if isinstance(model, Autoregressive):
         known, weight = jnp.zeros(text.shape, bool), 1.0
@@ -169,14 +169,14 @@ def _each(function, model, rows, batch_size, *settings):
 
 def _cross_entropy(model, ids, known):
     if isinstance(model, EnergyDLLM):
-        model = eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids))
+        model = eqx.tree_at(lambda model: model.energy, model, side_by_side(model.energy, ids))
     return -_true(model.log_posterior(ids, known), ids)
 
 
 def _chain_rule(model, ids):
     """Minus the log-likelihood of a window in nats, tokens read left to right, and most certain first `(2,)`."""
     size = ids.shape[0]
-    block = (model.energy.block if isinstance(model, EnergyDLLM) else 0) or size
+    block = (block_of(model.energy) if isinstance(model, EnergyDLLM) else 0) or size
     later = 1e3 * (jnp.arange(size) // block)  # a block is read before the next
 
     def ask(certain, state, place):

@@ -19,7 +19,7 @@ from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
-from ._cross_entropy import each_window, mask, mask_blocks, nll_of, stratified, weighted
+from ._cross_entropy import block_of, each_window, mask, mask_blocks, nll_of, side_by_side, stratified, weighted
 
 
 class AbstractObjective(eqx.Module):
@@ -188,7 +188,7 @@ class Denoising(AbstractObjective):
             return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
         def here(ids):
-            energy = model.energy.side_by_side(ids)
+            energy = side_by_side(model.energy, ids)
             return energy, jax.lax.stop_gradient(energy)
 
         def direct(ids, b, i):
@@ -216,7 +216,9 @@ class Denoising(AbstractObjective):
             nll.append(masked)
             gaps = jnp.mean(jnp.where(jnp.any(open, axis=-1), gap, 0.0))
         loss = (
-            weighted(jnp.concatenate(nll), asked, energy.block) + self.speed_penalty * motion + self.likelihood * gaps
+            weighted(jnp.concatenate(nll), asked, block_of(energy))
+            + self.speed_penalty * motion
+            + self.likelihood * gaps
         )
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
@@ -228,7 +230,7 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        block = model.energy.block
+        block = block_of(model.energy)
         hidden = mask_blocks(ids, block, keys[0]) if block else mask(ids, keys[0])[0]
         if self.prefix and not block:
             k1, k2 = jax.random.split(jax.random.fold_in(key, 11))

@@ -17,14 +17,14 @@ from ._sampler import AbstractSampler, Observer, changed
 from ._unmasking import Unmasking, most_certain
 
 
-class Written(NamedTuple):
-    """A passage of which the first `count` tokens are written: `ids (L,)`, which are `known (L,)`, what is `kept` of
-    them (`FreeEnergy.kept`), and the forces so far."""
+class WrittenBlocks(NamedTuple):
+    """A passage of which `done` tokens are written: `ids (L,)`, which are `known (L,)`, what is `kept` of them
+    (`FreeEnergy.kept`), and the forces so far."""
 
     ids: Int[Array, " L"]
     known: Bool[Array, " L"]
     kept: PyTree[Array]
-    count: Int[Array, ""]
+    done: Int[Array, ""]
     forces: Int[Array, ""]
 
 
@@ -100,20 +100,20 @@ class Blocks(AbstractSampler):
         """All blocks are written."""
         return "every token is written"
 
-    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Written:
+    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> WrittenBlocks:
         """The given tokens, and what is kept of all before the first block with an unknown one."""
         base, given = self._base(energy, conditioning), conditioning.given
         room = -conditioning.length % base.block
         ids, known = jnp.pad(given.ids, (0, room)), jnp.pad(given.known, (0, room), constant_values=True)
         # what is kept of later blocks is replaced as they are written
         first = jnp.where(jnp.all(known), ids.shape[0], jnp.argmin(known) // base.block * base.block)
-        return Written(ids, known, base.kept(ids), first, jnp.zeros((), int))
+        return WrittenBlocks(ids, known, base.kept(ids), first, jnp.zeros((), int))
 
     def move(
         self,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
-        state: Written,
+        state: WrittenBlocks,
         clock: Float[Array, " n"],
         numbers: Int[Array, " n"],
         marks: tuple[int, ...],
@@ -130,8 +130,8 @@ class Blocks(AbstractSampler):
 
         def one(written, number):
             due = before + (length - before) * number // self.moments
-            open = lambda written: (jnp.sum(written.known[:length]) < due) & (written.count < written.ids.shape[0])
-            extend = lambda written: self.extend(base, b, written, key=jax.random.fold_in(key, written.count))
+            open = lambda written: (jnp.sum(written.known[:length]) < due) & (written.done < written.ids.shape[0])
+            extend = lambda written: self.extend(base, b, written, key=jax.random.fold_in(key, written.done))
             written = jax.lax.while_loop(open, extend, written)
             now = conditioning.written(written.ids[:length], written.known[:length])
             y = relax(energy, energy.neutral(length), now.field(energy.vocabulary.codes), steps=1, step=1.0)
@@ -148,9 +148,11 @@ class Blocks(AbstractSampler):
             rejected=none,
         )
 
-    def extend(self, energy: FreeEnergy, b: Float[Array, "L V"] | None, written: Written, *, key: Key) -> Written:
+    def extend(
+        self, energy: FreeEnergy, b: Float[Array, "L V"] | None, written: WrittenBlocks, *, key: Key
+    ) -> WrittenBlocks:
         """The next block, sampled given what is written, and what is kept of it."""
-        size, start = energy.block, written.count
+        size, start = energy.block, written.done
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, size)
         given = Given(here(written.ids), here(written.known))
         conditioning = Conditioning(given, None if b is None else Likelihood(here(b)))
@@ -162,7 +164,7 @@ class Blocks(AbstractSampler):
         made = self.each.move(block, conditioning, state, clock, numbers, (), found, key=k2)
         ids = made.probes["moment"]["ids"][-1].astype(given.ids.dtype)
         put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=0)
-        return Written(
+        return WrittenBlocks(
             put(written.ids, ids),
             put(written.known, jnp.ones(size, bool)),
             jax.tree.map(put, written.kept, block.kept(ids)),
