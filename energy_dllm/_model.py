@@ -49,6 +49,8 @@ class EnergyDLLM(eqx.Module):
     - `heads`: of every attention, default `dim / 32`, or the next smaller divisor of `dim / 2`.
     - `memories`: stored pairs of every memory, default `2 dim`.
     - `reach`: neighbours on each side that the convolution reads, with `depth=1` the cues of the memory.
+    - `block`: tokens of a block of a deep energy, in which a token reads its own block and all before it, so that a
+      passage can be written block by block (`sampling.Blocks`); 0 for the whole passage.
     - `rotary`: whether queries and keys have rotary phases beside the relative bias.
     - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
       it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a

@@ -136,7 +136,7 @@ def test_passages_have_the_probability_of_the_chain_rule(block):
 
 SAMPLERS: dict[str, Any] = {
     "draws": ed.sampling.Unmasking(rounds=2, steps=1, step=1.0, order=ed.sampling.most_certain),
-    "descent": ed.sampling.descent(6),
+    "descent": ed.sampling.descent(6, schedule=ed.flow.LogLinear(sigma_max=0.9, sigma_min=0.6)),
 }
 
 

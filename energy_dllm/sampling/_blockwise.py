@@ -37,8 +37,9 @@ class Blocks(AbstractSampler):
 
     **Arguments:**
 
-    - `each`: the sampler of one block: `Unmasking`, or a `Diffusion` with a `schedule` of its own such as
-      `sampling.descent(8)`. By default the two most certain tokens at a time, of a block of four.
+    - `each`: the sampler of one block: `Unmasking`, or a `Diffusion` with a `schedule` of its own, such as
+      `sampling.descent(8, schedule=flow.LogLinear(sigma_max=0.9, sigma_min=0.6))`. By default the most certain token
+      first, four of them, one at a time.
     - `moments`: how many moments between the first block and the last can be recorded; the result does not depend on
       it.
 
@@ -77,8 +78,8 @@ class Blocks(AbstractSampler):
     def __init__(self, each: Unmasking | Diffusion | None = None, *, moments: int = 32):
         sizes(moments=moments)
         if isinstance(each, Diffusion) and each.schedule is None:
-            raise ValueError("`each` is a Diffusion without a schedule; expected one, such as `sampling.descent(8)`.")
-        self.each = Unmasking(rounds=2, steps=1, step=1.0, order=most_certain) if each is None else each
+            raise ValueError("`each` is a Diffusion without a schedule; expected `descent(8, schedule=...)`.")
+        self.each = Unmasking(rounds=4, steps=1, step=1.0, order=most_certain) if each is None else each
         # the clock of a block; that of unmasking has no noise in it
         schedule = self.each.schedule if isinstance(self.each, Diffusion) else None
         self.moments, self.times = moments, np.asarray(self.each.clock(schedule or LogLinear()))

@@ -192,7 +192,7 @@ class Engine:
         """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
         name, _, budget = passages[0].shape
         model = self.models[name]
-        sampler = Diffusion(steps=budget.steps, until=RECIPE.until, schedule=RECIPE.schedule)
+        sampler = Diffusion(steps=budget.steps, since=RECIPE.since, until=RECIPE.until)
         clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
         pages = pages_of(passages, size)
         state, moments = begin(model.energy, pages, on_device(clock[:1])[0]), None
