@@ -202,18 +202,17 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
     if spring is not None and np.any(spring):
         terms["vocabulary + spring"] = terms.pop("vocabulary") + spring
     sizes = {name: float(np.abs(term - term[0]).max()) for name, term in terms.items()}
-    noise = "vocabulary + spring"
+    noise, title = "vocabulary + spring", "What changed it, term by term"
     if sizes.get(noise, 0.0) > 5 * max((size for name, size in sizes.items() if name != noise), default=math.inf):
         change = float(terms[noise][-1] - terms.pop(noise)[0])
-        words = f"not drawn: {noise}, {change:+,.0f}, mostly $L C\\,\\log\\sigma$".replace("-", "\u2212")
-        axes.text(0.02, 0.04, words, color=GREY, transform=axes.transAxes)
+        title += f" (not drawn: {noise}, {change:+,.0f}, mostly $L C\\,\\log\\sigma$)".replace("-", "\u2212")
     ends = []
     axes.axhline(0.0, color=GREY, linewidth=0.8)
     for n, (name, term) in enumerate(terms.items()):
         colour = COLOURS[n % len(COLOURS)]
         axes.plot(times, term - term[0], color=colour, linestyle="-" if n < len(COLOURS) else "--")
         ends.append((float(term[-1] - term[0]), name, colour))
-    axes.set_title("What changed it, term by term")
+    axes.set_title(title)
     axes.set_ylabel("change since the start (nats)")
     finish(axes)
     label_ends(axes, times[-1], ends)
