@@ -16,12 +16,15 @@ import numpy as np
 import energy_dllm as ed
 
 
-def main(model: Any = None, word: str = "seven", noise: float = 0.5, seed: int = 1, save: str = "") -> dict[str, float]:
-    """Print what was made of what was left; return how far the pixels are from the picture, root mean square."""
+def main(model: Any = None, picture: Any = None, noise: float = 0.5, seed: int = 1, save: str = "") -> dict[str, float]:
+    """Print what was made of what is left of a picture, by default one of a seven; return how far its pixels are from
+    the picture, root mean square."""
     model = ed.load("digits") if model is None else model
     tokenizer, draw = model.tokenizer, np.random.default_rng(seed)
-    first = ed.generate(model, prompt=word, seed=seed)
-    picture = first.pictures[0]
+    if picture is None:
+        drawn = ed.generate(model, prompt="seven", seed=seed)
+        picture = drawn.pictures[0]
+        print(f"a seven: F fell from {drawn.free_energy[0, 0]:.0f} to {drawn.free_energy[0, -1]:.0f} nats")
     patches = tokenizer.cut(picture[None]).reshape(-1, tokenizer.patch**2 * tokenizer.channels) / 255.0
     codes, width = tokenizer.codes[len(tokenizer.letters) :, : patches.shape[1]], tokenizer.width
 
@@ -44,7 +47,6 @@ def main(model: Any = None, word: str = "seven", noise: float = 0.5, seed: int =
     coarse = ed.flow.Likelihood(jnp.asarray(np.maximum(b, -200.0)))
     made["one grey value a patch"] = ed.generate(model, evidence=coarse, seed=seed)
 
-    print(f"{word}: F fell from {first.free_energy[0, 0]:.0f} to {first.free_energy[0, -1]:.0f} nats")
     far = {}
     for left, one in made.items():
         far[left] = float(np.sqrt(np.mean((one.pictures[0] / 255.0 - picture / 255.0) ** 2)))

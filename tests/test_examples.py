@@ -62,7 +62,7 @@ def test_pictures_come_back_from_what_is_left_of_them(tmp_path, capsys):
     tokenizer = ed.data.Patches.from_pictures(drawn, patch=2, captions=["one", "two"])
     schedule = ed.flow.LogLinear(sigma_max=4.0, sigma_min=0.1)
     model = ed.EnergyDLLM(tokenizer, dim=16, reach=1, schedule=schedule, key=jax.random.key(0))
-    far = load("pictures").main(model, "two", noise=0.1, save=str(tmp_path / "all.png"))
+    far = load("pictures").main(model, drawn[0], noise=0.1, save=str(tmp_path / "all.png"))
     middle, noisy, coarse = far.values()
     # two kinds of patches, black and white: little noise and their means tell them, the middle does not
     assert noisy == coarse == 0 < middle and ed.data.read_picture(tmp_path / "all.png").shape == (8, 32)

@@ -141,7 +141,7 @@ class AutonomousDescent(AbstractField):
         # the derivative in the spring of a token is 1, of padding 0
         db, here = jax.grad(lambda b, spring: self.energy(y, b, spring=spring), (0, 1))(b, spring)
         if self.steps:  # at fixed beliefs
-            db = -here[:, None] * self.energy.posterior(y, b)
+            db = (-here[:, None] * self.energy.posterior(y, b)).astype(b.dtype)
         dx, dlevel = pull((db, here))
         size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here, dtype=level.dtype))
         return (

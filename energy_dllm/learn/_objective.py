@@ -73,8 +73,7 @@ class Denoising(AbstractObjective):
     - `start`: largest standard deviation of the starting noise, meant to keep rest points from being mere saddles.
     - `prior_weight`: weight of the `nll` of the vocabulary alone.
     - `prefix`: share of the masked windows whose masks are all behind a uniformly drawn place. In a layout, of all
-      windows in which only one grid is masked, or wholly noisy: a caption or its picture, drawn in proportion to the
-      square root of its places.
+      windows in which only the grid of that place is masked, or wholly noisy: a caption or its picture.
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
@@ -234,15 +233,13 @@ class Denoising(AbstractObjective):
         hidden = mask_blocks(ids, block, keys[0]) if block else mask(ids, keys[0])[0]
         if self.prefix and not block:
             k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
+            place = jnp.floor(ids.shape[1] * jax.random.uniform(k1, (batch, 1)))
+            behind = jnp.arange(ids.shape[1]) >= place
             if grids := model.tokenizer.grids:
-                # a grid weighs as its targets do in the loss, so that a caption is asked for beside a larger picture
-                places = np.array([rows * columns for rows, columns in grids])
-                asked = jax.random.categorical(k1, 0.5 * jnp.log(places), shape=(batch, 1))
-                behind = (np.repeat(np.arange(len(grids)), places) == asked) & (
+                grid = jnp.asarray(np.repeat(np.arange(len(grids)), [rows * columns for rows, columns in grids]))
+                behind = (grid == grid[place.astype(int)]) & (
                     hidden | (jnp.arange(batch) < self.gaussian * batch)[:, None]
                 )
-            else:
-                behind = jnp.arange(ids.shape[1]) >= jnp.floor(ids.shape[1] * jax.random.uniform(k1, (batch, 1)))
             hidden = jnp.where(jax.random.uniform(k2, (batch, 1)) < self.prefix, behind, hidden)
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
