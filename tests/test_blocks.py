@@ -158,6 +158,14 @@ def test_given_tokens_stand_and_looking_on_changes_nothing(name):
     assert "a" not in "".join(made.texts)
 
 
+def test_blocks_are_the_default_and_a_long_passage_is_one_window():
+    model = small(4, dim=8)
+    made = ed.generate(model, length=200, samples=2, prompt="ab", frames=1)
+    sampler = ed.sampling.default_sampler(model)
+    assert isinstance(sampler, ed.sampling.Blocks) and sampler.each.rounds == 4
+    assert made.force_evaluations.tolist() == [50 * 5] * 2 and all(len(text) == 200 for text in made.texts)
+
+
 def test_the_bound_of_blocks_of_one_is_the_chain_rule():
     model = small(1)
     score = ed.evaluate(model, np.arange(400) % 3, length=12, windows=16)

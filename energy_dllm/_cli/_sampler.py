@@ -63,10 +63,10 @@ class Sampler:
         int | None, _best(metavar="INT", help="Rounds after that, each draws the least likely tokens anew.")
     ] = None
 
-    def build(self, length: int, model: Any = None) -> Any:
+    def build(self, length: int, model: Any = None, *, filling: bool = False) -> Any:
         """The sampler of the library for windows of `length` tokens of a `model`, by default one of text."""
         from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-        from ..sampling import UNMASKING, BeamSearch, at_random, default_sampler, left_to_right, most_certain
+        from ..sampling import UNMASKING, BeamSearch, Blocks, at_random, default_sampler, left_to_right, most_certain
 
         orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
@@ -85,7 +85,12 @@ class Sampler:
             # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
             one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
             return _with(UNMASKING, drawing | one)
-        best: Any = default_sampler(model, self.budget)
+        best: Any = default_sampler(model, self.budget, filling=filling)
+        if isinstance(best, Blocks):
+            for name, value in {**falling, "field": self.field}.items():
+                if value is not None:
+                    raise ValueError(f"`--{name}` is of a descent, and the model writes in blocks: leave it out.")
+            return Blocks(_with(best.each, drawing))
         flows = {"joint": JointFlow, "rest": ProbabilityFlow}
         if self.field in flows:
             falling |= {"field": flows[self.field], "temperature": self.temperature}

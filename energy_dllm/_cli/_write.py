@@ -91,8 +91,8 @@ def generate(
     size = 64 if length is None else length
     chosen = sampler.build(min(size, 128 if window is None else window))
     loaded = load_model(model)
-    if places := loaded.tokenizer.places:
-        size, chosen = places, sampler.build(places, loaded)
+    size = loaded.tokenizer.places or size
+    chosen = sampler.build(min(size, 128 if window is None else window), loaded)
     from ..sampling import generate, likeliest
 
     if best_of < 1:
@@ -162,14 +162,14 @@ def infill(
         if wrong := [name for name, value in of_text.items() if value]:
             raise ValueError(f"`--{wrong[0]}` is of text, and {model} makes pictures; leave it out.")
         fill = _inpaint(loaded, template, hole, prompt)
-        fill = functools.partial(fill, samples=samples, sampler=sampler.build(1, loaded), seed=seed)
+        fill = functools.partial(fill, samples=samples, sampler=sampler.build(1, loaded, filling=True), seed=seed)
         return written(fill, loaded.tokenizer, model, json, stream, out)
     if hole is not None or prompt:
         raise ValueError(f"`--hole` and `--prompt` are of pictures, and {model} writes text; leave them out.")
     from ..sampling import infill, of_template
 
     size = None if not length else length[0] if len(length) == 1 else length
-    chosen = sampler.build(min(max(length, default=64), 128 if window is None else window))
+    chosen = sampler.build(min(max(length, default=64), 128 if window is None else window), loaded)
     there = of_template(loaded, template, size, unknown == "mask").length if match or avoid else 0
     options = {
         "samples": samples,

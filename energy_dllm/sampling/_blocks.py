@@ -12,6 +12,7 @@ from .._checks import on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
+from ._blockwise import Blocks
 from ._motion import Generation, Moments, finite, follow, pictures_of
 from ._sampler import AbstractSampler
 from ._template import typed
@@ -38,7 +39,8 @@ def write(
     end = _ending(model, stop, conditioning) if stop != "" else -1
     energy = model.energy if guidance is None else guidance.on(model.energy)
     # a window in which everything is given is skipped
-    spans = _spans(conditioning.length, window)
+    # blocks keep what is before them: a passage of any length is one window
+    spans = [(0, conditioning.length)] if isinstance(sampler, Blocks) else _spans(conditioning.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
     # of several windows a power of two each, so that few numbers of windows are other programs
     each = frames if len(spans) == 1 else 2 ** (max(1, frames // len(spans)).bit_length() - 1)

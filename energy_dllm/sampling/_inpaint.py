@@ -95,7 +95,7 @@ def inpaint(
     made = write(
         model,
         given,
-        sampler=default_sampler(model) if sampler is None else sampler,
+        sampler=default_sampler(model, filling=True) if sampler is None else sampler,
         evidence=Likelihood(on_device(b)) if partly.any() else None,
         guidance=guidance,
         window=tokenizer.places,

@@ -14,12 +14,13 @@ from jaxtyping import Array, Float, Integer, PyTree, UInt8
 from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
-from ..energy import DFA, AbstractFreeEnergy, Padded
+from ..energy import DFA, AbstractFreeEnergy, FreeEnergy, Padded
 from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
+from ._blockwise import Blocks
 from ._diffusion import Diffusion, descent
 from ._padding import can_pad, pad, pad_conditioning, within
 from ._sampler import AbstractSampler
-from ._unmasking import Unmasking, left_to_right
+from ._unmasking import Unmasking, left_to_right, most_certain
 
 
 ENDED = "reached the end of the time interval"
@@ -71,16 +72,23 @@ class Generation:
     pictures: UInt8[np.ndarray, "P rows columns *channels"]
 
 
-def default_sampler(model: EnergyDLLM | None = None, evaluations: int | None = None) -> AbstractSampler:
+def default_sampler(
+    model: EnergyDLLM | None = None, evaluations: int | None = None, *, filling: bool = False
+) -> AbstractSampler:
     """The sampler of `generate`, `infill` and `inpaint` where none is given.
 
-    `descent()`; for a model that makes pictures, whose codes are pixels, the same motion from the most to the least
-    noise of the model, with every evaluation a step and `y` one step from neutral at each: 25 and 32 evaluations, or as
-    many as are given.
+    `descent()`; for an energy in blocks `Blocks`, one token after another in a block, the most certain first. For a
+    model that makes pictures, whose codes are pixels, the descent from the most to the least noise of the model, with
+    every evaluation a step and `y` one step from neutral at each; `filling` the hole of a picture, with `y` moving
+    along. 25, one a token, 32 and 64 evaluations, or as many as are given: of a passage, a block, a picture.
     """
     if model is not None and model.tokenizer.places:
-        field = functools.partial(AutonomousDescent, steps=1)
-        return Diffusion(steps=32 if evaluations is None else evaluations, temperature=0.0, field=field)
+        field, steps = (AutonomousDescent, 64) if filling else (functools.partial(AutonomousDescent, steps=1), 32)
+        return Diffusion(steps=steps if evaluations is None else evaluations, temperature=0.0, field=field)
+    block = model.energy.block if model is not None and isinstance(model.energy, FreeEnergy) else 0
+    if block:
+        rounds = block if evaluations is None else evaluations
+        return Blocks(Unmasking(rounds=rounds, steps=1, step=1.0, order=most_certain))
     return descent(25 if evaluations is None else evaluations)
 
 
