@@ -148,9 +148,9 @@ def test_given_tokens_stand_and_looking_on_changes_nothing(name):
     made = ed.generate(model, length=11, prompt="abcab", samples=3, sampler=sampler, frames=4, watch=seen.append)
     assert all(len(text) == 11 and text.startswith("abcab") for text in made.texts) and len(seen) == 4
     again = ed.generate(model, length=11, prompt="abcab", samples=3, sampler=sampler, frames=1)
-    assert made.texts == again.texts and len(set(made.texts)) == 3
+    assert made.texts == again.texts and len(set(made.texts)) > 1
     assert made.force_evaluations.tolist() == again.force_evaluations.tolist()
-    each = {"draws": 3, "descent": 6}[name]
+    each = {"draws": 2, "descent": 6}[name]
     assert again.force_evaluations[0] == 3 * each  # blocks 1 (one token open), 2 and 3 of four
     assert (np.diff(made.known) >= 0).all() and made.known[0, -1] == 1 and made.reason == "every token is written"
     evidence = ed.flow.Likelihood(jnp.zeros((11, 3)).at[:, 0].set(ed.flow.FORBIDDEN))
@@ -163,7 +163,7 @@ def test_blocks_are_the_default_and_a_long_passage_is_one_window():
     made = ed.generate(model, length=200, samples=2, prompt="ab", frames=1)
     sampler = ed.sampling.default_sampler(model)
     assert isinstance(sampler, ed.sampling.Blocks) and sampler.each.rounds == 4
-    assert made.force_evaluations.tolist() == [50 * 5] * 2 and all(len(text) == 200 for text in made.texts)
+    assert made.force_evaluations.tolist() == [50 * 4] * 2 and all(len(text) == 200 for text in made.texts)
 
 
 def test_the_bound_of_blocks_of_one_is_the_chain_rule():

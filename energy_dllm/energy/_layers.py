@@ -198,9 +198,12 @@ class ConvolutionLayer(AbstractLayer):
         token = near(grids, reach)[1]
         may = jnp.take_along_axis(allowed, jnp.maximum(token, 0), axis=1) & (token >= 0)
         there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
-        if past is not None:
+        if past is not None:  # the tokens of which stand side by side
             for o in range(reach):
-                there[o] += ((past.offset == o - reach) & past.allowed).astype(z.dtype) @ past.kept
+                place = o - reach - past.offset[:, 0]
+                inside = jnp.clip(place, 0, past.kept.shape[0] - 1)
+                may = jnp.take_along_axis(past.allowed, inside[:, None], axis=1) & (place == inside)[:, None]
+                there[o] += jnp.where(may, past.kept[inside], 0.0)
         return [there * weight for there, weight in zip(there, self.kernel, strict=True)]
 
     def keep(self, z: Float[Array, "L W"]) -> Float[Array, "L W"]:

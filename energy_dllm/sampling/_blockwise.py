@@ -18,13 +18,10 @@ from ._unmasking import Unmasking, most_certain
 
 
 class WrittenBlocks(NamedTuple):
-    """A passage of which `done` tokens are written: `ids (L,)`, which are `known (L,)`, what is `kept` of them
-    (`FreeEnergy.kept`), and the forces so far."""
+    """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, and the forces so far."""
 
     ids: Int[Array, " L"]
-    known: Bool[Array, " L"]
     kept: PyTree[Array]
-    done: Int[Array, ""]
     forces: Int[Array, ""]
 
 
@@ -103,12 +100,10 @@ class Blocks(AbstractSampler):
 
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> WrittenBlocks:
         """The given tokens, and what is kept of all before the first block with an unknown one."""
-        base, given = self._base(energy, conditioning), conditioning.given
-        room = -conditioning.length % base.block
-        ids, known = jnp.pad(given.ids, (0, room)), jnp.pad(given.known, (0, room), constant_values=True)
+        base = self._base(energy, conditioning)
+        ids = jnp.pad(conditioning.given.ids, (0, -conditioning.length % base.block))
         # what is kept of later blocks is replaced as they are written
-        first = jnp.where(jnp.all(known), ids.shape[0], jnp.argmin(known) // base.block * base.block)
-        return WrittenBlocks(ids, known, base.kept(ids), first, jnp.zeros((), int))
+        return WrittenBlocks(ids, base.kept(ids), jnp.zeros((), int))
 
     def move(
         self,
@@ -126,19 +121,25 @@ class Blocks(AbstractSampler):
         base, length = self._base(energy, conditioning), conditioning.length
         b = None if conditioning.others is None else conditioning.others.field(energy.vocabulary.codes)
         b = None if b is None else jnp.pad(b, ((0, state.ids.shape[0] - length), (0, 0)))
-        kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
-        before = jnp.sum(conditioning.given.known)
+        known = jnp.pad(conditioning.given.known, (0, state.ids.shape[0] - length), constant_values=True)
+        # from the first block with an unknown token to the last
+        number = jnp.arange(known.shape[0]) // base.block
+        blocks = jnp.max(jnp.where(known, 0, number + 1))
+        first = jnp.min(jnp.where(known, blocks, number))
+        # the same for all samples, so that the loop is one for all of them
+        due = lambda number: first + -(-(blocks - first) * number // self.moments)
+        extend = lambda n, written: self.extend(base, b, known, written, n, key=jax.random.fold_in(key, n))
 
-        def one(written, number):
-            due = before + (length - before) * number // self.moments
-            open = lambda written: (jnp.sum(written.known[:length]) < due) & (written.done < written.ids.shape[0])
-            extend = lambda written: self.extend(base, b, written, key=jax.random.fold_in(key, written.done))
-            written = jax.lax.while_loop(open, extend, written)
-            now = conditioning.written(written.ids[:length], written.known[:length])
+        def one(state, number):
+            before, written = state
+            written = jax.lax.fori_loop(due(before), due(number), extend, written)
+            there = conditioning.given.known | (jnp.arange(length) // base.block < due(number))
+            now = conditioning.written(written.ids[:length], there)
             y = relax(energy, energy.neutral(length), now.field(energy.vocabulary.codes), steps=1, step=1.0)
-            return written, (written, observer(now, y, now))
+            return (number, written), (written, observer(now, y, now))
 
-        _, (states, moments) = jax.lax.scan(one, state, numbers[kept])
+        kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
+        _, (states, moments) = jax.lax.scan(one, (numbers[0], state), numbers[kept])
         none = jnp.zeros((), int)
         return Trajectory(
             times=clock[kept],
@@ -150,28 +151,44 @@ class Blocks(AbstractSampler):
         )
 
     def extend(
-        self, energy: FreeEnergy, b: Float[Array, "L V"] | None, written: WrittenBlocks, *, key: Key
+        self,
+        energy: FreeEnergy,
+        b: Float[Array, "L V"] | None,
+        known: Bool[Array, " L"],
+        written: WrittenBlocks,
+        number: Int[Array, ""] | int,
+        *,
+        key: Key,
     ) -> WrittenBlocks:
-        """The next block, sampled given what is written, and what is kept of it."""
-        size, start = energy.block, written.done
+        """Block `number`, sampled given what is written, and what is kept of it."""
+        size, start = energy.block, number * energy.block
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, size)
-        given = Given(here(written.ids), here(written.known))
+        given = Given(here(written.ids), here(known))
         conditioning = Conditioning(given, None if b is None else Likelihood(here(b)))
         block = energy.after(written.kept, start, size)
-        clock, numbers = jnp.asarray(self.times), jnp.arange(self.times.shape[0])
-        k1, k2 = jax.random.split(key)
-        state = self.each.begin(block, conditioning, clock[0], key=k1)
-        found = lambda evidence, y, now: {"ids": now.given.ids.astype(y.dtype), "terms": {}}
-        made = self.each.move(block, conditioning, state, clock, numbers, (), found, key=k2)
-        ids = made.probes["moment"]["ids"][-1].astype(given.ids.dtype)
+        ids, forces = self._sampled(block, conditioning, key=key)
         put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=0)
-        return WrittenBlocks(
-            put(written.ids, ids),
-            put(written.known, jnp.ones(size, bool)),
-            jax.tree.map(put, written.kept, block.kept(ids)),
-            start + size,
-            written.forces + made.force_evaluations,
-        )
+        kept = jax.tree.map(put, written.kept, block.kept(ids))
+        return WrittenBlocks(put(written.ids, ids), kept, written.forces + forces)
+
+    def _sampled(self, block, conditioning, *, key):
+        """The tokens of a block, and the forces they took."""
+        clock, numbers = jnp.asarray(self.times), jnp.arange(self.times.shape[0])
+        k1, k2, k3 = jax.random.split(key, 3)
+        found = lambda evidence, y, now: {"ids": now.given.ids.astype(y.dtype), "terms": {}}
+        state = self.each.begin(block, conditioning, clock[0], key=k1)
+        # after the last draw nothing is asked any more, so there need be no relaxation
+        last = isinstance(self.each, Unmasking) and not self.each.remask_rounds
+        spans = (clock[:-1], numbers[:-1]) if last else (clock, numbers)
+        made = self.each.move(block, conditioning, state, *spans, (), found, key=k2)
+        ids = made.probes["moment"]["ids"][-1].astype(conditioning.given.ids.dtype)
+        if last:
+            draft: Any = made.final
+            now = conditioning.written(draft.ids, draft.known)
+            b = now.field(block.vocabulary.codes)
+            drawn, _ = now.draw(block, draft.y, b, temperature=self.each.temperature, key=k3)
+            ids = jnp.where(draft.known, draft.ids, drawn)
+        return ids, made.force_evaluations
 
     def _base(self, energy, conditioning) -> FreeEnergy:
         base = energy.base if isinstance(energy, Padded) else energy
