@@ -91,6 +91,15 @@ def test_noise_falls(write):
     assert written.reason == "reached the end of the time interval"
 
 
+def test_the_descent_goes_through_shares_of_the_schedule_of_the_model(model):
+    schedule = ed.flow.LogLinear(sigma_max=2.0, sigma_min=0.5)
+    clock = noise(steps=3, since=0.2, until=0.8).clock(schedule)
+    np.testing.assert_allclose(clock, schedule.level(np.array([0.2, 0.4, 0.6, 0.8])), rtol=1e-12)
+    levels = ed.sampling.descent(9).clock(model.schedule)
+    np.testing.assert_allclose(levels[np.array([0, -1])], model.schedule.level(np.array([0.26, 0.4])), rtol=1e-12)
+    np.testing.assert_allclose(ed.sampling.descent(9, schedule=schedule).clock(model.schedule)[-1], np.log(2.0))
+
+
 def test_a_front_of_noise_leaves_the_left_behind(write):
     """What is certain is certain from the left, and the noise of the last token is what is reported."""
     made = write(sampler=noise(steps=12, front=2.0), frames=12)
@@ -497,6 +506,8 @@ def test_bad_input_is_named(write, wrong, words):
         (lambda: ed.sampling.Diffusion(front=0.0), "`front` is 0.0"),
         (lambda: ed.sampling.Diffusion(redraw=1.5), "`redraw` is 1.5"),
         (lambda: ed.sampling.BeamSearch(width=0), "`width` is 0"),
+        (lambda: noise(since=0.5, until=0.4), "`since` is 0.5 and `until` is 0.4"),
+        (lambda: noise(since=-0.1), "`since` is -0.1"),
         (lambda: ed.sampling.BeamSearch(step=-1.0), "`step` is -1.0"),
         (lambda: ed.sampling.Unmasking(rounds=0), "`rounds` is 0"),
         (lambda: ed.sampling.Unmasking(steps=0), "`steps` is 0"),

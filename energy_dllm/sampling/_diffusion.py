@@ -303,7 +303,7 @@ def _made_by(field):
     return field.func if isinstance(field, jax.tree_util.Partial) else field
 
 
-def descent(evaluations: int = 25, *, temperature: float = 1.1, schedule: AbstractSchedule | None = None) -> Diffusion:
+def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: AbstractSchedule | None = None) -> Diffusion:
     """From noise to text on one falling scalar, `flow.AutonomousDescent`, in a number of force evaluations.
 
     Two thirds of them are steps of the descent, from the noise level at which context begins to tell tokens apart to
@@ -314,8 +314,8 @@ def descent(evaluations: int = 25, *, temperature: float = 1.1, schedule: Abstra
     **Arguments:**
 
     - `evaluations`: of the force, for a passage or each window of a longer one.
-    - `temperature`: of the noise and of the draws; below plainer text and more repetition. At 1.1 the judged bits, the
-      entropy and the repetition of what the shipped models write are nearest to those of text.
+    - `temperature`: of the noise and of the draws; below 1 plainer text and more repetition. At 1.1 the judged bits, the
+      entropy and the repetition of what the shipped models write are those of text, with more words that are none.
     - `schedule`: noise levels in place of those of the model, all of it.
 
     **Raises:** `ValueError` if there are fewer than 1 evaluations, or the temperature is not positive.
