@@ -314,8 +314,8 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: Abstra
     **Arguments:**
 
     - `evaluations`: of the force, for a passage or each window of a longer one.
-    - `temperature`: of the noise and of the draws; below 1 plainer text and more repetition. At 1.1 the judged bits, the
-      entropy and the repetition of what the shipped models write are those of text, with more words that are none.
+    - `temperature`: of the noise and of the draws; below 1 plainer text and more repetition. At 1.1 the judged bits,
+      the entropy and the repetition of what the shipped models write are those of text, with more words that are none.
     - `schedule`: noise levels in place of those of the model, all of it.
 
     **Raises:** `ValueError` if there are fewer than 1 evaluations, or the temperature is not positive.
