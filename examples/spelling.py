@@ -45,7 +45,7 @@ def running(model: ed.EnergyDLLM) -> Iterator[str]:
     """The address of a server, in a thread, as long as it is needed; a service is `energy-dllm serve shakespeare`."""
     app = ed.serve.application({"spelling": model}, lengths=(48,), batches=(1,))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
         thread.start()
         try:

@@ -41,7 +41,7 @@ class Running:
         self.app = app
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
-        settings = uvicorn.Config(app, log_level="error", http="h11", ws="none", lifespan="on")
+        settings = uvicorn.Config(app, log_config=None, log_level="error", http="h11", ws="none", lifespan="on")
         self.server = uvicorn.Server(settings)
         run = lambda: asyncio.run(self.server.serve(sockets=[self.listening]))
         self.thread = threading.Thread(target=run, daemon=True)

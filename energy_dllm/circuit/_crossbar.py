@@ -94,16 +94,7 @@ class Rectification(AbstractCell):
 
 
 class Follower(AbstractCell):
-    """Cells that pass on what they carry: `g = v`.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    assert ed.circuit.Follower()(jnp.array([-1.0, 2.0])).tolist() == [-1.0, 2.0]
-    ```
-    """
+    """Cells that pass on what they carry: `g = v`."""
 
     def __call__(self, signal: Float[Array, " M"]) -> Float[Array, " M"]:
         """`v`."""
