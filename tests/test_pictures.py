@@ -276,7 +276,7 @@ def test_attribution_adds_up_across_caption_and_picture(getkey, tokenizer):
     # letters speak to patches through attention, and never through the convolution of the first block alone
     read = energy.network.synapses["blocks"].blocks[0]["convolution"].sources
     z = getkey.normal((L, D // 2))
-    assert not read(z, jnp.ones((L, L), bool), z)[3:, :3].any()
+    assert not read(z, jnp.ones((L, L), bool), None, z)[3:, :3].any()
     assert all(np.abs(why.neighbours[f"attention {n}"][3:, :3]).max() > 1e-3 for n in (1, 2))
 
 
