@@ -173,14 +173,12 @@ def test_the_bound_of_blocks_of_one_is_the_chain_rule():
     np.testing.assert_allclose(ordered, score.masked_nelbo_bits_per_char, rtol=1e-6)
 
 
-@pytest.mark.parametrize("block", [0, 1, 3, 4])
+@pytest.mark.parametrize("block", [1, 3, 4])
 def test_the_bound_of_a_model_that_knows_nothing_is_the_alphabet(block):
     model = small(block)
     model = eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, replace_fn=jnp.zeros_like)
     score = ed.evaluate(model, np.arange(400) % 3, length=12, windows=16, curves=False)
-    if block:  # of the whole passage only on average over the masks
-        np.testing.assert_allclose(score.masked_nelbo_bits_per_char, np.log2(3), rtol=1e-6)
-    np.testing.assert_allclose(score.masked_nelbo_bits_per_char, np.log2(3), rtol=0.2)
+    np.testing.assert_allclose(score.masked_nelbo_bits_per_char, np.log2(3), rtol=1e-6)
 
 
 def test_training_asks_every_block_and_lowers_its_bound():
