@@ -1,6 +1,7 @@
 """Bad input, of the library and of the command line: one sentence that names what was wrong, before any work."""
 
 # pyright: reportArgumentType=false
+import functools
 import math
 import time
 import tracemalloc
@@ -324,6 +325,15 @@ def test_the_command_line_exits_with_2_and_one_sentence(argv, file, tmp_path, mo
 def test_characters_outside_the_alphabet_on_the_command_line(file, capsys):
     assert main(["repair", "ab*c", file]) == 0 and "'*' to" in capsys.readouterr().err
     assert main(["generate", file, "--prompt", "a*c", "--unknown", "mask", "--length", "8", "--steps", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [ed.energy.Vocabulary, ed.energy.MeanFieldVocabulary, functools.partial(ed.energy.HMMVocabulary, states=4)]
+)
+def test_codes_of_many_tokens_are_no_identity_matrix(kind):
+    vocabulary = kind(5_000, 16, key=jax.random.key(0))
+    assert vocabulary.codes.nbytes < 20 * vocabulary.patterns.nbytes
+    assert np.allclose(np.linalg.norm(vocabulary.codes, axis=-1), 1.0)
 
 
 def test_a_deep_model_of_many_tokens_is_made_in_the_memory_of_its_tables(unchecked):

@@ -9,7 +9,7 @@ from .._checks import sizes
 from .._types import LOG_ZERO, Key
 from ._dfa import DFA, padded
 from ._viterbi import viterbi, viterbi_accepted
-from ._vocabulary import AbstractVocabulary
+from ._vocabulary import AbstractVocabulary, token_codes
 
 
 # Uniform share mixed into every row of the tables: no probability, and no message, is exactly 0.
@@ -87,7 +87,7 @@ class HMMVocabulary(AbstractVocabulary):
         if counts.shape != (size,) or counts.min() < 0 or not counts.any():
             raise ValueError(f"`counts` has shape {counts.shape}; expected {(size,)}, how often each token was seen.")
         k1, k2, k3 = jax.random.split(key, 3)
-        self.codes = jnp.eye(size)
+        self.codes = token_codes(size)
         self.patterns = 2.0 / dim * jax.random.normal(k1, (size, dim))
         self.initial = jnp.zeros(states)
         self.transition = jax.random.normal(k2, (states, states))
