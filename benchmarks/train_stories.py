@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument("--gaussian", type=float, default=0.45, help="share of windows under Gaussian noise")
     parser.add_argument("--typo", type=float, default=0.05, help="share of windows with typing errors")
     parser.add_argument("--prefix", type=float, default=0.2, help="share of the masked windows that give a prefix")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[], help="of every window in turn, 0 for a whole one")
+    parser.add_argument("--init", help="go on from this model, a file or the name of a shipped one")
     parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of the relaxation")
     parser.add_argument("--step", type=float, default=0.8, help="size of a step of the relaxation")
     parser.add_argument("--speed-penalty", type=float, default=0.2)
@@ -118,8 +120,9 @@ def main() -> None:
     same = dict(steps=options.steps, length=options.length, batch_size=options.batch_size, seed=options.seed)
     if options.twin:
         return twin(corpus, options, **same, learning_rate=options.learning_rate, until=options.until)
-    model = ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
-    names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty")
+    new = lambda: ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
+    model = new() if options.init is None else ed.load(options.init)
+    names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty", "blocks")
     settings = {name: getattr(options, name) for name in names}
     objective = ed.learn.Denoising(**settings)
     rest = dict(learning_rate=options.learning_rate, until=options.until, directory=options.out)
@@ -129,8 +132,12 @@ def main() -> None:
     ).as_dict()
     scores = {"validation": measure(corpus.validation, True), "test": measure(corpus.test, False)}
     made = ed.generate(model, length=options.length, samples=options.samples, frames=1, seed=0)
-    given = ("vocabulary", "steps", "dim", "depth", "length", "batch_size", "learning_rate", *names, "seed")
-    words = " ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in given)
+    given = ("vocabulary", "steps", "dim", "depth", "length", "batch_size", "learning_rate", *names, "seed", "init")
+    words = " ".join(
+        f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name in given
+        if (value := getattr(options, name)) not in (None, [])
+    )
     notes = {
         "name": "stories",
         "data": f"TinyStories (CDLA-Sharing-1.0), {characters} characters to train on, quotes and dashes in ASCII; "
@@ -139,6 +146,7 @@ def main() -> None:
         "command": f"python benchmarks/train_stories.py tinystories {words}",
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
+        **({"before": ed.learn.notes(options.init)} if options.init else {}),
         "seconds": round(seconds(options.out)),
         "scores": scores,
         "limits": "Small and briefly trained: simple sentences, a story that does not hold together. Windows of "

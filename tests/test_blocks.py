@@ -53,7 +53,7 @@ def test_three_forms_of_one_conditional_energy_agree(model):
     """In the passage with all masked behind a block; all blocks side by side; a block alone, after what is kept."""
     energy, block, place = model.energy, model.energy.block, np.arange(L)
     for ids, known in texts():
-        beside = energy.side_by_side(ids)
+        beside = energy.side_by_side(ids, block)
         y, b, log_p = rest(beside, ids, known)
         terms, kept = beside.terms(y, b), energy.kept(ids)
         for start in range(0, L, block):
@@ -206,6 +206,58 @@ def test_it_is_saved_and_a_passage_read_as_a_whole_has_the_same_parameters(tmp_p
     assert not np.allclose(rest(whole, ids, known)[2][0], rest(model.energy, ids, known)[2][0])
 
 
+def loss(model, objective, length=L):
+    ids = jnp.asarray(np.arange(8 * length).reshape(8, length) % 3)
+    return objective(model, ids, jax.random.key(0), jnp.array(1.0))
+
+
+@pytest.mark.parametrize("settings", [{"gaussian": 0.0, "typo": 0.0}, {"gaussian": 1.0, "typo": 0.0}])
+def test_a_window_in_blocks_is_asked_as_by_an_energy_in_blocks(settings):
+    """The loss of mixed windows is the mean of what each kind has by itself; of blocks those of the energy in them."""
+    ids, key = jax.random.randint(jax.random.key(1), (8, L), 0, 3), jax.random.key(0)
+    objective = ed.learn.Denoising(**settings, blocks=(0, 4, 0, 3), speed_penalty=0.0, prior_weight=0.0)
+    b, asked, _, step = objective.draw(small(0), ids, key, jnp.array(1.0))
+    expected = 0.0
+    for first, block in ((0, 0), (1, 4), (2, 0), (3, 3)):
+        rows = slice(first, None, 4)
+        energy = small(0).energy
+        energies = [energy.side_by_side(row, block) if block else energy for row in ids[rows]]
+        ce, weight = 0.0, 0.0
+        for each, row, evidence, open_ in zip(energies, ids[rows], b[rows], asked[rows], strict=True):
+            size = step if settings["gaussian"] else 1.0
+            y = ed.flow.relax(each, each.neutral(L), evidence, steps=1, step=size)
+            nll = -jax.nn.log_softmax(each.logits(y, evidence))[jnp.arange(L), row]
+            for start in range(0, L, block or L):
+                here = slice(start, start + (block or L))
+                share = open_[here] / np.sqrt(max(1, open_[here].sum()))
+                ce, weight = ce + np.sum(np.where(open_[here], nll[here] * share, 0.0)), weight + np.sum(share)
+        expected += (ce / weight) / 4 if block else 0.0
+        if not block:
+            whole = [*([] if first == 0 else whole), (ce, weight)]
+    expected += sum(ce for ce, _ in whole) / sum(weight for _, weight in whole) / 2
+    np.testing.assert_allclose(objective(small(0), ids, key, jnp.array(1.0)), expected, rtol=1e-6)
+
+
+def test_one_training_serves_the_passage_and_its_blocks():
+    """What is learned in windows of both kinds is known to both, and the default of the sampler is the whole."""
+    corpus = ed.data.Corpus("abc", ABC, *[np.arange(600, dtype=np.int32) % 3] * 3)
+    settings: dict[str, Any] = dict(length=10, batch_size=8, steps=60, learning_rate=0.03)
+    fitted = ed.fit(small(0), corpus, ed.learn.Denoising(blocks=(0, 4)), **settings)
+    bound = lambda block: ed.evaluate(fitted, corpus.validation, length=10, windows=16, curves=False, block=block)
+    assert all(bound(block).masked_nelbo_bits_per_char < 0.7 for block in (0, 4))
+    made = ed.generate(fitted, length=12, prompt="ab", sampler=ed.sampling.Blocks(size=4), samples=8)
+    assert sum(text == "abcabcabcabc" for text in made.texts) >= 6
+    assert not isinstance(ed.sampling.default_sampler(fitted), ed.sampling.Blocks)
+
+
+@pytest.mark.parametrize("block", [1, 3, 4])
+def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
+    ids = np.random.default_rng(0).integers(0, 3, 400)
+    settings: dict[str, Any] = dict(length=L, windows=8, curves=False)
+    one, other = ed.evaluate(small(block), ids, **settings), ed.evaluate(small(0), ids, **settings, block=block)
+    np.testing.assert_allclose(one.masked_nelbo_bits_per_char, other.masked_nelbo_bits_per_char, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -225,10 +277,12 @@ def test_it_is_saved_and_a_passage_read_as_a_whole_has_the_same_parameters(tmp_p
             ),
             "knows no pattern",
         ),
-        (
-            lambda: ed.evaluate(small(4), np.arange(99) % 3, length=10, windows=4),
-            "`length` is 10 tokens in blocks of 4",
-        ),
+        (lambda: ed.sampling.Blocks(size=0), "`size` is 0"),
+        (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),
+        (lambda: ed.learn.Denoising(blocks=(0, -1)), "`blocks` is"),
+        (lambda: loss(small(4), ed.learn.Denoising(blocks=(0, 4))), "in blocks of 4 itself"),
+        (lambda: loss(families.small_model("abc"), ed.learn.Denoising(blocks=(0, 4))), "has no blocks"),
+        (lambda: ed.evaluate(families.small_model("abc"), np.arange(99) % 3, length=9, block=3), "has no blocks"),
     ],
 )
 def test_errors_name_what_is_wrong(call, words):

@@ -38,6 +38,14 @@ def evaluate(
     *,
     length: Length = 64,
     windows: Annotated[int, _arg(help="At most so many windows, spread over the text.")] = 256,
+    block: Annotated[
+        int | None,
+        _arg(
+            metavar="INT",
+            help="Read in blocks of so many tokens, each given all before it; 0 for the whole window.",
+            help_behavior_hint="(default: as the model is)",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -52,7 +60,7 @@ def evaluate(
     # the held-out part of a named corpus; a file is held out as a whole
     ids = corpus.validation if file in ("docs", "grammar") else corpus.train
     with busy(f"measuring {model} on windows of {length} tokens: compiling first"):
-        score = evaluate(loaded, ids, length=length, windows=windows, seed=seed)
+        score = evaluate(loaded, ids, length=length, windows=windows, seed=seed, block=block)
     if json:
         emit({**score.as_dict(), "file": file, "length": length, "seed": seed}, model)
     else:

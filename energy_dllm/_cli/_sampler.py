@@ -53,6 +53,14 @@ class Sampler:
         float | None,
         _best(metavar="FLOAT", help="Share of the tokens, the least certain, that are drawn anew at the end."),
     ] = None
+    block: Annotated[
+        int | None,
+        _best(
+            metavar="INT",
+            help="Write so many tokens after another, each given all before it: 1 left to right. --budget is the draws "
+            "of a block.",
+        ),
+    ] = None
     unmask: Annotated[bool, _arg(help="Draw all tokens in rounds, in place of the descent.")] = False
     rounds: Annotated[int | None, _best(metavar="INT", help="Rounds in which tokens are drawn.")] = None
     order: Annotated[
@@ -85,12 +93,17 @@ class Sampler:
             # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
             one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
             return _with(UNMASKING, drawing | one)
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"`--block` is {self.block}; expected tokens of a block, such as 4.")
         best: Any = default_sampler(model, self.budget, filling=filling)
+        if self.block is not None:
+            best = Blocks(size=self.block)
+            drawing["rounds"] = drawing["rounds"] or self.budget
         if isinstance(best, Blocks):
             for name, value in {**falling, "field": self.field}.items():
                 if value is not None:
                     raise ValueError(f"`--{name}` is of a descent, and the model writes in blocks: leave it out.")
-            return Blocks(_with(best.each, drawing))
+            return Blocks(_with(best.each, drawing), size=best.size)
         flows = {"joint": JointFlow, "rest": ProbabilityFlow}
         if self.field in flows:
             falling |= {"field": flows[self.field], "temperature": self.temperature}

@@ -70,6 +70,15 @@ def train(
     length: Length = 64,
     batch_size: Annotated[int, _arg(help="Windows of a batch.")] = 16,
     learning_rate: Annotated[float, _arg(help="Peak of the schedule.")] = 1.2e-2,
+    blocks: Annotated[
+        list[int],
+        _arg(
+            metavar="INT",
+            help="Tokens of a block, for every window of a batch in turn, 0 for a whole window; 0 4 reads every second "
+            "one in blocks of four, for generate --block.",
+            help_behavior_hint="(default: whole windows)",
+        ),
+    ] = [],  # noqa: B006
     pretraining: Annotated[
         int | None,
         _arg(
@@ -138,7 +147,7 @@ def train(
 
     from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
-    objective = Denoising() if getattr(model.energy, "one_shot", False) else Denoising.at_rest()
+    objective = (Denoising if getattr(model.energy, "one_shot", False) else Denoising.at_rest)(blocks=blocks)
     start, trained = time.monotonic(), model
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}

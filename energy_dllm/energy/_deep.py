@@ -110,10 +110,6 @@ class DeepStack(AbstractLayered):
             raise ValueError(
                 "`rotary` is True with `grids`; the phases are of one dimension, so leave one of them out."
             )
-        if block < 0 or (block and (grids or rotary)):
-            raise ValueError(
-                f"`block` is {block}; expected tokens of a block, of text whose attention has no rotary phases, or 0."
-            )
         if convolution < 0:
             raise ValueError(f"`convolution` is {convolution}; expected 0 (none) or more neighbours a side.")
         scale = (2 * depth) ** -0.5  # the stream grows to the same size whatever the depth
@@ -133,6 +129,7 @@ class DeepStack(AbstractLayered):
         places = (tokens(grids), width) if grids else (width,)
         self.background = jax.random.normal(jax.random.fold_in(key, depth), places)
         self.block, self.prefix = block, None
+        self._check_block(block)
 
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
         """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""
@@ -147,8 +144,11 @@ class DeepStack(AbstractLayered):
 
     def kept(self, g: Float[Array, "L D"]) -> Kept:
         """All that later tokens read of these, block by block and layer by layer."""
+        return self._kept(g, None)
+
+    def _kept(self, g, among):
         found: tuple[dict[str, PyTree], ...] = tuple({} for _ in self.blocks)
-        for name, layer, z, *_ in self._layers(g, None):
+        for name, layer, z, *_ in self._layers(g, None, among):
             kind, n = name.split()
             found[int(n) - 1][kind] = layer.keep(z)
         return found
@@ -185,17 +185,26 @@ class DeepStack(AbstractLayered):
         allowed = jnp.broadcast_to(before < count, (length, before.shape[0]))
         return self._changed(prefix=Prefix(kept, allowed, before - count - place[:, None]))
 
-    def side_by_side(self, g: Float[Array, "L D"]) -> "DeepStack":
-        """That of all blocks at once, each after the tokens before it, whose activations are `g`."""
+    def side_by_side(self, g: Float[Array, "L D"], block: Int[Array, ""] | int) -> "DeepStack":
+        """That of all blocks of `block` tokens at once, each after the tokens before it, whose activations are `g`."""
+        self._check_block(1)
         place = np.arange(g.shape[0])
-        number = place // self.block
-        allowed, among = number[None, :] < number[:, None], number[None, :] == number[:, None]
-        offset = jnp.asarray(place - place[:, None])
-        return self._changed(prefix=Prefix(self.kept(g), jnp.asarray(allowed), offset, jnp.asarray(among)))
+        number = jnp.asarray(place) // block
+        before, among = number[None, :] < number[:, None], number[None, :] == number[:, None]
+        kept = self._kept(g, before | among)
+        return self._changed(prefix=Prefix(kept, before, jnp.asarray(place - place[:, None]), among))
 
     def in_blocks(self, block: int) -> "DeepStack":
         """The same layers, a token reading its own block and all before it; 0 for the whole passage."""
+        self._check_block(block)
         return self._changed(block=block)
+
+    def _check_block(self, block: int) -> None:
+        attention: Any = self.blocks[0]["attention"]
+        if block < 0 or (block and (attention.grids or attention.rotary)):
+            raise ValueError(
+                f"`block` is {block}; expected tokens of a block, of text whose attention has no rotary phases, or 0."
+            )
 
     def _changed(self, **values: Any) -> "DeepStack":
         other = object.__new__(DeepStack)
@@ -206,16 +215,19 @@ class DeepStack(AbstractLayered):
     def _compared(self, g):
         return g[:, self.background.shape[-1] :]
 
-    def _layers(self, g, mask) -> Iterator[tuple[str, AbstractLayer, Array, tuple[Array, Past | None], Array]]:
+    def _layers(
+        self, g, mask, among=None
+    ) -> Iterator[tuple[str, AbstractLayer, Array, tuple[Array, Past | None], Array]]:
         """Name, layer, the stream it reads, who may read whom and what is read before the passage, and what it adds; in
-        order."""
+        order. Without `among (L, L)` a token may read its own block and all before it."""
         length, width = g.shape[0], self.background.shape[-1]
         if self.background.ndim > 1:  # of a layout, before its places are added
             laid(self.blocks[0]["attention"].grids, length)  # pyright: ignore[reportAttributeAccessIssue]
         here = jnp.ones(length, bool) if mask is None else mask
         allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
-        if self.prefix is not None and self.prefix.among is not None:
-            allowed = allowed & self.prefix.among
+        among = self.prefix.among if among is None and self.prefix is not None else among
+        if among is not None:
+            allowed = allowed & among
         elif self.block:
             number = np.arange(length) // self.block
             allowed = allowed & (number[None, :] <= number[:, None])

@@ -282,12 +282,10 @@ class FreeEnergy(AbstractFreeEnergy):
         """The energy of the `length` tokens behind the first `count` of those of which `kept` is kept."""
         return self._with(lambda stack: stack.after(kept, count, length))
 
-    def side_by_side(self, ids: Int[Array, " L"]) -> "FreeEnergy":
-        """All blocks of a passage at once, each given the true tokens before it, for training and measuring; the energy
-        itself where a token reads the whole passage."""
-        if not self.block:
-            return self
-        return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids]))
+    def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
+        """All blocks of `block` tokens at once, each given the true tokens `ids` before it: for training and measuring.
+        The last may be shorter."""
+        return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
 
     @property
     def _stack(self) -> tuple[str, DeepStack] | None:

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
+from ..flow import FORBIDDEN
 
 
 LARGE = 1 << 20
@@ -39,10 +42,14 @@ def weighted(ce: Float[Array, "B L"], targets: Bool[Array, "B L"], block: int = 
     Between the mean over tokens, in which windows with few masks hardly count, and the bound, in which every window
     counts the same. With `block`, for each of `n` in a block of so many tokens.
     """
-    if block:
-        ce, targets = ce.reshape(-1, block), targets.reshape(-1, block)
-    weight = targets / jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))
+    weight = targets / jnp.sqrt(jnp.maximum(asked_in_block(targets, block), 1))
     return jnp.sum(jnp.where(targets, weight * ce, 0.0)) / jnp.maximum(jnp.sum(weight), 1)
+
+
+def asked_in_block(targets: Bool[Array, "B L"], block: int) -> Int[Array, "B L"]:
+    """How many `targets` there are in the block of each token; 0 for one block of all."""
+    number = np.arange(targets.shape[1]) // (block or targets.shape[1])
+    return targets.astype(int) @ (number[:, None] == number).astype(int)
 
 
 def stratified(key: Key, count: int) -> Float[Array, " N"]:
@@ -62,17 +69,33 @@ def block_of(energy: AbstractFreeEnergy) -> int:
     return energy.block if isinstance(energy, FreeEnergy) else 0
 
 
-def side_by_side(energy: AbstractFreeEnergy, ids: Int[Array, " L"]) -> AbstractFreeEnergy:
-    """All blocks of a passage at once, each given the true tokens before it; the energy itself without blocks."""
-    return energy.side_by_side(ids) if isinstance(energy, FreeEnergy) else energy
-
-
-def mask_blocks(ids: Int[Array, "B L"], block: int, key: Key) -> Bool[Array, "B L"]:
+def mask_blocks(shape: tuple[int, int], block: int, key: Key) -> Bool[Array, "B L"]:
     """Hidden tokens `(B, L)`: of every block a number that is uniform from 1 to all, stratified over the blocks."""
-    if ids.shape[1] % block:
-        raise ValueError(f"`length` is {ids.shape[1]} tokens in blocks of {block}; expected a multiple of {block}.")
     k1, k2, k3 = jax.random.split(key, 3)
-    blocks = ids.size // block
-    count = 1 + jnp.floor(block * jax.random.permutation(k3, stratified(k1, blocks))).astype(int)
-    rank = jnp.argsort(jnp.argsort(jax.random.uniform(k2, (blocks, block)), axis=-1), axis=-1)
-    return (rank < count[:, None]).reshape(ids.shape)
+    (windows, length), blocks = shape, -(-shape[1] // block)
+    size = np.minimum(block, length - block * np.arange(blocks))
+    share = jax.random.permutation(k3, stratified(k1, windows * blocks)).reshape(windows, blocks)
+    count = 1 + jnp.floor(size * share).astype(int)
+    there = np.arange(block) < size[:, None]
+    order = jnp.where(there, jax.random.uniform(k2, (windows, blocks, block)), 1.0)
+    rank = jnp.argsort(jnp.argsort(order, axis=-1), axis=-1)
+    return (rank < count[..., None]).reshape(windows, -1)[:, :length]
+
+
+def given_of(ids: Int[Array, " L"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+    """Evidence of known tokens, of the shape of `b`."""
+    return jnp.where(jax.nn.one_hot(ids, b.shape[-1], dtype=bool), 0.0, FORBIDDEN).astype(b.dtype)
+
+
+def named_leaves(model: PyTree) -> list[tuple[str, Array]]:
+    """Parameters by their places in the model."""
+    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_inexact_array))
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
+
+
+def first_parameter(model: PyTree) -> str:
+    """In words, the parameter that is not finite."""
+    for name, leaf in named_leaves(model):
+        if not jnp.all(jnp.isfinite(leaf)):
+            return f"the parameter {name}"
+    return "the gradient; every parameter was finite"

@@ -10,8 +10,8 @@ from jaxtyping import Array, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..flow import Gaussian, ProbabilityFlow
-from ._cross_entropy import stratified
-from ._objective import AbstractObjective, first_parameter
+from ._cross_entropy import first_parameter, stratified
+from ._objective import AbstractObjective
 
 
 class Distilling(AbstractObjective):

@@ -15,7 +15,7 @@ from .._model import EnergyDLLM
 from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
-from ._cross_entropy import block_of, mask_blocks, side_by_side, stratified
+from ._cross_entropy import asked_in_block, block_of, mask_blocks, stratified
 from ._twins import AbstractTwin, Autoregressive
 
 
@@ -62,12 +62,13 @@ def evaluate(
     curves: bool = True,
     batch_size: int = 32,
     tokenizer: AbstractTokenizer | None = None,
+    block: int | None = None,
 ) -> Evaluation:
     """Measure a model on held-out text.
 
     `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)]` with the mask rate `r` stratified over windows, summed
     and divided by their characters, whatever the tokens; it does not depend on the noise schedule of masked diffusion.
-    Of an energy in blocks (`DeepStack(block=)`) it is the sum of the bounds of all blocks, each given the text before.
+    In blocks it is the sum of the bounds of all blocks, each given the text before.
 
     **Arguments:**
 
@@ -79,6 +80,7 @@ def evaluate(
     - `curves`: also measure the likelihoods in a deterministic order, and of an energy model the curves and the
       likelihood by one evaluation; None and empty otherwise.
     - `batch_size`: windows computed at once.
+    - `block`: read a deep energy in blocks of so many tokens, 0 for the whole window; by default as it is.
     - `tokenizer`: what the ids mean, by default that of the model; of a twin, that each is one character.
 
     **Returns:** an `Evaluation`.
@@ -110,13 +112,17 @@ def evaluate(
     rate = jax.random.permutation(k1, stratified(k2, count))
     known = jax.random.uniform(k3, text.shape) >= rate[:, None]
 
+    if block is not None:
+        if not isinstance(model, EnergyDLLM) or not isinstance(model.energy, FreeEnergy):
+            raise ValueError(f"`block` is {block}; expected an energy model to read in blocks, or nothing.")
+        model = eqx.tree_at(lambda model: model.energy, model, model.energy.in_blocks(block))
     block = block_of(model.energy) if isinstance(model, EnergyDLLM) else 0
     weight = 1.0 / rate[:, None]
     if isinstance(model, Autoregressive):
         known, weight = jnp.zeros(text.shape, bool), 1.0
     elif block:
-        hidden = mask_blocks(text, block, k3)
-        known, weight = ~hidden, block / jnp.repeat(hidden.reshape(count, -1, block).sum(-1), block, axis=-1)
+        hidden = mask_blocks(text.shape, block, k3)
+        known, weight = ~hidden, asked_in_block(jnp.ones_like(hidden), block) / asked_in_block(hidden, block)
     ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(jnp.sum(jnp.where(known, 0.0, weight * ce), axis=-1) / math.log(2), float)
     characters = np.array(
@@ -169,7 +175,8 @@ def _each(function, model, rows, batch_size, *settings):
 
 def _cross_entropy(model, ids, known):
     if isinstance(model, EnergyDLLM):
-        model = eqx.tree_at(lambda model: model.energy, model, side_by_side(model.energy, ids))
+        if block := block_of(model.energy):
+            model = eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids, block))
     return -_true(model.log_posterior(ids, known), ids)
 
 

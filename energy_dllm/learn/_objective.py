@@ -7,6 +7,7 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +20,17 @@ from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import FORBIDDEN, AbstractSchedule, LogLinear, relax
-from ._cross_entropy import block_of, each_window, mask, mask_blocks, nll_of, side_by_side, stratified, weighted
+from ._cross_entropy import (
+    block_of,
+    each_window,
+    given_of,
+    mask,
+    mask_blocks,
+    named_leaves,
+    nll_of,
+    stratified,
+    weighted,
+)
 
 
 class AbstractObjective(eqx.Module):
@@ -48,8 +59,10 @@ class Denoising(AbstractObjective):
     `-log p` of it, as it does where `F = -log P(known)`. In any order these differences add up to `-log P(text)`, which
     then is one evaluation of the energy, `FreeEnergy.log_likelihood`. `h` is Huber's function with a corner at 1 nat.
 
-    Of an energy in blocks (`DeepStack(block=)`) all blocks of a window are asked about at once, each given the true
-    tokens before it; then of every block a uniformly drawn number of tokens is masked, and `n` is that number.
+    With `blocks` some windows are read in blocks: a token reads its own block and all before it. All blocks of a window
+    are asked about at once, each given the true tokens before it; of every block a uniformly drawn number of tokens is
+    masked, and `n` is that number. The parameters then know the passage as a whole, for infilling and the descent, and
+    block by block, for `sampling.Blocks`. Of an energy that is in blocks itself (`DeepStack(block=)`) all windows are.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
     or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
@@ -77,10 +90,13 @@ class Denoising(AbstractObjective):
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
+    - `blocks`: tokens of a block, for every window of a batch in turn; 0 is the whole window. `(0, 4)` reads every
+      second one in blocks of four; default all as the energy is.
     - `likelihood`: weight of the last part; only for energies whose masks are at rest after one step.
 
-    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight; when called
-    with `likelihood` above 0, for an energy whose masks need a relaxation.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive, a negative weight or block; when
+    called with `likelihood` above 0, for an energy whose masks need a relaxation, with `blocks` for one that is in
+    blocks itself or cannot be.
 
     **Example:**
 
@@ -106,6 +122,7 @@ class Denoising(AbstractObjective):
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
     likelihood: float = eqx.field(static=True)
+    blocks: tuple[int, ...] = eqx.field(static=True)
     schedule: AbstractSchedule
 
     def __init__(
@@ -125,6 +142,7 @@ class Denoising(AbstractObjective):
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
         likelihood: float = 0.0,
+        blocks: Sequence[int] = (),
     ):
         for name, share in (("prefix", prefix), ("known", known)):
             if not 0 <= share <= 1:
@@ -144,7 +162,11 @@ class Denoising(AbstractObjective):
                 f"`speed_penalty`={speed_penalty}, `start`={start}, `prior_weight`={prior_weight} and "
                 f"`likelihood`={likelihood} >= 0."
             )
-        self.gaussian, self.typo = gaussian, typo
+        if any(block < 0 for block in blocks):
+            raise ValueError(
+                f"`blocks` is {tuple(blocks)}; expected tokens of a block each, or 0 for the whole window."
+            )
+        self.gaussian, self.typo, self.blocks = gaussian, typo, tuple(blocks)
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
         self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
@@ -160,7 +182,7 @@ class Denoising(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
-        energy = model.energy
+        energy, sizes = model.energy, self.sizes(model, ids.shape[0])
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
@@ -174,8 +196,8 @@ class Denoising(AbstractObjective):
                 "expected a deep energy (`EnergyDLLM(depth=2)`), or 0."
             )
 
-        def settle(ids, y, b):
-            energy, frozen = here(ids)
+        def settle(ids, y, b, *block):
+            energy, frozen = here(ids, *block)
             y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
 
             def move(state, _):
@@ -186,12 +208,13 @@ class Denoising(AbstractObjective):
             y, speed = jax.lax.scan(move, (y, jnp.zeros_like(y)), None, length=self.tracked)[0]
             return nll_of(energy.logits(y, b), ids), jnp.mean(jnp.log1p(speed**2))
 
-        def here(ids):
-            energy = side_by_side(model.energy, ids)
+        def here(ids, *block):
+            energy: Any = model.energy
+            energy = energy.side_by_side(ids, *block) if block else energy
             return energy, jax.lax.stop_gradient(energy)
 
-        def direct(ids, b, i):
-            energy, frozen = here(ids)
+        def direct(ids, i, b, *block):
+            energy, frozen = here(ids, *block)
             y = energy.neutral(b.shape[0]).astype(b.dtype)
             rest = y + energy.kappa * energy.force(y, b)
             nll = nll_of(energy.logits(rest, b), ids)
@@ -204,22 +227,34 @@ class Denoising(AbstractObjective):
             gap = jnp.abs(rise - jax.lax.stop_gradient(nll[i]))
             return nll, jnp.where(gap < 1, 0.5 * gap**2, gap - 0.5)
 
-        nll, motion, gaps = [], jnp.zeros(()), jnp.zeros(())
-        if soft:
-            settled, speeds = each_window(settle, ids[:soft], y[:soft], b[:soft], size=b[0].size)
-            nll, motion = [settled], jnp.sum(speeds) / ids.shape[0]
-        if soft < ids.shape[0]:
-            open = asked[soft:]
-            one = jax.random.categorical(jax.random.fold_in(key, 13), jnp.where(open, 0.0, -1e9), axis=-1)
-            masked, gap = each_window(direct, ids[soft:], b[soft:], one, size=b[0].size)
-            nll.append(masked)
-            gaps = jnp.mean(jnp.where(jnp.any(open, axis=-1), gap, 0.0))
-        loss = (
-            weighted(jnp.concatenate(nll), asked, block_of(energy))
-            + self.speed_penalty * motion
-            + self.likelihood * gaps
-        )
+        # windows that relax first, and those that are read as a whole
+        nll, motion, gaps = jnp.zeros(ids.shape, b.dtype), jnp.zeros(()), jnp.zeros(())
+        one = jax.random.categorical(jax.random.fold_in(key, 13), jnp.where(asked, 0.0, -1e9), axis=-1)
+        for beside in (False, True):
+            rows = np.flatnonzero((sizes > 0) == beside)
+            block = lambda rows, beside=beside: (jnp.asarray(sizes[rows]),) if beside else ()
+            if (soft_rows := rows[rows < soft]).size:
+                given = (row[soft_rows] for row in (ids, y, b))
+                settled, speeds = each_window(settle, *given, *block(soft_rows), size=b[0].size)
+                nll, motion = nll.at[soft_rows].set(settled), motion + jnp.sum(speeds)
+            if (hard_rows := rows[rows >= soft]).size:
+                given = (row[hard_rows] for row in (ids, one, b))
+                masked, gap = each_window(direct, *given, *block(hard_rows), size=b[0].size)
+                nll = nll.at[hard_rows].set(masked)
+                gaps += jnp.sum(jnp.where(jnp.any(asked[hard_rows], axis=-1), gap, 0.0))
+        kinds = [(int(size), sizes == size) for size in np.unique(sizes)]
+        loss = sum(np.mean(rows) * weighted(nll[rows], asked[rows], size) for size, rows in kinds)
+        loss += self.speed_penalty * motion / ids.shape[0] + self.likelihood * gaps / max(1, ids.shape[0] - soft)
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
+
+    def sizes(self, model: EnergyDLLM, batch: int) -> Int[np.ndarray, " B"]:
+        """Tokens of a block of every window, 0 where it is read as a whole."""
+        own = block_of(model.energy)
+        if own and self.blocks:
+            raise ValueError(
+                f"`blocks` is {self.blocks} and the energy is in blocks of {own} itself: leave one of them."
+            )
+        return np.resize(self.blocks or (own,), batch)
 
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
@@ -229,9 +264,13 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        block = block_of(model.energy)
-        hidden = mask_blocks(ids, block, keys[0]) if block else mask(ids, keys[0])[0]
-        if self.prefix and not block:
+        sizes = self.sizes(model, batch)
+        hidden = mask(ids, keys[0])[0]
+        for block in np.unique(sizes[sizes > 0]):
+            rows = np.flatnonzero(sizes == block)
+            there = jax.random.fold_in(keys[0], block)
+            hidden = hidden.at[rows].set(mask_blocks((rows.size, ids.shape[1]), int(block), there))
+        if self.prefix and not sizes.all():
             k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
             place = jnp.floor(ids.shape[1] * jax.random.uniform(k1, (batch, 1)))
             behind = jnp.arange(ids.shape[1]) >= place
@@ -240,7 +279,8 @@ class Denoising(AbstractObjective):
                 behind = (grid == grid[place.astype(int)]) & (
                     hidden | (jnp.arange(batch) < self.gaussian * batch)[:, None]
                 )
-            hidden = jnp.where(jax.random.uniform(k2, (batch, 1)) < self.prefix, behind, hidden)
+            chosen = (jax.random.uniform(k2, (batch, 1)) < self.prefix) & (sizes == 0)[:, None]
+            hidden = jnp.where(chosen, behind, hidden)
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 
@@ -278,7 +318,7 @@ class Denoising(AbstractObjective):
         """The term of F that stopped being finite first, and at which relaxation step."""
         b, _, free, step = self.draw(model, ids, key, progress)
         neutral = jnp.zeros((*ids.shape, model.energy.dim), b.dtype)
-        for name, leaf in _named_leaves(model):
+        for name, leaf in named_leaves(model):
             if not jnp.all(jnp.isfinite(leaf)):
                 return f"the parameter {name}"
 
@@ -297,47 +337,6 @@ class Denoising(AbstractObjective):
         return "the gradient; every term of F was finite"
 
 
-class MaximumLikelihood(AbstractObjective):
-    """The negative log-likelihood of a text under the vocabulary alone, `-log P(w_1 .. w_L) / L`: exact and cheap.
-
-    Pretraining of an `HMMVocabulary`; neurons and synapses stay as they are.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
-    assert ed.learn.MaximumLikelihood()(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
-    ```
-    """
-
-    def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Mean over the tokens, nats."""
-        return jnp.mean(jax.vmap(model.energy.vocabulary.nll)(ids))
-
-    def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
-        """The parameter that stopped being finite first."""
-        return first_parameter(model)
-
-
-def given_of(ids: Int[Array, " L"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-    """Evidence of known tokens, of the shape of `b`."""
-    return jnp.where(jax.nn.one_hot(ids, b.shape[-1], dtype=bool), 0.0, FORBIDDEN).astype(b.dtype)
-
-
 def _descend(energy, y, b, steps, step):
     """The state after a number of steps that is not known to the compiler."""
     return jax.lax.fori_loop(0, steps, lambda _, y: y + step * energy.kappa * energy.force(y, b), y)
-
-
-def _named_leaves(model):
-    leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(model, eqx.is_inexact_array))
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def first_parameter(model) -> str:
-    for name, leaf in _named_leaves(model):
-        if not jnp.all(jnp.isfinite(leaf)):
-            return f"the parameter {name}"
-    return "the gradient; every parameter was finite"

@@ -1,12 +1,13 @@
-"""Objectives of the twins: masked diffusion and the next token."""
+"""Objectives of one pass: masked diffusion and the next token for the twins, the text for a vocabulary."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from .._model import EnergyDLLM
 from .._types import Key, Scalar
-from ._cross_entropy import cross_entropy, mask
-from ._objective import AbstractObjective, first_parameter
+from ._cross_entropy import cross_entropy, first_parameter, mask
+from ._objective import AbstractObjective
 from ._twins import AbstractTwin
 
 
@@ -56,5 +57,29 @@ class NextToken(AbstractObjective):
         return cross_entropy(jax.vmap(model.log_posterior)(ids, everything), ids, everything)
 
     def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The parameter that stopped being finite first."""
+        return first_parameter(model)
+
+
+class MaximumLikelihood(AbstractObjective):
+    """The negative log-likelihood of a text under the vocabulary alone, `-log P(w_1 .. w_L) / L`: exact and cheap.
+
+    Pretraining of an `HMMVocabulary`; neurons and synapses stay as they are.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, key=jax.random.key(0))
+    assert ed.learn.MaximumLikelihood()(model, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0)) > 0
+    ```
+    """
+
+    def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+        """Mean over the tokens, nats."""
+        return jnp.mean(jax.vmap(model.energy.vocabulary.nll)(ids))
+
+    def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return first_parameter(model)

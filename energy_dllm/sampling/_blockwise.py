@@ -29,19 +29,21 @@ class Blocks(AbstractSampler):
     """A passage block by block: every block is sampled by itself, from an energy conditional on all before it.
 
     `F = sum_k F_k(block k | blocks before)`. What is before a block is read from its keys and values, which are
-    computed once and kept, so that a force costs that of a block and not of the passage. The energy must be one in
-    blocks (`EnergyDLLM(block=4)`, `energy.DeepStack(block=)`). Tokens that are given behind a block are not read by it.
+    computed once and kept, so that a force costs that of a block and not of the passage. The energy must be deep, and
+    trained in blocks (`learn.Denoising(blocks=(0, 4))`, or one that is in blocks itself, `EnergyDLLM(block=4)`). Tokens
+    that are given behind a block are not read by it.
 
     **Arguments:**
 
     - `each`: the sampler of one block: `Unmasking`, or a `Diffusion` with a `schedule` of its own, such as
       `sampling.descent(8, schedule=flow.LogLinear(sigma_max=0.9, sigma_min=0.6))`. By default the most certain token
-      first, four of them, one at a time.
+      first, one at a time.
+    - `size`: tokens of a block; by default those of an energy that is in blocks itself.
     - `moments`: how many moments between the first block and the last can be recorded; the result does not depend on
       it.
 
-    **Raises:** `ValueError` for `moments` that are not positive, or a `Diffusion` without a schedule; in `generate`,
-    for an energy that is not in blocks, a pattern, or guidance.
+    **Raises:** `ValueError` for `moments` or `size` that are not positive, or a `Diffusion` without a schedule; in
+    `generate`, for an energy that is not deep or has no blocks where `size` is not given, a pattern, or guidance.
 
     **Source:** block diffusion, Arriola et al. 2025 (arXiv 2503.09573).
 
@@ -60,8 +62,8 @@ class Blocks(AbstractSampler):
     ```python
     import jax, energy_dllm as ed
 
-    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, block=4, key=jax.random.key(0))
-    made = ed.generate(model, length=12, prompt="ab", sampler=ed.sampling.Blocks())
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    made = ed.generate(model, length=12, prompt="ab", sampler=ed.sampling.Blocks(size=4))
     assert made.texts[0].startswith("ab") and made.known[0, -1] == 1
     ```
     """
@@ -69,14 +71,16 @@ class Blocks(AbstractSampler):
     ragged: ClassVar[Any] = True
 
     each: Unmasking | Diffusion
+    size: int | None = eqx.field(static=True)
     moments: int = eqx.field(static=True)
     times: Any
 
-    def __init__(self, each: Unmasking | Diffusion | None = None, *, moments: int = 32):
-        sizes(moments=moments)
+    def __init__(self, each: Unmasking | Diffusion | None = None, *, size: int | None = None, moments: int = 32):
+        sizes(moments=moments, size=1 if size is None else size)
         if isinstance(each, Diffusion) and each.schedule is None:
             raise ValueError("`each` is a Diffusion without a schedule; expected `descent(8, schedule=...)`.")
-        self.each = Unmasking(rounds=4, steps=1, step=1.0, order=most_certain) if each is None else each
+        drawing = Unmasking(rounds=size or 4, steps=1, step=1.0, order=most_certain)
+        self.each, self.size = drawing if each is None else each, size
         # the clock of a block; that of unmasking has no noise in it
         schedule = self.each.schedule if isinstance(self.each, Diffusion) else None
         self.moments, self.times = moments, np.asarray(self.each.clock(schedule or LogLinear()))
@@ -192,10 +196,12 @@ class Blocks(AbstractSampler):
 
     def _base(self, energy, conditioning) -> FreeEnergy:
         base = energy.base if isinstance(energy, Padded) else energy
+        if isinstance(base, FreeEnergy) and self.size is not None:
+            base = base.in_blocks(self.size)
         if not isinstance(base, FreeEnergy) or not base.block:
             raise ValueError(
-                "`sampler` is Blocks, for an energy in blocks without guidance; expected a model such as "
-                "`EnergyDLLM(block=4)`."
+                "`sampler` is Blocks, for an energy in blocks without guidance; expected a deep one and "
+                "`Blocks(size=4)`, or a model such as `EnergyDLLM(block=4)`."
             )
         if conditioning.dfa is not None:
             raise ValueError("`sampler` is Blocks, which knows no pattern; use `sampling.Unmasking`.")
