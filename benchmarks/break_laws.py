@@ -323,8 +323,8 @@ FAULTS = (
     (
         "a window asks with the square root of its gaps (with their number)",
         "learn/_cross_entropy.py",
-        "jnp.sqrt(jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1))",
-        "jnp.maximum(jnp.sum(targets, axis=-1, keepdims=True), 1)",
+        "jnp.sqrt(jnp.maximum(asked_in_block(targets, block), 1))",
+        "jnp.maximum(asked_in_block(targets, block), 1)",
         "tests/test_learn.py -k mixture_has",
     ),
     (
@@ -459,6 +459,41 @@ FAULTS = (
         "stream = stream + delta",
         'stream = stream + (0.0 if kind == "memory" and n == 1 else 1.0) * delta',
         "tests/test_deep.py -k chain_of_blocks",
+    ),
+    (
+        "2: nothing is read of what is behind a block (of what is before)",
+        "energy/_deep.py",
+        "allowed = allowed & (number[None, :] <= number[:, None])",
+        "allowed = allowed & (number[None, :] >= number[:, None])",
+        "tests/test_blocks.py -k nothing_is_read",
+    ),
+    (
+        "2: a token that is written next reads what is before it (itself twice)",
+        "energy/_deep.py",
+        "Past(found[n][kind], offset < 0, offset)",
+        "Past(found[n][kind], offset <= 0, offset)",
+        "tests/test_blocks.py -k next_token_is_at_rest",
+    ),
+    (
+        "3: in blocks of one the likelihood is the chain rule (in blocks of two)",
+        "energy/_network.py",
+        "self.side_by_side(ids, 1), jnp.zeros",
+        "self.side_by_side(ids, 2), jnp.zeros",
+        "tests/test_blocks.py -k likelihood_is_the_chain_rule",
+    ),
+    (
+        "3: the bound of a block counts all its tokens (those that are asked)",
+        "learn/_evaluate.py",
+        "asked_in_block(jnp.ones_like(hidden), block) / asked_in_block(hidden, block)",
+        "asked_in_block(hidden, block) / asked_in_block(hidden, block)",
+        "tests/test_blocks.py -k knows_nothing",
+    ),
+    (
+        "6: a mixed window is asked as its own kind (all in blocks of the first)",
+        "learn/_objective.py",
+        "block = lambda rows, beside=beside: (jnp.asarray(sizes[rows]),) if beside else ()",
+        "block = lambda rows, beside=beside: (jnp.asarray(sizes[rows] * 0 + sizes.max()),) if beside else ()",
+        "tests/test_blocks.py -k asked_as_by",
     ),
     (
         "2: no step within a grid is one from grid to grid (the caption stands too near)",

@@ -4,8 +4,8 @@
 
 Both are called as a user calls them, in one compiled program each, compiled before the clock starts; the median of
 `--repeats` pairs, one after the other, so that what else the machine does falls on both. Windows as `generate` has them
-by default, and all at once; of an energy in blocks `--evaluations` are the draws of a block. Judged bits of the same
-samplers are in docs/quality.md.
+by default, and all at once; with `--block` block after block, `--evaluations` being the draws of a block. Judged bits
+of the same samplers are in docs/quality.md.
 """
 
 import argparse
@@ -25,12 +25,12 @@ def seconds(call) -> float:
     return time.perf_counter() - start
 
 
-def sampler_of(model: ed.EnergyDLLM, evaluations: int) -> ed.sampling.AbstractSampler:
-    """With so many force evaluations for a passage; of an energy in blocks with so many draws for a block."""
-    if not model.energy.block:
+def sampler_of(evaluations: int, block: int) -> ed.sampling.AbstractSampler:
+    """With so many force evaluations for a passage; in blocks with so many draws for a block."""
+    if not block:
         return ed.sampling.descent(evaluations)
     each = ed.sampling.Unmasking(rounds=evaluations, steps=1, step=1.0, order=ed.sampling.most_certain)
-    return ed.sampling.Blocks(each, moments=1)
+    return ed.sampling.Blocks(each, size=block, moments=1)
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[8, 16, 25])
+    parser.add_argument("--block", type=int, default=0, help="tokens of a block, 0 for the descent of the whole")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     model, twin = ed.load(options.model), ed.load(options.twin)
@@ -54,8 +55,8 @@ def main() -> None:
             keys = jax.random.split(jax.random.key(0), batch)
             left_to_right = lambda draw=draw, keys=keys: draw(keys)
             for evaluations in options.evaluations:
-                for window in (64, length) if length > 64 and not model.energy.block else (length,):
-                    sampler = sampler_of(model, evaluations)
+                for window in (64, length) if length > 64 and not options.block else (length,):
+                    sampler = sampler_of(evaluations, options.block)
                     settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=1)
                     descend = lambda settings=settings: ed.generate(model, **settings).ids
                     for call in (descend, left_to_right):

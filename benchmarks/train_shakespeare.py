@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--gaussian", type=float, default=0.45, help="share of windows under Gaussian noise")
-    parser.add_argument("--blocks", type=int, nargs="*", default=[], help="of every window in turn, 0 for a whole one")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[0], help="of every window in turn, 0 for a whole one")
     parser.add_argument("--init", help="go on from this model, a file or the name of a shipped one")
     parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of a relaxation")
     parser.add_argument("--tracked", type=int, default=1, help="steps of a relaxation that the gradient follows")
@@ -87,9 +87,12 @@ def main() -> None:
     corpus, texts = corpus_of_plays(options.plays)
     tokenizer = corpus.tokenizer
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
-    new = lambda: ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
-    model = new() if options.init is None else ed.load(options.init)
-    names = ("gaussian", "horizon", "tracked", "blocks")
+    sizes = dict(dim=options.dim, depth=options.depth)
+    if options.init is not None:
+        before = ed.load(options.init)
+        sizes = {name: getattr(before, name) for name in ("energy", "schedule", "steps", "step")}
+    model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
+    names = ("gaussian", "horizon", "tracked")
     model = train(
         model,
         corpus,
@@ -113,8 +116,7 @@ def main() -> None:
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
         f"--dim {options.dim} --depth {options.depth} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
-        f"--seed {options.seed}"
-        + (f" --blocks {' '.join(map(str, options.blocks))}" if options.blocks else "")
+        f"--seed {options.seed} --blocks {' '.join(map(str, options.blocks))}"
         + (f" --init {options.init}" if options.init else ""),
         **({"before": ed.learn.notes(options.init)} if options.init else {}),
         "steps": f"{options.until or options.steps} of {options.steps}",

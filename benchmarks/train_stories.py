@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--gaussian", type=float, default=0.45, help="share of windows under Gaussian noise")
     parser.add_argument("--typo", type=float, default=0.05, help="share of windows with typing errors")
     parser.add_argument("--prefix", type=float, default=0.2, help="share of the masked windows that give a prefix")
-    parser.add_argument("--blocks", type=int, nargs="*", default=[], help="of every window in turn, 0 for a whole one")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[0], help="of every window in turn, 0 for a whole one")
     parser.add_argument("--init", help="go on from this model, a file or the name of a shipped one")
     parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of the relaxation")
     parser.add_argument("--step", type=float, default=0.8, help="size of a step of the relaxation")
@@ -120,9 +120,12 @@ def main() -> None:
     same = dict(steps=options.steps, length=options.length, batch_size=options.batch_size, seed=options.seed)
     if options.twin:
         return twin(corpus, options, **same, learning_rate=options.learning_rate, until=options.until)
-    new = lambda: ed.EnergyDLLM(tokenizer, dim=options.dim, depth=options.depth, key=jax.random.key(options.seed))
-    model = new() if options.init is None else ed.load(options.init)
-    names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty", "blocks")
+    sizes = dict(dim=options.dim, depth=options.depth)
+    if options.init is not None:
+        before = ed.load(options.init)
+        sizes = {name: getattr(before, name) for name in ("energy", "schedule", "steps", "step")}
+    model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
+    names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty")
     settings = {name: getattr(options, name) for name in names}
     objective = ed.learn.Denoising(**settings)
     rest = dict(learning_rate=options.learning_rate, until=options.until, directory=options.out)
@@ -132,7 +135,19 @@ def main() -> None:
     ).as_dict()
     scores = {"validation": measure(corpus.validation, True), "test": measure(corpus.test, False)}
     made = ed.generate(model, length=options.length, samples=options.samples, frames=1, seed=0)
-    given = ("vocabulary", "steps", "dim", "depth", "length", "batch_size", "learning_rate", *names, "seed", "init")
+    given = (
+        "vocabulary",
+        "steps",
+        "dim",
+        "depth",
+        "length",
+        "batch_size",
+        "learning_rate",
+        *names,
+        "seed",
+        "blocks",
+        "init",
+    )
     words = " ".join(
         f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name in given

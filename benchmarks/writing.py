@@ -163,6 +163,12 @@ def descent(bench: Bench) -> None:
                 rounds = dict(rounds=total - again - bool(again), remask_rounds=again, steps=1, step=1.0)
                 unmask = ed.sampling.Unmasking(**rounds, order=order, temperature=temperature)
                 show(f"unmasking left to right, {again} rounds of remasking, T {temperature}", unmask)
+    for size in sorted({size for size in bench.model.blocks if size}):
+        for temperature in temperatures:
+            each = ed.sampling.Unmasking(
+                rounds=size, steps=1, step=1.0, order=ed.sampling.most_certain, temperature=temperature
+            )
+            show(f"blocks of {size}, T {temperature}", ed.sampling.Blocks(each, size=size, moments=1))
     for file in bench.options.twins:
         twin = ed.load(file)
         for temperature in temperatures if isinstance(twin, ed.learn.Autoregressive) else ():
@@ -176,10 +182,12 @@ def best(bench: Bench) -> None:
     """The best of n passages by one evaluation of the energy each, and by the judge itself, which is the limit."""
     bench.head("way", "of", "judged bits/char", "+-", "entropy, bits", "best by the judge", "correlation")
     count, energy = bench.options.samples, bench.model.energy
+    energy = energy.in_blocks(1) if 1 in bench.model.blocks else energy
     left_to_right = dict(steps=1, step=1.0, order=ed.sampling.left_to_right)
     for name, sampler in (
         ("descent", ed.sampling.descent()),
         ("unmasking, one token a round", ed.sampling.Unmasking(rounds=bench.options.length, **left_to_right)),
+        *((("blocks of 1", ed.sampling.Blocks(size=1)),) if 1 in bench.model.blocks else ()),
     ):
         made = bench.write(sampler, samples=8 * count)
         log_p = np.asarray(jax.jit(jax.vmap(energy.log_likelihood))(jnp.asarray(made.ids)))

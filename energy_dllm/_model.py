@@ -1,6 +1,7 @@
 """`EnergyDLLM`: tokenizer, landscape and noise schedule in one PyTree, one method per stage of the sentence
 text -> evidence -> rest -> posterior -> text."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -49,8 +50,10 @@ class EnergyDLLM(eqx.Module):
     - `heads`: of every attention, default `dim / 32`, or the next smaller divisor of `dim / 2`.
     - `memories`: stored pairs of every memory, default `2 dim`.
     - `reach`: neighbours on each side that the convolution reads, with `depth=1` the cues of the memory.
-    - `block`: tokens of a block of a deep energy, in which a token reads its own block and all before it, so that a
-      passage can be written block by block (`sampling.Blocks`); 0 for the whole passage.
+    - `blocks`: how a deep energy reads a passage: in blocks of so many tokens, of which a token reads its own and all
+      before it, or (0, the default) as a whole. Of several, `(0, 4)`, `fit` trains all, one window after the other, and
+      the first is the default: the parameters then know the passage as a whole, for infilling and the descent, and
+      block by block, for `sampling.Blocks` and, with 1 among them, an exact likelihood in one evaluation.
     - `rotary`: whether queries and keys have rotary phases beside the relative bias.
     - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
       it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a
@@ -80,6 +83,7 @@ class EnergyDLLM(eqx.Module):
     schedule: AbstractSchedule
     steps: int = eqx.field(static=True)
     step: float = eqx.field(static=True)
+    blocks: tuple[int, ...] = eqx.field(static=True, default=(0,))
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class EnergyDLLM(eqx.Module):
         memories: int | None = None,
         reach: int = 4,
         rotary: bool = False,
-        block: int = 0,
+        blocks: Sequence[int] = (0,),
         steps: int | None = None,
         step: float | None = None,
         schedule: AbstractSchedule | None = None,
@@ -123,7 +127,7 @@ class EnergyDLLM(eqx.Module):
                 k1, k2 = jax.random.split(key)
                 heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
                 sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
-                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, block=block, key=k1)
+                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, key=k1)
                 network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
                 own: dict[str, Any] = {}
                 if tokenizer.grids:  # patches of pictures have pixels for codes, and places of their own
@@ -147,10 +151,17 @@ class EnergyDLLM(eqx.Module):
         self.tokenizer = tokenizer
         self.energy = energy
         self.schedule = InformationUniform.context_free(tokenizer.size) if schedule is None else schedule
+        self.blocks = tuple(blocks)
         self.steps = (1 if deep else 12) if steps is None else steps
         self.step = (1.0 if deep else 0.6) if step is None else step
 
     def __check_init__(self):
+        if not self.blocks or min(self.blocks) < 0:
+            raise ValueError(f"`blocks` is {self.blocks}; expected tokens of a block each, or 0 for the whole passage.")
+        if any(self.blocks):
+            if not isinstance(self.energy, FreeEnergy):
+                raise ValueError(f"`blocks` is {self.blocks}; expected a deep energy, `EnergyDLLM(depth=2)`.")
+            self.energy.in_blocks(max(self.blocks))
         if self.steps < 1 or not 0 < self.step < np.inf:
             raise ValueError(f"`steps`={self.steps} and `step`={self.step} must be positive.")
         if self.energy.size != self.tokenizer.size:

@@ -19,9 +19,10 @@ L = 12
 
 
 def small(block, tokenizer=ABC, **sizes):
-    """A model in blocks whose tokens have much to say to one another."""
+    """A model in blocks, its energy too, whose tokens have much to say to one another."""
     sizes = {"dim": 16, "depth": 2, "reach": 2, "memories": 8, **sizes}
-    model = ed.EnergyDLLM(tokenizer, **sizes, block=block, key=jax.random.key(3))
+    model = ed.EnergyDLLM(tokenizer, **sizes, blocks=(block,), key=jax.random.key(3))
+    model = eqx.tree_at(lambda m: m.energy, model, model.energy.in_blocks(block))
     vocabulary = model.energy.vocabulary
     patterns = 1.5 * jax.random.normal(jax.random.key(4), vocabulary.patterns.shape)
     return eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, patterns)
@@ -61,14 +62,50 @@ def test_three_forms_of_one_conditional_energy_agree(model):
             upto = (place < start) | (known & (place < start + block))
             np.testing.assert_allclose(rest(energy, ids, upto)[2][here], log_p[here], atol=1e-12)
             # what is kept of later tokens is not looked at
-            stale = jax.tree.map(lambda rows, start=start: rows.at[start:].set(7.0), kept)
+            stale = jax.tree.map(lambda rows, start=start: rows.at[..., start:, :].set(7.0), kept)
             alone = energy.after(stale, start, block)
             y_k, b_k, log_q = rest(alone, ids[here], known[here])
             np.testing.assert_allclose(log_q, log_p[here], atol=1e-12)
             for name, term in alone.terms(y_k, b_k).items():
                 np.testing.assert_allclose(term, terms[name][here], atol=1e-11)
             for new, whole in zip(jax.tree.leaves(alone.kept(ids[here])), jax.tree.leaves(kept), strict=True):
-                np.testing.assert_allclose(new, whole[here], atol=1e-12)
+                np.testing.assert_allclose(new, whole[..., here, :], atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, L - 1])
+def test_the_next_token_is_at_rest_after_one_pass(count):
+    """As by a full step of the relaxation, and what is kept of the token before as of the whole passage."""
+    energy = small(1).energy
+    energy = eqx.tree_at(
+        lambda e: e.network.bias, energy, jax.random.normal(jax.random.key(9), energy.network.bias.shape)
+    )
+    ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
+    kept = energy.kept(ids)
+    stale = jax.tree.map(lambda rows: rows.at[..., max(0, count - 1) :, :].set(7.0), kept)
+    y, new = energy.next(stale, ids[max(0, count - 1)], count)
+    np.testing.assert_allclose(y[0], rest(energy, ids, jnp.arange(L) < count)[0][count], atol=1e-12)
+    for now, whole in zip(jax.tree.leaves(new), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_allclose(now[..., :count, :], whole[..., :count, :], atol=1e-12)
+
+
+def test_what_is_kept_of_a_block_is_that_of_the_passage(model):
+    energy, block = model.energy, model.energy.block
+    ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
+    kept = jax.tree.map(lambda rows: jnp.full_like(rows, 7.0), energy.kept(ids))
+    for start in range(0, L, block):
+        kept = energy.extended(kept, ids[start : start + block], start)
+    for now, whole in zip(jax.tree.leaves(kept), jax.tree.leaves(energy.kept(ids)), strict=True):
+        np.testing.assert_allclose(now, whole, atol=1e-12)
+
+
+def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws():
+    model, ids = small(1), []
+    for step in (1.0, 1.0 + 1e-12):  # only the first is known to be at rest
+        each = ed.sampling.Unmasking(rounds=1, steps=1, step=step, order=ed.sampling.most_certain)
+        made = ed.generate(model, length=20, prompt="ab", samples=16, sampler=ed.sampling.Blocks(each), frames=2)
+        ids.append(made.ids)
+        assert made.force_evaluations.tolist() == [18] * 16
+    assert (ids[0] == ids[1]).all() and len(np.unique(ids[0], axis=0)) > 8
 
 
 def test_nothing_is_read_of_what_is_behind_the_block(model):
@@ -206,21 +243,22 @@ def test_it_is_saved_and_a_passage_read_as_a_whole_has_the_same_parameters(tmp_p
     assert not np.allclose(rest(whole, ids, known)[2][0], rest(model.energy, ids, known)[2][0])
 
 
-def loss(model, objective, length=L):
-    ids = jnp.asarray(np.arange(8 * length).reshape(8, length) % 3)
-    return objective(model, ids, jax.random.key(0), jnp.array(1.0))
+def mixed(*blocks):
+    """One set of parameters, read in several kinds of blocks."""
+    return ed.EnergyDLLM(ABC, energy=small(0).energy, blocks=blocks, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize("settings", [{"gaussian": 0.0, "typo": 0.0}, {"gaussian": 1.0, "typo": 0.0}])
 def test_a_window_in_blocks_is_asked_as_by_an_energy_in_blocks(settings):
     """The loss of mixed windows is the mean of what each kind has by itself; of blocks those of the energy in them."""
     ids, key = jax.random.randint(jax.random.key(1), (8, L), 0, 3), jax.random.key(0)
-    objective = ed.learn.Denoising(**settings, blocks=(0, 4, 0, 3), speed_penalty=0.0, prior_weight=0.0)
-    b, asked, _, step = objective.draw(small(0), ids, key, jnp.array(1.0))
+    model = mixed(0, 4, 0, 3)
+    objective = ed.learn.Denoising(**settings, speed_penalty=0.0, prior_weight=0.0)
+    b, asked, _, step = objective.draw(model, ids, key, jnp.array(1.0))
     expected = 0.0
     for first, block in ((0, 0), (1, 4), (2, 0), (3, 3)):
         rows = slice(first, None, 4)
-        energy = small(0).energy
+        energy = model.energy
         energies = [energy.side_by_side(row, block) if block else energy for row in ids[rows]]
         ce, weight = 0.0, 0.0
         for each, row, evidence, open_ in zip(energies, ids[rows], b[rows], asked[rows], strict=True):
@@ -235,14 +273,25 @@ def test_a_window_in_blocks_is_asked_as_by_an_energy_in_blocks(settings):
         if not block:
             whole = [*([] if first == 0 else whole), (ce, weight)]
     expected += sum(ce for ce, _ in whole) / sum(weight for _, weight in whole) / 2
-    np.testing.assert_allclose(objective(small(0), ids, key, jnp.array(1.0)), expected, rtol=1e-6)
+    np.testing.assert_allclose(objective(model, ids, key, jnp.array(1.0)), expected, rtol=1e-6)
+
+
+def test_in_blocks_of_one_the_likelihood_is_the_chain_rule_in_one_evaluation():
+    model = mixed(0, 1)
+    energy = model.energy.in_blocks(1)
+    for ids, _ in texts():
+        in_order = eqx.tree_at(lambda m: m.energy, model, energy)
+        np.testing.assert_allclose(energy.log_likelihood(ids), chain_rule(in_order, ids), rtol=1e-12)
+    made = ed.generate(model, length=L, samples=6, frames=1)
+    best = ed.sampling.likeliest(model, made, of=6)
+    assert best.texts[0] == made.texts[int(np.argmax([energy.log_likelihood(jnp.asarray(row)) for row in made.ids]))]
 
 
 def test_one_training_serves_the_passage_and_its_blocks():
     """What is learned in windows of both kinds is known to both, and the default of the sampler is the whole."""
     corpus = ed.data.Corpus("abc", ABC, *[np.arange(600, dtype=np.int32) % 3] * 3)
     settings: dict[str, Any] = dict(length=10, batch_size=8, steps=60, learning_rate=0.03)
-    fitted = ed.fit(small(0), corpus, ed.learn.Denoising(blocks=(0, 4)), **settings)
+    fitted = ed.fit(mixed(0, 4), corpus, ed.learn.Denoising(), **settings)
     bound = lambda block: ed.evaluate(fitted, corpus.validation, length=10, windows=16, curves=False, block=block)
     assert all(bound(block).masked_nelbo_bits_per_char < 0.7 for block in (0, 4))
     made = ed.generate(fitted, length=12, prompt="ab", sampler=ed.sampling.Blocks(size=4), samples=8)
@@ -263,7 +312,7 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
     [
         (lambda: ed.sampling.Blocks(ed.sampling.Diffusion()), "without a schedule"),
         (lambda: ed.sampling.Blocks(moments=0), "`moments` is 0"),
-        (lambda: small(-1), "`block` is -1"),
+        (lambda: ed.energy.DeepStack(16, block=-1, key=jax.random.key(0)), "`block` is -1"),
         (lambda: small(4, rotary=True, heads=2), "`block` is 4"),
         (lambda: ed.generate(small(0), length=8, sampler=ed.sampling.Blocks()), "for an energy in blocks"),
         (lambda: families.small_model("abc").energy.in_blocks(2), "has no blocks"),
@@ -279,9 +328,9 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
         ),
         (lambda: ed.sampling.Blocks(size=0), "`size` is 0"),
         (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),
-        (lambda: ed.learn.Denoising(blocks=(0, -1)), "`blocks` is"),
-        (lambda: loss(small(4), ed.learn.Denoising(blocks=(0, 4))), "in blocks of 4 itself"),
-        (lambda: loss(families.small_model("abc"), ed.learn.Denoising(blocks=(0, 4))), "has no blocks"),
+        (lambda: mixed(0, -1), "`blocks` is"),
+        (lambda: mixed(), "`blocks` is"),
+        (lambda: ed.EnergyDLLM(ABC, dim=16, depth=1, blocks=(0, 4), key=jax.random.key(0)), "has no blocks"),
         (lambda: ed.evaluate(families.small_model("abc"), np.arange(99) % 3, length=9, block=3), "has no blocks"),
     ],
 )

@@ -95,6 +95,11 @@ class Sampler:
             return _with(UNMASKING, drawing | one)
         if self.block is not None and self.block < 1:
             raise ValueError(f"`--block` is {self.block}; expected tokens of a block, such as 4.")
+        if self.block is not None and model is not None and not any(model.blocks):
+            raise ValueError(
+                f"`--block` is {self.block} and the model reads a passage as a whole; expected one that was trained "
+                "with `energy-dllm train --blocks 0 1`, or leave it out."
+            )
         best: Any = default_sampler(model, self.budget, filling=filling)
         if self.block is not None:
             best = Blocks(size=self.block)

@@ -74,9 +74,9 @@ def train(
         list[int],
         _arg(
             metavar="INT",
-            help="Tokens of a block, for every window of a batch in turn, 0 for a whole window; 0 4 reads every second "
-            "one in blocks of four, for generate --block.",
-            help_behavior_hint="(default: whole windows)",
+            help="Tokens of a block, for every window of a batch in turn, 0 for a whole window; with 0 1 every second "
+            "one is read from left to right, for generate --block 1.",
+            help_behavior_hint="(default: whole windows, or those of --init)",
         ),
     ] = [],  # noqa: B006
     pretraining: Annotated[
@@ -133,7 +133,7 @@ def train(
     ready("--directory", folder, "runs/mine", folder=True)
     try:
         model, corpus = _start(
-            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed
+            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
         )
     except BaseException:
         with contextlib.suppress(OSError):
@@ -147,7 +147,7 @@ def train(
 
     from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
-    objective = (Denoising if getattr(model.energy, "one_shot", False) else Denoising.at_rest)(blocks=blocks)
+    objective = (Denoising if getattr(model.energy, "one_shot", False) else Denoising.at_rest)()
     start, trained = time.monotonic(), model
     settings: dict[str, Any] = {"steps": steps, "length": length, "batch_size": batch_size}
     settings |= {"learning_rate": learning_rate, "seed": seed}
@@ -213,7 +213,7 @@ def train(
 
 
 def _start(
-    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed
+    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
 ) -> tuple[Any, Any]:
     """The model before training, and the corpus; `ValueError` where the settings do not belong together."""
     if init is not None:
@@ -238,13 +238,16 @@ def _start(
             f"`source` {source} holds out {len(corpus.validation)} tokens; expected at least two windows of "
             f"`length` {length}, so give a longer text or a smaller length."
         )
-    if model is None:
-        import jax
+    if model is not None and not blocks:
+        return model, corpus
+    import jax
 
-        from .._model import EnergyDLLM
+    from .._model import EnergyDLLM
 
-        model = EnergyDLLM(corpus.tokenizer, dim=dim, depth=depth, counts=corpus.counts(), key=jax.random.key(seed))
-    return model, corpus
+    settings: dict[str, Any] = {"dim": dim, "depth": depth, "counts": corpus.counts()}
+    if model is not None:
+        settings = {name: getattr(model, name) for name in ("energy", "schedule", "steps", "step")}
+    return EnergyDLLM(corpus.tokenizer, **settings, blocks=blocks or (0,), key=jax.random.key(seed)), corpus
 
 
 def _steps_of(folder: Path) -> int:

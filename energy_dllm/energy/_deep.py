@@ -17,8 +17,8 @@ from ._layout import Grids, laid, tokens
 from ._synapses import by_token, valid
 
 
-Kept = PyTree[Float[Array, "S ..."]]
-"""What is kept of tokens that were written, keys and values of every layer: tokens first."""
+Kept = PyTree[Float[Array, "... S _"]]
+"""What is kept of tokens that were written, keys and values of every layer: tokens in the last axis but one."""
 
 
 class Prefix(eqx.Module):
@@ -153,6 +153,28 @@ class DeepStack(AbstractLayered):
             found[int(n) - 1][kind] = layer.keep(z)
         return found
 
+    def extend(
+        self, g: Float[Array, "L D"], kept: Kept, start: Int[Array, ""] | int
+    ) -> tuple[Float[Array, "L W"], Kept]:
+        """`sum_k Delta_k (L, W)` of the tokens that stand from place `start` on, and `kept` with what is kept of them:
+        one pass, with no way back. What is kept before that place is read, behind it not looked at."""
+        length, there = g.shape[0], jnp.arange(kept[0]["attention"][0].shape[-2])
+        place = start + jnp.arange(length)
+        offset, number = there - place[:, None], place // self.block if self.block else jnp.zeros(length, int)
+        # tokens before it are read where they are kept, which then need not be copied; those ahead as they stand
+        ahead = jnp.asarray(np.triu(np.ones((length, length), bool))) & (number == number[:, None])
+        put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(
+            rows, new.astype(rows.dtype), jnp.maximum(start, 0), axis=-2
+        )
+        first = stream = g[:, : self.background.shape[-1]] + self.background
+        found: tuple[dict[str, PyTree], ...] = tuple({} for _ in self.blocks)
+        for n, block in enumerate(self.blocks):
+            for kind, layer in block.items():
+                z = _norm(stream)
+                found[n][kind] = jax.tree.map(put, kept[n][kind], layer.keep(z))
+                stream = stream + layer.read(z, ahead, Past(found[n][kind], offset < 0, offset))
+        return stream - first, found
+
     def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
         """Those of every attention, by layer."""
         r, found = self._compared(g), {}
@@ -181,7 +203,7 @@ class DeepStack(AbstractLayered):
 
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "DeepStack":
         """That of the `length` tokens that follow the first `count` of those of which `kept` is kept."""
-        place, before = jnp.arange(length), jnp.arange(kept[0]["attention"][0].shape[0])
+        place, before = jnp.arange(length), jnp.arange(kept[0]["attention"][0].shape[-2])
         allowed = jnp.broadcast_to(before < count, (length, before.shape[0]))
         return self._changed(prefix=Prefix(kept, allowed, before - count - place[:, None]))
 

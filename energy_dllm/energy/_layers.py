@@ -17,10 +17,10 @@ from ._synapses import rotate
 
 
 class Past(NamedTuple):
-    """Tokens before a passage, as one layer reads them: what it `kept` of each of the `S` tokens, whether token `i` of
-    the passage may read it, `allowed (L, S)`, and how far it stands from there, `offset (L, S)`, negative before it."""
+    """Tokens before a passage, as one layer reads them: what it `kept` of the `S` tokens, whether token `i` of the
+    passage may read it, `allowed (L, S)`, and how far it stands from there, `offset (L, S)`, negative before it."""
 
-    kept: PyTree[Float[Array, "S ..."]]
+    kept: PyTree[Float[Array, "... S _"]]
     allowed: Bool[Array, "L S"]
     offset: Int[Array, "L S"]
 
@@ -52,8 +52,8 @@ class AbstractLayer(eqx.Module):
         the token's own."""
 
     @abc.abstractmethod
-    def keep(self, z: Float[Array, "L W"]) -> PyTree[Float[Array, "L ..."]]:
-        """All that later tokens read of every token; `()` where none reads another."""
+    def keep(self, z: Float[Array, "L W"]) -> PyTree[Float[Array, "... L _"]]:
+        """All that later tokens read of every token, tokens in the last axis but one; `()` where none reads another."""
 
 
 class AttentionLayer(AbstractLayer):
@@ -93,23 +93,27 @@ class AttentionLayer(AbstractLayer):
         score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
         if past is not None:
             before = self.bias[:, jnp.clip(past.offset, -reach, reach) + reach]
-            before = q.shape[-1] ** -0.5 * einsum(q, past.kept[0], "h i k, j h k -> h i j") + before
+            before = q.shape[-1] ** -0.5 * einsum(q, past.kept[0], "h i k, h j k -> h i j") + before
             score = jnp.concatenate([before, score], axis=-1)
             allowed = jnp.concatenate([past.allowed, allowed], axis=-1)
         # finite, so that an empty row has finite derivatives
         return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e30), axis=-1), 0.0)
 
-    def keep(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L H K"], Float[Array, "L H K"]]:
+    def keep(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "H L K"], Float[Array, "H L K"]]:
         """Keys and values."""
-        key, value = (einsum(z * self.gain, to, "l d, h k d -> l h k") for to in (self.keys, self.values))
+        key, value = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.keys, self.values))
         return key, value
 
-    def _values(self, z, past):
-        values = einsum(z * self.gain, self.values, "l d, h k d -> l h k")
-        return values if past is None else jnp.concatenate([past.kept[1], values])
+    def _by_source(self, pattern, z, past, how):
+        """`how` of the pattern and the values that are read, before the passage, which are not copied, and in it."""
+        values, count = einsum(z * self.gain, self.values, "l d, h k d -> h l k"), z.shape[0]
+        here = how(pattern[..., -count:], values)
+        return (None, here) if past is None else (how(pattern[..., :-count], past.kept[1]), here)
 
     def _heads(self, z, allowed, past):
-        return einsum(self.pattern(z, allowed, past), self._values(z, past), "h i j, j h k -> h i k")
+        read = lambda pattern, values: einsum(pattern, values, "h i j, h j k -> h i k")
+        before, here = self._by_source(self.pattern(z, allowed, past), z, past, read)
+        return here if before is None else before + here
 
     def read(
         self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
@@ -128,8 +132,9 @@ class AttentionLayer(AbstractLayer):
     ) -> Float[Array, "L L"]:
         """`sum_h A_hij <a_i, O_h V_h z_j>`, the pattern as it is."""
         asked = einsum(a, self.out, "i d, h k d -> h i k")
-        each = self.pattern(z, allowed, past) * einsum(asked, self._values(z, past), "h i k, j h k -> h i j")
-        return within(jnp.sum(each, axis=0), z.shape[0])
+        share = lambda pattern, values: jnp.sum(pattern * einsum(asked, values, "h i k, h j k -> h i j"), axis=0)
+        before, here = self._by_source(self.pattern(z, allowed, past), z, past, share)
+        return here if before is None else here + jnp.diag(jnp.sum(before, axis=1))
 
 
 class MemoryLayer(AbstractLayer):
@@ -232,9 +237,3 @@ class ConvolutionLayer(AbstractLayer):
         if past is None:
             return found
         return found + jnp.diag(jnp.sum(self.parts(z, allowed, past, a) - each, axis=0))
-
-
-def within(each: Float[Array, "L reads"], length: int) -> Float[Array, "L L"]:
-    """What was read before the passage, on the diagonal; the rest as it is."""
-    before = each.shape[1] - length
-    return each[:, before:] + jnp.diag(jnp.sum(each[:, :before], axis=1))

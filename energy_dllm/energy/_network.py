@@ -274,18 +274,39 @@ class FreeEnergy(AbstractFreeEnergy):
 
     def kept(self, ids: Int[Array, " L"]) -> Kept:
         """All that later tokens read of these known ones: computed once, and kept."""
-        if not self._stack:
-            raise ValueError("`energy` keeps nothing of a text; expected a deep one, with a `DeepStack`.")
-        return self._stack[1].kept(self.kappa * self.vocabulary.patterns[ids])
+        return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
 
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
         """The energy of the `length` tokens behind the first `count` of those of which `kept` is kept."""
         return self._with(lambda stack: stack.after(kept, count, length))
 
+    def extended(self, kept: Kept, ids: Int[Array, " L"], start: Int[Array, ""] | int) -> Kept:
+        """`kept`, with what is kept of the known tokens `ids` from place `start` on."""
+        return self._deep.extend(self.kappa * self.vocabulary.patterns[ids], kept, start)[1]
+
+    def next(self, kept: Kept, last: Int[Array, ""], count: Int[Array, ""] | int) -> tuple[Float[Array, "1 D"], Kept]:
+        """State at rest of the token behind the first `count`, of which `last` is the last, and `kept` with what is
+        kept of it: for text that is read token by token, from left to right.
+
+        A token that is not known and that nobody reads is compared with nothing, so that the force on it is what the
+        layers add at it: one pass, with no way back. The same as one full step of `relax` from neutral.
+        """
+        known = self.kappa * self.vocabulary.patterns[last]
+        g = jnp.stack([known, jnp.zeros_like(known)])
+        added, kept = self._deep.in_blocks(1).extend(g, kept, count - 1)
+        y = self.network.bias.at[known.shape[0] - added.shape[1] :].add(added[1])
+        return y[None], kept
+
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
         """All blocks of `block` tokens at once, each given the true tokens `ids` before it: for training and measuring.
         The last may be shorter."""
         return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
+
+    @property
+    def _deep(self) -> DeepStack:
+        if not self._stack:
+            raise ValueError("`energy` keeps nothing of a text; expected a deep one, with a `DeepStack`.")
+        return self._stack[1]
 
     @property
     def _stack(self) -> tuple[str, DeepStack] | None:
@@ -307,11 +328,16 @@ class FreeEnergy(AbstractFreeEnergy):
         """`log P(ids)` by one evaluation of the energy: `F` of the empty passage at rest less `F` of the text, nats.
 
         Exact where `E` is the functional of a law of passages; its distance from the masked bound and from the chain
-        rule is that of `E` from such a functional. Of a `one_shot` energy only.
+        rule is that of `E` from such a functional. In blocks of one token (`in_blocks(1)`) it is the chain rule itself,
+        of all tokens at once. Of a `one_shot` energy only.
         """
         if not self.one_shot:
             raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")
         y = self.neutral(ids.shape[0])
+        if self.block == 1:
+            each, b = self.side_by_side(ids, 1), jnp.zeros((ids.shape[0], self.size), y.dtype)
+            log_p = jax.nn.log_softmax(each.logits(y + each.kappa * each.force(y, b), b))
+            return jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1))
         seen = jnp.arange(self.size) == ids[:, None]
         known = jnp.where(seen, 0.0, -2.0 * CERTAIN).astype(y.dtype)
         return self(y, jnp.zeros_like(known)) - self(y, known)

@@ -80,7 +80,8 @@ def evaluate(
     - `curves`: also measure the likelihoods in a deterministic order, and of an energy model the curves and the
       likelihood by one evaluation; None and empty otherwise.
     - `batch_size`: windows computed at once.
-    - `block`: read a deep energy in blocks of so many tokens, 0 for the whole window; by default as it is.
+    - `block`: read a deep energy in blocks of so many tokens, 0 for the whole window; by default the first of the
+      model's `blocks`.
     - `tokenizer`: what the ids mean, by default that of the model; of a twin, that each is one character.
 
     **Returns:** an `Evaluation`.
@@ -112,6 +113,8 @@ def evaluate(
     rate = jax.random.permutation(k1, stratified(k2, count))
     known = jax.random.uniform(k3, text.shape) >= rate[:, None]
 
+    if block is None and isinstance(model, EnergyDLLM) and model.blocks[0] and not block_of(model.energy):
+        block = model.blocks[0]
     if block is not None:
         if not isinstance(model, EnergyDLLM) or not isinstance(model.energy, FreeEnergy):
             raise ValueError(f"`block` is {block}; expected an energy model to read in blocks, or nothing.")
@@ -121,7 +124,7 @@ def evaluate(
     if isinstance(model, Autoregressive):
         known, weight = jnp.zeros(text.shape, bool), 1.0
     elif block:
-        hidden = mask_blocks(text.shape, block, k3)
+        hidden = mask_blocks((count, length), block, k3)
         known, weight = ~hidden, asked_in_block(jnp.ones_like(hidden), block) / asked_in_block(hidden, block)
     ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(jnp.sum(jnp.where(known, 0.0, weight * ce), axis=-1) / math.log(2), float)
@@ -174,9 +177,9 @@ def _each(function, model, rows, batch_size, *settings):
 
 
 def _cross_entropy(model, ids, known):
-    if isinstance(model, EnergyDLLM):
-        if block := block_of(model.energy):
-            model = eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids, block))
+    if isinstance(model, EnergyDLLM) and isinstance(model.energy, FreeEnergy) and model.energy.block:
+        beside = model.energy.side_by_side(ids, model.energy.block)
+        model = eqx.tree_at(lambda model: model.energy, model, beside)
     return -_true(model.log_posterior(ids, known), ids)
 
 

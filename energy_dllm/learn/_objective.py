@@ -7,7 +7,6 @@ the relaxation runs for a random time, so that the landscape is right at rest an
 
 import abc
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -59,10 +58,9 @@ class Denoising(AbstractObjective):
     `-log p` of it, as it does where `F = -log P(known)`. In any order these differences add up to `-log P(text)`, which
     then is one evaluation of the energy, `FreeEnergy.log_likelihood`. `h` is Huber's function with a corner at 1 nat.
 
-    With `blocks` some windows are read in blocks: a token reads its own block and all before it. All blocks of a window
-    are asked about at once, each given the true tokens before it; of every block a uniformly drawn number of tokens is
-    masked, and `n` is that number. The parameters then know the passage as a whole, for infilling and the descent, and
-    block by block, for `sampling.Blocks`. Of an energy that is in blocks itself (`DeepStack(block=)`) all windows are.
+    Windows are read in the `blocks` of the model, one after the other. All blocks of a window are asked about at once,
+    each given the true tokens before it; of every block a uniformly drawn number of tokens is masked, and `n` is that
+    number.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
     or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
@@ -90,13 +88,10 @@ class Denoising(AbstractObjective):
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
-    - `blocks`: tokens of a block, for every window of a batch in turn; 0 is the whole window. `(0, 4)` reads every
-      second one in blocks of four; default all as the energy is.
     - `likelihood`: weight of the last part; only for energies whose masks are at rest after one step.
 
-    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive, a negative weight or block; when
-    called with `likelihood` above 0, for an energy whose masks need a relaxation, with `blocks` for one that is in
-    blocks itself or cannot be.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight; when called
+    with `likelihood` above 0, for an energy whose masks need a relaxation.
 
     **Example:**
 
@@ -122,7 +117,6 @@ class Denoising(AbstractObjective):
     prefix: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
     likelihood: float = eqx.field(static=True)
-    blocks: tuple[int, ...] = eqx.field(static=True)
     schedule: AbstractSchedule
 
     def __init__(
@@ -142,7 +136,6 @@ class Denoising(AbstractObjective):
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
         likelihood: float = 0.0,
-        blocks: Sequence[int] = (),
     ):
         for name, share in (("prefix", prefix), ("known", known)):
             if not 0 <= share <= 1:
@@ -162,11 +155,7 @@ class Denoising(AbstractObjective):
                 f"`speed_penalty`={speed_penalty}, `start`={start}, `prior_weight`={prior_weight} and "
                 f"`likelihood`={likelihood} >= 0."
             )
-        if any(block < 0 for block in blocks):
-            raise ValueError(
-                f"`blocks` is {tuple(blocks)}; expected tokens of a block each, or 0 for the whole window."
-            )
-        self.gaussian, self.typo, self.blocks = gaussian, typo, tuple(blocks)
+        self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
         self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
@@ -182,7 +171,7 @@ class Denoising(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
-        energy, sizes = model.energy, self.sizes(model, ids.shape[0])
+        energy, sizes = model.energy, _sizes(model, ids.shape[0])
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
@@ -247,15 +236,6 @@ class Denoising(AbstractObjective):
         loss += self.speed_penalty * motion / ids.shape[0] + self.likelihood * gaps / max(1, ids.shape[0] - soft)
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
-    def sizes(self, model: EnergyDLLM, batch: int) -> Int[np.ndarray, " B"]:
-        """Tokens of a block of every window, 0 where it is read as a whole."""
-        own = block_of(model.energy)
-        if own and self.blocks:
-            raise ValueError(
-                f"`blocks` is {self.blocks} and the energy is in blocks of {own} itself: leave one of them."
-            )
-        return np.resize(self.blocks or (own,), batch)
-
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
     ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar]:
@@ -264,7 +244,7 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        sizes = self.sizes(model, batch)
+        sizes = _sizes(model, batch)
         hidden = mask(ids, keys[0])[0]
         for block in np.unique(sizes[sizes > 0]):
             rows = np.flatnonzero(sizes == block)
@@ -335,6 +315,12 @@ class Denoising(AbstractObjective):
                 if not jnp.all(jnp.isfinite(term)):
                     return f"the term {name!r} of F, at relaxation step {n}"
         return "the gradient; every term of F was finite"
+
+
+def _sizes(model: EnergyDLLM, batch: int) -> Int[np.ndarray, " B"]:
+    """Tokens of a block of every window, 0 where it is read as a whole."""
+    own = block_of(model.energy)
+    return np.resize((own,) if own else model.blocks, batch)
 
 
 def _descend(energy, y, b, steps, step):

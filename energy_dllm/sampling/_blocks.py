@@ -1,15 +1,17 @@
 """Passages of any length, window after window, each conditional on the text before it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device, seeded
 from .._model import EnergyDLLM
+from .._types import Key
 from ..energy import DFA, AbstractFreeEnergy, Guidance
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._blockwise import Blocks
@@ -63,6 +65,13 @@ def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
     return int(token[0])
 
 
+@functools.partial(jax.jit, static_argnums=(2,))
+def _keys(key: Key, window: Int[Array, ""] | int, samples: int) -> Array:
+    """Two keys for every sample, the same however many there are."""
+    key = jax.lax.cond(window > 0, lambda: jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), window), lambda: key)
+    return jax.vmap(lambda n: jax.random.split(jax.random.fold_in(key, n)))(jnp.arange(samples))
+
+
 def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
     """Starts and ends of the windows: the first is all new, the others in their second half."""
     if length <= (2 * WINDOW if window is None else window):
@@ -108,10 +117,7 @@ class _Blocks:
         samples = len(self.ids)
         for number, (begin, end) in enumerate(self.spans):
             here = slice(begin, end)
-            seeds = jax.random.key(self.seed)
-            seeds = jax.random.fold_in(jax.random.fold_in(seeds, 2**31 - 1), number) if number else seeds
-            fold = lambda n, seeds=seeds: jax.random.split(jax.random.fold_in(seeds, n))
-            keys = jax.vmap(fold)(np.arange(samples))
+            keys = _keys(jax.random.key(self.seed), number, samples)
             # skipped windows were all given
             self._advance(self.done, begin)
             given = Given(on_device(self.ids[0, here]), on_device(self.known[here]))

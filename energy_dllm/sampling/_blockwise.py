@@ -30,15 +30,14 @@ class Blocks(AbstractSampler):
 
     `F = sum_k F_k(block k | blocks before)`. What is before a block is read from its keys and values, which are
     computed once and kept, so that a force costs that of a block and not of the passage. The energy must be deep, and
-    trained in blocks (`learn.Denoising(blocks=(0, 4))`, or one that is in blocks itself, `EnergyDLLM(block=4)`). Tokens
-    that are given behind a block are not read by it.
+    trained in blocks (`EnergyDLLM(blocks=(0, 4))`). Tokens that are given behind a block are not read by it.
 
     **Arguments:**
 
     - `each`: the sampler of one block: `Unmasking`, or a `Diffusion` with a `schedule` of its own, such as
       `sampling.descent(8, schedule=flow.LogLinear(sigma_max=0.9, sigma_min=0.6))`. By default the most certain token
       first, one at a time.
-    - `size`: tokens of a block; by default those of an energy that is in blocks itself.
+    - `size`: tokens of a block; by default those of an energy that is in blocks itself (`FreeEnergy.in_blocks`).
     - `moments`: how many moments between the first block and the last can be recorded; the result does not depend on
       it.
 
@@ -73,6 +72,7 @@ class Blocks(AbstractSampler):
     each: Unmasking | Diffusion
     size: int | None = eqx.field(static=True)
     moments: int = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
     times: Any
 
     def __init__(self, each: Unmasking | Diffusion | None = None, *, size: int | None = None, moments: int = 32):
@@ -81,6 +81,7 @@ class Blocks(AbstractSampler):
             raise ValueError("`each` is a Diffusion without a schedule; expected `descent(8, schedule=...)`.")
         drawing = Unmasking(rounds=size or 4, steps=1, step=1.0, order=most_certain)
         self.each, self.size = drawing if each is None else each, size
+        self.exact = isinstance(self.each, Unmasking) and self.each.step == 1.0
         # the clock of a block; that of unmasking has no noise in it
         schedule = self.each.schedule if isinstance(self.each, Diffusion) else None
         self.moments, self.times = moments, np.asarray(self.each.clock(schedule or LogLinear()))
@@ -106,8 +107,11 @@ class Blocks(AbstractSampler):
         """The given tokens, and what is kept of all before the first block with an unknown one."""
         base = self._base(energy, conditioning)
         ids = jnp.pad(conditioning.given.ids, (0, -conditioning.length % base.block))
-        # what is kept of later blocks is replaced as they are written
-        return WrittenBlocks(ids, base.kept(ids), jnp.zeros((), int))
+        # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
+        read = lambda ids: base.kept(ids)
+        empty = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(read, ids))
+        kept = jax.lax.cond(conditioning.given.known[0], read, lambda ids: empty, ids)
+        return WrittenBlocks(ids, kept, jnp.zeros((), int))
 
     def move(
         self,
@@ -139,7 +143,10 @@ class Blocks(AbstractSampler):
             written = jax.lax.fori_loop(due(before), due(number), extend, written)
             there = conditioning.given.known | (jnp.arange(length) // base.block < due(number))
             now = conditioning.written(written.ids[:length], there)
-            y = relax(energy, energy.neutral(length), now.field(energy.vocabulary.codes), steps=1, step=1.0)
+            neutral, field = energy.neutral(length), now.field(energy.vocabulary.codes)
+            rest = lambda y: relax(energy, y, field, steps=1, step=1.0)
+            # before the first block nothing has moved
+            y = jax.lax.cond(number > 0, rest, lambda y: y, neutral)
             return (number, written), (written, observer(now, y, now))
 
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
@@ -165,15 +172,33 @@ class Blocks(AbstractSampler):
         key: Key,
     ) -> WrittenBlocks:
         """Block `number`, sampled given what is written, and what is kept of it."""
+        if energy.block == 1 and b is None and self._at_rest:
+            return self._next(energy, known, written, number, key=key)
         size, start = energy.block, number * energy.block
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, size)
         given = Given(here(written.ids), here(known))
         conditioning = Conditioning(given, None if b is None else Likelihood(here(b)))
         block = energy.after(written.kept, start, size)
         ids, forces = self._sampled(block, conditioning, key=key)
-        put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=0)
-        kept = jax.tree.map(put, written.kept, block.kept(ids))
-        return WrittenBlocks(put(written.ids, ids), kept, written.forces + forces)
+        kept = energy.extended(written.kept, ids, start)
+        return WrittenBlocks(_put(written.ids, ids, start), kept, written.forces + forces)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether the tokens of a block are drawn at rest, each once."""
+        return self.exact and isinstance(self.each, Unmasking) and not self.each.remask_rounds
+
+    def _next(self, energy, known, written, number, *, key):
+        """One token, read in the same pass in which keys and values of the one before are made."""
+        before = jnp.maximum(number - 1, 0)
+        y, kept = energy.next(written.kept, written.ids[before], number)
+        here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, number, 1)
+        now = Conditioning(Given(here(written.ids), here(known)))
+        each: Any = self.each
+        b = now.field(energy.vocabulary.codes)
+        drawn, _ = now.draw(energy, y, b, temperature=each.temperature, key=jax.random.split(key, 3)[2])
+        ids = jnp.where(now.given.known, now.given.ids, drawn)
+        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1)
 
     def _sampled(self, block, conditioning, *, key):
         """The tokens of a block, and the forces they took."""
@@ -201,8 +226,12 @@ class Blocks(AbstractSampler):
         if not isinstance(base, FreeEnergy) or not base.block:
             raise ValueError(
                 "`sampler` is Blocks, for an energy in blocks without guidance; expected a deep one and "
-                "`Blocks(size=4)`, or a model such as `EnergyDLLM(block=4)`."
+                "`Blocks(size=4)`."
             )
         if conditioning.dfa is not None:
             raise ValueError("`sampler` is Blocks, which knows no pattern; use `sampling.Unmasking`.")
         return base
+
+
+def _put(rows: Array, new: Array, start: Int[Array, ""] | int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=0)

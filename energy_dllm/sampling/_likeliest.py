@@ -15,8 +15,9 @@ from ._motion import Generation
 def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
     """Of every `of` passages the one of the highest `FreeEnergy.log_likelihood`, one evaluation of the energy each.
 
-    It is worth as much as the energy knows of the likelihood of a whole text, for which it must have been asked in
-    training (`learn.Denoising(likelihood=)`).
+    Of a model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) that is the chain rule, exact. Else it is
+    worth as much as the energy knows of the likelihood of a whole text, for which it must have been asked in training
+    (`learn.Denoising(likelihood=)`).
 
     **Arguments:**
 
@@ -48,6 +49,7 @@ def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
         raise ValueError(
             "`model` has an energy without a likelihood in one evaluation; expected a deep one, `EnergyDLLM(depth=2)`."
         )
+    energy = energy.in_blocks(1) if 1 in model.blocks else energy
     log_p = np.asarray(_log_likelihoods(energy, on_device(made.ids)))
     groups = np.arange(count).reshape(-1, of)
     kept = groups[np.arange(len(groups)), log_p[groups].argmax(-1)]

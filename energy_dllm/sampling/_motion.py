@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Integer, PyTree, UInt8
 from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
-from ..energy import DFA, AbstractFreeEnergy, FreeEnergy, Padded
+from ..energy import DFA, AbstractFreeEnergy, Padded
 from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
 from ._blockwise import Blocks
 from ._diffusion import Diffusion, descent
@@ -77,18 +77,18 @@ def default_sampler(
 ) -> AbstractSampler:
     """The sampler of `generate`, `infill` and `inpaint` where none is given.
 
-    `descent()`; for an energy in blocks `Blocks`, one token after another in a block, the most certain first. For a
-    model that makes pictures, whose codes are pixels, the descent from the most to the least noise of the model, with
-    every evaluation a step and `y` one step from neutral at each; `filling` the hole of a picture, with `y` moving
-    along. 25, one a token, 32 and 64 evaluations, or as many as are given: of a passage, a block, a picture.
+    `descent()`; for a model the first of whose `blocks` is not the whole passage `Blocks` of that size, one token after
+    another in a block, the most certain first. For a model that makes pictures, whose codes are pixels, the descent
+    from the most to the least noise of the model, with every evaluation a step and `y` one step from neutral at each;
+    `filling` the hole of a picture, with `y` moving along. 25, one a token, 32 and 64 evaluations, or as many as are
+    given: of a passage, a block, a picture.
     """
     if model is not None and model.tokenizer.places:
         field, steps = (AutonomousDescent, 64) if filling else (functools.partial(AutonomousDescent, steps=1), 32)
         return Diffusion(steps=steps if evaluations is None else evaluations, temperature=0.0, field=field)
-    block = model.energy.block if model is not None and isinstance(model.energy, FreeEnergy) else 0
-    if block:
+    if model is not None and (block := model.blocks[0]):
         rounds = block if evaluations is None else evaluations
-        return Blocks(Unmasking(rounds=rounds, steps=1, step=1.0, order=most_certain))
+        return Blocks(Unmasking(rounds=rounds, steps=1, step=1.0, order=most_certain), size=block)
     return descent(25 if evaluations is None else evaluations)
 
 
