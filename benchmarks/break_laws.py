@@ -75,7 +75,7 @@ FAULTS = (
     ),
     (
         "3: at rest the denoiser is a gradient (a force that is none)",
-        "energy/_network.py",
+        "energy/_free_energy.py",
         "return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))",
         "return 0.05 * jnp.roll(y, 1, 1) - jax.grad(lambda g: total(self._by_name(y, g, mask)))("
         "self.activation(y, b, mask))",
@@ -83,14 +83,14 @@ FAULTS = (
     ),
     (
         "1: the message of a token is the gradient of one Lagrangian (too strong)",
-        "energy/_network.py",
+        "energy/_free_energy.py",
         "message = self.kappa * self.vocabulary.message(y, b, mask)",
         "message = 1.1 * self.kappa * self.vocabulary.message(y, b, mask)",
         "tests/test_energy.py -k what_a_token_says",
     ),
     (
         "1: no token receives its own evidence (an echo)",
-        "energy/_network.py",
+        "energy/_free_energy.py",
         "return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))",
         "return 0.1 * self.vocabulary.message(y, b) - jax.grad(lambda g: total(self._by_name(y, g, mask)))("
         "self.activation(y, b, mask))",
@@ -371,7 +371,7 @@ FAULTS = (
     ),
     (
         "9: passages are exact in any number of rounds (tokens of a round drawn apart)",
-        "energy/_network.py",
+        "energy/_free_energy.py",
         "return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)",
         "return jax.random.categorical(key, self.logits(y, b + tilt), axis=-1)",
         "tests/test_markov.py -k any_number",
@@ -476,7 +476,7 @@ FAULTS = (
     ),
     (
         "3: in blocks of one the likelihood is the chain rule (in blocks of two)",
-        "energy/_network.py",
+        "energy/_free_energy.py",
         "self.side_by_side(ids, 1), jnp.zeros",
         "self.side_by_side(ids, 2), jnp.zeros",
         "tests/test_blocks.py -k likelihood_is_the_chain_rule",
@@ -572,7 +572,7 @@ def noticed(file: str, old: str, new: str, tests: str) -> bool:
     """Whether the tests fail when `old` is replaced by `new` in a copy."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in ("energy_dllm", "tests"):
+        for name in ("energy_dllm", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         broken = copy / "energy_dllm" / file

@@ -1,7 +1,8 @@
 """The scalar that is lowered: neurons, synapses, vocabularies, and their sum."""
 
 # in the order of the API page: what a reader wants first
-from ._network import FreeEnergy as FreeEnergy, Network as Network
+from ._free_energy import FreeEnergy as FreeEnergy
+from ._network import Network as Network
 from ._landscape import AbstractFreeEnergy as AbstractFreeEnergy, ProductOfExperts as ProductOfExperts
 from ._deep import DeepStack as DeepStack
 from ._neurons import (

@@ -1,0 +1,276 @@
+"""The free energy that is lowered: hidden network and vocabulary, as one scalar."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from .._types import Key, Scalar
+from ._deep import DeepStack, Kept
+from ._dfa import DFA
+from ._landscape import AbstractFreeEnergy, total
+from ._network import Network
+from ._neurons import Silent
+from ._vocabulary import CERTAIN, AbstractUnigram, AbstractVocabulary, MeanFieldVocabulary
+
+
+class FreeEnergy(AbstractFreeEnergy):
+    """The free energy `F` of a passage: hidden network plus vocabulary.
+
+    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w pi_iw exp(b_iw)`
+
+    The input of a token is its hidden state `y`, the context, with the prior `pi = softmax(<y, U> + c)`. Its output is
+    the activation `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`: that of its neurons plus its message, posterior minus
+    prior. The message of a token without evidence is 0; a known token has no prior (in `F` too, `-<y_i, U_w> - c_w`)
+    and its message is its pattern, `kappa U_w`. Both parts are one gradient, that of `Λ_b = Λ + kappa log sum_w pi_w
+    exp(b_w)`: the vocabulary is a layer of neurons whose threshold is the evidence. The message goes to the others and
+    not back to the token itself, so that no prior counts its own evidence.
+
+    The force is `-dF/dg`, by autodiff of the scalar; the network does not depend on the noise level: one landscape, on
+    which only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with an
+    `HMMVocabulary`, and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter need
+    not be convex where the prior is less certain than the evidence.
+
+    **Arguments:**
+
+    - `network`: neurons and synapses.
+    - `vocabulary`: the token memory.
+    - `kappa`: strength of the messages beside the activations of the neurons, positive; a learnable leaf.
+
+    **Raises:** `ValueError` if `kappa <= 0` or if network and vocabulary differ in width.
+
+    **Example:**
+
+    ```python
+    import jax, jax.numpy as jnp, energy_dllm as ed
+
+    k1, k2 = jax.random.split(jax.random.key(0))
+    network = ed.energy.Network(ed.energy.Tanh(), {"pair": ed.energy.Pairwise(8, key=k1)}, jnp.zeros(8))
+    energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(5, 8, key=k2), kappa=4.0)
+    y, b = jnp.ones((6, 8)), jnp.zeros((6, 5))
+    assert jnp.allclose(energy(y, b), sum(t.sum() for t in energy.terms(y, b).values()))
+    ```
+    """
+
+    network: Network
+    vocabulary: AbstractVocabulary
+    log_kappa: Scalar
+
+    def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
+        if not kappa > 0:
+            raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
+        self.network = network
+        self.vocabulary = vocabulary
+        self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
+
+    def __check_init__(self):
+        widths = self.network.bias.shape[-1], self.vocabulary.patterns.shape[-1]
+        if widths[0] != widths[1]:
+            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
+
+    @property
+    def kappa(self) -> Scalar:
+        """Strength of the messages beside the activations of the neurons."""
+        return jnp.exp(self.log_kappa)
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether tokens that are known or unknown are at rest after one full step, their messages being constant."""
+        return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tokens are independent given `y`, and no layout says how many there are."""
+        return isinstance(self.vocabulary, AbstractUnigram) and self.vocabulary.allowed is None
+
+    @property
+    def dim(self) -> int:
+        """Hidden width `D`."""
+        return self.network.bias.shape[-1]
+
+    @property
+    def size(self) -> int:
+        """Vocabulary size `V`."""
+        return self.vocabulary.patterns.shape[0]
+
+    def neutral(self, length: int) -> Float[Array, "L D"]:
+        """The neutral hidden state `y = 0 (L, D)` every relaxation starts from."""
+        return jnp.zeros((length, self.dim), self.network.bias.dtype)
+
+    def activation(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, the gradient of `Λ_b`."""
+        self._check(y, b)
+        with jax.named_scope("vocabulary"):
+            message = self.kappa * self.vocabulary.message(y, b, mask)
+        return self.network.activation(y) + message
+
+    # Jitted on their own, so that they are compiled once for every shape even outside a larger jitted function.
+    @eqx.filter_jit
+    def terms(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        spring: Float[Array, " L"] | None = None,
+        mask: Bool[Array, " L"] | None = None,
+        g: Float[Array, "L D"] | None = None,
+    ) -> dict[str, Float[Array, " L"]]:
+        """Every term of `F` by name, token by token.
+
+        **Arguments:**
+
+        - `y`: hidden state `(L, D)`.
+        - `b`: evidence `(L, V)`, log-likelihoods in nats.
+        - `spring`: the spring of the evidence `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
+        - `mask`: which tokens are valid `(L,)`; all of them by default.
+        - `g`: activations `(L, D)`, to hold them fixed while `y` or `b` vary; by default `activation(y, b)`. At fixed
+          `g`, `dF/db = -p` exactly, and `-dF/dg` is the `force`.
+
+        **Returns:** a dict of arrays `(L,)` in nats, whose sum over everything is `F`.
+
+        **Raises:** `ValueError` if `y` or `b` has the wrong shape.
+        """
+        self._check(y, b)
+        g = self.activation(y, b, mask) if g is None else g
+        terms = self._by_name(y, g, mask)
+        with jax.named_scope("vocabulary"):
+            terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
+        if spring is not None:
+            terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
+        return terms
+
+    @eqx.filter_jit
+    def force(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> Float[Array, "L D"]:
+        """The force `-dF/dg (L, D)` at the hidden state `y`."""
+        return -jax.grad(lambda g: total(self._by_name(y, g, mask)))(self.activation(y, b, mask))
+
+    @eqx.filter_jit
+    def forces(
+        self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
+    ) -> dict[str, Float[Array, "L D"]]:
+        """The force of every term by name, each `(L, D)`; their sum is `force`.
+
+        `kappa` times that of a synapse is its message to each token; `neurons` is the leak, `-y / kappa`. At rest `y`
+        is the sum of all messages, and the unary logits `<y, U>` are a sum over terms too. The vocabulary has no force
+        of its own: it acts through `g`.
+        """
+        totals = lambda g: {name: jnp.sum(term) for name, term in self._by_name(y, g, mask).items()}
+        terms, pull = jax.vjp(totals, self.activation(y, b, mask))
+        none = jax.tree.map(jnp.zeros_like, terms)
+        layers = {name: none[name] for name in terms if name not in {"neurons", "bias", *self.network.synapses}}
+        forces = {name: -pull({**none, name: jnp.ones_like(none[name])})[0] for name in terms if name not in layers}
+        if layers:  # one program for all layers of a stack, which share their way back
+            names = list(layers)
+            each = jax.vmap(lambda seed: -pull(none | dict(zip(names, seed, strict=True)))[0])
+            forces |= dict(zip(names, each(jnp.eye(len(names), dtype=none[names[0]].dtype)), strict=True))
+        return {name: forces[name] for name in terms}
+
+    @property
+    def block(self) -> int:
+        """Tokens of a block of a deep energy in which a token reads its own block and all before it; 0 where it reads
+        the whole passage. `F = sum_k F_k(block k | blocks before)`: a masked token has no energy, so that where all
+        behind block `k` is masked the force on it is that of `F_k` alone, and what is before does not depend on it."""
+        return self._stack[1].block if self._stack else 0
+
+    def in_blocks(self, block: int) -> "FreeEnergy":
+        """The same parameters in blocks of so many tokens; 0 for the whole passage. Of a deep energy only."""
+        return self._with(lambda stack: stack.in_blocks(block))
+
+    def kept(self, ids: Int[Array, " L"]) -> Kept:
+        """All that later tokens read of these known ones: computed once, and kept."""
+        return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
+
+    def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
+        """The energy of the `length` tokens behind the first `count` of those of which `kept` is kept."""
+        return self._with(lambda stack: stack.after(kept, count, length))
+
+    def extended(self, kept: Kept, ids: Int[Array, " L"], start: Int[Array, ""] | int) -> Kept:
+        """`kept`, with what is kept of the known tokens `ids` from place `start` on."""
+        return self._deep.extend(self.kappa * self.vocabulary.patterns[ids], kept, start)[1]
+
+    def next(self, kept: Kept, last: Int[Array, ""], count: Int[Array, ""] | int) -> tuple[Float[Array, "1 D"], Kept]:
+        """State at rest of the token behind the first `count`, of which `last` is the last, and `kept` with what is
+        kept of it: for text that is read token by token, from left to right.
+
+        A token that is not known and that nobody reads is compared with nothing, so that the force on it is what the
+        layers add at it: one pass, with no way back. The same as one full step of `relax` from neutral.
+        """
+        known = self.kappa * self.vocabulary.patterns[last]
+        g = jnp.stack([known, jnp.zeros_like(known)])
+        added, kept = self._deep.in_blocks(1).extend(g, kept, count - 1)
+        y = self.network.bias.at[known.shape[0] - added.shape[1] :].add(added[1])
+        return y[None], kept
+
+    def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
+        """All blocks of `block` tokens at once, each given the true tokens `ids` before it: for training and measuring.
+        The last may be shorter."""
+        return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
+
+    @property
+    def _deep(self) -> DeepStack:
+        if not self._stack:
+            raise ValueError("`energy` keeps nothing of a text; expected a deep one, with a `DeepStack`.")
+        return self._stack[1]
+
+    @property
+    def _stack(self) -> tuple[str, DeepStack] | None:
+        named = ((name, synapse) for name, synapse in self.network.synapses.items() if isinstance(synapse, DeepStack))
+        return next(named, None) if self.one_shot else None
+
+    def _with(self, change: Callable[[DeepStack], DeepStack]) -> "FreeEnergy":
+        if not self._stack:
+            raise ValueError("`energy` has no blocks; expected a deep one, with a `DeepStack`.")
+        name, stack = self._stack
+        return eqx.tree_at(lambda energy: energy.network.synapses[name], self, change(stack))
+
+    @eqx.filter_jit
+    def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """`<y, U> + c + b (L, V)`; in an `HMMVocabulary`, `c` are the cavity logits."""
+        return self.vocabulary.logits(y, b)
+
+    def log_likelihood(self, ids: Int[Array, " L"]) -> Scalar:
+        """`log P(ids)` by one evaluation of the energy: `F` of the empty passage at rest less `F` of the text, nats.
+
+        Exact where `E` is the functional of a law of passages; its distance from the masked bound and from the chain
+        rule is that of `E` from such a functional. In blocks of one token (`in_blocks(1)`) it is the chain rule itself,
+        of all tokens at once. Of a `one_shot` energy only.
+        """
+        if not self.one_shot:
+            raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")
+        y = self.neutral(ids.shape[0])
+        if self.block == 1:
+            each, b = self.side_by_side(ids, 1), jnp.zeros((ids.shape[0], self.size), y.dtype)
+            log_p = jax.nn.log_softmax(each.logits(y + each.kappa * each.force(y, b), b))
+            return jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1))
+        seen = jnp.arange(self.size) == ids[:, None]
+        known = jnp.where(seen, 0.0, -2.0 * CERTAIN).astype(y.dtype)
+        return self(y, jnp.zeros_like(known)) - self(y, known)
+
+    def sample(
+        self,
+        y: Float[Array, "L D"],
+        b: Float[Array, "L V"],
+        *,
+        tilt: Float[Array, "L V"] | float = 0.0,
+        dfa: DFA | None = None,
+        key: Key | None,
+    ) -> Int[Array, " L"]:
+        """A token for every place `(L,)` by the vocabulary, drawn or (`key=None`) the most likely, of a passage that
+        the `dfa` accepts; `tilt` is added to `b`."""
+        return self.vocabulary.sample(y, b + tilt, dfa=dfa, key=key)
+
+    def _by_name(self, y, g, mask):
+        """The terms that depend on `g`: one for all, or one for each by name."""
+        return {name: value / self.kappa for name, value in self.network.terms(y, mask, g=g).items()}
+
+    def _check(self, y, b):
+        if y.ndim != 2 or y.shape[1] != self.dim:
+            raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
+        if b.shape != (y.shape[0], self.size):
+            raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
