@@ -38,14 +38,15 @@ LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in roo
 ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit", "serve")
 # Foreign packages that one room alone may know.
 HOMES = {"diffrax": "flow", "optax": "learn", "matplotlib": "probe/plot", "tokenizers": "data", "PIL": "data"}
-HOMES |= dict.fromkeys(("starlette", "uvicorn", "pydantic"), "serve") | {"huggingface_hub": "learn"}
+HOMES |= dict.fromkeys(("starlette", "uvicorn", "pydantic"), "serve") | {"huggingface_hub": "learn", "orbax": "learn"}
+HOMES |= {"pyarrow": "data"}
 # Those that are optional: imported where they are used.
-OPTIONAL = {"matplotlib", "tokenizers", "PIL", "huggingface_hub"}
-USED = ("plot", "bpe", "image", "serve", "hub")
+OPTIONAL = {"matplotlib", "tokenizers", "PIL", "huggingface_hub", "orbax", "pyarrow"}
+USED = ("plot", "bpe", "image", "serve", "hub", "distributed", "parquet")
 """The extras of what the package imports."""
 # All that these may import from outside, the standard library apart (`_cli`: before a command is chosen).
 DIETS = {
-    "data": {"numpy", "jaxtyping", "tokenizers", "PIL"},
+    "data": {"numpy", "jaxtyping", "tokenizers", "PIL", "pyarrow"},
     "_cli": {"tyro", "rich"},
     "__init__": set[str](),
     "__main__": set[str](),
@@ -262,7 +263,7 @@ def declared(project: dict) -> set[str]:
     extras = project["optional-dependencies"]
     named = [*project["dependencies"], *(each for name in USED for each in extras[name])]
     names = {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in named}
-    return {"PIL" if name == "pillow" else name for name in names}
+    return {{"pillow": "PIL", "orbax_checkpoint": "orbax"}.get(name, name) for name in names}
 
 
 def test_rooms_exist():

@@ -520,7 +520,7 @@ def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(small, co
     [
         (dict(steps=0), "`steps` is 0"),
         (dict(length=0), "`length`"),
-        (dict(batch_size=-1), "`batch`"),
+        (dict(batch_size=-1), "`batch_size` is -1"),
         (dict(length=100_000), "100000"),
         (dict(learning_rate=0.0), "`learning_rate` is 0"),
         (dict(average=1.0), "`average` is 1"),

@@ -50,13 +50,14 @@ class Windows(Iterator[np.ndarray]):
         self._step += 1
         return windows
 
-    def at(self, step: int) -> Integer[np.ndarray, "batch length"]:
-        """Batch number `step` of the stream, without moving it."""
+    def at(self, step: int, rows: Integer[np.ndarray, "*rows"] | None = None) -> Integer[np.ndarray, "*rows length"]:
+        """Batch number `step` of the stream, without moving it; only these `rows` of it, by number, are read."""
         # Raw draws, because their meaning is fixed across numpy versions; the bias of % is below N / 2^64.
         raw = np.random.Philox(key=self.seed, counter=step << 64).random_raw(self.batch)
         places = len(self.ids) // self.length if self.whole else len(self.ids) - self.length + 1
         starts = (raw % np.uint64(places)).astype(np.int64) * (self.length if self.whole else 1)
-        return np.asarray(self.ids[starts[:, None] + np.arange(self.length)], np.int32)
+        starts = starts if rows is None else starts[rows]
+        return np.asarray(self.ids[starts[..., None] + np.arange(self.length)], np.int32)
 
     def get_state(self) -> dict[str, int]:
         """The position of the stream: a few integers, ready for JSON."""

@@ -12,6 +12,7 @@ from ._twins import MaskedDiffusion as MaskedDiffusion, Autoregressive as Autore
 from ._twin_objectives import MaximumLikelihood as MaximumLikelihood, Masking as Masking, NextToken as NextToken
 from ._flow_map import FlowMap as FlowMap
 from ._distill import Distilling as Distilling
+from ._mesh import shardings as shardings
 from ._objective import AbstractObjective as AbstractObjective
 from ._twins import AbstractTwin as AbstractTwin
 from ._harness import harness as harness

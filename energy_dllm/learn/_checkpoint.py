@@ -16,6 +16,7 @@ import equinox as eqx
 from ._file import FORMAT, PACKAGE, read, write
 from ._hub import download, is_repository, upload
 from ._int8 import SCALE, restored, to_int8
+from ._steps import FOLDER, read_steps
 from ._structure import build, describe, finite, trace
 
 
@@ -91,7 +92,8 @@ def load(path: str | os.PathLike, *, classes: Sequence[type] = ()) -> Any:
     """Read a model written by `save`, one that is shipped, by its name (`"shakespeare"`), or one of the Hugging Face
     hub (`"org/name"`, extra `hub`), which is downloaded once.
 
-    The `checkpoint.safetensors` of a training that was stopped is read as the model it would have returned then.
+    The `checkpoint.safetensors` of a training that was stopped is read as the model it would have returned then, and so
+    is the folder of one on a mesh, by its last sharded checkpoint (extra `distributed`).
 
     **Arguments:**
 
@@ -113,7 +115,7 @@ def load(path: str | os.PathLike, *, classes: Sequence[type] = ()) -> Any:
     assert model.size == len(model.tokenizer.symbols)
     ```
     """
-    arrays, header = read(_locate(path))
+    arrays, header = _read(path)
     if "structure" not in header:
         raise ValueError(f"`path` {path} holds no model; a training goes on by `ed.fit(..., directory=...)`.")
     try:
@@ -150,7 +152,7 @@ def notes(path: str | os.PathLike) -> dict[str, Any]:
     assert "steps" in ed.learn.notes("shakespeare")
     ```
     """
-    return read(_locate(path))[1].get("notes", {})
+    return _read(path)[1].get("notes", {})
 
 
 def stored(path: str | os.PathLike) -> dict[str, int]:
@@ -188,6 +190,10 @@ def shipped() -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
+
+
+def _read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    return read_steps(Path(path)) if (Path(path) / FOLDER).is_dir() else read(_locate(path))
 
 
 def _locate(path: str | os.PathLike) -> Path:

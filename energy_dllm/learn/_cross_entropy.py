@@ -1,5 +1,6 @@
 """What objectives share: masks, the cross-entropy of the true tokens, and windows whose evidence is large."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
 from ..flow import FORBIDDEN
+from ._mesh import shares, spread
 
 
 LARGE = 1 << 20
@@ -21,9 +23,14 @@ LARGE = 1 << 20
 def each_window(one: Callable[..., Any], *rows: Array, size: int) -> Any:
     """`one` of every window: side by side, or one after another where its evidence has a `LARGE` `size = L V`; the
     gradient then keeps nothing of that size."""
+    rows = spread(rows)
     if size < LARGE:
         return jax.vmap(one)(*rows)
-    return jax.lax.map(lambda row: jax.checkpoint(one)(*row), rows)
+    # on a mesh one of every device's at once
+    number = math.gcd(shares(jax.sharding.get_abstract_mesh())[1], rows[0].shape[0])
+    turns = jax.tree.map(lambda row: row.reshape(number, -1, *row.shape[1:]).swapaxes(0, 1), rows)
+    found = jax.lax.map(lambda row: jax.vmap(jax.checkpoint(one))(*row), turns)
+    return jax.tree.map(lambda each: each.swapaxes(0, 1).reshape(-1, *each.shape[2:]), found)
 
 
 def nll_of(logits: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:

@@ -6,35 +6,28 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
-from .._checks import on_device, seeded, sizes
+from .._checks import seeded, sizes
 from ..data import Corpus, Windows
-from ._file import FORMAT, alone, read, write
+from ._file import alone
 from ._log import Log, bar
+from ._mesh import agreed, automatic, batch, constrain, place, shares, whole
 from ._objective import AbstractObjective
 from ._optimizer import default_optimizer
 from ._signals import Signals
-from ._structure import describe
+from ._training import Checkpoints, Run
 
 
 Model = TypeVar("Model", bound=eqx.Module)
-
-
-class _Run(eqx.Module):
-    """Everything a training is at one moment, besides its fixed settings; numbers of 32 bits or more."""
-
-    model: PyTree[Array]
-    average: PyTree[Array]
-    optimizer: PyTree[Array]
-    step: jax.Array
 
 
 def fit(
@@ -49,9 +42,12 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     average: float = 0.999,
     until: int | None = None,
+    accumulate: int = 1,
+    mesh: Mesh | None = None,
     seed: int = 0,
     directory: str | os.PathLike | None = None,
     checkpoint_seconds: float = 60.0,
+    keep: int = 2,
     progress: bool | Callable[[float], object] = False,
     log: Callable[[dict[str, float]], object] | None = None,
 ) -> Model:
@@ -74,6 +70,12 @@ def fit(
     - `average`: decay of the exponential moving average of the parameters, which is what is returned. It, the
       parameters and the optimizer have 32 bits at least, whatever the model computes with.
     - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
+    - `accumulate`: parts of a batch that follow one another, their gradients averaged: less memory, the same step.
+    - `mesh`: devices to train on, with axes `data`, `fsdp` or `model` (`shardings` says what is split over each), also
+      those of several processes (`jax.distributed.initialize`), of which each calls `fit` alike. The parameters are
+      those of one device up to rounding. Checkpoints are sharded then (extra `distributed`), and written while the
+      training goes on; either kind is resumed on any number of devices.
+    - `keep`: how many sharded checkpoints are kept.
     - `seed`: of windows, masks and noise.
     - `checkpoint_seconds`: time between checkpoints.
     - `progress`: show a progress bar, or a function that is given the loss after every step.
@@ -96,8 +98,15 @@ def fit(
     model = ed.fit(model, corpus, ed.learn.Denoising(horizon=2), steps=2, length=16, batch_size=4)
     ```
     """
-    sizes(steps=steps)
+    sizes(steps=steps, batch_size=batch_size, accumulate=accumulate, keep=keep)
     seeded(seed)
+    mesh = None if mesh is None else automatic(mesh)
+    parts = accumulate * (1 if mesh is None else shares(mesh)[1])
+    if batch_size % parts:
+        raise ValueError(
+            f"`batch_size` is {batch_size} windows for {parts} parts (`accumulate` times the devices that share "
+            "windows); expected a multiple of them."
+        )
     end = steps if until is None else until
     if not 0 < end <= steps:
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
@@ -111,38 +120,41 @@ def fit(
     parameters, static = eqx.partition(model, eqx.is_inexact_array)
     kinds = jax.tree.map(lambda leaf: leaf.dtype, parameters)
     precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), parameters)
-    run = _Run(precise, precise, optimizer.init(precise), jnp.zeros((), int))
+    run = place(Run(precise, precise, optimizer.init(precise), jnp.zeros((), int)), mesh)
     settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
+    settings |= {"accumulate": accumulate} if accumulate > 1 else {}
     settings |= dict(seed=seed, corpus=corpus.name, model=_fingerprint(jax.tree.structure((static, parameters)), model))
     described = repr(objective)
     if jax.tree.leaves(eqx.filter(objective, eqx.is_inexact_array)):  # a schedule, whose numbers its repr hides
         described += f" of numbers {_fingerprint('', objective)}"
     settings["objective"] = described
-    folder = None if directory is None else Path(directory)
-    as_model = lambda parameters: eqx.combine(_cast(parameters, kinds), static)
+    folder, leads = None if directory is None else Path(directory), jax.process_index() == 0
+    as_model = lambda parameters: eqx.combine(_cast(whole(parameters, mesh), kinds), static)
     signals = Signals()
     with contextlib.ExitStack() as stack:
+        checkpoints = None
         if folder is not None:
-            describe(model)  # refused now, if it cannot be saved later
-            stack.enter_context(alone(folder))
+            checkpoints = Checkpoints(folder, model, settings, windows, mesh, keep)
+            if leads:
+                stack.enter_context(alone(folder))
             stack.enter_context(signals)
-            run = _resume(folder, run, settings, windows)
+            run = stack.enter_context(checkpoints).resume(run)
+        if mesh is not None:
+            stack.enter_context(jax.set_mesh(mesh))
         key = jax.random.key(seed)
         start, saved = time.monotonic(), time.monotonic()
         first = int(run.step)
-        with bar(progress, steps, first) as advance, Log(folder, first) as line:
+        with bar(progress if leads else False, steps, first) as advance, Log(folder if leads else None, first) as line:
             for n in range(first, end):
-                here = windows.get_state()
-                ids = on_device(next(windows))
+                ids = batch(windows, n, accumulate, mesh)
                 batch_key = jax.random.fold_in(key, n)
                 run, loss, norm, good = _update(
-                    run, static, kinds, objective, optimizer.update, ids, batch_key, steps, average
+                    run, static, kinds, objective, optimizer.update, ids, batch_key, steps, average, mesh
                 )
                 if not good:
-                    if folder is not None:
-                        windows.set_state(here)
-                        _checkpoint(folder, run, as_model(run.average), settings, windows)
-                    cause = objective.diagnose(as_model(run.model), ids, batch_key, run.step / steps)
+                    if checkpoints is not None:
+                        checkpoints.write(run)
+                    cause = objective.diagnose(as_model(run.model), ids[0], batch_key, run.step / steps)
                     kept = f"; the last good step is kept in {folder}" if folder is not None else ""
                     raise FloatingPointError(
                         f"training stopped at step {n}: {cause} broke first{kept}; lower `learning_rate` "
@@ -152,15 +164,19 @@ def fit(
                 record = {"step": n + 1, "loss": float(loss), "gradient_norm": float(norm)}
                 record["seconds"] = round(now - start, 3)
                 line(**record)
-                if log is not None:
+                if log is not None and leads:
                     log(record)
                 advance(float(loss))
-                caught = signals.caught is not None
-                if folder is not None and (caught or now - saved > checkpoint_seconds or n + 1 == end):
-                    _checkpoint(folder, run, as_model(run.average), settings, windows)
-                    saved = now
-                if caught:
-                    signals.deliver(f"stopped after step {n + 1} of {steps}; to go on from there, run the same again")
+                if checkpoints is not None:
+                    caught = agreed(signals.caught is not None)
+                    if agreed(caught or now - saved > checkpoint_seconds or n + 1 == end):
+                        checkpoints.write(run)
+                        saved = now
+                    if caught:
+                        checkpoints.wait()
+                        signals.deliver(
+                            f"stopped after step {n + 1} of {steps}; to go on from there, run the same again"
+                        )
     return as_model(run.average)
 
 
@@ -169,13 +185,25 @@ def _cast(parameters: PyTree[Array], kinds: PyTree) -> PyTree[Array]:
 
 
 @eqx.filter_jit
-def _update(run: _Run, static, kinds, objective, update, ids, key, steps: int, average: float):
+def _update(run: Run, static, kinds, objective, update, ids, key, steps: int, average: float, mesh: Mesh | None):
     """One batch. Out here, so that a second training of the same kind and shapes compiles nothing."""
 
-    def loss_of(parameters):
+    def loss_of(parameters, ids, key):
         return objective(eqx.combine(_cast(parameters, kinds), static), ids, key, run.step / steps)
 
-    loss, gradient = jax.value_and_grad(loss_of)(run.model)
+    follow = jax.value_and_grad(loss_of)
+    if len(ids) == 1:
+        loss, gradient = follow(run.model, ids[0], key)
+    else:  # one part after another, each with its own draws
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(len(ids)))
+        add = lambda total, part: (jax.tree.map(jnp.add, total, follow(run.model, *part)), None)
+        zeros = (
+            jnp.zeros((), jax.eval_shape(follow, run.model, ids[0], key)[0].dtype),
+            jax.tree.map(jnp.zeros_like, run.model),
+        )
+        total = jax.lax.scan(add, zeros, (ids, keys))[0]
+        loss, gradient = jax.tree.map(lambda leaf: leaf / len(ids), total)
+    gradient = constrain(gradient, mesh)
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     change, state = update(gradient, run.optimizer, run.model)
@@ -183,9 +211,10 @@ def _update(run: _Run, static, kinds, objective, update, ids, key, steps: int, a
     decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
     # in this form the average of what never moves is what it was, to the last bit
     mean = jax.tree.map(lambda a, m: (a + (1 - decay) * (m - a)).astype(a.dtype), run.average, fresh)
-    after = _Run(fresh, mean, state, run.step + 1)
+    after = Run(fresh, mean, state, run.step + 1)
     # a step that is not finite leaves everything as it was
-    return jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run), loss, norm, good
+    after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, run)
+    return constrain(after, mesh), loss, norm, good
 
 
 def _fingerprint(structure: object, numbers: PyTree) -> str:
@@ -194,54 +223,3 @@ def _fingerprint(structure: object, numbers: PyTree) -> str:
     for leaf in jax.tree.leaves(eqx.filter(numbers, eqx.is_inexact_array)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _checkpoint(folder: Path, run: _Run, averaged: Any, settings: dict, windows: Windows) -> None:
-    """A file that `fit` goes on from, and that `load` reads as the averaged model."""
-    structure, arrays = describe(averaged)
-    header = {"format": FORMAT, "structure": structure, "notes": {"training": settings, "step": int(run.step)}}
-    header |= {"training": settings, "windows": windows.get_state(), "dtypes": {}}
-    for name, leaf in _named(run).items():
-        kept = np.asarray(leaf)
-        if name in arrays and arrays[name].dtype != kept.dtype:
-            header["dtypes"][name] = str(arrays[name].dtype)
-        arrays[name] = kept
-    write(folder / "checkpoint.safetensors", arrays, header)
-
-
-def _named(run: _Run) -> dict[str, Array]:
-    """The leaves of a run: of the average by their places in the model, all others by numbers."""
-    part = lambda key: str(getattr(key, "name", getattr(key, "idx", getattr(key, "key", None))))
-    averaged = jax.tree_util.tree_leaves_with_path(run.average)
-    names = {".".join(["model", *map(part, path)]): leaf for path, leaf in averaged}
-    others = jax.tree.leaves((run.model, run.optimizer, run.step))
-    return names | {f"{n:05d}": leaf for n, leaf in enumerate(others)}
-
-
-def _resume(folder: Path, run: _Run, settings: dict, windows: Windows) -> _Run:
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return run
-    arrays, header = read(path)
-    training = header.get("training")
-    if header["format"] != FORMAT or not isinstance(training, dict):
-        raise ValueError(f"`directory` {folder} holds a checkpoint of another kind or version; give another folder.")
-    different = sorted(k for k in settings if training.get(k) != settings[k])
-    if different:
-        name = different[0]
-        raise ValueError(
-            f"`directory` {folder} holds another training: its {name} is {training.get(name)!r}, now "
-            f"{settings[name]!r}; give another folder or the same settings."
-        )
-    names = _named(run)
-    same = lambda name: (
-        name in arrays and (arrays[name].shape, arrays[name].dtype) == (names[name].shape, names[name].dtype)
-    )
-    if not all(map(same, names)):
-        raise ValueError(f"`directory` {folder} holds a checkpoint of other shapes; give another folder.")
-    windows.set_state(header.get("windows", {}))
-    averaged = [on_device(arrays[name]) for name in names if name.startswith("model")]
-    others = [on_device(arrays[name]) for name in names if not name.startswith("model")]
-    average = jax.tree.unflatten(jax.tree.structure(run.average), averaged)
-    model, optimizer, step = jax.tree.unflatten(jax.tree.structure((run.model, run.optimizer, run.step)), others)
-    return _Run(model, average, optimizer, step)
