@@ -51,9 +51,9 @@ class EnergyDLLM(eqx.Module):
     - `memories`: stored pairs of every memory, default `2 dim`.
     - `reach`: neighbours on each side that the convolution reads, with `depth=1` the cues of the memory.
     - `blocks`: how a deep energy reads a passage: in blocks of so many tokens, of which a token reads its own and all
-      before it, or (0, the default) as a whole. Of several, `(0, 4)`, `fit` trains all, one window after the other, and
-      the first is the default: the parameters then know the passage as a whole, for infilling and the descent, and
-      block by block, for `sampling.Blocks` and, with 1 among them, an exact likelihood in one evaluation.
+      before it, or (0, the default) as a whole. Of several, `(0, 4)`, `fit` trains all, one masked window after the
+      other, and the first is the default. The parameters then know the passage as a whole, for infilling and the
+      descent, and block by block, for `sampling.Blocks` and, with 1 among them, an exact likelihood in one evaluation.
     - `rotary`: whether queries and keys have rotary phases beside the relative bias.
     - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
       it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a

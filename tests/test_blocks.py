@@ -248,31 +248,33 @@ def mixed(*blocks):
     return ed.EnergyDLLM(ABC, energy=small(0).energy, blocks=blocks, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("settings", [{"gaussian": 0.0, "typo": 0.0}, {"gaussian": 1.0, "typo": 0.0}])
-def test_a_window_in_blocks_is_asked_as_by_an_energy_in_blocks(settings):
-    """The loss of mixed windows is the mean of what each kind has by itself; of blocks those of the energy in them."""
+@pytest.mark.parametrize(
+    ("gaussian", "blocks", "sizes"),
+    [
+        (0.0, (0, 4, 0, 3), [0, 4, 0, 3, 0, 4, 0, 3]),
+        (0.5, (0, 4, 1), [0, 0, 0, 0, 0, 4, 1, 0]),  # under noise as a whole
+        (1.0, (4, 3), [4, 3, 4, 3, 4, 3, 4, 3]),  # unless it never is
+    ],
+)
+def test_a_window_is_asked_as_by_the_energy_in_its_blocks(gaussian, blocks, sizes):
+    """The loss is the mean, over windows, of what each kind has by itself."""
     ids, key = jax.random.randint(jax.random.key(1), (8, L), 0, 3), jax.random.key(0)
-    model = mixed(0, 4, 0, 3)
-    objective = ed.learn.Denoising(**settings, speed_penalty=0.0, prior_weight=0.0)
+    model = mixed(*blocks)
+    objective = ed.learn.Denoising(gaussian=gaussian, typo=0.0, speed_penalty=0.0, prior_weight=0.0, known=0.0)
     b, asked, _, step = objective.draw(model, ids, key, jnp.array(1.0))
+    assert objective.sizes(model, 8).tolist() == sizes
     expected = 0.0
-    for first, block in ((0, 0), (1, 4), (2, 0), (3, 3)):
-        rows = slice(first, None, 4)
-        energy = model.energy
-        energies = [energy.side_by_side(row, block) if block else energy for row in ids[rows]]
-        ce, weight = 0.0, 0.0
-        for each, row, evidence, open_ in zip(energies, ids[rows], b[rows], asked[rows], strict=True):
-            size = step if settings["gaussian"] else 1.0
-            y = ed.flow.relax(each, each.neutral(L), evidence, steps=1, step=size)
-            nll = -jax.nn.log_softmax(each.logits(y, evidence))[jnp.arange(L), row]
+    for block in set(sizes):
+        ce, weight, rows = 0.0, 0.0, [n for n in range(8) if sizes[n] == block]
+        for n in rows:
+            energy = model.energy.side_by_side(ids[n], block) if block else model.energy
+            y = ed.flow.relax(energy, energy.neutral(L), b[n], steps=1, step=step if n < 8 * gaussian else 1.0)
+            nll = -jax.nn.log_softmax(energy.logits(y, b[n]))[jnp.arange(L), ids[n]]
             for start in range(0, L, block or L):
                 here = slice(start, start + (block or L))
-                share = open_[here] / np.sqrt(max(1, open_[here].sum()))
-                ce, weight = ce + np.sum(np.where(open_[here], nll[here] * share, 0.0)), weight + np.sum(share)
-        expected += (ce / weight) / 4 if block else 0.0
-        if not block:
-            whole = [*([] if first == 0 else whole), (ce, weight)]
-    expected += sum(ce for ce, _ in whole) / sum(weight for _, weight in whole) / 2
+                share = asked[n, here] / np.sqrt(max(1, asked[n, here].sum()))
+                ce, weight = ce + np.sum(np.where(asked[n, here], nll[here] * share, 0.0)), weight + np.sum(share)
+        expected += len(rows) / 8 * ce / weight
     np.testing.assert_allclose(objective(model, ids, key, jnp.array(1.0)), expected, rtol=1e-6)
 
 

@@ -58,9 +58,9 @@ class Denoising(AbstractObjective):
     `-log p` of it, as it does where `F = -log P(known)`. In any order these differences add up to `-log P(text)`, which
     then is one evaluation of the energy, `FreeEnergy.log_likelihood`. `h` is Huber's function with a corner at 1 nat.
 
-    Windows are read in the `blocks` of the model, one after the other. All blocks of a window are asked about at once,
-    each given the true tokens before it; of every block a uniformly drawn number of tokens is masked, and `n` is that
-    number.
+    Masked windows are read in the `blocks` of the model, one after the other; those under soft evidence as a whole,
+    unless the model never reads so. All blocks of a window are asked about at once, each given the true tokens before
+    it; of every block a uniformly drawn number of tokens is masked, and `n` is that number.
 
     Each window of a batch gets one kind of evidence: masks at a uniformly drawn rate, Gaussian noise at a drawn level,
     or typing errors at a uniformly drawn rate up to one half. By default soft evidence takes one step from neutral, and
@@ -171,14 +171,14 @@ class Denoising(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
-        energy, sizes = model.energy, _sizes(model, ids.shape[0])
+        energy, sizes = model.energy, self.sizes(model, ids.shape[0])
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
         y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
         # masks are at rest after one full step where what tokens say is constant: only soft evidence needs a relaxation
         one_shot = isinstance(energy, FreeEnergy) and energy.one_shot
-        soft = math.ceil((self.gaussian + self.typo) * ids.shape[0]) if one_shot else ids.shape[0]
+        soft = self._soft(ids.shape[0]) if one_shot else ids.shape[0]
         if self.likelihood and not one_shot:
             raise ValueError(
                 f"`likelihood` is {self.likelihood} and the masks of this energy are not at rest after one step; "
@@ -236,6 +236,15 @@ class Denoising(AbstractObjective):
         loss += self.speed_penalty * motion / ids.shape[0] + self.likelihood * gaps / max(1, ids.shape[0] - soft)
         return loss + self.prior_weight * jnp.mean(jax.vmap(energy.vocabulary.nll)(ids))
 
+    def sizes(self, model: EnergyDLLM, batch: int) -> Int[np.ndarray, " B"]:
+        """Tokens of a block of every window, 0 where it is read as a whole."""
+        blocks = (own,) if (own := block_of(model.energy)) else model.blocks
+        soft = self._soft(batch)  # these stand first
+        return np.concatenate([np.resize((0,) if 0 in blocks else blocks, soft), np.resize(blocks, batch - soft)])
+
+    def _soft(self, batch: int) -> int:
+        return math.ceil((self.gaussian + self.typo) * batch)
+
     def draw(
         self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar
     ) -> tuple[Float[Array, "B L V"], Bool[Array, "B L"], Int[Array, ""], Scalar]:
@@ -244,7 +253,7 @@ class Denoising(AbstractObjective):
         codes = jax.lax.stop_gradient(model.energy.vocabulary.codes)
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
-        sizes = _sizes(model, batch)
+        sizes = self.sizes(model, batch)
         hidden = mask(ids, keys[0])[0]
         for block in np.unique(sizes[sizes > 0]):
             rows = np.flatnonzero(sizes == block)
@@ -268,7 +277,7 @@ class Denoising(AbstractObjective):
         sigma = jnp.exp(-self.schedule.level(u))[:, None, None].astype(dtype)
         x = codes[ids] + sigma * jax.random.normal(keys[3], (*ids.shape, codes.shape[1]), dtype)
         # soft evidence stands in the first rows only: the others need not have it
-        most_noisy, most_soft = (math.ceil(share * batch) for share in (self.gaussian, self.gaussian + self.typo))
+        most_noisy, most_soft = math.ceil(self.gaussian * batch), self._soft(batch)
         noisy = (x[:most_noisy] @ codes.T - 0.5 * jnp.sum(codes**2, axis=-1)) / sigma[:most_noisy] ** 2
 
         rate = jnp.maximum(0.5 * stratified(keys[4], batch), 1e-3)[:, None, None].astype(dtype)
@@ -315,12 +324,6 @@ class Denoising(AbstractObjective):
                 if not jnp.all(jnp.isfinite(term)):
                     return f"the term {name!r} of F, at relaxation step {n}"
         return "the gradient; every term of F was finite"
-
-
-def _sizes(model: EnergyDLLM, batch: int) -> Int[np.ndarray, " B"]:
-    """Tokens of a block of every window, 0 where it is read as a whole."""
-    own = block_of(model.energy)
-    return np.resize((own,) if own else model.blocks, batch)
 
 
 def _descend(energy, y, b, steps, step):
