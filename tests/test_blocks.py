@@ -99,13 +99,19 @@ def test_what_is_kept_of_a_block_is_that_of_the_passage(model):
 
 
 def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws():
-    model, ids = small(1), []
+    model, ids, free = small(1), [], []
     for step in (1.0, 1.0 + 1e-12):  # only the first is known to be at rest
         each = ed.sampling.Unmasking(rounds=1, steps=1, step=step, order=ed.sampling.most_certain)
         made = ed.generate(model, length=20, prompt="ab", samples=16, sampler=ed.sampling.Blocks(each), frames=2)
         ids.append(made.ids)
+        free.append(made.free_energy)
         assert made.force_evaluations.tolist() == [18] * 16
+        if step == 1.0:  # the certainty of a token is given all before it, of the prompt too
+            energy = model.energy
+            log_p = [energy.in_order(jnp.asarray(row)) for row in made.ids]
+            np.testing.assert_allclose(np.log(made.confidence), log_p, rtol=1e-9)
     assert (ids[0] == ids[1]).all() and len(np.unique(ids[0], axis=0)) > 8
+    np.testing.assert_allclose(free[0], free[1], rtol=1e-9)
 
 
 def test_nothing_is_read_of_what_is_behind_the_block(model):

@@ -245,12 +245,17 @@ class FreeEnergy(AbstractFreeEnergy):
             raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")
         y = self.neutral(ids.shape[0])
         if self.block == 1:
-            each, b = self.side_by_side(ids, 1), jnp.zeros((ids.shape[0], self.size), y.dtype)
-            log_p = jax.nn.log_softmax(each.logits(y + each.kappa * each.force(y, b), b))
-            return jnp.sum(jnp.take_along_axis(log_p, ids[:, None], axis=-1))
+            return jnp.sum(self.in_order(ids))
         seen = jnp.arange(self.size) == ids[:, None]
         known = jnp.where(seen, 0.0, -2.0 * CERTAIN).astype(y.dtype)
         return self(y, jnp.zeros_like(known)) - self(y, known)
+
+    def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
+        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation."""
+        each, y = self.side_by_side(ids, 1), self.neutral(ids.shape[0])
+        b = jnp.zeros((ids.shape[0], self.size), y.dtype)
+        log_p = jax.nn.log_softmax(each.logits(y + each.kappa * each.force(y, b), b))
+        return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
     def sample(
         self,

@@ -1,5 +1,6 @@
 """A passage block by block, each given those before it, of which keys and values are kept."""
 
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -18,11 +19,13 @@ from ._unmasking import Unmasking, most_certain
 
 
 class WrittenBlocks(NamedTuple):
-    """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, and the forces so far."""
+    """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, the forces so far, and, written
+    from left to right, `log p` of each token given those before it `(L,)`."""
 
     ids: Int[Array, " L"]
     kept: PyTree[Array]
     forces: Int[Array, ""]
+    log_p: Float[Array, " L"]
 
 
 class Blocks(AbstractSampler):
@@ -108,10 +111,12 @@ class Blocks(AbstractSampler):
         base = self._base(energy, conditioning)
         ids = jnp.pad(conditioning.given.ids, (0, -conditioning.length % base.block))
         # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
-        read = lambda ids: base.kept(ids)
+        none = jnp.zeros(ids.shape[0], energy.vocabulary.codes.dtype)
+        ordered = self._in_order(base, conditioning)
+        read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
         empty = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(read, ids))
-        kept = jax.lax.cond(conditioning.given.known[0], read, lambda ids: empty, ids)
-        return WrittenBlocks(ids, kept, jnp.zeros((), int))
+        kept, log_p = jax.lax.cond(conditioning.given.known[0], read, lambda ids: empty, ids)
+        return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p)
 
     def move(
         self,
@@ -136,7 +141,9 @@ class Blocks(AbstractSampler):
         first = jnp.min(jnp.where(known, blocks, number))
         # the same for all samples, so that the loop is one for all of them
         due = lambda number: first + -(-(blocks - first) * number // self.moments)
-        extend = lambda n, written: self.extend(base, b, known, written, n, key=jax.random.fold_in(key, n))
+        ordered = self._in_order(base, conditioning)
+        write = self._next if ordered else functools.partial(self.extend, b=b)
+        extend = lambda n, written: write(base, known, written, n, key=jax.random.fold_in(key, n))
 
         def one(state, number):
             before, written = state
@@ -145,9 +152,12 @@ class Blocks(AbstractSampler):
             now = conditioning.written(written.ids[:length], there)
             neutral, field = energy.neutral(length), now.field(energy.vocabulary.codes)
             rest = lambda y: relax(energy, y, field, steps=1, step=1.0)
-            # before the first block nothing has moved
-            y = jax.lax.cond(number > 0, rest, lambda y: y, neutral)
-            return (number, written), (written, observer(now, y, now))
+            # before the first block nothing has moved; `F` of known and masked tokens is the same at any `y`
+            y = neutral if ordered else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
+            moment = observer(now, y, now)
+            if ordered and isinstance(moment, dict):
+                moment |= {"confidence": jnp.where(there, jnp.exp(written.log_p[:length]), moment["confidence"])}
+            return (number, written), (written, moment)
 
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
         _, (states, moments) = jax.lax.scan(one, (numbers[0], state), numbers[kept])
@@ -164,16 +174,14 @@ class Blocks(AbstractSampler):
     def extend(
         self,
         energy: FreeEnergy,
-        b: Float[Array, "L V"] | None,
         known: Bool[Array, " L"],
         written: WrittenBlocks,
         number: Int[Array, ""] | int,
         *,
+        b: Float[Array, "L V"] | None = None,
         key: Key,
     ) -> WrittenBlocks:
         """Block `number`, sampled given what is written, and what is kept of it."""
-        if energy.block == 1 and b is None and self._at_rest:
-            return self._next(energy, known, written, number, key=key)
         size, start = energy.block, number * energy.block
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, start, size)
         given = Given(here(written.ids), here(known))
@@ -181,12 +189,12 @@ class Blocks(AbstractSampler):
         block = energy.after(written.kept, start, size)
         ids, forces = self._sampled(block, conditioning, key=key)
         kept = energy.extended(written.kept, ids, start)
-        return WrittenBlocks(_put(written.ids, ids, start), kept, written.forces + forces)
+        return WrittenBlocks(_put(written.ids, ids, start), kept, written.forces + forces, written.log_p)
 
-    @property
-    def _at_rest(self) -> bool:
-        """Whether the tokens of a block are drawn at rest, each once."""
-        return self.exact and isinstance(self.each, Unmasking) and not self.each.remask_rounds
+    def _in_order(self, energy: FreeEnergy, conditioning: Conditioning) -> bool:
+        """Whether it is one token after another, each drawn once, at rest and under no evidence: one pass a token."""
+        drawn = self.exact and isinstance(self.each, Unmasking) and not self.each.remask_rounds
+        return energy.block == 1 and conditioning.others is None and drawn
 
     def _next(self, energy, known, written, number, *, key):
         """One token, read in the same pass in which keys and values of the one before are made."""
@@ -198,7 +206,9 @@ class Blocks(AbstractSampler):
         b = now.field(energy.vocabulary.codes)
         drawn, _ = now.draw(energy, y, b, temperature=each.temperature, key=jax.random.split(key, 3)[2])
         ids = jnp.where(now.given.known, now.given.ids, drawn)
-        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1)
+        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros_like(b)))[0, ids]
+        log_p = _put(written.log_p, log_p, number)
+        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1, log_p)
 
     def _sampled(self, block, conditioning, *, key):
         """The tokens of a block, and the forces they took."""
