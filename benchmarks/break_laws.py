@@ -477,8 +477,8 @@ FAULTS = (
     (
         "3: in blocks of one the likelihood is the chain rule (in blocks of two)",
         "energy/_free_energy.py",
-        "self.side_by_side(ids, 1), jnp.zeros",
-        "self.side_by_side(ids, 2), jnp.zeros",
+        "self.side_by_side(ids, 1), self.neutral",
+        "self.side_by_side(ids, 2), self.neutral",
         "tests/test_blocks.py -k likelihood_is_the_chain_rule",
     ),
     (

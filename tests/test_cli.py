@@ -113,6 +113,32 @@ def test_the_best_of_four_costs_what_all_of_them_cost(run, model, tmp_path):
     assert (code, out) == (2, "") and "without a likelihood in one evaluation" in err
 
 
+def test_in_blocks_of_one_a_token_is_a_pass_and_the_likeliest_is_chosen_by_the_chain_rule(run, model, tmp_path):
+    path = str(tmp_path / "blocks.safetensors")
+    made = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), key=jax.random.key(0))
+    ed.save(path, made)
+    asked = ["--length", "8", "--prompt", "ab", "--block", "1", "--json"]
+    found = record(run("generate", path, *asked)[1])
+    assert found["force_evaluations"] == 6 and found["text"][0].startswith("ab") and len(found["text"][0]) == 8
+    best = record(run("generate", path, *asked, "--best-of", "4")[1])
+    energy, several = made.energy.in_blocks(1), record(run("generate", path, *asked, "--samples", "4")[1])["text"]
+    assert best["text"] == [max(several, key=lambda text: energy.log_likelihood(made.encode(text)))]
+    greedy = [record(run("generate", path, *asked, "--temperature", "0", "--seed", seed)[1])["text"] for seed in "12"]
+    assert greedy[0] == greedy[1]
+    code, out, err = run("generate", model, *asked)
+    assert (code, out) == (2, "") and "reads a passage as a whole" in err
+    code, out, err = run("generate", path, "--block", "0")
+    assert (code, out) == (2, "") and "`--block` is 0" in err
+    (tmp_path / "text.txt").write_text("abcab" * 40)
+    scores = [
+        record(run("evaluate", path, str(tmp_path / "text.txt"), "--length", "9", "--block", block, "--json")[1])
+        for block in "01"
+    ]
+    exact = scores[1]
+    assert np.isclose(exact["masked_nelbo_bits_per_char"], exact["left_to_right_bits_per_char"])
+    assert scores[0]["masked_nelbo_bits_per_char"] != exact["masked_nelbo_bits_per_char"]
+
+
 def test_temperature_0_searches_for_the_likeliest_and_a_budget_is_its_width(run, model):
     argv = ["generate", model, "--length", "8", "--prompt", "ab", "--temperature", "0", "--json"]
     narrow, wide = (record(run(*argv, *more)[1]) for more in (["--budget", "16"], ["--seed", "3"]))

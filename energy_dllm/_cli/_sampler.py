@@ -80,7 +80,11 @@ class Sampler:
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
         falling["redraw"] = self.redraw
         drawing = {"rounds": self.rounds, "order": orders[self.order], "remask_rounds": self.remask_rounds}
-        cold = self.temperature == 0 and not any(value is not None for value in (*falling.values(), self.field))
+        cold = (
+            self.temperature == 0
+            and self.block is None
+            and not any(value is not None for value in (*falling.values(), self.field))
+        )
         if cold and not self.unmask and not any(value is not None for value in drawing.values()):
             return BeamSearch() if self.budget is None else BeamSearch(width=max(1, round(self.budget / length)))
         drawing["temperature"] = self.temperature
