@@ -47,6 +47,23 @@ def train(
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
 
 
+def before(init: str | None) -> dict:
+    """Of the model that a training went on from, and of those before it: how they were trained, for the notes."""
+    if init is None:
+        return {}
+    notes = ed.learn.notes(init)
+    return {"before": [*notes.get("before", []), {name: notes[name] for name in ("command", "steps", "seconds")}]}
+
+
+def in_blocks(model: ed.EnergyDLLM, ids, **settings) -> dict[str, dict[str, float]]:
+    """The bound in each of the blocks that a model reads in, besides the whole."""
+    found = {}
+    for block in sorted(set(model.blocks) - {0}):
+        score = ed.evaluate(model, ids, **settings, curves=False, block=block)
+        found[str(block)] = {"bits_per_char": score.masked_nelbo_bits_per_char, "error": score.standard_error}
+    return found
+
+
 def grown(model: ed.EnergyDLLM, corpus: ed.data.Corpus, directory: Path, *, seed: int) -> ed.EnergyDLLM:
     """The model with a vocabulary grown from the training text; kept on disk, with the seconds it took."""
     path, log = directory / "growing" / "model.safetensors", directory / "growing" / "log.jsonl"

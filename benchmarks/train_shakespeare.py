@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from recipe import seconds, train
+from recipe import before, in_blocks, seconds, train
 
 import energy_dllm as ed
 
@@ -89,8 +89,8 @@ def main() -> None:
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
     sizes = dict(dim=options.dim, depth=options.depth)
     if options.init is not None:
-        before = ed.load(options.init)
-        sizes = {name: getattr(before, name) for name in ("energy", "schedule", "steps", "step")}
+        first = ed.load(options.init)
+        sizes = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
     model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
     names = ("gaussian", "horizon", "tracked")
     model = train(
@@ -109,6 +109,8 @@ def main() -> None:
         name: ed.evaluate(model, ids, length=options.length, windows=256, curves=name == "validation").as_dict()
         for name, ids in (("validation", corpus.validation), ("test", corpus.test))
     }
+    for name, ids in (("validation", corpus.validation), ("test", corpus.test)):
+        scores[name]["blocks"] = in_blocks(model, ids, length=options.length, windows=256)
     notes = {
         "name": "shakespeare",
         "data": f"{len(texts) - 2} plays of Shakespeare, {corpus.train.size} characters; "
@@ -118,7 +120,7 @@ def main() -> None:
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--seed {options.seed} --blocks {' '.join(map(str, options.blocks))}"
         + (f" --init {options.init}" if options.init else ""),
-        **({"before": ed.learn.notes(options.init)} if options.init else {}),
+        **before(options.init),
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),

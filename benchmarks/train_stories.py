@@ -22,7 +22,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from recipe import seconds, train
+from recipe import before, in_blocks, seconds, train
 
 import energy_dllm as ed
 
@@ -122,8 +122,8 @@ def main() -> None:
         return twin(corpus, options, **same, learning_rate=options.learning_rate, until=options.until)
     sizes = dict(dim=options.dim, depth=options.depth)
     if options.init is not None:
-        before = ed.load(options.init)
-        sizes = {name: getattr(before, name) for name in ("energy", "schedule", "steps", "step")}
+        first = ed.load(options.init)
+        sizes = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
     model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
     names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty")
     settings = {name: getattr(options, name) for name in names}
@@ -134,6 +134,8 @@ def main() -> None:
         model, ids, length=options.length, windows=options.windows, curves=curves
     ).as_dict()
     scores = {"validation": measure(corpus.validation, True), "test": measure(corpus.test, False)}
+    for name, ids in (("validation", corpus.validation), ("test", corpus.test)):
+        scores[name]["blocks"] = in_blocks(model, ids, length=options.length, windows=options.windows)
     made = ed.generate(model, length=options.length, samples=options.samples, frames=1, seed=0)
     given = (
         "vocabulary",
@@ -161,7 +163,7 @@ def main() -> None:
         "command": f"python benchmarks/train_stories.py tinystories {words}",
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
-        **({"before": ed.learn.notes(options.init)} if options.init else {}),
+        **before(options.init),
         "seconds": round(seconds(options.out)),
         "scores": scores,
         "limits": "Small and briefly trained: simple sentences, a story that does not hold together. Windows of "
