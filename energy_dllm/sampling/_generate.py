@@ -41,7 +41,7 @@ def generate(
     - `sampler`: with its budget and its temperature: `sampling.descent(25)`, the default, in which a passage moves from
       noise to text by `flow.AutonomousDescent` (of pictures `sampling.default_sampler(model)`, with their own noise);
       `sampling.Diffusion(steps=24)`, any other flow through noise; `sampling.Unmasking(rounds=24)`, which draws tokens
-      that become evidence.
+      that become evidence; `sampling.Blocks(size=1)`, from left to right with keys and values kept.
     - `seed`: of all randomness.
 
     Other arguments:
