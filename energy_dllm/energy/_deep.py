@@ -142,6 +142,11 @@ class DeepStack(AbstractLayered):
         every = ((name, layer.parts(z, *reads, r)) for name, layer, z, reads, _ in self._layers(g, mask))
         return {name: jax.vmap(lambda part: valid(-part, mask))(parts) for name, parts in every}
 
+    def added(self, g: Float[Array, "L D"]) -> Float[Array, "L W"]:
+        """`sum_k Delta_k (L, W)`, all that the layers add: minus the slope of `E` in what a token that nobody reads is
+        compared with, in one pass."""
+        return sum((delta for *_, delta in self._layers(g, None)), jnp.zeros_like(self._compared(g)))
+
     def kept(self, g: Float[Array, "L D"]) -> Kept:
         """All that later tokens read of these, block by block and layer by layer."""
         return self._kept(g, None)

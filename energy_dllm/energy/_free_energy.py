@@ -204,8 +204,7 @@ class FreeEnergy(AbstractFreeEnergy):
         known = self.kappa * self.vocabulary.patterns[last]
         g = jnp.stack([known, jnp.zeros_like(known)])
         added, kept = self._deep.in_blocks(1).extend(g, kept, count - 1)
-        y = self.network.bias.at[known.shape[0] - added.shape[1] :].add(added[1])
-        return y[None], kept
+        return self._at_rest(added[1:]), kept
 
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
         """All blocks of `block` tokens at once, each given the true tokens `ids` before it: for training and measuring.
@@ -251,11 +250,20 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation."""
-        each, y = self.side_by_side(ids, 1), self.neutral(ids.shape[0])
-        b = jnp.zeros((ids.shape[0], self.size), y.dtype)
-        log_p = jax.nn.log_softmax(each.logits(y + each.kappa * each.force(y, b), b))
+        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation.
+
+        Of each token, in a block of its own, the state at rest is what the layers add, as in `next`: all of them at
+        once, in two passes with no way back.
+        """
+        g = jnp.zeros((ids.shape[0], self.dim), self.vocabulary.patterns.dtype)
+        added = self._deep.side_by_side(self.kappa * self.vocabulary.patterns[ids], 1).added(g)
+        y = self._at_rest(added)
+        log_p = jax.nn.log_softmax(self.logits(y, jnp.zeros((ids.shape[0], self.size), y.dtype)))
         return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+
+    def _at_rest(self, added: Float[Array, "L W"]) -> Float[Array, "L D"]:
+        """State of tokens that nobody reads, from what the layers add at them."""
+        return self.network.bias + jnp.pad(added, ((0, 0), (self.dim - added.shape[1], 0)))
 
     def sample(
         self,

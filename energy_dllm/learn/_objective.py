@@ -171,7 +171,8 @@ class Denoising(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Cross-entropy of the tokens that are to be predicted, nats per token, plus the speed penalty."""
         b, asked, free, step = self.draw(model, ids, key, progress)
-        energy, sizes = model.energy, self.sizes(model, ids.shape[0])
+        sizes = self.sizes(model, ids.shape[0])
+        energy: Any = model.energy
 
         k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
         size = self.start * jax.random.uniform(k1, (), b.dtype)
@@ -226,7 +227,12 @@ class Denoising(AbstractObjective):
                 given = (row[soft_rows] for row in (ids, y, b))
                 settled, speeds = each_window(settle, *given, *block(soft_rows), size=b[0].size)
                 nll, motion = nll.at[soft_rows].set(settled), motion + jnp.sum(speeds)
-            if (hard_rows := rows[rows >= soft]).size:
+            hard_rows = rows[rows >= soft]
+            if beside and not self.likelihood and (ordered := hard_rows[sizes[hard_rows] == 1]).size:
+                # in blocks of one the state at rest is what the layers add: there is no force to follow
+                log_p = each_window(energy.in_order, ids[ordered], size=b[0].size)
+                nll, hard_rows = nll.at[ordered].set(-log_p), hard_rows[sizes[hard_rows] != 1]
+            if hard_rows.size:
                 given = (row[hard_rows] for row in (ids, one, b))
                 masked, gap = each_window(direct, *given, *block(hard_rows), size=b[0].size)
                 nll = nll.at[hard_rows].set(masked)

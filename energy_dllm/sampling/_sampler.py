@@ -3,7 +3,7 @@
 | sampler | state | motion |
 |---|---|---|
 | `Unmasking` | some tokens known, the others masked | relaxation; tokens drawn at rest become evidence |
-| `Blocks` | blocks that are written, their keys and values kept | block after block, each by `Unmasking` or `Diffusion` |
+| `Blocks` | blocks that are written, keys and values kept | block after block, each by `Unmasking` or `Diffusion` |
 | `BeamSearch` | several beginnings, the likeliest | tokens from left to right, each the likeliest of all |
 | `Diffusion` | every token under noise that falls | a flow of `x`, in one `solve` |
 """
