@@ -160,6 +160,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     (folder / "my.txt").write_text("the cat sees the dog.\n" * 40)
     (folder / "prompt.txt").write_text("the dog\n")
+    ed.data.tokenize([folder / "my.txt"], folder / "tokens")
     for name, ink in (("digit", slice(6, 22)), ("hole", slice(0, 14))):
         picture = np.zeros((28, 28), np.uint8)
         picture[ink, 12 if name == "digit" else slice(None)] = 255

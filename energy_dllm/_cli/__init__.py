@@ -23,6 +23,7 @@ from ._out import ready
 from ._serve import serve
 from ._signals import Interruptible
 from ._show import anatomy, busy, emit, scores, table, version
+from ._tokenize import tokenize
 from ._train import Length, train
 from ._write import Json, Model, Seed, generate, infill, repair
 
@@ -141,6 +142,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "generate": generate,
     "infill": infill,
     "repair": repair,
+    "tokenize": tokenize,
     "train": train,
     "evaluate": evaluate,
     "inspect": inspect,

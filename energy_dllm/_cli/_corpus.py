@@ -1,18 +1,26 @@
 """What a SOURCE or FILE of the command line names."""
 
+from pathlib import Path
 from typing import Any
 
 
 def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = None, vocabulary: int = 1024) -> Any:
-    """A corpus by name, or a file: in parts to train on, undivided to measure on with a given tokenizer.
+    """A corpus by name, a file or a folder of tokens: in parts to train on, undivided to measure on with a tokenizer.
 
     `tokenizer` is an object, or `"characters"`, `"bytes"`, `"byte-pairs"`; `validation` the share of a file that is
     held out; `vocabulary` the number of byte pairs.
     """
-    from ..data import BytePairs, Bytes, Characters, Corpus, docs_corpus, grammar_corpus, read_text
+    from ..data import BytePairs, Bytes, Characters, Corpus, docs_corpus, grammar_corpus, read_text, read_tokens
 
     if validation is None:
         validation = 0.1 if tokenizer is None or isinstance(tokenizer, str) else 0.0
+    if Path(source).is_dir():
+        corpus = read_tokens(source, validation=validation)
+        if tokenizer not in (None, corpus.tokenizer):
+            raise ValueError(
+                f"`source` {source} has tokens of its own; leave out `--tokenizer`, or give the text itself."
+            )
+        return corpus
     coder: Any = None if isinstance(tokenizer, str) else tokenizer
     if tokenizer == "bytes":
         coder = Bytes()

@@ -22,7 +22,9 @@ Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
 
 
 def train(
-    source: Annotated[str, Positional, _arg(metavar="SOURCE", help="A text file, `docs` or `grammar`.")],
+    source: Annotated[
+        str, Positional, _arg(metavar="SOURCE", help="A text file, a folder of `tokenize`, `docs` or `grammar`.")
+    ],
     /,
     *,
     out: Annotated[Path, _arg(help="Where the model goes, such as model.safetensors.")],

@@ -2,6 +2,7 @@
 
 # in the order of the API page: what a reader wants first
 from ._corpus import read_text as read_text, Corpus as Corpus
+from ._tokens import tokenize as tokenize, read_tokens as read_tokens
 from ._tokenizer import Characters as Characters, Bytes as Bytes
 from ._byte_pairs import BytePairs as BytePairs
 from ._patches import Patches as Patches
