@@ -1,5 +1,7 @@
 """Laws of the deep energy: a density functional whose correlation energy is a stack of untied blocks."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -188,3 +190,34 @@ def test_force_is_the_whole_chain_of_blocks(getkey):
             delta = block[kind].read(norm(stream), jnp.ones((L, L), bool))
             stream, energy = stream + delta, energy - jnp.sum(g[:, D // 2 :] * delta, axis=-1)
     np.testing.assert_allclose(stack.per_token(g), energy, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [dict(block=2, convolution=2), dict(rotary=True)])
+def test_a_long_passage_is_read_in_chunks_and_reads_the_same(settings, getkey, monkeypatch):
+    """Value, force, and the gradient of the force that a training follows; padding and blocks as in a short one."""
+    monkeypatch.setattr("energy_dllm.energy._layers.CHUNK", 3)
+    stack, g, u = ed.energy.DeepStack(D, heads=1, reach=2, key=getkey(), **settings), *(getkey.normal((7, D)),) * 2
+    mask, found = jnp.arange(7) < 6, []
+    energy = lambda stack, g: jnp.sum(stack.per_token(g, mask))
+    along = lambda stack: jnp.sum(u * jax.grad(energy, 1)(stack, g))
+    for long in (1024, 4):
+        monkeypatch.setattr("energy_dllm.energy._deep.LONG", long)
+        both = lambda stack: (energy(stack, g), jax.grad(energy, 1)(stack, g), eqx.filter_grad(along)(stack))
+        found.append(eqx.filter_jit(lambda stack, both=both: both(stack))(stack))
+    plain, chunks = map(jax.tree.leaves, found)
+    assert len(plain) == len(chunks) > 10
+    for one, other in zip(plain, chunks, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_memory_of_a_force_is_linear_in_the_length(getkey, monkeypatch):
+    monkeypatch.setattr("energy_dllm.energy._layers.CHUNK", 8)
+    monkeypatch.setattr("energy_dllm.energy._deep.LONG", 64)
+    stack, force = ed.energy.DeepStack(D, depth=1, key=getkey()), jax.grad(lambda g, stack: stack(g))
+
+    def memory(length):
+        jitted: Any = eqx.filter_jit(force)
+        program = jitted.lower(jnp.zeros((length, D)), stack).compile()
+        return program.compiled.memory_analysis().temp_size_in_bytes
+
+    assert memory(1024) < 2.4 * memory(512)

@@ -12,13 +12,17 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._checks import sizes
 from .._types import Key
 from ._layered import AbstractLayered
-from ._layers import AbstractLayer, AttentionLayer, ConvolutionLayer, MemoryLayer, Past
+from ._layers import AbstractLayer, Allowed, AttentionLayer, ConvolutionLayer, MemoryLayer, Past, Readable
 from ._layout import Grids, laid, tokens
 from ._synapses import by_token, valid
 
 
 Kept = PyTree[Float[Array, "... S _"]]
 """What is kept of tokens that were written, keys and values of every layer: tokens in the last axis but one."""
+
+
+LONG = 1024
+"""Tokens beyond which a passage of text is read in chunks, with memory linear in its length."""
 
 
 class Prefix(eqx.Module):
@@ -244,20 +248,22 @@ class DeepStack(AbstractLayered):
 
     def _layers(
         self, g, mask, among=None
-    ) -> Iterator[tuple[str, AbstractLayer, Array, tuple[Array, Past | None], Array]]:
+    ) -> Iterator[tuple[str, AbstractLayer, Array, tuple[Allowed, Past | None], Array]]:
         """Name, layer, the stream it reads, who may read whom and what is read before the passage, and what it adds; in
         order. Without `among (L, L)` a token may read its own block and all before it."""
         length, width = g.shape[0], self.background.shape[-1]
         if self.background.ndim > 1:  # of a layout, before its places are added
             laid(self.blocks[0]["attention"].grids, length)  # pyright: ignore[reportAttributeAccessIssue]
         here = jnp.ones(length, bool) if mask is None else mask
-        allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
         among = self.prefix.among if among is None and self.prefix is not None else among
-        if among is not None:
-            allowed = allowed & among
-        elif self.block:
-            number = np.arange(length) // self.block
-            allowed = allowed & (number[None, :] <= number[:, None])
+        number = np.arange(length) // (self.block or length)
+        allowed: Allowed = Readable(here, jnp.asarray(number))
+        if length <= LONG or among is not None or self.prefix is not None or self.background.ndim > 1:
+            allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
+            if among is not None:
+                allowed = allowed & among
+            elif self.block:
+                allowed = allowed & (number[None, :] <= number[:, None])
         stream = g[:, :width] + self.background
         for n, block in enumerate(self.blocks):
             for kind, layer in block.items():
@@ -265,7 +271,9 @@ class DeepStack(AbstractLayered):
                 if self.prefix is not None:
                     past = Past(self.prefix.kept[n][kind], self.prefix.allowed & here[:, None], self.prefix.offset)
                 with jax.named_scope(f"{kind} {n + 1}"):
-                    delta = layer.read(z, allowed, past)
+                    # of a long passage the gradient makes what a layer computes again
+                    read = eqx.filter_checkpoint(layer.read) if isinstance(allowed, Readable) else layer.read
+                    delta = read(z, allowed, past)
                 yield f"{kind} {n + 1}", layer, z, (allowed, past), delta
                 stream = stream + delta
 

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,8 +12,27 @@ from einops import einsum
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key
-from ._layout import Grids, flat, laid, near, relations, shifted
+from ._layout import Grids, flat, laid, near, neighbours, relations, shifted
 from ._synapses import rotate
+
+
+CHUNK = 128
+"""Queries that are answered at once in a long passage, of which nothing of size `(L, L)` is made."""
+
+
+class Readable(NamedTuple):
+    """Who may read whom in a long passage of text, made where it is asked for: `[i, j]` is whether both tokens are
+    `here` and `j` is in the block of `i` or before it."""
+
+    here: Bool[Array, " L"]
+    block: Int[Array, " L"]
+
+    def __getitem__(self, index: Any) -> Any:
+        i, j = index
+        return self.here[i] & self.here[j] & (self.block[j] <= self.block[i])
+
+
+Allowed = Bool[Array, "L L"] | Readable
 
 
 class Past(NamedTuple):
@@ -33,20 +52,18 @@ class AbstractLayer(eqx.Module):
     """
 
     @abc.abstractmethod
-    def read(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "L W"]:
+    def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`Delta_i (L, W)`, what is added at every token."""
 
     @abc.abstractmethod
     def parts(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "parts L"]:
         """`<a_i, Delta_i>` split into heads, memories or offsets, `(parts, L)`; the sum over parts is all of it."""
 
     @abc.abstractmethod
     def sources(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
         """`<a_i, Delta_i>` split by the token `j` of the passage that was read, `(L, L)`; what was read before it is
         the token's own."""
@@ -81,23 +98,26 @@ class AttentionLayer(AbstractLayer):
         self.bias = -(2.0 ** -jnp.arange(heads, dtype=float))[:, None] * distance
         self.rotary, self.grids = rotary, grids
 
-    def pattern(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "H L reads"]:
+    def pattern(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "H L reads"]:
         """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
         reach = self.bias.shape[1] // 2
-        q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
-        if self.rotary:
-            q, k = rotate(q), rotate(k)
+        q, k = self._asked(z)
+        may: Any = allowed
+        if isinstance(allowed, Readable):
+            may = allowed[np.arange(z.shape[0])[:, None], np.arange(z.shape[0])]
         bias = self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]
         score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
         if past is not None:
             before = self.bias[:, jnp.clip(past.offset, -reach, reach) + reach]
             before = q.shape[-1] ** -0.5 * einsum(q, past.kept[0], "h i k, h j k -> h i j") + before
             score = jnp.concatenate([before, score], axis=-1)
-            allowed = jnp.concatenate([past.allowed, allowed], axis=-1)
+            may = jnp.concatenate([past.allowed, may], axis=-1)
         # finite, so that an empty row has finite derivatives
-        return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, score, -1e30), axis=-1), 0.0)
+        return jnp.where(may, jax.nn.softmax(jnp.where(may, score, -1e30), axis=-1), 0.0)
+
+    def _asked(self, z):
+        q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
+        return (rotate(q), rotate(k)) if self.rotary else (q, k)
 
     def keep(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "H L K"], Float[Array, "H L K"]]:
         """Keys and values."""
@@ -111,30 +131,47 @@ class AttentionLayer(AbstractLayer):
         return (None, here) if past is None else (how(pattern[..., :-count], past.kept[1]), here)
 
     def _heads(self, z, allowed, past):
+        if isinstance(allowed, Readable):
+            return self._in_chunks(z, allowed)
         read = lambda pattern, values: einsum(pattern, values, "h i j, h j k -> h i k")
         before, here = self._by_source(self.pattern(z, allowed, past), z, past, read)
         return here if before is None else before + here
 
-    def read(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "L W"]:
+    def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_h O_h sum_j A_hij V_h z_j (L, W)`."""
         return einsum(self._heads(z, allowed, past), self.out, "h i k, h k d -> i d")
 
     def parts(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "H L"]:
         """Head by head `(H, L)`."""
         return jnp.sum(self._heads(z, allowed, past) * einsum(a, self.out, "i d, h k d -> h i k"), axis=-1)
 
     def sources(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
         """`sum_h A_hij <a_i, O_h V_h z_j>`, the pattern as it is."""
         asked = einsum(a, self.out, "i d, h k d -> h i k")
         share = lambda pattern, values: jnp.sum(pattern * einsum(asked, values, "h i k, h j k -> h i j"), axis=0)
         before, here = self._by_source(self.pattern(z, allowed, past), z, past, share)
         return here if before is None else here + jnp.diag(jnp.sum(before, axis=1))
+
+    def _in_chunks(self, z, allowed):
+        """The same with memory linear in `L`: some queries at a time, which the gradient makes again."""
+        reach, places = self.bias.shape[1] // 2, np.arange(z.shape[0])
+        (q, k), values = self._asked(z), self.keep(z)[1]
+
+        @jax.checkpoint
+        def some(i):
+            offset = jnp.clip(places - i[:, None], -reach, reach) + reach
+            score = q.shape[-1] ** -0.5 * einsum(q[:, i], k, "h i k, h j k -> h i j") + self.bias[:, offset]
+            may = allowed[i[:, None], places]
+            pattern = jnp.where(may, jax.nn.softmax(jnp.where(may, score, -1e30), axis=-1), 0.0)
+            return einsum(pattern, values, "h i j, h j k -> i h k")
+
+        rows = np.minimum(np.arange(-(-len(places) // CHUNK) * CHUNK), len(places) - 1).reshape(-1, CHUNK)
+        found = jax.lax.map(some, jnp.asarray(rows))
+        return jnp.swapaxes(found.reshape(-1, *found.shape[2:])[: len(places)], 0, 1)
 
 
 class MemoryLayer(AbstractLayer):
@@ -163,20 +200,18 @@ class MemoryLayer(AbstractLayer):
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
         return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold), self.values
 
-    def read(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "L W"]:
+    def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""
         return self.recalled(z)[0] @ self.values
 
     def parts(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "M L"]:
         """Memory by memory `(M, L)`."""
         return (self.recalled(z)[0] * (a @ self.values.T)).T
 
     def sources(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
         """All of it from the token itself."""
         return jnp.diag(jnp.sum(a * self.read(z, allowed, past), axis=-1))
@@ -200,8 +235,8 @@ class ConvolutionLayer(AbstractLayer):
 
     def _neighbours(self, z, allowed, past=None):
         grids, reach = self._layout(z.shape[0])
-        token = near(grids, reach)[1]
-        may = jnp.take_along_axis(allowed, jnp.maximum(token, 0), axis=1) & (token >= 0)
+        token = neighbours(grids, reach)
+        may = allowed[np.arange(len(token))[:, None], np.maximum(token, 0)] & (token >= 0)
         there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
         if past is not None:  # the tokens of which stand side by side
             for o in range(reach):
@@ -215,20 +250,18 @@ class ConvolutionLayer(AbstractLayer):
         """The stream itself."""
         return z
 
-    def read(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None = None
-    ) -> Float[Array, "L W"]:
+    def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_o w_o * z_(i+o) (L, W)`."""
         return jnp.sum(jnp.stack(self._neighbours(z, allowed, past)), axis=0)
 
     def parts(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "offsets L"]:
         """Offset by offset `(offsets, L)`."""
         return jnp.stack([jnp.sum(there * a, axis=-1) for there in self._neighbours(z, allowed, past)])
 
     def sources(
-        self, z: Float[Array, "L W"], allowed: Bool[Array, "L L"], past: Past | None, a: Float[Array, "L W"]
+        self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None, a: Float[Array, "L W"]
     ) -> Float[Array, "L L"]:
         """`<a_i, w_(j-i) * z_j>`, 0 beyond the reach."""
         offset = near(*self._layout(z.shape[0]))[0]

@@ -73,6 +73,15 @@ def near(grids: Grids, reach: int) -> tuple[Integer[np.ndarray, "L L"], Integer[
     return offset, token
 
 
+def neighbours(grids: Grids, reach: int) -> Integer[np.ndarray, "L offsets"]:
+    """Which token stands at each offset of a convolution `(L, offsets)`, -1 if none; nothing `(L, L)` for text."""
+    if len(grids) != 1 or not flat(grids):
+        return near(grids, reach)[1]
+    ((_, length),) = grids
+    token = np.arange(length)[:, None] + np.arange(-reach, reach + 1)
+    return np.where((token >= 0) & (token < length), token, -1)
+
+
 def flat(grids: Grids) -> bool:
     """Whether it is of single rows, so that a convolution reaches along them only."""
     return all(rows == 1 for rows, _ in grids)
