@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from .._checks import on_device
@@ -24,7 +24,7 @@ FIRST = {"model": ("query", "keys", "values", "out", "threshold")}
 """The axis over which heads and memories are split: the first axis of the parameters of these names."""
 
 
-def shardings(tree: PyTree, mesh: Mesh) -> PyTree[NamedSharding]:
+def shardings(tree: PyTree, mesh: Mesh | AbstractMesh) -> PyTree[NamedSharding]:
     """Where each array of a model, or of its optimizer, lies on a mesh, by the names of the mesh's axes.
 
     | axis | what is split over it |
@@ -37,7 +37,8 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree[NamedSharding]:
 
     **Arguments:**
 
-    - `tree`: a model, or anything whose arrays have the names of its fields.
+    - `tree`: a model, or anything whose arrays have the names of its fields; also their shapes alone
+      (`jax.eval_shape`).
     - `mesh`: one to three of these axes, in any order.
 
     **Returns:** the same tree with a sharding in place of each array.
@@ -71,7 +72,8 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree[NamedSharding]:
                 axes[max(free, key=lambda n: leaf.shape[n])] = LARGEST
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    return jax.tree_util.tree_map_with_path(one, eqx.filter(tree, eqx.is_array))
+    known_shape = lambda leaf: eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    return jax.tree_util.tree_map_with_path(one, eqx.filter(tree, known_shape))
 
 
 def automatic(mesh: Mesh) -> Mesh:
