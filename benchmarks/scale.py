@@ -11,19 +11,13 @@ eight devices of this processor really hold.
 
 import argparse
 import math
-import os
-import sys
 
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh
 
-if "--measure" in sys.argv:
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-
-import equinox as eqx  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import AbstractMesh  # noqa: E402
-
-import energy_dllm as ed  # noqa: E402
+import energy_dllm as ed
 
 
 # width of the activation D, blocks, heads; symbols of the vocabulary
@@ -93,6 +87,7 @@ def table() -> str:
 
 def measure() -> None:
     """Bytes of a small model's state that the table gives a device, and that one holds."""
+    jax.config.update("jax_num_cpu_devices", 8)
     corpus = ed.data.grammar_corpus(characters=3000)
     model = ed.EnergyDLLM(corpus.tokenizer, dim=256, key=jax.random.key(0))
     parameters = eqx.filter(model, eqx.is_inexact_array)
