@@ -93,11 +93,13 @@ def main() -> None:
     parser.add_argument("--prompt", default="To be ")
     parser.add_argument("--tokens", type=int, default=58)
     parser.add_argument("--budget", type=int, default=25)
+    parser.add_argument("--block", type=int, choices=(0, 1), default=0, help="1: from left to right, without a budget")
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--warm", type=int, default=3, help="rounds of five seconds before it is measured")
     parser.add_argument("--pid", type=int)
     options = parser.parse_args()
-    body = {"prompt": options.prompt, "max_tokens": options.tokens, "budget": options.budget}
+    body = {"prompt": options.prompt, "max_tokens": options.tokens, "block": options.block}
+    body |= {} if options.block else {"budget": options.budget}
     for _ in range(options.warm):  # until what is compiled beside the work is there
         load(options.address, 8, 5.0, body)
     rates = [ask(options.address, {**body, "stream": True, "seed": n}) for n in range(5)]
@@ -113,7 +115,7 @@ def main() -> None:
             "| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
         )
     if options.requests and options.pid:
-        small = {**body, "budget": 8, "max_tokens": 10}
+        small = {**body, "max_tokens": 10} | ({} if options.block else {"budget": 8})
         load(options.address, 8, 600.0, small, requests=50)
         before = resident(options.pid)
         load(options.address, 8, 600.0, small, requests=options.requests)

@@ -1,5 +1,6 @@
 """Every member of every family: adding a member means adding one line here and inheriting all the laws."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +87,14 @@ def small_model(alphabet, *, steps=3):
     )
     energy = ed.energy.FreeEnergy(network, ed.energy.Vocabulary(tokenizer.size, 16, key=k2), kappa=8.0)
     return ed.EnergyDLLM(tokenizer, energy=energy, steps=steps, key=k1)
+
+
+def left_to_right(alphabet):
+    """A small model that reads passages as a whole and from left to right, whose tokens have much to say to another."""
+    sizes: dict = {"dim": 16, "depth": 2, "memories": 8, "blocks": (0, 1)}
+    model = ed.EnergyDLLM(ed.data.Characters(alphabet), **sizes, key=jax.random.key(3))
+    patterns = 1.5 * jax.random.normal(jax.random.key(4), model.energy.vocabulary.patterns.shape)
+    return eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, patterns)
 
 
 def finite_difference(function, point, direction, epsilon=1e-5):

@@ -22,9 +22,11 @@ def requests(*rows):
     return [types.SimpleNamespace(args=row) for row in rows]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return families.small_model("ab")
+@pytest.fixture(scope="module", params=["as a whole", "left to right"])
+def model(request):
+    if request.param == "as a whole":
+        return families.small_model("ab")
+    return families.left_to_right("ab")
 
 
 @pytest.fixture
@@ -52,6 +54,10 @@ def test_likelihoods_are_one_normalised_law(model, standing):
     assert math.isclose(rolled, sum(nats for nats, _ in parts), rel_tol=1e-5) and parts[2] == (0.0, True)
     far = lm.loglikelihood(requests(("a" + whole, "b"), ("b" + whole, "b"), (whole[:-1] + "a", "b")))
     assert far[0] == far[1] != far[2]  # the last seven tokens are all that it sees
+    if 1 in model.blocks:
+        ids = model.encode(whole[:8])
+        exact = float(model.energy.in_blocks(1).log_likelihood(ids))
+        assert math.isclose(lm.loglikelihood_rolling(requests((whole[:8],)))[0], exact, rel_tol=1e-5)
 
 
 def test_what_it_writes_is_what_it_calls_greedy(model, standing):

@@ -1,6 +1,7 @@
 """The server, over HTTP: by the `openai` client, and by requests that are wrong."""
 
 import asyncio
+import concurrent.futures
 import json
 import re
 import shutil
@@ -271,6 +272,7 @@ BAD = {
     "too many tokens": ("/v1/completions", {"prompt": "a", "max_tokens": 10**9}, 400, "max_tokens"),
     "no number": ("/v1/completions", b'{"prompt": "a", "temperature": NaN}', 400, "temperature"),
     "best of": ("/v1/completions", {"prompt": "a", "best_of": 3}, 400, "best_of"),
+    "a block the model has not": ("/v1/completions", {"prompt": "a", "block": 1}, 400, "block"),
     "too long to be written at once": ("/v1/completions", {"prompt": "a", "suffix": "b" * 99}, 400, None),
     "tools": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": []}, 400, "tools"),
     "an impossible pattern": ("/v1/completions", {"prompt": "a", "regex": "[ab]{90}"}, 400, None),
@@ -441,7 +443,7 @@ def test_passages_that_are_written_together_are_those_written_alone(model):
     with Running(app) as running:
         alone = [running.post("/v1/completions", **body)["choices"][0]["text"] for body in asked]
         with engine.changed:
-            engine._want(("toy", LENGTH, 4))
+            engine._want(("toy", LENGTH, 0, 4))
         while len(engine.programs) < 2:
             time.sleep(0.05)
         together = [""] * 4
@@ -459,6 +461,95 @@ def test_passages_that_are_written_together_are_those_written_alone(model):
             thread.join()
         assert engine.batched[4] == 1
     assert together == alone
+
+
+# ----------------------------------------------------------------------------------------------------- left to right
+
+
+@pytest.fixture(scope="module")
+def ordered():
+    return families.left_to_right(ALPHABET)
+
+
+@pytest.fixture(scope="module")
+def in_order(ordered):
+    app = ed.serve.application({"toy": ordered}, lengths=(LENGTH,), batches=(1, 4))
+    with Running(app) as running:
+        yield running
+
+
+def test_a_model_of_both_kinds_writes_from_left_to_right(in_order, ordered):
+    """What `Blocks` writes, with exact log-probabilities, whole or as a stream by the `openai` client; `best_of` is the
+    likeliest of these; a stop inside a piece ends it."""
+    written = ed.generate(ordered, length=LENGTH, prompt="abc", seed=7, samples=4, sampler=ed.sampling.Blocks(size=1))
+    asked = dict(model="toy", prompt="abc", max_tokens=LENGTH - 3, seed=7)
+    with openai.OpenAI(base_url=f"{in_order.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
+        made = client.completions.create(**asked, n=4, logprobs=2)
+        assert ["abc" + choice.text for choice in made.choices] == written.texts
+        assert made.model_extra["energy_dllm"]["block"] == 1
+        nats = [sum(choice.logprobs.token_logprobs) for choice in made.choices]
+        each = eqx.filter_jit(eqx.filter_vmap(ordered.energy.in_blocks(1).in_order))(jax.numpy.asarray(written.ids))
+        assert np.allclose(nats, each[:, 3:].sum(axis=1), atol=1e-3)
+        assert np.allclose(made.model_extra["energy_dllm"]["free_energy"], -np.array(nats), atol=1e-3)
+        best = client.completions.create(**asked, best_of=4)
+        assert best.choices[0].text == made.choices[int(np.argmax(nats))].text
+        text = made.choices[0].text
+        chunks = list(client.completions.create(**asked, stream=True, logprobs=0))
+        assert "".join(chunk.choices[0].text for chunk in chunks) == text
+        assert [len(chunk.choices[0].text) for chunk in chunks] == [8, 8, 8, 5]
+        assert np.isclose(sum(chunks[-1].choices[0].logprobs.token_logprobs), nats[0], atol=1e-3)
+        for chunk in chunks:
+            extra = chunk.model_extra["energy_dllm"]
+            assert "".join(extra["tokens"]) == ("abc" + text)[: extra["stands"]]
+        stop = text[10:12]
+        cut = client.completions.create(**asked, stop=stop, stream=True)
+        assert "".join(chunk.choices[0].text for chunk in cut) == text[: text.index(stop)]
+        cold = [client.completions.create(**{**asked, "seed": n}, temperature=0).choices[0].text for n in (1, 2)]
+        assert cold[0] == cold[1] != text
+        asked = dict(model="toy", messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=5)
+        said = client.chat.completions.create(**asked).choices[0].message.content
+        parts = client.chat.completions.create(**asked, stream=True)
+        assert "".join(part.choices[0].delta.content for part in parts).strip(" ") == said
+
+
+def test_lines_that_are_written_together_are_those_written_alone(in_order):
+    """Prompts of other lengths, other temperatures, forbidden tokens, one that is cut away, in one batch."""
+    asked = [
+        {"prompt": "", "max_tokens": 20, "seed": 1},
+        {"prompt": "x" * 9, "max_tokens": 3, "seed": 2, "temperature": 0.3},
+        {"prompt": "q", "max_tokens": 31, "seed": 3, "forbid": [[n, "e"] for n in range(1, 32)]},
+        {"prompt": "see ", "max_tokens": 70, "seed": 4},
+    ]
+    ask = lambda body: in_order.post("/v1/completions", **body)["choices"][0]["text"]
+    engine = in_order.app.state.engine
+    with engine.changed:
+        engine._want(("toy", LENGTH, 1, 4))
+    alone = [ask(body) for body in asked]
+    assert [len(text) for text in alone] == [20, 3, 31, 70] and "e" not in alone[2]
+    while ("toy", LENGTH, 1, 4) not in engine.programs:
+        time.sleep(0.05)
+    take, before = engine._batch, engine.batched[4]
+    there = []  # nothing is taken off the queue before all are there
+    engine._batch = lambda: take() if there or len(engine.waiting) == 4 and not there.append(1) else []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, asked)) == alone
+    engine._batch = take
+    assert engine.batched[4] == before + 1
+
+
+def test_the_descent_stays_where_it_is_asked_for(in_order, ordered):
+    """By `block` 0, and for what is about the whole passage; both at once are refused, as is what the model has not."""
+    block = lambda **body: in_order.post("/v1/completions", prompt="abc", max_tokens=5, **body)["energy_dllm"]["block"]
+    assert [block(), block(block=1), block(block=0), block(budget=8), block(suffix="d")] == [1, 1, 0, 0, 0]
+    for name, value in {"suffix": "d", "regex": "a*", "budget": 8, "avoid": ["e"], "commit": False}.items():
+        status, text = in_order.get("/v1/completions", {"prompt": "abc", "block": 1, name: value})
+        assert status == 400 and f"`{name}`" in json.loads(text)["error"]["message"], text
+    for wrong in ({"block": 4}, {"best_of": 2, "block": 0}, {"best_of": 2, "stream": True}, {"n": 2, "best_of": 1}):
+        assert in_order.get("/v1/completions", {"prompt": "abc", **wrong})[0] == 400, wrong
+    score = in_order.post("/v1/score", text="abcab")
+    nll = -eqx.filter_jit(ordered.energy.in_blocks(1).in_order)(ordered.encode("abcab"))
+    assert score["method"] == "chain rule" and np.allclose(score["nll"], nll, atol=1e-5)
+    assert np.isclose(score["log_likelihood"], -nll.sum(), atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------- constraints, without HTTP

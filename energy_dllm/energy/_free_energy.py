@@ -250,7 +250,11 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation.
+        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation."""
+        return jnp.take_along_axis(self.conditionals(ids), ids[:, None], axis=-1)[:, 0]
+
+    def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
+        """`log p(w at place i | the tokens before it) (L, V)` of a text that is read from left to right.
 
         Of each token, in a block of its own, the state at rest is what the layers add, as in `next`: all of them at
         once, in two passes with no way back.
@@ -258,8 +262,7 @@ class FreeEnergy(AbstractFreeEnergy):
         g = jnp.zeros((ids.shape[0], self.dim), self.vocabulary.patterns.dtype)
         added = self._deep.side_by_side(self.kappa * self.vocabulary.patterns[ids], 1).added(g)
         y = self._at_rest(added)
-        log_p = jax.nn.log_softmax(self.logits(y, jnp.zeros((ids.shape[0], self.size), y.dtype)))
-        return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
+        return jax.nn.log_softmax(self.logits(y, jnp.zeros((ids.shape[0], self.size), y.dtype)))
 
     def _at_rest(self, added: Float[Array, "L W"]) -> Float[Array, "L D"]:
         """State of tokens that nobody reads, from what the layers add at them."""

@@ -1,5 +1,6 @@
 """A model as the lm-evaluation-harness asks for one: likelihoods and text, token by token from left to right."""
 
+import functools
 import importlib
 import math
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ def harness(model: EnergyDLLM, *, window: int = 64) -> Any:
     `log P(text) = sum_i log p(token_i | tokens before it)`, each factor the posterior at rest with all tokens from `i`
     on unknown: the deterministic order from left to right, one relaxation a token. `generate_until` takes the most
     likely token of the same posterior, over and over, so that what it writes is what `loglikelihood` calls greedy.
+    A model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) is asked about all tokens of a window in one
+    evaluation; windows of a longer text then overlap by half.
     A character that the tokenizer does not have is refused, as everywhere.
 
     **Arguments:**
@@ -56,15 +59,19 @@ class _Answers:
 
     def __init__(self, model: EnergyDLLM, window: int):
         super().__init__()
-        self.model, self.window = model, window
+        self.model, self.window, self.in_order = model, window, 1 in model.blocks
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Of each continuation given its context, in nats, and whether every token of it is the most likely one."""
         texts = [[self._ids(part) for part in request.args] for request in requests]
         asked = [(np.concatenate(both), n) for both in texts for n in range(len(both[0]), sum(map(len, both)))]
-        log_p = self._log_posteriors([(ids[:n], n) for ids, n in asked])
         true = np.array([ids[n] for ids, n in asked], int)
-        nats, best = log_p[np.arange(len(true)), true], log_p.argmax(-1) == true
+        if self.in_order:
+            nats, likeliest = self._side_by_side(asked)
+        else:
+            log_p = self._log_posteriors([(ids[:n], n) for ids, n in asked])
+            nats, likeliest = log_p[np.arange(len(true)), true], log_p.argmax(-1)
+        best = likeliest == true
         ends = np.cumsum([len(continuation) for _, continuation in texts])
         spans = [slice(end - len(texts[n][1]), end) for n, end in enumerate(ends)]
         return [(math.fsum(nats[span]), bool(best[span].all())) for span in spans]
@@ -84,7 +91,11 @@ class _Answers:
         ids, made = self._ids(context), ""
         begin = len(ids)
         while len(ids) < begin + settings.get("max_gen_toks", 256) and not any(stop in made for stop in until):
-            ids = np.append(ids, self._log_posteriors([(ids, len(ids))])[0].argmax())
+            if self.in_order:
+                likeliest = self._side_by_side([(np.append(ids, 0), len(ids))])[1][0]
+            else:
+                likeliest = self._log_posteriors([(ids, len(ids))])[0].argmax()
+            ids = np.append(ids, likeliest)
             made = self.model.decode(ids[begin:])
         return made[: min((made.find(stop) for stop in until if stop in made), default=len(made))]
 
@@ -95,16 +106,49 @@ class _Answers:
         rows = np.zeros((len(kept), self.window), np.int32)
         for row, ids in zip(rows, kept, strict=True):
             row[: len(ids)] = ids
-        made = [np.zeros((0, self.model.size))]
-        size = BATCH if len(rows) > 1 else 1  # two programs at most
-        for n in range(0, len(rows), size):
-            count = min(size, len(rows) - n)
-            part = (np.resize(each[n : n + size], (size, *each.shape[1:])) for each in (rows, places))
-            made.append(np.asarray(_next(self.model, *map(on_device, part)))[:count])
-        return np.concatenate(made)
+        if not asked:
+            return np.zeros((0, self.model.size))
+        return self._in_batches(lambda *part: (_next(self.model, *part),), rows, places)[0]
+
+    @staticmethod
+    def _in_batches(compute: Any, *arrays: np.ndarray) -> list[np.ndarray]:
+        """What is computed of rows, so many at once."""
+        made, count = [], len(arrays[0])
+        size = BATCH if count > 1 else 1  # two programs at most
+        for n in range(0, count, size):
+            part = (np.resize(each[n : n + size], (size, *each.shape[1:])) for each in arrays)
+            made.append([np.asarray(rows)[: count - n] for rows in compute(*map(on_device, part))])
+        return [np.concatenate(rows) for rows in zip(*made, strict=True)]
+
+    def _side_by_side(self, asked: Sequence[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """`log p(token n | the tokens before it)` of each `(tokens, n)`, and the likeliest token there: `(N,)` both.
+        One evaluation a window, all places of it at once."""
+        half, windows, where = max(1, self.window // 2), {}, []
+        for ids, n in asked:  # where a window begins depends on `n` alone
+            begin = 0 if n < self.window else ((n - self.window) // half + 1) * half
+            number, _ = windows.setdefault((ids.tobytes(), begin), (len(windows), ids[begin : begin + self.window]))
+            where.append((number, n - begin))
+        rows = np.zeros((len(windows), self.window), np.int32)
+        for number, ids in windows.values():
+            rows[number, : len(ids)] = ids
+        if not asked:
+            return np.zeros(0), np.zeros(0, int)
+        found = self._in_batches(functools.partial(_places, self.model), rows)
+        at = tuple(np.array(where, int).reshape(-1, 2).T)
+        return found[0][at], found[1][at]
 
     def _ids(self, text: str) -> np.ndarray:
         return np.asarray(self.model.tokenizer.encode(text), int)
+
+
+@eqx.filter_jit
+def _places(model: EnergyDLLM, rows: Int[Array, "N W"]) -> tuple[Float[Array, "N W"], Int[Array, "N W"]]:
+    def one(ids: Int[Array, " W"]) -> tuple[Float[Array, " W"], Int[Array, " W"]]:
+        log_p = energy.conditionals(ids)
+        return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0], jnp.argmax(log_p, axis=-1)
+
+    energy: Any = model.energy
+    return jax.lax.map(one, rows, batch_size=min(8, len(rows)))
 
 
 @eqx.filter_jit

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -15,7 +16,7 @@ from ..memory import TextMemory
 from . import _requests as ask
 from ._errors import APIError, sentence
 from ._inside import attributed, recalled, repaired, scored
-from ._plan import Plan, chat_prompt, of_answer, of_infill
+from ._plan import Plan, block_of, chat_prompt, of_answer, of_infill
 from ._write import Choice, called, short, written
 
 
@@ -26,15 +27,19 @@ LINE = "\n"
 async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> Any:
     """Text behind a prompt, and before a suffix."""
     count = asked.n or 1
-    if asked.best_of not in (None, count):
-        raise APIError(400, f"`best_of` is {asked.best_of}; expected the value of `n`, {count}.", param="best_of")
+    drawn = count if asked.best_of is None else asked.best_of
     prompts = [asked.prompt or ""] if not isinstance(asked.prompt, list) else asked.prompt
-    if len(prompts) * count > ask.SAMPLES:
-        raise ValueError(f"`prompt` and `n` ask for {len(prompts) * count} texts; expected at most {ask.SAMPLES}.")
+    if len(prompts) * drawn > ask.SAMPLES:
+        raise ValueError(f"`prompt` and `n` ask for {len(prompts) * drawn} texts; expected at most {ask.SAMPLES}.")
     name = server.model(asked.model)
     make = lambda prompt: of_answer(asked, name, server.engine, prompt, asked.suffix or "", asked.max_tokens)
     plans = await asyncio.to_thread(lambda: [make(prompt) for prompt in prompts])
-    choices = _choices(plans, count, _stops(asked.stop))
+    if drawn < count or (drawn > count and (asked.stream or not plans[0].block)):
+        fault = (
+            f"`best_of` is {drawn}; expected the value of `n`, {count}, or more with `block` 1 and without `stream`."
+        )
+        raise APIError(400, fault, param="best_of")
+    choices = _choices(plans, drawn, _stops(asked.stop))
     head = _head("cmpl", "text_completion", name, plans[0])
     behind = lambda choice: (asked.suffix or "") if asked.echo else ""
     before = lambda choice: prompts[choice.index // count] if asked.echo else ""
@@ -46,8 +51,11 @@ async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> 
     if asked.stream:
         return await _stream(server, asked, choices, head, one, before)
     await _all(server, choices)
+    usage = _usage(plans, choices)
+    if drawn > count:
+        choices = _likeliest(choices, drawn, count)
     made = [one(each, before(each) + each.text + behind(each), each.reason, True) for each in choices]
-    return head | {"choices": made, "usage": _usage(plans, choices)} | _facts(choices)
+    return head | {"choices": made, "usage": usage} | _facts(choices)
 
 
 async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
@@ -131,7 +139,9 @@ async def recall(server: Any, asked: ask.RecallRequest, _: Request) -> Any:
 async def score(server: Any, asked: ask.ScoreRequest, _: Request) -> Any:
     """How probable a text is, token by token."""
     name = server.model(asked.model)
-    make = lambda: scored(server.engine, server.engine.models[name], asked.text)
+    model = server.engine.models[name]
+    block = block_of(asked, model)
+    make = lambda: scored(server.engine, model, asked.text, block)
     return {"object": "score", "model": name} | await called(server.engine, make, server.timeout)
 
 
@@ -147,23 +157,35 @@ def _choices(plans: Sequence[Plan], count: int, stops: Sequence[str]) -> list[Ch
     return [Choice(plan, n, k * count + n, stops) for k, plan in enumerate(plans) for n in range(count)]
 
 
+def _likeliest(choices: list[Choice], each: int, count: int) -> list[Choice]:
+    """Of every prompt's choices those with the highest log-probability a token, which is exact from left to right."""
+    mean = lambda choice: float(np.mean(choice.log_p[choice.first : choice.first + max(1, len(choice.logprobs()))]))
+    groups = [choices[n : n + each] for n in range(0, len(choices), each)]
+    best = [choice for group in groups for choice in sorted(group, key=mean, reverse=True)[:count]]
+    for index, choice in enumerate(best):
+        choice.index = index
+    return best
+
+
 def _stops(stop: str | list[str] | None) -> list[str]:
     return [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
 
 
 def _head(prefix: str, kind: str, name: str, plan: Plan) -> dict[str, Any]:
     made = {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": name}
-    return made | {"energy_dllm": {"seed": plan.seed, "budget": plan.budget.evaluations, "commit": plan.commit}}
+    return made | {"energy_dllm": _settings(plan)}
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    budget = plan.append if plan.block else plan.budget.evaluations
+    return {"seed": plan.seed, "block": plan.block, "budget": budget, "commit": plan.commit}
 
 
 def _facts(choices: Sequence[Choice]) -> dict[str, Any]:
     """The extension: what the descent says of every choice."""
-    plan = choices[0].plan
     return {
-        "energy_dllm": {
-            "seed": plan.seed,
-            "budget": plan.budget.evaluations,
-            "commit": plan.commit,
+        "energy_dllm": _settings(choices[0].plan)
+        | {
             "sigma": [short(each.sigma) for each in choices],
             "free_energy": [short(each.free_energy) for each in choices],
             "force_evaluations": [each.evaluations for each in choices],

@@ -127,7 +127,8 @@ def application(
     routes = [Route(path, _post(server, path, *which), methods=["POST"]) for path, which in posts.items()]
 
     def models_list(name: str | None) -> dict[str, Any]:
-        one = lambda each: {"id": each, "object": "model", "created": server.created, "owned_by": "energy_dllm"}
+        head = {"object": "model", "created": server.created, "owned_by": "energy_dllm"}
+        one = lambda each: {"id": each, **head, "energy_dllm": {"blocks": models[each].blocks}}
         return {"object": "list", "data": [one(each) for each in models]} if name is None else one(server.model(name))
 
     def health() -> Response:

@@ -16,8 +16,8 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._passage import PIECE, Moment, Page, Written, begin, descend, log_posterior, redraw
-from ._task import Budget, Call, Passage, Shown
+from ._passage import AHEAD, PIECE, Moment, Page, Written, ahead, begin, beginning, descend, log_posterior, redraw
+from ._task import ORDER, Budget, Call, Passage, Shown
 
 
 FILLED = 0.75
@@ -26,8 +26,8 @@ PATIENCE = 60.0
 """Seconds in which what is computed or compiled has to end when the engine is closed."""
 RECIPE = descent()
 """The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
-Program = tuple[str, int, int]
-"""Model, length, number of passages."""
+Program = tuple[str, int, int, int]
+"""Model, length, block (1 from left to right, 0 as a whole), number of passages."""
 
 
 class Engine:
@@ -54,7 +54,8 @@ class Engine:
         self.waiting: list[Passage | Call] = []
         self.changed = threading.Condition()
         self.programs: set[Program] = set()
-        self.wanted = [(name, length, 1) for name in models for length in self.lengths]
+        blocks = {name: (1, 0) if 1 in model.blocks else (0,) for name, model in models.items()}
+        self.wanted = [(name, length, block, 1) for name in models for length in self.lengths for block in blocks[name]]
         self.closing = False
         self.threads: list[threading.Thread] = []
         self.batched: collections.Counter[int] = collections.Counter()
@@ -128,8 +129,8 @@ class Engine:
         passages = [task for task in self.waiting if isinstance(task, Passage)]
         for shape in dict.fromkeys(passage.shape for passage in passages):
             alike = [passage for passage in passages if passage.shape == shape]
-            ready = [size for size in self.batches if (*shape[:2], size) in self.programs]
-            self._want((*shape[:2], fitting(len(alike), self.batches)))
+            ready = [size for size in self.batches if (*shape[:3], size) in self.programs]
+            self._want((*shape[:3], fitting(len(alike), self.batches)))
             if ready:
                 chosen = alike[: fitting(len(alike), ready)]
                 self.waiting = [task for task in self.waiting if task not in chosen]
@@ -157,40 +158,41 @@ class Engine:
                 error = caught
             with self.changed:
                 self.wanted.remove(program)
-                tasks = [task for task in self.waiting if isinstance(task, Passage) and task.shape[:2] == program[:2]]
+                tasks = [task for task in self.waiting if isinstance(task, Passage) and task.shape[:3] == program[:3]]
                 if error is None:
                     self.programs.add(program)
-                elif program[2] == 1:  # without it they would wait for ever
+                elif program[3] == 1:  # without it they would wait for ever
                     self.waiting = [task for task in self.waiting if task not in tasks]
                 self.changed.notify_all()
             if error is not None:
                 traceback.print_exception(error, file=sys.stderr)
-                for task in tasks if program[2] == 1 else ():
+                for task in tasks if program[3] == 1 else ():
                     task.deliver(error)
 
     def _run(self, program: Program) -> None:
         """All of a short passage of which nothing is known."""
-        name, length, size = program
+        name, length, block, size = program
         model = self.models[name]
         blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
         keys, budget = jax.random.split(jax.random.key(0)), Budget(PIECE, 1)
-        nothing = Passage(name, ids, known, blank, length, 1.0, keys, budget, False, None, lambda _: None)
-        self._descent([nothing], size)
+        last = AHEAD if block else length
+        nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, block, lambda _: None)
+        (self._in_order if block else self._descent)([nothing], size)
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
-        name, length, budget = passages[0].shape
-        size = next(n for n in self.batches if n >= len(passages) and (name, length, n) in self.programs)
+        shape = passages[0].shape[:3]
+        size = next(n for n in self.batches if n >= len(passages) and (*shape, n) in self.programs)
         self.batched[size] += 1
-        self._descent(passages, size)
+        (self._in_order if passages[0].block else self._descent)(passages, size)
         for passage in passages:
             if not passage.cancelled:
                 passage.deliver(None)
 
     def _descent(self, passages: list[Passage], size: int) -> None:
         """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
-        name, _, budget = passages[0].shape
+        name, budget = passages[0].model, passages[0].budget
         model = self.models[name]
         sampler = Diffusion(steps=budget.steps, since=RECIPE.since, until=RECIPE.until)
         clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
@@ -223,7 +225,7 @@ class Engine:
 
     def _rounds(self, passages: list[Passage], size: int, pages: Page, moments: Moment) -> None:
         """As the `finish` of `sampling.descent`: a quarter of the tokens is masked, and drawn in rounds."""
-        name, _, budget = passages[0].shape
+        name, budget = passages[0].model, passages[0].budget
         model = self.models[name]
         known = np.asarray(pages.known)
         ids = np.where(known, np.asarray(pages.ids), moments.ids)
@@ -253,6 +255,33 @@ class Engine:
                 self._show(passage, row(moments, n), budget.steps + number + 1, "redraw", drawn[n])
             self.evaluations += len(passages)
             if all(passage.cancelled for passage in passages):
+                return
+
+    def _in_order(self, passages: list[Passage], size: int) -> None:
+        """From left to right, piece by piece, each from a place of its own: what is shown stands."""
+        energy: Any = self.models[passages[0].model].energy
+        pages = pages_of(passages, size)
+        lines, found = beginning(energy, pages), []
+        first = [int(np.argmin(passage.known)) for passage in passages]
+        while True:
+            lines, piece = ahead(energy, pages, lines)
+            found.append(jax.tree.map(np.asarray, piece))
+            done = AHEAD * len(found)
+            written = {name: np.concatenate([piece[name] for piece in found], axis=1) for name in found[0]}
+            for n, passage in enumerate(passages):
+                begin, count = first[n], passage.size - first[n]
+                if passage.cancelled or done - AHEAD >= count:
+                    continue
+                here = slice(begin, min(begin + done, passage.size))
+                moment: dict[str, Any] = {}
+                for name, rows in written.items():
+                    moment[name] = np.zeros((len(passage.ids), *rows.shape[2:]), rows.dtype)
+                    moment[name][here] = rows[n, : here.stop - begin]
+                moment["free_energy"] = -np.sum(moment["log_p"], where=~passage.known)
+                shown = Moment(**moment, sigma=np.zeros_like(moment["free_energy"]))
+                passage.deliver(Shown(shown, here.stop - begin, count, here.stop, ORDER))
+                self.evaluations += here.stop - begin - (done - AHEAD)
+            if all(passage.cancelled or done >= passage.size - first[n] for n, passage in enumerate(passages)):
                 return
 
     @staticmethod

@@ -25,17 +25,32 @@ NEIGHBOURS = 12
 """Messages of other tokens that are listed."""
 
 
-def scored(engine: Engine, model: EnergyDLLM, text: str) -> dict[str, Any]:
-    """`-log p(token | all others)` of every token, and `-log P(text)` by two evaluations of the energy, in nats."""
+def scored(engine: Engine, model: EnergyDLLM, text: str, block: int) -> dict[str, Any]:
+    """What every token costs, and the likeliest in its place, in nats.
+
+    In blocks of one `-log p(token | tokens before it)`, which add up to `-log P(text)`; else `-log p(token | all
+    others)`, and `-log P(text)` by two evaluations of the energy.
+    """
     ids, size, length = _padded(engine, model, text)
-    nll, likelier, cost = jax.tree.map(np.asarray, _score(model, on_device(ids), on_device(np.arange(length) < size)))
+    if block:
+        nll, likelier = jax.tree.map(np.asarray, _in_order(model.energy, on_device(ids)))
+        whole = {"method": "chain rule", "log_likelihood": short(-float(nll[:size].sum()))}
+    else:
+        found = _score(model, on_device(ids), on_device(np.arange(length) < size))
+        nll, likelier, cost = jax.tree.map(np.asarray, found)
+        whole = {"method": "given all others", "pseudo_log_likelihood": short(-float(nll[:size].sum()))}
+        whole["energy_nll"] = short(float(cost))
     return {
         "tokens": [model.decode(ids[n : n + 1]) for n in range(size)],
         "nll": [short(float(value)) for value in nll[:size]],
         "likelier": [model.decode(likelier[n : n + 1]) for n in range(size)],
-        "pseudo_log_likelihood": short(-float(nll[:size].sum())),
-        "energy_nll": short(float(cost)),
-    }
+    } | whole
+
+
+@eqx.filter_jit
+def _in_order(energy: Any, ids: Int[Array, " L"]) -> tuple[Float[Array, " L"], Int[Array, " L"]]:
+    log_p = energy.conditionals(ids)
+    return -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0], jnp.argmax(log_p, axis=-1)
 
 
 @eqx.filter_jit

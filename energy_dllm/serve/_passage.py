@@ -1,4 +1,4 @@
-"""One passage as the server writes it: arrays in, arrays out, one program for each length and number of passages."""
+"""Passages as the server writes them: arrays in, arrays out, one program for each length and number of passages."""
 
 from typing import Any, NamedTuple
 
@@ -9,13 +9,15 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import LOG_ZERO, Key, Scalar
-from ..energy import AbstractFreeEnergy
+from ..energy import AbstractFreeEnergy, FreeEnergy
 from ..flow import DDIM, AutonomousDescent, Conditioning, Given, Likelihood, relax, solve
 from ..sampling import Diffusion
 
 
 PIECE = 4
 """Steps of the descent between two moments: what is streamed, and where a passage can be cancelled."""
+AHEAD = 8
+"""Tokens from left to right between two moments."""
 TOP = 5
 """Tokens of each place whose log-probabilities are kept."""
 
@@ -36,6 +38,14 @@ class Written(NamedTuple):
     ids: Int[Array, "*N L"]
     known: Bool[Array, "*N L"]
     y: Float[Array, "*N L D"]
+
+
+class Line(NamedTuple):
+    """Passages that are written from left to right: up to `place`, and what is `kept` of the tokens before it."""
+
+    ids: Int[Array, "*N L"]
+    place: Int[Array, "*N"]
+    kept: PyTree[Array]
 
 
 class Moment(NamedTuple):
@@ -85,9 +95,7 @@ def redraw(
         conditioning = Conditioning(Given(draft.ids, draft.known), Likelihood(page.b))
         b = conditioning.field(energy.vocabulary.codes)
         logits = energy.logits(draft.y, b)
-        # the temperature acts on the prior, not on the evidence; excluded tokens are never drawn
-        tilt = jnp.where(Conditioning.allowed(b), (1.0 / page.temperature - 1.0) * (logits - b), LOG_ZERO)
-        drawn = energy.sample(draft.y, b, tilt=tilt, dfa=None, key=jax.random.split(key)[0]).astype(draft.ids.dtype)
+        drawn = _drawn(energy, draft.y, b, page.temperature, key=jax.random.split(key)[0])
         read = _read(draft.known, draft.ids, drawn, logits)
         order = jnp.argsort(jnp.where(draft.known, jnp.inf, -read["log_p"]))
         new = jnp.zeros(drawn.shape, bool).at[order].set(jnp.arange(drawn.shape[0]) < due) & ~draft.known
@@ -98,6 +106,34 @@ def redraw(
         return Written(ids, known, y), Moment(**read, free_energy=nothing, sigma=nothing)
 
     return jax.vmap(one)(pages, drafts, due, keys)
+
+
+@eqx.filter_jit
+def beginning(energy: FreeEnergy, pages: Page) -> Line:
+    """What is given before the first unknown token of every passage, read in one pass."""
+    one = lambda page: Line(page.ids, jnp.argmin(page.known).astype(jnp.int32), energy.in_blocks(1).kept(page.ids))
+    return jax.vmap(one)(pages)
+
+
+@eqx.filter_jit
+def ahead(energy: FreeEnergy, pages: Page, lines: Line) -> tuple[Line, dict[str, Array]]:
+    """The next `AHEAD` tokens of every passage, one pass each, and the posterior that each was drawn from, `(N, AHEAD,
+    ...)`. Every passage has a place of its own; the keys of the draws are those of `sampling.Blocks(size=1)`."""
+
+    def one(page: Page, line: Line):
+        def step(line: Line, _):
+            place = jnp.minimum(line.place, line.ids.shape[0] - 1)  # behind its end the last token is read once more
+            y, kept = energy.next(line.kept, line.ids[jnp.maximum(place - 1, 0)], place)
+            ids, known, b = (jax.lax.dynamic_slice_in_dim(rows, place, 1) for rows in (line.ids, page.known, page.b))
+            key = jax.random.split(jax.random.fold_in(page.keys[1], place), 3)[2]
+            drawn = _drawn(energy, y, b, page.temperature, key=key)
+            read = _read(known, ids, drawn, energy.logits(y, b))
+            ids = jax.lax.dynamic_update_slice_in_dim(line.ids, read["ids"], place, 0)
+            return Line(ids, line.place + 1, kept), jax.tree.map(lambda rows: rows[0], read)
+
+        return jax.lax.scan(step, line, None, length=AHEAD)
+
+    return jax.vmap(one)(pages, lines)
 
 
 @eqx.filter_jit
@@ -125,6 +161,13 @@ def _moment(energy, page, field, time, state) -> Moment:
     free = energy(y, b, spring=evidence.spring())
     read = _read(page.known, page.ids, ids.astype(page.ids.dtype), energy.logits(y, b))
     return Moment(**read, free_energy=free, sigma=jnp.exp(jnp.max(state[2])))
+
+
+def _drawn(energy, y, b, temperature, *, key) -> Int[Array, " L"]:
+    """The temperature acts on the prior, not on the evidence; excluded tokens are never drawn."""
+    tilt = (1.0 / temperature - 1.0) * (energy.logits(y, b) - b)
+    tilt = jnp.where(Conditioning.allowed(b), tilt, LOG_ZERO)
+    return energy.sample(y, b, tilt=tilt, dfa=None, key=key).astype(jnp.int32)
 
 
 def _read(known, given, ids, logits) -> dict[str, Any]:

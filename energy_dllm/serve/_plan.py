@@ -27,8 +27,14 @@ BUDGET = 25
 """Force evaluations by default, as of `sampling.descent`."""
 COLDEST = 0.05
 """The temperature that is taken for lower ones: the noise is then next to none."""
+FROZEN = 1e-3
+"""The same from left to right: the most likely token."""
 WORDS = 16
 """Tokens of an answer by default, as in the OpenAI API."""
+
+
+WHOLE = ("suffix", "regex", "response_format", "avoid", "budget", "commit")
+"""Arguments of a descent of the whole passage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Plan:
     temperature: float
     budget: Budget
     commit: bool
+    block: int
     seed: int
 
     @property
@@ -104,7 +111,9 @@ class Plan:
         strict = self._strict(b, *here, end - begin)
         # what the automaton reads out is not drawn anew
         budget = self.budget if strict is None else Budget(self.budget.steps, 0)
-        return Passage(self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, deliver)
+        return Passage(
+            self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, self.block, deliver
+        )
 
     def _strict(self, b, ids, known, size) -> Strict | None:
         automaton, first, last = self.pattern, 0, size
@@ -123,7 +132,7 @@ class Plan:
         return Strict(automaton, first, last, np.where(known[:, None], only, b > FORBIDDEN / 2), "the constraint")
 
 
-def _common(request: Any, engine: Engine, model: EnergyDLLM) -> dict[str, Any]:
+def _common(request: Any, model: EnergyDLLM, block: int) -> dict[str, Any]:
     forbid, symbols = [], {}
     for place, text in request.forbid or []:
         if text not in symbols:
@@ -139,15 +148,35 @@ def _common(request: Any, engine: Engine, model: EnergyDLLM) -> dict[str, Any]:
             f"constraints over HTTP need a model whose tokens are independent given its hidden state; this one has a "
             f"{type(vocabulary).__name__}: use `generate(evidence=)` in Python."
         )
-    temperature = 1.0 if request.temperature is None else max(COLDEST, float(request.temperature))
+    coldest = FROZEN if block else COLDEST
+    temperature = 1.0 if request.temperature is None else max(coldest, float(request.temperature))
     return {
         "avoid": tuple(request.avoid or ()),
         "forbid": tuple(forbid),
         "temperature": temperature,
-        "budget": Budget.of(BUDGET if request.budget is None else request.budget),
-        "commit": bool(request.stream) if request.commit is None else request.commit,
+        "budget": Budget(0, 0) if block else Budget.of(BUDGET if request.budget is None else request.budget),
+        "commit": bool(block or request.stream) if request.commit is None else request.commit,
+        "block": block,
         "seed": secrets.randbelow(2**31) if request.seed is None else request.seed,
     }
+
+
+def block_of(request: Any, model: EnergyDLLM) -> int:
+    """1 where an answer is written from left to right: where the request or, if it says nothing about it, the model
+    allows it. What is about the passage as a whole is of the descent."""
+    if request.block is not None and request.block not in model.blocks:
+        raise ValueError(
+            f"`block` is {request.block}; this model reads text in blocks of {', '.join(map(str, model.blocks))} (0 is "
+            f"the whole passage): choose one of them."
+        )
+    whole = [
+        name for name in WHOLE if getattr(request, name, None) not in (None, "", [], ask.ResponseFormat(type="text"))
+    ]
+    if request.block and whole:
+        raise ValueError(
+            f"`{whole[0]}` is given with `block` 1, which writes from left to right; leave one of them out."
+        )
+    return int(1 in model.blocks and not whole) if request.block is None else request.block
 
 
 def read(
@@ -175,7 +204,7 @@ def of_answer(
 ) -> Plan:
     """What follows after a prompt (which a request calls `what`), before a suffix."""
     model = engine.models[name]
-    hidden = bool(request.mask_unknown)
+    hidden, block = bool(request.mask_unknown), block_of(request, model)
     ids, known = read(model, prompt, hidden, what)
     tail, tail_known = read(model, suffix, hidden, "suffix")
     pattern = _pattern(request, model)
@@ -190,7 +219,7 @@ def of_answer(
         bias=_bias(request, model),
         pattern=None if pattern is None else line_of(pattern, model.tokenizer),
         whole=False,
-        **_common(request, engine, model),
+        **_common(request, model, block),
     )
     _fits(made, engine, bool(len(tail)) or pattern is not None)
     return made
@@ -216,7 +245,7 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
         bias=(),
         pattern=None if request.match is None else matching(request.match, model.tokenizer),
         whole=True,
-        **_common(request, engine, model),
+        **_common(request, model, 0),
     )
     _fits(made, engine, True)
     return made

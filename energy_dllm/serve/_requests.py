@@ -18,6 +18,15 @@ Top = Annotated[int, Field(ge=0, le=5)]
 Chance = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(max_length=200, description="One of /v1/models; the first of them by default.")]
 Zero = Annotated[float, Field(ge=0, le=0, description="Not supported: 0 is all that is taken.")]
+Block = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=1,
+        description="1: from left to right, a pass a token; 0: the descent of the whole passage. Default: 1 where the "
+        "model has been trained so, and nothing is asked for that is of the whole passage.",
+    ),
+]
 One = Annotated[float, Field(ge=1, le=1, description="Not supported: 1 is all that is taken; see `temperature`.")]
 
 
@@ -60,6 +69,7 @@ class _AbstractAnswered(_AbstractWritten):
     """What completions and chats have in common."""
 
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS)] | None = None
+    block: Block | None = None
     stop: Annotated[str, Field(max_length=64)] | Annotated[list[str], Field(max_length=4)] | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)] | None = Field(
         None, description="Nats of evidence for a token id, at every place that is written."
@@ -80,7 +90,9 @@ class CompletionRequest(_AbstractAnswered):
     suffix: Text | None = Field(None, description="How the text goes on behind what is written.")
     logprobs: Top | None = None
     echo: bool | None = None
-    best_of: Count | None = Field(None, description="Not supported: only the value of `n` is taken.")
+    best_of: Count | None = Field(
+        None, description="From left to right: so many are written, and the `n` likeliest a token returned."
+    )
 
 
 class Part(_AbstractStrict):
@@ -142,6 +154,7 @@ class ScoreRequest(_AbstractStrict):
     """`POST /v1/score`."""
 
     model: Name | None = None
+    block: Block | None = None
     text: Annotated[str, Field(min_length=1, max_length=TEXT)]
 
 

@@ -13,8 +13,13 @@ from ._automaton import Strict
 from ._passage import PIECE, Moment
 
 
+ORDER = "left to right"
+"""How a passage is written that stands from its beginning."""
+
+
 class Shown(NamedTuple):
-    """A moment of one passage: force evaluations that are made, of all; and how many tokens from the left stand."""
+    """A moment of one passage: force evaluations that are made, of all; and how many tokens from the left stand.
+    `motion` is `descent`, `redraw`, or `ORDER`."""
 
     moment: Moment
     evaluations: int
@@ -26,6 +31,11 @@ class Shown(NamedTuple):
     def final(self) -> bool:
         """Whether it is the last one."""
         return self.evaluations == self.budget
+
+    @property
+    def in_order(self) -> bool:
+        """Whether what stands is all there is."""
+        return self.motion == ORDER
 
 
 class Budget(NamedTuple):
@@ -59,6 +69,7 @@ class Passage:
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
     - `strict`: an automaton that it has to match.
+    - `block`: 1 where it is written from left to right, 0 where it condenses as a whole.
     - `deliver`: called by the thread that writes: with `Shown` moments, with `None` at the end, or with an error.
     - `cancelled`: set when nobody waits for it any more.
     """
@@ -73,6 +84,7 @@ class Passage:
     budget: Budget
     commit: bool
     strict: Strict | None
+    block: int
     deliver: Callable[[Any], object]
     cancelled: bool = False
 
@@ -82,9 +94,9 @@ class Passage:
         self.restrict()
 
     @property
-    def shape(self) -> tuple[str, int, Budget]:
+    def shape(self) -> tuple[str, int, int, Budget]:
         """What has to be alike for passages to be written together."""
-        return self.model, len(self.ids), self.budget
+        return self.model, len(self.ids), self.block, self.budget
 
     @property
     def open(self) -> Bool[np.ndarray, "L V"]:

@@ -62,7 +62,7 @@ class Choice:
         free = ~self.given[here]
         self.ids[here][free] = moment.ids[:size][free]
         self.log_p[here], self.entropy[here] = moment.log_p[:size], moment.entropy[:size]
-        for i in range(size) if final else ():
+        for i in range(size if final else shown.stands if shown.in_order else 0):
             self.tops[self.begin + i] = (moment.top[i], moment.top_log_p[i])
         self.sigma, self.free_energy = float(moment.sigma), float(moment.free_energy)
         if final:
@@ -95,7 +95,9 @@ class Choice:
 
     def moment(self, shown: Shown) -> dict[str, Any]:
         """What streams beside the text: the tokens of this moment, how certain they are, sigma and free energy."""
-        ids = shown.moment.ids[: self.window_end - self.begin]
+        ids = shown.moment.ids[: shown.stands if shown.in_order else self.window_end - self.begin]
+        given = self.fixed[self.begin : self.begin + len(ids)]
+        ids = np.where(given, self.ids[self.begin : self.begin + len(ids)], ids)
         certainty = np.exp(shown.moment.log_p[: len(ids)])
         return {
             "index": self.index,
@@ -105,7 +107,7 @@ class Choice:
             "begin": self.begin,
             "tokens": [self.plan.model.decode(ids[n : n + 1]) for n in range(len(ids))],
             "certainty": [round(float(p), 3) for p in certainty],
-            "given": self.fixed[self.begin : self.window_end].tolist(),
+            "given": given.tolist(),
             "stands": shown.stands,
             "sigma": short(float(shown.moment.sigma)),
             "free_energy": short(float(shown.moment.free_energy)),
