@@ -112,7 +112,7 @@ def main() -> None:
         row = load(options.address, clients, options.seconds, body)
         row["processor"] = (computed(options.pid) - before) / max(1, row["answers"])
         print(
-            "| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
+            "| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
         )
     if options.requests and options.pid:
         small = {**body, "max_tokens": 10} | ({} if options.block else {"budget": 8})
