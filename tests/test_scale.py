@@ -57,7 +57,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     energy = ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
     model = ed.EnergyDLLM(corpus.tokenizer, energy=energy, key=jax.random.key(2))
     for parts in (1, 4):
-        sizes = dict(steps=3, length=8, batch_size=8, accumulate=parts)
+        sizes: Any = dict(steps=3, length=8, batch_size=8, accumulate=parts)
         ed.fit(model, corpus, ed.learn.MaximumLikelihood(), **sizes, log=seen.append)
     for one, other in zip(seen[:3], seen[3:], strict=True):
         np.testing.assert_allclose(
