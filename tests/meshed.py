@@ -70,7 +70,6 @@ def one_process() -> dict:
     )
     found["apart"]["read"] = apart(half, (np.concatenate([np.asarray(leaf).ravel() for leaf in read]), []))
     found["six"] = fit(until=6)[0].tolist()
-    found["parts"] = apart(plain, fit(accumulate=2))
     found["bytes"] = [bytes_of(None), bytes_of(mesh(8))]
     return found
 
