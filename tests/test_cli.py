@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import families
 import jax
@@ -115,7 +116,7 @@ def test_the_best_of_four_costs_what_all_of_them_cost(run, model, tmp_path):
 
 def test_in_blocks_of_one_a_token_is_a_pass_and_the_likeliest_is_chosen_by_the_chain_rule(run, model, tmp_path):
     path = str(tmp_path / "blocks.safetensors")
-    made = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), key=jax.random.key(0))
+    made: Any = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), key=jax.random.key(0))
     ed.save(path, made)
     asked = ["--length", "8", "--prompt", "ab", "--block", "1", "--json"]
     found = record(run("generate", path, *asked)[1])

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 import equinox as eqx
 import families
@@ -482,7 +483,7 @@ def test_a_model_of_both_kinds_writes_from_left_to_right(in_order, ordered):
     """What `Blocks` writes, with exact log-probabilities, whole or as a stream by the `openai` client; `best_of` is the
     likeliest of these; a stop inside a piece ends it."""
     written = ed.generate(ordered, length=LENGTH, prompt="abc", seed=7, samples=4, sampler=ed.sampling.Blocks(size=1))
-    asked = dict(model="toy", prompt="abc", max_tokens=LENGTH - 3, seed=7)
+    asked: Any = dict(model="toy", prompt="abc", max_tokens=LENGTH - 3, seed=7)
     with openai.OpenAI(base_url=f"{in_order.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
         made = client.completions.create(**asked, n=4, logprobs=2)
         assert ["abc" + choice.text for choice in made.choices] == written.texts
@@ -494,7 +495,7 @@ def test_a_model_of_both_kinds_writes_from_left_to_right(in_order, ordered):
         best = client.completions.create(**asked, best_of=4)
         assert best.choices[0].text == made.choices[int(np.argmax(nats))].text
         text = made.choices[0].text
-        chunks = list(client.completions.create(**asked, stream=True, logprobs=0))
+        chunks: Any = list(client.completions.create(**asked, stream=True, logprobs=0))
         assert "".join(chunk.choices[0].text for chunk in chunks) == text
         assert [len(chunk.choices[0].text) for chunk in chunks] == [8, 8, 8, 5]
         assert np.isclose(sum(chunks[-1].choices[0].logprobs.token_logprobs), nats[0], atol=1e-3)
@@ -506,9 +507,9 @@ def test_a_model_of_both_kinds_writes_from_left_to_right(in_order, ordered):
         assert "".join(chunk.choices[0].text for chunk in cut) == text[: text.index(stop)]
         cold = [client.completions.create(**{**asked, "seed": n}, temperature=0).choices[0].text for n in (1, 2)]
         assert cold[0] == cold[1] != text
-        asked = dict(model="toy", messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=5)
-        said = client.chat.completions.create(**asked).choices[0].message.content
-        parts = client.chat.completions.create(**asked, stream=True)
+        talk: Any = dict(model="toy", messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=5)
+        said = client.chat.completions.create(**talk).choices[0].message.content
+        parts: Any = client.chat.completions.create(**talk, stream=True)
         assert "".join(part.choices[0].delta.content for part in parts).strip(" ") == said
 
 
