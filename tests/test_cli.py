@@ -130,6 +130,10 @@ def test_in_blocks_of_one_a_token_is_a_pass_and_the_likeliest_is_chosen_by_the_c
     assert (code, out) == (2, "") and "reads a passage as a whole" in err
     code, out, err = run("generate", path, "--block", "0")
     assert (code, out) == (2, "") and "`--block` is 0" in err
+    code, out, err = run("generate", path, *asked, "--suffix", "c")
+    assert (code, out) == (2, "") and "`--suffix` is not read" in err
+    code, out, err = run("infill", "ab[2]c", path, "--block", "1")
+    assert (code, out) == (2, "") and "nothing of the text behind a hole" in err
     (tmp_path / "text.txt").write_text("abcab" * 40)
     scores = [
         record(run("evaluate", path, str(tmp_path / "text.txt"), "--length", "9", "--block", block, "--json")[1])

@@ -88,6 +88,8 @@ def generate(
     if out is not None:
         ready("--out", out, "written.txt")
     prompt = _prompt(prompt, prompt_file)
+    if suffix and sampler.block is not None:
+        raise ValueError("`--suffix` is not read by what is written with `--block`; leave one of them out.")
     size = 64 if length is None else length
     chosen = sampler.build(min(size, 128 if window is None else window))
     loaded = load_model(model)
@@ -156,6 +158,10 @@ def infill(
     """
     if out is not None:
         ready("--out", out, "filled.txt")
+    if sampler.block is not None:
+        raise ValueError(
+            "`--block` reads nothing of the text behind a hole; leave it out, or use `energy-dllm generate`."
+        )
     loaded = load_model(model)
     if loaded.tokenizer.places:
         of_text = {"match": match, "avoid": avoid, "length": length, "window": window, "stop": stop}

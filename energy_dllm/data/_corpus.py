@@ -83,10 +83,7 @@ def read_text(
     ```
     """
     path = Path(path)
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
-        raise ValueError(
-            f"`validation` and `test` must be fractions of at least 0 with a sum below 1, got {validation} and {test}."
-        )
+    fractions(validation, test)
     raw = _open(path)
     alphabet, characters = _scan(path, raw)
     if tokenizer is None:
@@ -169,3 +166,11 @@ def _character_start(raw: np.ndarray, cut: int) -> int:
     while cut < len(raw) and raw[cut] & 0xC0 == 0x80:
         cut += 1
     return cut
+
+
+def fractions(validation: float, test: float) -> None:
+    """`ValueError` where these are no parts of a text that leave something to train on."""
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ValueError(
+            f"`validation` and `test` must be fractions of at least 0 with a sum below 1, got {validation} and {test}."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._byte_pairs import BytePairs, last_border
-from ._corpus import Corpus
+from ._corpus import Corpus, fractions
 from ._tokenizer import AbstractTokenizer, Bytes, Characters
 
 
@@ -132,10 +132,7 @@ def read_tokens(folder: PathLike, *, validation: float = 0.1, test: float = 0.0)
     ```
     """
     folder = Path(folder)
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
-        raise ValueError(
-            f"`validation` and `test` must be fractions of at least 0 with a sum below 1, got {validation} and {test}."
-        )
+    fractions(validation, test)
     state = _state(folder)
     tokenizer = _tokenizer(state)
     if state["source"] < len(state["sources"]):

@@ -199,7 +199,28 @@ class FreeEnergy(AbstractFreeEnergy):
         kept of it: for text that is read token by token, from left to right.
 
         A token that is not known and that nobody reads is compared with nothing, so that the force on it is what the
-        layers add at it: one pass, with no way back. The same as one full step of `relax` from neutral.
+        layers add at it, `y = a + sum_k Delta_k`: one pass, with no way back. The same as one full step of `relax` from
+        neutral.
+
+        **Arguments:**
+
+        - `kept`: of a passage of any length, as by `kept`, tokens in the last axis but one.
+        - `last`: id of the last of the first `count` tokens; not looked at where `count` is 0.
+        - `count`: how many tokens stand.
+
+        **Raises:** `ValueError` if the energy is not a deep one.
+
+        **Example:**
+
+        ```python
+        import jax, jax.numpy as jnp, energy_dllm as ed
+
+        model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, blocks=(0, 1), key=jax.random.key(0))
+        energy, ids = model.energy.in_blocks(1), jnp.array([0, 1, 2, 0])
+        y, kept = energy.next(energy.kept(ids), ids[1], 2)  # after the first two
+        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros((1, 3))))
+        assert jnp.allclose(log_p[0, ids[2]], energy.in_order(ids)[2], atol=1e-5)
+        ```
         """
         known = self.kappa * self.vocabulary.patterns[last]
         g = jnp.stack([known, jnp.zeros_like(known)])
@@ -250,14 +271,17 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)` of a text that is read from left to right, in one evaluation."""
+        """`log p(token_i | the tokens before it) (L,)`, nats, of a text that is read from left to right: one evaluation.
+
+        Its sum is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one.
+        """
         return jnp.take_along_axis(self.conditionals(ids), ids[:, None], axis=-1)[:, 0]
 
     def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(w at place i | the tokens before it) (L, V)` of a text that is read from left to right.
 
         Of each token, in a block of its own, the state at rest is what the layers add, as in `next`: all of them at
-        once, in two passes with no way back.
+        once, in two passes with no way back. `ValueError` if the energy is not a deep one.
         """
         g = jnp.zeros((ids.shape[0], self.dim), self.vocabulary.patterns.dtype)
         added = self._deep.side_by_side(self.kappa * self.vocabulary.patterns[ids], 1).added(g)
