@@ -57,7 +57,7 @@ def main() -> None:
             for evaluations in options.evaluations:
                 for window in (64, length) if length > 64 and not options.block else (length,):
                     sampler = sampler_of(evaluations, options.block)
-                    settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=1)
+                    settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=0)
                     descend = lambda settings=settings: ed.generate(model, **settings).ids
                     for call in (descend, left_to_right):
                         seconds(call)

@@ -109,7 +109,7 @@ LIBRARY = {
     "samples beyond memory": (lambda m, t: write(m, samples=10**9), "GB; expected at most 8 GB"),
     "a window beyond memory": (lambda m, t: write(m, length=10**6, window=10**6), "GB; expected at most 8 GB"),
     "no samples": (lambda m, t: write(m, samples=0), "`samples` is 0"),
-    "no frames": (lambda m, t: write(m, frames=0), "`frames` is 0"),
+    "fewer frames than none": (lambda m, t: write(m, frames=-1), "`frames` is -1"),
     "a window of one": (lambda m, t: write(m, window=1), "`window` is 1"),
     "a window of two and a half": (lambda m, t: write(m, window=2.5), "`window` is 2.5"),
     "no stop": (lambda m, t: write(m, stop=None), "`stop` is None"),

@@ -1,6 +1,7 @@
 """Laws of an energy in blocks: a sum of energies, each conditional on what was written before."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+import functools
 import itertools
 from typing import Any
 
@@ -199,6 +200,23 @@ def test_given_tokens_stand_and_looking_on_changes_nothing(name):
     evidence = ed.flow.Likelihood(jnp.zeros((11, 3)).at[:, 0].set(ed.flow.FORBIDDEN))
     made = ed.generate(model, length=11, samples=2, evidence=evidence, sampler=sampler, frames=1)
     assert "a" not in "".join(made.texts)
+
+
+@pytest.mark.parametrize("name", ["left to right", "descent", "unmasking, in windows"])
+def test_without_a_record_the_text_is_the_same_and_no_energy_is_evaluated(name, monkeypatch):
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=8, blocks=(0, 1), key=jax.random.key(0))
+    rounds = ed.sampling.Unmasking(rounds=4, steps=1, step=1.0)
+    sampler = {"left to right": ed.sampling.Blocks(size=1), "descent": ed.sampling.descent(4)}.get(name, rounds)
+    write = functools.partial(ed.generate, model, length=11, prompt="ab", samples=3, sampler=sampler)
+    write = functools.partial(write, window=6) if "windows" in name else write
+    recorded = write(frames=4)
+    if name != "descent":  # whose force is a derivative of the terms
+        monkeypatch.setattr(ed.energy.FreeEnergy, "terms", lambda *_, **__: pytest.fail("the record has an energy"))
+    made = write(frames=0)
+    assert made.texts == recorded.texts and np.allclose(made.confidence, recorded.confidence, atol=1e-6)
+    assert made.force_evaluations.tolist() == recorded.force_evaluations.tolist()
+    assert made.free_energy.shape == made.known.shape == (3, 0) and made.frames.shape == (3, 0, 11)
+    assert made.terms == {} and made.times.shape == made.sigma.shape == (0,)
 
 
 def test_blocks_are_the_default_and_a_long_passage_is_one_window():

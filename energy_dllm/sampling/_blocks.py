@@ -45,7 +45,7 @@ def write(
     spans = [(0, conditioning.length)] if isinstance(sampler, Blocks) else _spans(conditioning.length, window)
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
     # of several windows a power of two each, so that few numbers of windows are other programs
-    each = frames if len(spans) == 1 else 2 ** (max(1, frames // len(spans)).bit_length() - 1)
+    each = frames if len(spans) == 1 or not frames else 2 ** (max(1, frames // len(spans)).bit_length() - 1)
     blocks = _Blocks(model, sampler, energy, conditioning, reachable, spans, samples, each, seed, watch, end)
     return blocks.all()
 
@@ -201,11 +201,14 @@ class _Blocks:
             known.append((read["known"] * (end - begin) + outside) / length)
         names = past[0][3].recorded["terms"]
         terms = {name: np.concatenate([m.recorded["terms"][name] for *_, m in past], axis=1) for name in names}
-        free_energy = np.sum(list(terms.values()), axis=0)
-        finite(free_energy[:, -1], "use more steps, or smaller ones")
         frames = np.concatenate(frames, axis=1)
         confidence = self._confidence(slice(*past[-1][0]), past[-1][3])
         ids = frames[:, -1]
+        # without a record nothing is known of the energy, and of the moments only the last, which is the text
+        moments = slice(None) if self.frames else slice(0)
+        free_energy = np.sum(list(terms.values()), axis=0) if self.frames else np.zeros((samples, 0))
+        last = free_energy[:, -1] if self.frames else past[-1][3].recorded["confidence"][:, -1]
+        finite(last, "use more steps, or smaller ones")
         # equal passages are decoded once
         _, firsts, same = np.unique(ids, axis=0, return_index=True, return_inverse=True)
         texts = [self.model.tokenizer.decode(ids[n, : ends[n]]) for n in firsts]
@@ -214,13 +217,13 @@ class _Blocks:
             ids=ids,
             # given tokens are certain
             confidence=np.nan_to_num(confidence, nan=1.0),
-            times=np.concatenate([m.clock for *_, m in past]),
-            sigma=np.concatenate([m.sigma for *_, m in past]),
-            known=np.concatenate(known, axis=1),
+            times=np.concatenate([m.clock for *_, m in past])[moments],
+            sigma=np.concatenate([m.sigma for *_, m in past])[moments],
+            known=np.concatenate(known, axis=1)[:, moments],
             free_energy=free_energy,
             terms=terms,
-            frames=frames,
-            entropy=np.concatenate(entropy, axis=1),
+            frames=frames[:, moments],
+            entropy=np.concatenate(entropy, axis=1)[:, moments],
             force_evaluations=np.sum([m.forces for *_, m in past], axis=0),
             accepted=np.sum([m.accepted for *_, m in past], axis=0),
             rejected=np.sum([m.rejected for *_, m in past], axis=0),

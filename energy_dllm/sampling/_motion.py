@@ -128,7 +128,7 @@ def follow(
     sigma = np.asarray(sampler.sigma(on_device(clock), length))
     steps = clock.shape[0] - 1
     # as equally spaced as whole steps allow
-    marks = np.linspace(0, steps, min(frames, steps) + 1).round().astype(int)
+    marks = np.linspace(0, steps, min(max(frames, 1), steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
     if getattr(sampler, "ragged", False) and can_pad(energy, conditioning.others, conditioning.dfa):
         energy, conditioning = Padded(energy, within(length)), pad_conditioning(model, conditioning)
@@ -166,7 +166,8 @@ def follow(
     for piece in pieces:
         numbers = np.arange(piece[0], piece[-1] + 1)
         inner = tuple((piece[1:-1] - piece[0]).tolist())
-        part, state = _move(sampler, energy, conditioning, ids, starts, state, clock[numbers], numbers, inner, keys)
+        span = (state, clock[numbers], numbers, inner)
+        part, state = _move(sampler, energy, conditioning, ids, starts, *span, frames > 0, keys)
         parts.append(part)
         if watch is not None:
             watch(gather())
@@ -193,13 +194,14 @@ def _begin(sampler, energy, conditioning, ids, starts, time, keys) -> PyTree[Arr
 
 @eqx.filter_jit
 def _move(
-    sampler, energy, conditioning, ids, starts, states, clock, numbers, inner, keys
+    sampler, energy, conditioning, ids, starts, states, clock, numbers, inner, with_terms, keys
 ) -> tuple[Trajectory, PyTree[Array]]:
     """From one time to another, recording at both and in between, for every pair of keys; and the final states."""
+    look = functools.partial(observe, energy, with_terms=with_terms)
 
     def one(ids, start, state, key):
         here = conditioning.at(ids, start)
-        return sampler.move(energy, here, state, clock, numbers, inner, functools.partial(observe, energy), key=key[1])
+        return sampler.move(energy, here, state, clock, numbers, inner, look, key=key[1])
 
     made = eqx.filter_vmap(one)(ids, starts, states, keys)
     return made, jax.tree.map(lambda leaf: leaf[:, -1], made.states)
@@ -211,8 +213,12 @@ def observe(
     y: Float[Array, "L D"],
     conditioning: Conditioning | None,
     dfa: DFA | None = None,
+    with_terms: bool = True,
 ) -> dict[str, Any]:
-    """Most probable tokens, their probabilities, how many are known, and every term of `F`, at one moment."""
+    """Most probable tokens, their probabilities, how many are known, and every term of `F`, at one moment.
+
+    Without the terms nothing of the network is evaluated.
+    """
     codes = energy.vocabulary.codes
     b = evidence.field(codes)
     logits = energy.logits(y, b)
@@ -228,7 +234,7 @@ def observe(
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)
         log_q = jax.nn.log_softmax(logits - plain, axis=-1)
         known = jnp.sum(conditioning.given.known, dtype=log_p.dtype)
-    terms = energy.terms(y, b, spring=evidence.spring())
+    terms = energy.terms(y, b, spring=evidence.spring()) if with_terms else {}
     return {
         # as floats: moments that are not reached are marked with inf
         "ids": ids.astype(log_p.dtype),

@@ -70,7 +70,7 @@ def reachable(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -
 def room(length: int, samples: int, frames: int, window: int | None, name: str = "length") -> None:
     """`ValueError` if what is kept of a motion would not fit: 16 bytes for each token at each recorded moment of each
     sample, 64 for each pair of tokens of a window. Or if the sizes are none."""
-    sizes(**{name: length}, samples=samples, frames=frames)
+    sizes(**{name: length}, samples=samples, **({"frames": frames} if frames else {}))
     if window is not None and (not isinstance(window, int | np.integer) or window < 2):
         raise ValueError(f"`window` is {window}; expected at least 2 tokens: some of the text before, some to sample.")
     size = length if window is None and length <= 2 * WINDOW else WINDOW if window is None else min(window, length)
