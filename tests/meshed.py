@@ -15,6 +15,7 @@ import numpy as np
 
 import energy_dllm as ed
 from energy_dllm.learn._mesh import place
+from energy_dllm.sampling import _motion
 
 
 STEPS = 50
@@ -71,7 +72,27 @@ def one_process() -> dict:
     found["apart"]["read"] = apart(half, (np.concatenate([np.asarray(leaf).ravel() for leaf in read]), []))
     found["six"] = fit(until=6)[0].tolist()
     found["bytes"] = [bytes_of(None), bytes_of(mesh(8))]
+    found["written"] = {name: written(sampler) for name, sampler in SAMPLERS.items()}
     return found
+
+
+SAMPLERS = {"descent": ed.sampling.descent(4), "left to right": ed.sampling.Blocks(size=1)}
+
+
+def written(sampler) -> dict:
+    """Passages of one device and of eight, and on how many devices the latter lay."""
+    model, devices, move = parts()[1], [], _motion._move
+
+    def seen(*given):
+        made, state = move(*given)
+        devices.append(len(made.states[0].sharding.device_set))
+        return made, state
+
+    write = functools.partial(ed.generate, model, length=12, prompt="the", samples=8, sampler=sampler, frames=2)
+    alone, _motion._move = write(), seen
+    both = write(mesh=mesh(2, 4, names=("data", "fsdp")))
+    _motion._move = move
+    return {"alone": alone.texts, "together": both.texts, "devices": devices}
 
 
 def bytes_of(mesh) -> int:

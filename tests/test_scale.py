@@ -70,6 +70,12 @@ def test_a_device_of_eight_holds_a_quarter_at_most(meshed):
     assert shard <= 0.25 * whole
 
 
+def test_passages_are_split_over_devices_and_the_same(meshed):
+    for name, found in meshed["written"].items():
+        assert found["devices"] == [8], name
+        assert found["together"] == found["alone"] and len(set(found["alone"])) > 1, name
+
+
 @pytest.mark.timeout(900)
 def test_two_processes_give_the_parameters_of_one(meshed, folder):
     with socket.socket() as free:
@@ -92,6 +98,10 @@ def test_bad_meshes_are_refused(tmp_path, monkeypatch):
         fit(mesh=jax.make_mesh((1,), ("rows",)))
     with pytest.raises(ValueError, match="`batch_size` is 4 windows for 3 parts"):
         fit(accumulate=3)
+    model = ed.EnergyDLLM(corpus.tokenizer, dim=8, key=jax.random.key(0))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1] * 2), ("data",))
+    with pytest.raises(ValueError, match="`samples` is 3 and `mesh` has 2 devices; expected a multiple"):
+        ed.generate(model, samples=3, mesh=mesh)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(ImportError, match=r"need orbax, which is optional: pip install 'energy-dllm\[distributed\]'"):
         fit(mesh=jax.make_mesh((1,), ("data",)), directory=tmp_path)

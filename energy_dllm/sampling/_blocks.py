@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device, seeded
@@ -34,9 +35,11 @@ def write(
     frames: int,
     seed: int,
     watch: Callable[[Generation], object] | None,
+    mesh: Mesh | None = None,
 ) -> Generation:
     room(given.length, samples, frames, window)
     seeded(seed)
+    split = _split(mesh, samples)
     conditioning, reachable = conditioning_on(model, given, evidence)
     end = _ending(model, stop, conditioning) if stop != "" else -1
     energy = model.energy if guidance is None else guidance.on(model.energy)
@@ -46,8 +49,18 @@ def write(
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
     # of several windows a power of two each, so that few numbers of windows are other programs
     each = frames if len(spans) == 1 or not frames else 2 ** (max(1, frames // len(spans)).bit_length() - 1)
-    blocks = _Blocks(model, sampler, energy, conditioning, reachable, spans, samples, each, seed, watch, end)
+    blocks = _Blocks(model, sampler, energy, conditioning, reachable, spans, samples, each, seed, watch, end, split)
     return blocks.all()
+
+
+def _split(mesh: Mesh | None, samples: int) -> NamedSharding | None:
+    """The first axis over all devices; `ValueError` unless they divide it."""
+    if mesh is None:
+        return None
+    if samples % mesh.size:
+        raise ValueError(f"`samples` is {samples} and `mesh` has {mesh.size} devices; expected a multiple of these.")
+    free = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    return NamedSharding(free, PartitionSpec(mesh.axis_names))
 
 
 def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
@@ -98,10 +111,11 @@ class _Blocks:
         seed,
         watch,
         stop,
+        split: NamedSharding | None,
     ):
         self.model, self.sampler, self.energy, self.conditioning = model, sampler, energy, conditioning
         self.spans, self.frames, self.seed, self.watch = spans, frames, seed, watch
-        self.done, self.stop = 0, stop
+        self.done, self.stop, self.split = 0, stop, split
         self.fixed = np.array(conditioning.given.known)
         self.known = np.array(conditioning.given.known)
         self.ids = np.tile(np.asarray(conditioning.given.ids), (samples, 1))
@@ -139,6 +153,7 @@ class _Blocks:
                 keys,
                 self.frames,
                 observe_moments,
+                self.split,
             )
             self.past.append(((begin, end), *before, moments))
             self.ids[:, here] = moments.recorded["ids"][:, -1].astype(self.ids.dtype)

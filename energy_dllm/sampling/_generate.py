@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from .._model import EnergyDLLM
 from ..energy import Guidance
@@ -30,6 +31,7 @@ def generate(
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
+    mesh: Mesh | None = None,
 ) -> Generation:
     """Sample passages under the evidence of a prompt, by the descent of one free energy from noise to text.
 
@@ -60,13 +62,14 @@ def generate(
       energies of the record: from left to right a third of the time.
     - `watch`: called after every recorded moment with the `Generation` so far. It does not change the result, except
       that a `controller` starts anew at every moment.
+    - `mesh`: devices that the passages are split over; every one has all parameters.
 
     **Returns:** a `Generation`.
 
-    **Raises:** `ValueError` for sizes that are not positive, a prompt and suffix that leave no token to write or have
-    characters unknown to the model, evidence that contradicts other evidence (both are named), a `stop` that is not one
-    token or would cut off given text or a pattern, or a field that does not move `x`; `FloatingPointError` if the
-    motion diverges.
+    **Raises:** `ValueError` for sizes that are not positive, `samples` that the devices of `mesh` do not divide, a
+    prompt and suffix that leave no token to write or have characters unknown to the model, evidence that contradicts
+    other evidence (both are named), a `stop` that is not one token or would cut off given text or a pattern, or a field
+    that does not move `x`; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -111,6 +114,7 @@ def generate(
         frames=frames,
         seed=seed,
         watch=watch,
+        mesh=mesh,
     )
 
 
@@ -129,6 +133,7 @@ def infill(
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
+    mesh: Mesh | None = None,
 ) -> Generation:
     """Fill the holes of a text, conditional on the text before and after them.
 
@@ -173,4 +178,5 @@ def infill(
         frames=frames,
         seed=seed,
         watch=watch,
+        mesh=mesh,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, UInt8
 
 from .._checks import on_device
@@ -34,6 +35,7 @@ def inpaint(
     frames: int = FRAMES,
     seed: int = 0,
     watch: Callable[[Generation], object] | None = None,
+    mesh: Mesh | None = None,
 ) -> Generation:
     """Fill the hole of a picture, or name what it shows: the pixels outside the hole are evidence, all else is sampled.
 
@@ -104,6 +106,7 @@ def inpaint(
         frames=frames,
         seed=seed,
         watch=watch,
+        mesh=mesh,
     )
     kept = hole if picture.ndim == 2 else hole[..., None]
     return dataclasses.replace(made, pictures=np.where(kept, made.pictures, picture))

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Integer, PyTree, UInt8
 
 from .._checks import on_device
@@ -121,8 +122,10 @@ def follow(
     keys: Array,
     frames: int,
     watch: Callable[[Moments], object] | None,
+    split: NamedSharding | None = None,
 ) -> Moments:
-    """One window, for every sample: its given tokens `ids`, and the state of its automaton."""
+    """One window, for every sample: its given tokens `ids`, and the state of its automaton; samples lie as `split`
+    says."""
     dtype, length = energy.vocabulary.codes.dtype, conditioning.length
     clock = np.asarray(sampler.clock(model.schedule), dtype)
     sigma = np.asarray(sampler.sigma(on_device(clock), length))
@@ -135,6 +138,10 @@ def follow(
         ids = pad(ids, conditioning.length)
     traced = getattr(sampler, "traced", lambda dtype: sampler)
     sampler, padding = traced(dtype), conditioning.length - length
+    if split is not None:
+        everywhere = NamedSharding(split.mesh, PartitionSpec())
+        energy, conditioning, sampler = eqx.filter_shard((energy, conditioning, sampler), everywhere)
+        ids, starts, keys = jax.device_put((ids, starts, keys), split)
     state = _begin(sampler, energy, conditioning, ids, starts, clock[0], keys)
     parts: list[Trajectory] = []
 
