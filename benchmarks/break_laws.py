@@ -440,6 +440,13 @@ FAULTS = (
         "tests/test_constraints.py -k across",
     ),
     (
+        "9: a pattern from left to right looks at what may follow the token (at what may follow before it)",
+        "sampling/_blockwise.py",
+        "pattern[1][number + 1, dfa.next[pattern[0]]]",
+        "pattern[1][number, dfa.next[pattern[0]]]",
+        "tests/test_blocks.py -k pattern_is_kept",
+    ),
+    (
         "9: a data set under a constraint has its restricted law (its tokens are drawn apart)",
         "energy/_empirical.py",
         "some = jnp.max(scores) > LOG_ZERO / 2",

@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 import functools
 import itertools
+import re
 from typing import Any
 
 import equinox as eqx
@@ -202,6 +203,34 @@ def test_given_tokens_stand_and_looking_on_changes_nothing(name):
     assert "a" not in "".join(made.texts)
 
 
+@pytest.mark.parametrize("prompt", ["", "b"])
+def test_a_pattern_is_kept_from_left_to_right_by_what_the_prior_says_of_the_rest(prompt):
+    """Token by token `p(w | before)` times the probability, under the prior, that what follows matches."""
+    model, pattern = small(1), "[ab]*ca[abc]|b+c*"
+    energy, n = model.energy, 4
+    items = np.array(list(itertools.product(range(3), repeat=n)))
+    log_p = np.asarray(jax.vmap(energy.conditionals)(jnp.asarray(items)))  # (81, L, V)
+    prior = np.asarray(jax.nn.softmax(energy.logits(energy.neutral(n), jnp.zeros((n, 3)))))[0]
+    matches = np.array([re.fullmatch(pattern, "".join("abc"[w] for w in row)) is not None for row in items])
+    law = np.zeros(len(items))
+    begins = lambda row: (items[:, : len(row)] == row).all(axis=1) & matches
+    follows = lambda row: np.sum(np.prod(prior[items[begins(row)][:, len(row) :]], axis=1))
+    for number in np.flatnonzero(begins(np.array(["abc".index(w) for w in prompt], int))):
+        row, share = items[number], 1.0
+        for i in range(len(prompt), n):
+            each = [np.exp(log_p[number, i, w]) * follows([*row[:i], w]) for w in range(3)]
+            share *= each[row[i]] / sum(each)
+        law[number] = share
+    matching = ed.flow.Matching(pattern, model.tokenizer, length=n)
+    made = ed.generate(
+        model, length=n, prompt=prompt, samples=8000, sampler=ed.sampling.Blocks(size=1), evidence=matching, frames=0
+    )
+    families.likely(made.ids, law)
+    first = int(np.argmax(law))
+    row = np.flatnonzero((made.ids == items[first]).all(axis=1))[0]
+    assert np.allclose(made.confidence[row, len(prompt) :], np.exp(log_p[first, range(n), items[first]])[len(prompt) :])
+
+
 @pytest.mark.parametrize("name", ["left to right", "descent", "unmasking, in windows"])
 def test_without_a_record_the_text_is_the_same_and_no_energy_is_evaluated(name, monkeypatch):
     model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=8, blocks=(0, 1), key=jax.random.key(0))
@@ -350,7 +379,7 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
                 evidence=ed.flow.Matching(".*a", ABC, length=8),
                 sampler=ed.sampling.Blocks(),
             ),
-            "knows no pattern",
+            "keeps a pattern from left to right alone",
         ),
         (lambda: ed.sampling.Blocks(size=0), "`size` is 0"),
         (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),

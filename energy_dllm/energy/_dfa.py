@@ -64,6 +64,11 @@ class DFA(eqx.Module):
         step = lambda state, token: (padded(self.next, none)[state, token], None)
         return padded(self.accept, False)[jax.lax.scan(step, self.start, ids)[0]]
 
+    def ahead(self, b: Float[Array, "N V"]) -> Float[Array, "places states"]:
+        """`beta_i(q) = log sum exp(sum_(j >= i) b_j(x_j))` `(N + 1, Q + 1)`, over all that may follow at place `i` in
+        state `q` for the string to be accepted; the last state is that in which none is, -1e30."""
+        return jnp.pad(self._backward(b, _sum), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
+
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
         return -jax.grad(self.__call__)(b)

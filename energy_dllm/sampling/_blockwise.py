@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import on_device, sizes
-from .._types import Key, Scalar
+from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy, Padded
 from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, LogLinear, Trajectory, relax
 from ._diffusion import Diffusion
@@ -20,12 +20,14 @@ from ._unmasking import Unmasking, most_certain
 
 class WrittenBlocks(NamedTuple):
     """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, the forces so far, and, written
-    from left to right, `log p` of each token given those before it `(L,)`."""
+    from left to right, `log p` of each token given those before it `(L,)`; under a pattern the state of its automaton
+    and `DFA.ahead`."""
 
     ids: Int[Array, " L"]
     kept: PyTree[Array]
     forces: Int[Array, ""]
     log_p: Float[Array, " L"]
+    pattern: tuple[Int[Array, ""], Float[Array, "places states"]] | None = None
 
 
 class Blocks(AbstractSampler):
@@ -34,6 +36,10 @@ class Blocks(AbstractSampler):
     `F = sum_k F_k(block k | blocks before)`. What is before a block is read from its keys and values, which are
     computed once and kept, so that a force costs that of a block and not of the passage. The energy must be deep, and
     trained in blocks (`EnergyDLLM(blocks=(0, 4))`). Tokens that are given behind a block are not read by it.
+
+    From left to right, blocks of one token drawn once, a pattern (`flow.Matching`) is kept too: a token is drawn from
+    `p(w | before) P(what follows matches | w)`, the latter for tokens that follow independently by the prior, so that
+    a word to match is not left to the end. The text matches always; where tokens are independent the draws are exact.
 
     **Arguments:**
 
@@ -45,7 +51,8 @@ class Blocks(AbstractSampler):
       it.
 
     **Raises:** `ValueError` for `moments` or `size` that are not positive, or a `Diffusion` without a schedule; in
-    `generate`, for an energy that is not deep or has no blocks where `size` is not given, a pattern, or guidance.
+    `generate`, for an energy that is not deep or has no blocks where `size` is not given, guidance, or a pattern unless
+      it is from left to right.
 
     **Source:** block diffusion, Arriola et al. 2025 (arXiv 2503.09573).
 
@@ -116,7 +123,7 @@ class Blocks(AbstractSampler):
         read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
         empty = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(read, ids))
         kept, log_p = jax.lax.cond(conditioning.given.known[0], read, lambda ids: empty, ids)
-        return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p)
+        return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p, self._pattern(base, conditioning))
 
     def move(
         self,
@@ -142,7 +149,7 @@ class Blocks(AbstractSampler):
         # the same for all samples, so that the loop is one for all of them
         due = lambda number: first + -(-(blocks - first) * number // self.moments)
         ordered = self._in_order(base, conditioning)
-        write = self._next if ordered else functools.partial(self.extend, b=b)
+        write = functools.partial(self._next, dfa=conditioning.dfa) if ordered else functools.partial(self.extend, b=b)
         extend = lambda n, written: write(base, known, written, n, key=jax.random.fold_in(key, n))
 
         def one(state, number):
@@ -189,26 +196,46 @@ class Blocks(AbstractSampler):
         block = energy.after(written.kept, start, size)
         ids, forces = self._sampled(block, conditioning, key=key)
         kept = energy.extended(written.kept, ids, start)
-        return WrittenBlocks(_put(written.ids, ids, start), kept, written.forces + forces, written.log_p)
+        return written._replace(ids=_put(written.ids, ids, start), kept=kept, forces=written.forces + forces)
 
     def _in_order(self, energy: FreeEnergy, conditioning: Conditioning) -> bool:
         """Whether it is one token after another, each drawn once, at rest and under no evidence: one pass a token."""
         drawn = self.exact and isinstance(self.each, Unmasking) and not self.each.remask_rounds
         return energy.block == 1 and conditioning.others is None and drawn
 
-    def _next(self, energy, known, written, number, *, key):
+    @staticmethod
+    def _pattern(energy: FreeEnergy, conditioning: Conditioning):
+        """The state before the first unknown token, and `DFA.ahead` of tokens that are those of the prior."""
+        dfa, length = conditioning.dfa, conditioning.length
+        if dfa is None:
+            return None
+        log_p = energy.logits(energy.neutral(length), jnp.zeros((length, energy.size), energy.vocabulary.codes.dtype))
+        fixed = conditioning.given.field(energy.vocabulary.codes)
+        log_p = jnp.where(Conditioning.allowed(fixed), jax.nn.log_softmax(log_p, axis=-1), LOG_ZERO)
+        given = conditioning.given
+        step = lambda i, state: dfa.next[state, given.ids[i]]
+        # no token is unknown: nothing is drawn
+        state = jax.lax.fori_loop(0, jnp.argmin(given.known), step, dfa.start)
+        return state, dfa.ahead(log_p)
+
+    def _next(self, energy, known, written, number, *, dfa, key):
         """One token, read in the same pass in which keys and values of the one before are made."""
         before = jnp.maximum(number - 1, 0)
         y, kept = energy.next(written.kept, written.ids[before], number)
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, number, 1)
         now = Conditioning(Given(here(written.ids), here(known)))
         each: Any = self.each
-        b = now.field(energy.vocabulary.codes)
+        b, pattern = now.field(energy.vocabulary.codes), written.pattern
+        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros_like(b)))
+        if pattern is not None:
+            b = b + pattern[1][number + 1, dfa.next[pattern[0]]]
         drawn, _ = now.draw(energy, y, b, temperature=each.temperature, key=jax.random.split(key, 3)[2])
         ids = jnp.where(now.given.known, now.given.ids, drawn)
-        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros_like(b)))[0, ids]
+        if pattern is not None:
+            pattern = dfa.next[pattern[0], ids[0]], pattern[1]
+        log_p = log_p[0, ids]
         log_p = _put(written.log_p, log_p, number)
-        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1, log_p)
+        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1, log_p, pattern)
 
     def _sampled(self, block, conditioning, *, key):
         """The tokens of a block, and the forces they took."""
@@ -238,8 +265,11 @@ class Blocks(AbstractSampler):
                 "`sampler` is Blocks, for an energy in blocks without guidance; expected a deep one and "
                 "`Blocks(size=4)`."
             )
-        if conditioning.dfa is not None:
-            raise ValueError("`sampler` is Blocks, which knows no pattern; use `sampling.Unmasking`.")
+        if conditioning.dfa is not None and not self._in_order(base, conditioning):
+            raise ValueError(
+                "`sampler` is Blocks, which keeps a pattern from left to right alone, without other evidence; expected "
+                "`Blocks(size=1)`, or `sampling.Unmasking`."
+            )
         return base
 
 
