@@ -440,6 +440,13 @@ FAULTS = (
         "tests/test_constraints.py -k across",
     ),
     (
+        "9: an associative scan has the messages of the chain (backwards without the step to the token)",
+        "energy/_markov.py",
+        "backward = jnp.sum(after[1:], axis=-1) @ transition.T",
+        "backward = jnp.sum(after[1:], axis=-1)",
+        "tests/test_markov.py -k associative",
+    ),
+    (
         "9: a pattern from left to right looks at what may follow the token (at what may follow before it)",
         "sampling/_blockwise.py",
         "pattern[1][number + 1, dfa.next[pattern[0]]]",

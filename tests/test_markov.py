@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import energy_dllm as ed
+from energy_dllm.energy._markov import _messages
 
 
 V, L, D, K = 3, 4, 6, 5
@@ -252,6 +253,28 @@ def test_temperature_zero_writes_what_is_most_likely():
         price[temperature] = np.asarray(jax.vmap(model.energy.vocabulary.nll)(jnp.asarray(made.ids)).sum(-1))
     assert price[0.0].max() <= min(each.min() for each in price.values()) + 1e-3
     assert np.allclose(price[1e-46], price[0.0])
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 40])
+def test_an_associative_scan_has_the_messages_of_the_chain(length, monkeypatch, getkey):
+    """As accelerators compute them, with a known token and one that is next to impossible; the slope too."""
+    arrays = tables(make(getkey()))
+    scores = 4 * jax.random.normal(getkey(), (length, V)) + jnp.where(jnp.arange(V) == 1, 0.0, -300.0) * (
+        jnp.arange(length)[:, None] % 3 == 1
+    )
+    unit = lambda rows: rows / rows.sum(axis=-1, keepdims=True)
+
+    def found():
+        # traced anew
+        messages = jax.jit(lambda *given: _messages.__wrapped__(*given))  # pyright: ignore[reportFunctionMemberAccess]
+        forward, backward, prior, norm = messages(*arrays, scores)
+        slope = jax.grad(lambda s: messages(*arrays, s)[3].sum())(scores)
+        return forward, unit(backward), prior, norm, slope
+
+    one = found()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for chain, scan in zip(one, found(), strict=True):
+        np.testing.assert_allclose(scan, chain, rtol=1e-9, atol=1e-12)
 
 
 def test_what_is_next_to_impossible_is_drawn_where_nothing_else_is_left(getkey):

@@ -30,8 +30,8 @@ class HMMVocabulary(AbstractVocabulary):
     - pi_iw) U_w` is its message, posterior minus prior. `log Z` is convex and the rest linear, so `F` falls under any
     evidence.
 
-    Forward-backward, `O(L S^2)`. The energy of token `i` is conditional on the evidence and unary logits of all tokens
-    before it.
+    Forward-backward, `O(L S^2)`; on accelerators by an associative scan, of depth `O(log L)`. The energy of token `i`
+    is conditional on the evidence and unary logits of all tokens before it.
 
     **Arguments:**
 
@@ -197,6 +197,9 @@ def _messages(
     of each state; and the log normaliser of each token given those before."""
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     likelihood = jnp.exp(scores - top) @ emission.T
+    if jax.default_backend() != "cpu":  # where depth costs more than products
+        forward, backward, prior = in_parallel(initial, transition, likelihood)
+        return forward, backward, prior, jnp.log(jnp.sum(forward * likelihood, axis=-1)) + top[:, 0]
 
     def step(table, message, likelihood):
         here = message * likelihood
@@ -210,6 +213,28 @@ def _messages(
     ones = jnp.ones_like(initial)
     _, (backward, _) = jax.lax.scan(lambda m, e: step(transition.T, m, e), ones, likelihood, reverse=True)
     return forward[:, 0], backward, forward[:, 1], norm[:, 0, 0] + top[:, 0]
+
+
+def in_parallel(
+    initial: Float[Array, " S"], transition: Float[Array, "S S"], likelihood: Float[Array, "L S"]
+) -> tuple[Float[Array, "L S"], Float[Array, "L S"], Float[Array, "L S"]]:
+    """Forward messages, backward messages and the prior of each state, in `O(log L)` steps of `O(L S^3)` in all.
+
+    Forwards `initial A_1 .. A_(i-1)` and backwards `T A_(i+1) .. A_L 1` with `A_i = diag(likelihood_i) T`, products of
+    neighbours first (an associative scan), each scaled to a largest entry of 1.
+    """
+    steps = jnp.stack([likelihood, jnp.ones_like(likelihood)])[..., None] * transition
+
+    def join(one, other):
+        product = one @ other
+        return product / jax.lax.stop_gradient(jnp.max(product, axis=(-2, -1), keepdims=True))
+
+    before = initial @ jax.lax.associative_scan(join, steps, axis=1)[:, :-1]
+    forward = jnp.concatenate([jnp.broadcast_to(initial, (2, 1, initial.size)), before], axis=1)
+    forward = forward / jnp.sum(forward, axis=-1, keepdims=True)
+    after = jax.lax.associative_scan(lambda one, other: join(other, one), steps[0], reverse=True)
+    backward = jnp.sum(after[1:], axis=-1) @ transition.T
+    return forward[0], jnp.concatenate([backward, jnp.ones_like(initial)[None]]), forward[1]
 
 
 @jax.jit
