@@ -24,7 +24,7 @@ import safetensors.numpy
 from families import host
 
 import energy_dllm as ed
-from energy_dllm.learn import _file, _fit
+from energy_dllm.learn import _cost, _file, _fit
 from energy_dllm.learn._structure import build, describe
 
 
@@ -578,6 +578,36 @@ def test_curves_of_an_energy_model(small, corpus):
     noise = [ce for _, ce in score.noise_curve]
     assert noise[0] > noise[-1] and noise[-1] < 0.1  # almost no noise, almost no doubt
     json.dumps(score.as_dict())
+
+
+def test_costs_are_those_of_what_is_written(monkeypatch, tmp_path, getkey):
+    """A force costs what it costs whatever the sampler; joules are those of a meter, or of so many seconds."""
+    monkeypatch.setattr(_cost, "METERS", tmp_path)
+    text, tokenizer = np.arange(400) % 3, ed.data.Characters("abc")
+    model = ed.EnergyDLLM(tokenizer, dim=16, blocks=(0, 1, 4), key=getkey())
+    measure = lambda model: ed.evaluate(
+        model, text, length=8, windows=2, curves=False, cost=True, tokenizer=tokenizer
+    ).costs
+    found = measure(model)
+    assert set(found) == {"descent", "unmasking, a token a round", "left to right", "blocks of 4"}
+    assert found["left to right"]["evaluations"] == 1 and found["descent"]["evaluations"] == 25 / 8
+    each = {way: cost["operations"] / cost["evaluations"] for way, cost in found.items()}
+    assert math.isclose(each["descent"], each["unmasking, a token a round"])
+    # one pass of two tokens in place of a force, three passes, on eight
+    assert each["left to right"] < each["blocks of 4"] < each["descent"]
+    for cost in found.values():
+        assert cost["joules"] == 10.0 * cost["seconds"] > 0 and not cost["metered"]
+    for folder in ("intel-rapl:0", "intel-rapl:0:0"):  # the latter a part of it, which is not counted again
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "energy_uj").write_text("2500000")
+    assert _cost._joules() == 2.5
+    counted = iter([1.0, 7.0])
+    monkeypatch.setattr(_cost, "_joules", lambda: next(counted))
+    twin = ed.learn.MaskedDiffusion(3, dim=8, depth=1, heads=2, key=getkey())
+    assert measure(twin)["one evaluation"]["joules"] == 6.0 / _cost.REPEATS / 8
+    monkeypatch.setattr(_cost, "_joules", lambda: None)
+    twin = ed.learn.Autoregressive(3, dim=8, depth=1, heads=2, key=getkey())
+    assert measure(twin)["left to right"]["evaluations"] == 1
 
 
 def test_evaluate_names_bad_settings(model, corpus):

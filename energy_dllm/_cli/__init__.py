@@ -47,6 +47,7 @@ def evaluate(
             help_behavior_hint="(default: as the model is)",
         ),
     ] = None,
+    cost: Annotated[bool, _arg(help="Also what writing a token takes: operations, seconds, joules.")] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def evaluate(
     # the held-out part of a named corpus; a file is held out as a whole
     ids = corpus.validation if file in ("docs", "grammar") else corpus.train
     with busy(f"measuring {model} on windows of {length} tokens: compiling first"):
-        score = evaluate(loaded, ids, length=length, windows=windows, seed=seed, block=block)
+        score = evaluate(loaded, ids, length=length, windows=windows, seed=seed, block=block, cost=cost)
     if json:
         emit({**score.as_dict(), "file": file, "length": length, "seed": seed}, model)
     else:

@@ -187,6 +187,14 @@ def scores(score: Any) -> None:
             ends = f"{start:.3f} at {clock} {first:.3g}, {end:.3f} at {last:.3g}"
             rows.add_row(name, spark([ce for _, ce in curve]), ends)
     Console(highlight=False).print(rows)
+    if score.costs:
+        names = ("evaluations", "operations", "seconds", "joules")
+        taken = Table("a token written", *names)
+        for way, cost in score.costs.items():
+            taken.add_row(way, *(f"{cost[name]:.3g}" for name in names))
+        Console(highlight=False).print(taken)
+        if not all(cost["metered"] for cost in score.costs.values()):
+            note("joules are 10 W of a busy core: this machine has no meter (RAPL) that can be read")
 
 
 def table(facts: Mapping[str, Any]) -> None:

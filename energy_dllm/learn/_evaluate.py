@@ -15,6 +15,7 @@ from .._model import EnergyDLLM
 from ..data import AbstractTokenizer, windows_of
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
+from ._cost import costs
 from ._cross_entropy import asked_in_block, block_of, mask_blocks, stratified
 from ._twins import AbstractTwin, Autoregressive
 
@@ -34,6 +35,9 @@ class Evaluation:
     - `noise_curve`: pairs of `1/sigma` and cross-entropy of tokens under Gaussian noise (nats).
     - `step_curve`: pairs of the relaxation's step size and cross-entropy of masked tokens (nats), all at the default
       relaxation time: flat for a flow, rising for an unrolled network.
+    - `costs`: by way in which the model writes, what each token of a passage takes: `evaluations`, `operations`
+      (floating point, as the compiler counts them), `seconds`, `joules`, and whether these were `metered` by the
+      processor (RAPL, of all its cores) or are 10 W of a busy core.
     """
 
     masked_nelbo_bits_per_char: float
@@ -46,6 +50,7 @@ class Evaluation:
     relaxation_curve: list[tuple[float, float]]
     noise_curve: list[tuple[float, float]]
     step_curve: list[tuple[float, float]]
+    costs: dict[str, dict[str, float]]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -63,6 +68,7 @@ def evaluate(
     batch_size: int = 32,
     tokenizer: AbstractTokenizer | None = None,
     block: int | None = None,
+    cost: bool = False,
 ) -> Evaluation:
     """Measure a model on held-out text.
 
@@ -82,6 +88,7 @@ def evaluate(
     - `batch_size`: windows computed at once.
     - `block`: read a deep energy in blocks of so many tokens, 0 for the whole window; by default the first of the
       model's `blocks`.
+    - `cost`: also measure what it takes to write a passage of that `length`.
     - `tokenizer`: what the ids mean, by default that of the model; of a twin, that each is one character.
 
     **Returns:** an `Evaluation`.
@@ -158,6 +165,7 @@ def evaluate(
         relaxation_curve=relaxation,
         noise_curve=noise,
         step_curve=steps,
+        costs=costs(model, length) if cost else {},
     )
 
 
