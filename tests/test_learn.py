@@ -585,9 +585,9 @@ def test_costs_are_those_of_what_is_written(monkeypatch, tmp_path, getkey):
     monkeypatch.setattr(_cost, "METERS", tmp_path)
     text, tokenizer = np.arange(400) % 3, ed.data.Characters("abc")
     model = ed.EnergyDLLM(tokenizer, dim=16, blocks=(0, 1, 4), key=getkey())
-    measure = lambda model: ed.evaluate(
-        model, text, length=8, windows=2, curves=False, cost=True, tokenizer=tokenizer
-    ).costs
+    measure = lambda model: (
+        ed.evaluate(model, text, length=8, windows=2, curves=False, cost=True, tokenizer=tokenizer).costs
+    )
     found = measure(model)
     assert set(found) == {"descent", "unmasking, a token a round", "left to right", "blocks of 4"}
     assert found["left to right"]["evaluations"] == 1 and found["descent"]["evaluations"] == 25 / 8

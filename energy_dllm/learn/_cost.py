@@ -57,13 +57,12 @@ def _ways(model: Any, length: int) -> dict[str, tuple[Callable[[], Any], float, 
         if not model.tokenizer.places:
             drawing = Unmasking(rounds=length, steps=1, step=1.0, order=most_certain)
             samplers["unmasking, a token a round"] = drawing, force
+    token = lambda alone, kept, place, b: alone.next(kept, place, place)
+    block = lambda alone, kept, place, b: rest(alone.after(kept, place, len(b)), b)
     for size in sorted(set(model.blocks) - {0}):
         alone = energy.in_blocks(size)
-        if size == 1:
-            count = jnp.zeros((), int)
-            step = _operations(lambda alone, kept: alone.next(kept, count, count), alone, alone.kept(ids))
-        else:
-            step = _operations(lambda alone, b: rest(alone.after(alone.kept(ids), 0, size), b), alone, b[:size])
+        given = alone, alone.kept(ids), jnp.zeros((), int), b[:size]
+        step = _operations(token if size == 1 else block, *given)
         samplers["left to right" if size == 1 else f"blocks of {size}"] = Blocks(size=size), step
     found = {}
     for way, (sampler, step) in samplers.items():
@@ -75,10 +74,10 @@ def _ways(model: Any, length: int) -> dict[str, tuple[Callable[[], Any], float, 
 
 
 def _operations(function: Callable[..., Any], *given: Any) -> float:
-    """Floating-point operations of a program without loops; NaN where the compiler does not say."""
+    """Floating-point operations of a program without loops; 0 where the compiler does not say."""
     counted: Any = jax.jit(function).lower(*given).compile().cost_analysis()
     counted = counted[0] if isinstance(counted, list) else counted
-    return float((counted or {}).get("flops", np.nan))
+    return float((counted or {}).get("flops", 0.0))
 
 
 def _spent(write: Callable[[], Any]) -> tuple[float, float | None]:
