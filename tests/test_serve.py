@@ -555,7 +555,7 @@ def test_a_passage_joins_those_that_are_being_written(ordered, programs):
 
         def passage(name):
             prompt, tokens, block = asked[name]
-            request = CompletionRequest(seed=ord(name), block=block)
+            request = CompletionRequest.model_validate({"seed": ord(name), "block": block})
             made[name] = choice = Choice(of_answer(request, "toy", engine, prompt, "", tokens), 0, 0)
 
             def deliver(item):

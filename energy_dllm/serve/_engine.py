@@ -16,7 +16,7 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._lines import Lines
+from ._lines import Lines, Programs
 from ._passage import AHEAD, PIECE, Moment, Page, Written, begin, descend, keys_of, log_posterior, redraw
 from ._task import Budget, Call, Passage, Shown, page_of
 
@@ -55,7 +55,8 @@ class Engine:
         self.waiting: list[Passage | Call] = []
         self.changed = threading.Condition()
         self.programs: set[Program] = set()
-        blocks = {name: (1, 0) if 1 in model.blocks else (0,) for name, model in models.items()}
+        self.ordered = {name: Programs(model.energy) for name, model in models.items() if 1 in model.blocks}
+        blocks = {name: (1, 0) if name in self.ordered else (0,) for name in models}
         self.wanted = [(name, length, block, 1) for name in models for length in self.lengths for block in blocks[name]]
         self.closing = False
         self.threads: list[threading.Thread] = []
@@ -200,7 +201,7 @@ class Engine:
         nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, block, lambda _: None)
         if not block:
             return self._descent([nothing], size)
-        lines = Lines(model.energy)
+        lines = Lines(self.ordered[name])
         lines.hold([nothing], size)
         lines.piece()
 
@@ -285,7 +286,7 @@ class Engine:
 
     def _in_order(self, passages: list[Passage]) -> None:
         """From left to right, piece by piece; those that come meanwhile join at the next, those that end leave."""
-        lines = Lines(self.models[passages[0].model].energy)
+        lines = Lines(self.ordered[passages[0].model])
         while passages:
             with self.changed:
                 passages += self._joining(passages)

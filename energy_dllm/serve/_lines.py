@@ -3,12 +3,34 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from .._checks import on_device
+from ..energy import FreeEnergy
 from ._passage import AHEAD, Line, Moment, Page, ahead, beginning, put
 from ._task import ORDER, Passage, Shown, page_of
+
+
+class Programs:
+    """Those of one energy, whose arrays are looked up once: a piece is soon computed, and a call should be as short."""
+
+    def __init__(self, energy: FreeEnergy):
+        arrays, rest = eqx.partition(energy, eqx.is_array)
+        self.leaves, tree = jax.tree.flatten(arrays)
+        whole: Any = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), rest)
+        self._beginning = jax.jit(lambda leaves, page: beginning(whole(leaves), page))
+        self._ahead = jax.jit(lambda leaves, rows: ahead(whole(leaves), rows), donate_argnums=1)
+        self.put = jax.jit(put, donate_argnums=0)
+
+    def beginning(self, page: Page) -> Line:
+        """As the function."""
+        return self._beginning(self.leaves, page)
+
+    def ahead(self, rows: tuple[Page, Line]) -> tuple[tuple[Page, Line], dict[str, jax.Array]]:
+        """As the function; `rows` is used up."""
+        return self._ahead(self.leaves, rows)
 
 
 class Lines:
@@ -17,8 +39,8 @@ class Lines:
     A row is read from its own page and place alone, so that its text does not depend on the others.
     """
 
-    def __init__(self, energy: Any):
-        self.energy = energy
+    def __init__(self, programs: Programs):
+        self.programs = programs
         self.rows: list[Row | None] = []
         self.arrays: tuple[Page, Line] | None = None
 
@@ -29,16 +51,16 @@ class Lines:
         for passage in passages:
             if passage not in there:
                 page = jax.tree.map(on_device, page_of(passage))
-                made = page, beginning(self.energy, page)
+                made = page, self.programs.beginning(page)
                 self._resize(size, made)
                 n = self.rows.index(None)
-                self.rows[n], self.arrays = Row(passage), put(self.arrays, made, np.int32(n))
+                self.rows[n], self.arrays = Row(passage), self.programs.put(self.arrays, made, np.int32(n))
         self._resize(size, None)
 
     def piece(self) -> list[tuple[Passage, Shown, int]]:
         """The next tokens of every passage, and how many they are."""
         assert self.arrays is not None
-        self.arrays, found = ahead(self.energy, self.arrays)
+        self.arrays, found = self.programs.ahead(self.arrays)
         found = jax.tree.map(np.asarray, found)
         of = lambda n: {name: rows[n] for name, rows in found.items()}
         return [(row.passage, *row.take(of(n))) for n, row in enumerate(self.rows) if row is not None]

@@ -1,6 +1,5 @@
 """Passages as the server writes them: arrays in, arrays out, one program for each length and number of passages."""
 
-import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -111,7 +110,6 @@ def redraw(
     return jax.vmap(one)(pages, drafts, due, keys)
 
 
-@eqx.filter_jit
 def beginning(energy: FreeEnergy, page: Page) -> Line:
     """What is given before the first unknown token of a passage, some tokens at a time."""
     energy, length = energy.in_blocks(1), page.ids.shape[0]
@@ -126,13 +124,11 @@ def beginning(energy: FreeEnergy, page: Page) -> Line:
     return Line(page.ids, place, jax.lax.fori_loop(0, -(-(place - 1) // some), read, nothing))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
 def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Array]:
     """A batch whose row `n` is this one."""
     return jax.tree.map(lambda all, one: all.at[n].set(one), rows, row)
 
 
-@eqx.filter_jit(donate="all-except-first")
 def ahead(energy: FreeEnergy, rows: tuple[Page, Line]) -> tuple[tuple[Page, Line], dict[str, Array]]:
     """The next `AHEAD` tokens of every passage, one pass each, and the posterior that each was drawn from, `(N, AHEAD,
     ...)`. Every passage has a place of its own; the keys of the draws are those of `sampling.Blocks(size=1)`."""
