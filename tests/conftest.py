@@ -112,3 +112,22 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def programs():
+    """How many were asked of the compiler since the last look."""
+    count = 0
+
+    def counted(event: str, *_, **__) -> None:
+        nonlocal count
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    def since() -> int:
+        nonlocal count
+        count, before = 0, count
+        return before
+
+    jax.monitoring.register_event_duration_secs_listener(counted)
+    yield since
+    jax.monitoring.clear_event_listeners()

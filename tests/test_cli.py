@@ -268,6 +268,8 @@ def test_train_says_what_it_does_and_looks_at_the_held_out_text(run, text, tmp_p
     # one look, after two of four steps, which does not change what is learned
     looks = [line for line in said["2"].splitlines() if line.startswith("after 2 steps: ")]
     assert len(looks) == 1 and "bits per character on held-out text; writes: " in looks[0]
+    # above it the loss of these two steps, as a curve between its ends
+    assert re.search(r"^loss (\d+\.\d{3}) (█▁|▁█|▁▁) (\d+\.\d{3})$", said["2"], re.M) and "▁" not in said["0"]
     first, second = (ed.load(tmp_path / f"m{every}.safetensors") for every in ("0", "2"))
     assert all((a == b).all() for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True))
 
@@ -286,6 +288,8 @@ def test_time_left_is_that_of_all_stages(capsys, monkeypatch):
         for _ in range(8):
             stages.advance(1.0)
     lines = capsys.readouterr().err.splitlines()
+    stages.losses = [5.0] * 60 + [1.0, 3.0] * 18
+    assert stages.curve() == f"loss 5.000 {'█' * 15}{'▁' * 9} 2.000" and len(stages.curve().split()[2]) == 24
     assert "step 3 of 10" in lines[1] and lines[1].endswith("not known yet") and lines[-1].endswith("about 0 s left")
 
 

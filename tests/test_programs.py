@@ -30,25 +30,6 @@ def deep():
     return ed.EnergyDLLM(ABC, dim=16, depth=2, reach=1, memories=8, key=jax.random.key(1))
 
 
-@pytest.fixture
-def programs():
-    """How many were asked of the compiler since the last look."""
-    count = 0
-
-    def counted(event: str, *_, **__) -> None:
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    def since() -> int:
-        nonlocal count
-        count, before = 0, count
-        return before
-
-    jax.monitoring.register_event_duration_secs_listener(counted)
-    yield since
-    jax.monitoring.clear_event_listeners()
-
-
 def write(model, **options):
     sampler = ed.sampling.Unmasking(rounds=2, steps=2, remask_rounds=1)
     return ed.generate(model, **{"length": 8, "sampler": sampler, "frames": 1, **options})

@@ -1,5 +1,7 @@
 """What `train` says while it works: what is compiled, how far it is, how long all that is left will take."""
 
+import itertools
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +14,10 @@ from ._show import note
 
 EVERY = 30.0
 """Seconds between two lines where no terminal shows a bar."""
+HEIGHTS = "▁▂▃▄▅▆▇█"
+"""Of a curve of one line."""
+POINTS = 24
+"""Of a curve, at most."""
 
 
 class Stages:
@@ -26,6 +32,7 @@ class Stages:
     def __init__(self, stages: Mapping[str, tuple[int, float]], done: int = 0):
         self.stages, self.name, self.before = dict(stages), "", done
         self.step, self.loss, self.seconds, self.timed = 0, float("nan"), 0.0, 0
+        self.losses: list[float] = []
         self.last = self.said = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rest]}"))
         # what is not a terminal is told in lines
@@ -42,12 +49,13 @@ class Stages:
     def compiling(self, name: str, what: str) -> None:
         """A stage begins, with what takes a while before its first step."""
         self.name, self.step = name, self.before if name == list(self.stages)[-1] else 0
-        self.seconds, self.timed, self.last = 0.0, 0, time.monotonic()
+        self.seconds, self.timed, self.last, self.losses = 0.0, 0, time.monotonic(), []
         self.say(f"{name}: compiling the program of one step, {what}")
 
     def advance(self, loss: float) -> None:
         """A step was made."""
         now = time.monotonic()
+        self.losses.append(loss)
         first, self.step = self.timed == 0, self.step + 1
         # the first step is the compiler's
         self.seconds, self.timed = self.seconds + (0.0 if first else now - self.last), self.timed + 1
@@ -58,6 +66,18 @@ class Stages:
             self.bar.update(self.task, completed=done, description=f"{self.name}, loss {self.loss:.3f}", rest=rest)
         elif first or now - self.said > EVERY:
             self.say(f"{self.name}: step {self.step} of {self.stages[self.name][0]}, loss {loss:.3f}, {self._left()}")
+
+    def curve(self) -> str:
+        """The losses of this stage since it began here: means of equal parts, drawn between the first and the last."""
+        count = min(POINTS, len(self.losses))
+        ends = [len(self.losses) * n // count for n in range(count + 1)] if count else []
+        parts = [self.losses[a:b] for a, b in itertools.pairwise(ends)]
+        means = [sum(part) / len(part) for part in parts]
+        if not means or not all(map(math.isfinite, means)):
+            return ""
+        low, span = min(means), (max(means) - min(means)) or 1.0
+        drawn = "".join(HEIGHTS[min(7, int(8 * (mean - low) / span))] for mean in means)
+        return f"loss {means[0]:.3f} {drawn} {means[-1]:.3f}"
 
     def say(self, words: str) -> None:
         """A line that stays."""

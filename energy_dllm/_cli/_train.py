@@ -96,7 +96,7 @@ def train(
         int | None,
         _arg(
             metavar="INT",
-            help="Batches between two looks at the held-out text, each with a sample; 0 for none.",
+            help="Batches between two looks at the held-out text, each with the loss so far and a sample; 0 for none.",
             help_behavior_hint="(default: a tenth of --steps, at least 100)",
         ),
     ] = None,
@@ -182,7 +182,7 @@ def train(
                     model, corpus, objective, **settings, until=mark, directory=folder, progress=stages.advance
                 )
                 if mark < steps:
-                    stages.say(_look(trained, corpus, mark, length, seed))
+                    stages.say(f"{stages.curve()}\n{_look(trained, corpus, mark, length, seed)}".lstrip("\n"))
             with busy("measuring the model on the held-out text: compiling first"):
                 score = evaluate(trained, corpus.validation, length=length, seed=seed).as_dict()
         except KeyboardInterrupt as stop:

@@ -221,7 +221,7 @@ def _chat_logprobs(choice: Choice, top: int) -> dict[str, Any]:
 
 async def _all(server: Any, choices: Sequence[Choice]) -> None:
     """Write all of them to their ends."""
-    async with contextlib.aclosing(written(server.engine, choices, server.timeout)) as moments:
+    async with contextlib.aclosing(written(server.engine, choices, server.timeout, moments=False)) as moments:
         async for _ in moments:
             pass
     server.metrics.tokens += sum(choice.tokens for choice in choices)
@@ -236,7 +236,7 @@ async def _stream(
     before: Callable[[Choice], str],
 ) -> StreamingResponse:
     """Events as the passage condenses; what is wrong before the first of them is an ordinary answer."""
-    moments = written(server.engine, choices, server.timeout)
+    moments = written(server.engine, choices, server.timeout, moments=True)
     first = await anext(moments)
     usage = bool((asked.model_dump().get("stream_options") or {}).get("include_usage"))
 

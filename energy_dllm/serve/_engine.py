@@ -16,8 +16,9 @@ from .._checks import on_device
 from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
-from ._passage import AHEAD, PIECE, Moment, Page, Written, ahead, begin, beginning, descend, log_posterior, redraw
-from ._task import ORDER, Budget, Call, Passage, Shown
+from ._lines import Lines, Programs
+from ._passage import AHEAD, PIECE, Moment, Page, Written, begin, descend, keys_of, log_posterior, redraw
+from ._task import Budget, Call, Passage, Shown, page_of
 
 
 FILLED = 0.75
@@ -54,7 +55,8 @@ class Engine:
         self.waiting: list[Passage | Call] = []
         self.changed = threading.Condition()
         self.programs: set[Program] = set()
-        blocks = {name: (1, 0) if 1 in model.blocks else (0,) for name, model in models.items()}
+        self.ordered = {name: Programs(model.energy) for name, model in models.items() if 1 in model.blocks}
+        blocks = {name: (1, 0) if name in self.ordered else (0,) for name in models}
         self.wanted = [(name, length, block, 1) for name in models for length in self.lengths for block in blocks[name]]
         self.closing = False
         self.threads: list[threading.Thread] = []
@@ -137,6 +139,25 @@ class Engine:
                 return chosen
         return []
 
+    def _joining(self, passages: list[Passage]) -> list[Passage]:
+        """Taken off the queue: passages of the shape of these, up to the first of another that could be written."""
+        self.waiting, shape = [task for task in self.waiting if not task.cancelled], passages[0].shape
+        come = []
+        for task in self.waiting:
+            if isinstance(task, Passage) and task.shape == shape:
+                come.append(task)
+            elif isinstance(task, Passage) and any(program[:3] == task.shape[:3] for program in self.programs):
+                break
+        self._want((*shape[:3], fitting(len(passages) + len(come), self.batches)))
+        room = max(size for size in self.batches if (*shape[:3], size) in self.programs) - len(passages)
+        self.waiting = [task for task in self.waiting if task not in come[:room]]
+        return come[:room]
+
+    def _size(self, passages: list[Passage]) -> int:
+        """Of the smallest batch there is a program for."""
+        shape = passages[0].shape[:3]
+        return next(n for n in self.batches if n >= len(passages) and (*shape, n) in self.programs)
+
     def _want(self, program: Program) -> None:
         if program not in self.programs and program not in self.wanted:
             self.wanted.append(program)
@@ -175,17 +196,22 @@ class Engine:
         model = self.models[name]
         blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
-        keys, budget = jax.random.split(jax.random.key(0)), Budget(PIECE, 1)
+        keys, budget = np.asarray(keys_of(np.uint32(0), np.int32(0), np.int32(0))), Budget(PIECE, 1)
         last = AHEAD if block else length
         nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, block, lambda _: None)
-        (self._in_order if block else self._descent)([nothing], size)
+        if not block:
+            return self._descent([nothing], size)
+        lines = Lines(self.ordered[name])
+        lines.hold([nothing], size)
+        lines.piece()
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
-        shape = passages[0].shape[:3]
-        size = next(n for n in self.batches if n >= len(passages) and (*shape, n) in self.programs)
+        if passages[0].block:
+            return self._in_order(passages)
+        size = self._size(passages)
         self.batched[size] += 1
-        (self._in_order if passages[0].block else self._descent)(passages, size)
+        self._descent(passages, size)
         for passage in passages:
             if not passage.cancelled:
                 passage.deliver(None)
@@ -235,7 +261,8 @@ class Engine:
         there = known | (rank >= count[:, None])
         blank = jnp.stack([model.energy.neutral(known.shape[1])] * size).astype(pages.b.dtype)
         drafts, kept = Written(on_device(ids), on_device(there), blank), there.sum(axis=1)
-        keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(pages.keys[:, 1])
+        keys = jax.random.wrap_key_data(pages.keys[:, 1])
+        keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, budget.steps))[1])(keys)
         for number in range(budget.rounds + 1):
             open = ~np.asarray(drafts.known)
             due = kept + (known.shape[1] - kept) * number // budget.rounds - (~open).sum(axis=1)
@@ -257,32 +284,22 @@ class Engine:
             if all(passage.cancelled for passage in passages):
                 return
 
-    def _in_order(self, passages: list[Passage], size: int) -> None:
-        """From left to right, piece by piece, each from a place of its own: what is shown stands."""
-        energy: Any = self.models[passages[0].model].energy
-        pages = pages_of(passages, size)
-        lines, found = beginning(energy, pages), []
-        first = [int(np.argmin(passage.known)) for passage in passages]
-        while True:
-            lines, piece = ahead(energy, pages, lines)
-            found.append(jax.tree.map(np.asarray, piece))
-            done = AHEAD * len(found)
-            written = {name: np.concatenate([piece[name] for piece in found], axis=1) for name in found[0]}
-            for n, passage in enumerate(passages):
-                begin, count = first[n], passage.size - first[n]
-                if passage.cancelled or done - AHEAD >= count:
-                    continue
-                here = slice(begin, min(begin + done, passage.size))
-                moment: dict[str, Any] = {}
-                for name, rows in written.items():
-                    moment[name] = np.zeros((len(passage.ids), *rows.shape[2:]), rows.dtype)
-                    moment[name][here] = rows[n, : here.stop - begin]
-                moment["free_energy"] = -np.sum(moment["log_p"], where=~passage.known)
-                shown = Moment(**moment, sigma=np.zeros_like(moment["free_energy"]))
-                passage.deliver(Shown(shown, here.stop - begin, count, here.stop, ORDER))
-                self.evaluations += here.stop - begin - (done - AHEAD)
-            if all(passage.cancelled or done >= passage.size - first[n] for n, passage in enumerate(passages)):
-                return
+    def _in_order(self, passages: list[Passage]) -> None:
+        """From left to right, piece by piece; those that come meanwhile join at the next, those that end leave."""
+        lines = Lines(self.ordered[passages[0].model])
+        while passages:
+            with self.changed:
+                passages += self._joining(passages)
+                size = self._size(passages)
+            lines.hold(passages, size)
+            self.batched[size] += 1
+            for passage, shown, count in lines.piece():
+                self.evaluations += count
+                for item in (shown, None) if shown.final else (shown,):
+                    passage.deliver(item)
+                if shown.final:
+                    passages.remove(passage)
+            passages[:] = [passage for passage in passages if not passage.cancelled]
 
     @staticmethod
     def _show(passage: Passage, moment: Moment, done: int, motion: str, there: np.ndarray) -> None:
@@ -307,13 +324,5 @@ def fitting(count: int, sizes: Sequence[int]) -> int:
 
 def pages_of(passages: Sequence[Passage], size: int) -> Page:
     """Their arrays on the device, padded to a batch by copies of the first."""
-    rows = [*passages, *[passages[0]] * (size - len(passages))]
-    stack = lambda leaves, dtype: on_device(np.stack(leaves).astype(dtype))
-    dtype = passages[0].b.dtype
-    return Page(
-        ids=stack([row.ids for row in rows], np.int32),
-        known=stack([row.known for row in rows], bool),
-        b=stack([row.b for row in rows], dtype),
-        temperature=stack([row.temperature for row in rows], dtype),
-        keys=jnp.stack([row.keys for row in rows]),
-    )
+    rows = [page_of(passage) for passage in [*passages, *[passages[0]] * (size - len(passages))]]
+    return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *rows)

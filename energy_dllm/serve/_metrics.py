@@ -48,6 +48,6 @@ class Metrics:
         add("queue", "gauge", "Passages and calls that wait.", {"": len(engine.waiting)})
         add("force_evaluations_total", "counter", "Evaluations of the force.", {"": engine.evaluations})
         batches = {f'{{size="{size}"}}': n for size, n in sorted(engine.batched.items())}
-        add("batches_total", "counter", "Batches of passages, by size.", batches)
+        add("batches_total", "counter", "Descents, and pieces from left to right, by passages at once.", batches)
         add("programs", "gauge", "Programs that are compiled.", {"": len(engine.programs)})
         return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
@@ -18,18 +18,20 @@ PIECE = 4
 """Steps of the descent between two moments: what is streamed, and where a passage can be cancelled."""
 AHEAD = 8
 """Tokens from left to right between two moments."""
+GIVEN = 16
+"""Given tokens that are read at once before text that is written from left to right."""
 TOP = 5
 """Tokens of each place whose log-probabilities are kept."""
 
 
 class Page(NamedTuple):
-    """What is known of passages: given tokens, evidence, the temperature, and the keys of noise and draws."""
+    """What is known of passages: given tokens, evidence, the temperature, and the keys of noise and draws, as data."""
 
     ids: Int[Array, "*N L"]
     known: Bool[Array, "*N L"]
     b: Float[Array, "*N L V"]
     temperature: Float[Array, "*N"]
-    keys: Key
+    keys: UInt32[Array, "*N 2 _"]
 
 
 class Written(NamedTuple):
@@ -66,7 +68,7 @@ def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar) -> PyTree[Array
 
     def one(page: Page):
         sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature))
-        return sampler.begin(energy, _conditioning(page), time, key=page.keys[0])
+        return sampler.begin(energy, _conditioning(page), time, key=_key(page, 0))
 
     return jax.vmap(one)(pages)
 
@@ -108,15 +110,26 @@ def redraw(
     return jax.vmap(one)(pages, drafts, due, keys)
 
 
-@eqx.filter_jit
-def beginning(energy: FreeEnergy, pages: Page) -> Line:
-    """What is given before the first unknown token of every passage, read in one pass."""
-    one = lambda page: Line(page.ids, jnp.argmin(page.known).astype(jnp.int32), energy.in_blocks(1).kept(page.ids))
-    return jax.vmap(one)(pages)
+def beginning(energy: FreeEnergy, page: Page) -> Line:
+    """What is given before the first unknown token of a passage, some tokens at a time."""
+    energy, length = energy.in_blocks(1), page.ids.shape[0]
+    place, some = jnp.argmin(page.known).astype(jnp.int32), min(GIVEN, length)
+
+    def read(n, kept):
+        start = jnp.minimum(n * some, length - some)
+        return energy.extended(kept, jax.lax.dynamic_slice_in_dim(page.ids, start, some), start)
+
+    nothing = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(energy.kept, page.ids))
+    # the last given token is read with the first that is written
+    return Line(page.ids, place, jax.lax.fori_loop(0, -(-(place - 1) // some), read, nothing))
 
 
-@eqx.filter_jit
-def ahead(energy: FreeEnergy, pages: Page, lines: Line) -> tuple[Line, dict[str, Array]]:
+def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Array]:
+    """A batch whose row `n` is this one."""
+    return jax.tree.map(lambda all, one: all.at[n].set(one), rows, row)
+
+
+def ahead(energy: FreeEnergy, rows: tuple[Page, Line]) -> tuple[tuple[Page, Line], dict[str, Array]]:
     """The next `AHEAD` tokens of every passage, one pass each, and the posterior that each was drawn from, `(N, AHEAD,
     ...)`. Every passage has a place of its own; the keys of the draws are those of `sampling.Blocks(size=1)`."""
 
@@ -125,7 +138,7 @@ def ahead(energy: FreeEnergy, pages: Page, lines: Line) -> tuple[Line, dict[str,
             place = jnp.minimum(line.place, line.ids.shape[0] - 1)  # behind its end the last token is read once more
             y, kept = energy.next(line.kept, line.ids[jnp.maximum(place - 1, 0)], place)
             ids, known, b = (jax.lax.dynamic_slice_in_dim(rows, place, 1) for rows in (line.ids, page.known, page.b))
-            key = jax.random.split(jax.random.fold_in(page.keys[1], place), 3)[2]
+            key = jax.random.split(jax.random.fold_in(_key(page, 1), place), 3)[2]
             drawn = _drawn(energy, y, b, page.temperature, key=key)
             read = _read(known, ids, drawn, energy.logits(y, b))
             ids = jax.lax.dynamic_update_slice_in_dim(line.ids, read["ids"], place, 0)
@@ -133,7 +146,19 @@ def ahead(energy: FreeEnergy, pages: Page, lines: Line) -> tuple[Line, dict[str,
 
         return jax.lax.scan(step, line, None, length=AHEAD)
 
-    return jax.vmap(one)(pages, lines)
+    pages, lines = rows
+    lines, found = jax.vmap(one)(pages, lines)
+    return (pages, lines), found
+
+
+@jax.jit
+def keys_of(seed: UInt32[Array, ""], begin: Int[Array, ""], number: Int[Array, ""]) -> UInt32[Array, "2 _"]:
+    """Data of the keys of noise and draws of choice `number`, as `sampling` has them for the window that begins there:
+    those of the first are those of `generate`."""
+    key = jax.random.key(seed)
+    later = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), begin)
+    key = jax.lax.cond(begin > 0, lambda: later, lambda: key)
+    return jax.random.key_data(jax.random.split(jax.random.fold_in(key, number)))
 
 
 @eqx.filter_jit
@@ -142,6 +167,10 @@ def log_posterior(energy: AbstractFreeEnergy, page: Page, state: PyTree[Array]) 
     field, time = _field(energy, page), jnp.zeros(())
     b = field.evidence(time, state).field(energy.vocabulary.codes)
     return jax.nn.log_softmax(energy.logits(field.hidden(time, state), b), axis=-1)
+
+
+def _key(page: Page, n: int) -> Key:
+    return jax.random.wrap_key_data(page.keys[n])
 
 
 def _conditioning(page: Page) -> Conditioning:

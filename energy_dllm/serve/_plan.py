@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Integer
 
@@ -19,6 +18,7 @@ from . import _requests as ask
 from ._automaton import Strict, avoiding, line_of, matching
 from ._engine import Engine
 from ._errors import APIError
+from ._passage import keys_of
 from ._schema import pattern_of
 from ._task import Budget, Passage
 
@@ -103,11 +103,7 @@ class Plan:
                 b[place - begin, token] = FORBIDDEN
         if dark := np.flatnonzero((b <= FORBIDDEN / 2).all(axis=-1)).tolist():
             raise ValueError(f"`forbid` leaves no token at place {dark[0] + begin}; allow at least one.")
-        # windows as `sampling` numbers them; the first is that of `generate`
-        key = jax.random.key(self.seed)
-        if begin:
-            key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), begin)
-        keys = jax.random.split(jax.random.fold_in(key, number))
+        keys = np.asarray(keys_of(np.uint32(self.seed), np.int32(begin), np.int32(number)))
         strict = self._strict(b, *here, end - begin)
         # what the automaton reads out is not drawn anew
         budget = self.budget if strict is None else Budget(self.budget.steps, 0)

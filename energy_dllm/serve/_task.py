@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, UInt32
 
 from ..flow import FORBIDDEN
 from ._automaton import Strict
-from ._passage import PIECE, Moment
+from ._passage import PIECE, Moment, Page
 
 
 ORDER = "left to right"
@@ -64,7 +63,7 @@ class Passage:
     - `model`: its name.
     - `ids (L,)`, `known (L,)`: given tokens. `b (L, V)`: other evidence.
     - `size`: its tokens; what is behind them is free, and cut away.
-    - `temperature`, `keys (2,)`: of the noise, and of the draws: the same keys give the same passage.
+    - `temperature`, `keys (2, 2)`: of the noise, and of the draws: the same keys give the same passage.
     - `budget`: steps and rounds; where there is an automaton it reads out the text after the steps, without rounds.
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
@@ -80,7 +79,7 @@ class Passage:
     b: Float[np.ndarray, "L V"]
     size: int
     temperature: float
-    keys: jax.Array
+    keys: UInt32[np.ndarray, "2 _"]
     budget: Budget
     commit: bool
     strict: Strict | None
@@ -137,3 +136,10 @@ class Call:
     function: Callable[[], Any]
     deliver: Callable[[Any], object]
     cancelled: bool = False
+
+
+def page_of(passage: Passage) -> Page:
+    """Its arrays."""
+    dtype = passage.b.dtype
+    ids, known = passage.ids.astype(np.int32), passage.known.astype(bool)
+    return Page(ids, known, passage.b, np.asarray(passage.temperature, dtype), passage.keys)  # pyright: ignore

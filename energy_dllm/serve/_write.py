@@ -134,9 +134,10 @@ class Choice:
 
 
 async def written(
-    engine: Engine, choices: Sequence[Choice], timeout: float
+    engine: Engine, choices: Sequence[Choice], timeout: float, *, moments: bool
 ) -> AsyncGenerator[tuple[Choice, Shown, str], None]:
-    """Every moment of every choice, with what is new of its text; `APIError` where that fails.
+    """Every moment of every choice, or of those that cannot end early the last, with what is new of its text;
+    `APIError` where that fails.
 
     Leaving it early (the client is gone, the time is over) cancels what is not yet written.
     """
@@ -144,7 +145,13 @@ async def written(
     passages: dict[int, Passage] = {}
 
     def start(choice: Choice) -> Passage | None:
-        made = choice.next(engine, lambda item: _call(loop, arrived.put_nowait, (choice, item)))
+        all = moments or choice.stops or choice.ends_line
+
+        def deliver(item: Any) -> None:
+            if all or not isinstance(item, Shown) or item.final:
+                _call(loop, arrived.put_nowait, (choice, item))
+
+        made = choice.next(engine, deliver)
         if made is not None:
             passages[choice.index] = made
         return made
