@@ -265,8 +265,8 @@ def test_an_associative_scan_has_the_messages_of_the_chain(length, monkeypatch, 
     unit = lambda rows: rows / rows.sum(axis=-1, keepdims=True)
 
     def found():
-        # traced anew
-        messages = jax.jit(lambda *given: _messages.__wrapped__(*given))  # pyright: ignore[reportFunctionMemberAccess]
+        plain: Any = _messages
+        messages = jax.jit(lambda *given: plain.__wrapped__(*given))  # traced anew
         forward, backward, prior, norm = messages(*arrays, scores)
         slope = jax.grad(lambda s: messages(*arrays, s)[3].sum())(scores)
         return forward, unit(backward), prior, norm, slope
