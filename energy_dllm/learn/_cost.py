@@ -89,8 +89,10 @@ def _spent(write: Callable[[], Any]) -> tuple[float, float | None]:
         jax.block_until_ready(jax.tree.leaves(write()))
         times.append(time.perf_counter() - start)
     after = _joules()
-    metered = before is not None and after is not None and after > before  # the counters begin anew now and then
-    return float(np.median(times)), (after - before) / REPEATS if metered else None
+    seconds = float(np.median(times))
+    if before is None or after is None or after <= before:  # the counters begin anew now and then
+        return seconds, None
+    return seconds, (after - before) / REPEATS
 
 
 def _joules() -> float | None:

@@ -50,7 +50,7 @@ class Evaluation:
     relaxation_curve: list[tuple[float, float]]
     noise_curve: list[tuple[float, float]]
     step_curve: list[tuple[float, float]]
-    costs: dict[str, dict[str, float]]
+    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""

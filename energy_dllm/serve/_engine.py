@@ -55,7 +55,8 @@ class Engine:
         self.waiting: list[Passage | Call] = []
         self.changed = threading.Condition()
         self.programs: set[Program] = set()
-        self.ordered = {name: Programs(model.energy) for name, model in models.items() if 1 in model.blocks}
+        energies: dict[str, Any] = {name: model.energy for name, model in models.items() if 1 in model.blocks}
+        self.ordered = {name: Programs(energy) for name, energy in energies.items()}
         blocks = {name: (1, 0) if name in self.ordered else (0,) for name in models}
         self.wanted = [(name, length, block, 1) for name in models for length in self.lengths for block in blocks[name]]
         self.closing = False
