@@ -61,7 +61,7 @@ def main() -> None:
         learning_rate=options.learning_rate,
         directory=options.out,
     )
-    windows = np.array(ed.data.windows_of(corpus.test, options.length, count=options.windows))
+    windows = np.array(ed.data.Windows.disjoint(corpus.test, options.length, count=options.windows))
     read_twin = lambda ids: jnp.take_along_axis(twin.log_posterior(ids, ids >= 0), ids[:, None], axis=-1)
     bits = -np.mean(jax.lax.map(eqx.filter_jit(read_twin), jnp.asarray(windows))) / np.log(2)
     draw = np.random.default_rng(0)

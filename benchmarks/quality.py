@@ -215,7 +215,7 @@ def unseen(options: argparse.Namespace) -> tuple[ed.EnergyDLLM, jnp.ndarray]:
         ids = model.tokenizer.encode(plays(lzma.open(options.text, "rt", encoding="utf-8").read())[VALIDATION])
     else:
         ids = ed.data.read_text(options.text, validation=0.1).validation
-    return model, jnp.asarray(ed.data.windows_of(ids, options.length, count=options.windows, seed=0))
+    return model, jnp.asarray(ed.data.Windows.disjoint(ids, options.length, count=options.windows, seed=0))
 
 
 def noise(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from ._unmasking import Unmasking as Unmasking
 from ._diffusion import Diffusion as Diffusion, descent as descent
 from ._beam import BeamSearch as BeamSearch
 from ._blockwise import Blocks as Blocks
-from ._motion import default_sampler as default_sampler, UNMASKING as UNMASKING, Generation as Generation
+from ._motion import default_sampler as default_sampler, Generation as Generation
 from ._likeliest import likeliest as likeliest
 from ._repair import Repair as Repair, Edit as Edit
 from ._unmasking import (

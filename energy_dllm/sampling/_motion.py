@@ -21,13 +21,11 @@ from ._blockwise import Blocks
 from ._diffusion import Diffusion, descent
 from ._padding import can_pad, pad, pad_conditioning, within
 from ._sampler import AbstractSampler
-from ._unmasking import Unmasking, left_to_right, most_certain
+from ._unmasking import Unmasking, most_certain
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
-"""The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 
