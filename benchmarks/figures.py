@@ -21,9 +21,9 @@ from page import FLAGS
 import energy_dllm as ed
 
 
-SIZE = 1000, 1050
+SIZE = 1000, 2000
 SCHEMES = {"page.png": 1, "page_dark.png": 0}
-"""Width and height in pixels; and what `chromium` calls light and dark."""
+"""Width in pixels, and a height that holds all of the page; and what `chromium` calls light and dark."""
 PARTS = ["inspect", "page", "film"]
 
 
@@ -86,6 +86,9 @@ def main() -> None:
             look = f"--window-size={SIZE[0]},{SIZE[1]}", "--hide-scrollbars", f"--screenshot={made / picture}"
             command = ["chromium", *FLAGS, *settings, *look, page.as_uri()]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
+            pixels = plt.imread(made / picture)
+            drawn = np.flatnonzero((pixels != pixels[-1]).any(axis=(1, 2)))
+            plt.imsave(made / picture, pixels[: drawn[-1] + 16])  # without the empty rest of the window
             figures.append(made / picture)
         if "film" in options.only:
             figures.append(film(ed.load(options.film), made / "descent.gif"))
