@@ -51,10 +51,11 @@ def main() -> None:
     encode = lambda text: tokenizer.encode("".join(c for c in text if c in tokenizer.alphabet))
     written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
     corpus = ed.data.Corpus("plays", tokenizer, encode(written), encode(texts[VALIDATION]), encode(texts[TEST]))
+    fresh = ed.learn.Autoregressive(tokenizer.size, dim=options.dim, depth=2, key=jax.random.key(0))
     twin = train(
-        ed.learn.Autoregressive(tokenizer.size, dim=options.dim, depth=2, key=jax.random.key(0)),
+        fresh,
         corpus,
-        ed.learn.NextToken(),
+        fresh.objective,
         steps=options.steps,
         batch_size=options.batch_size,
         length=options.length,

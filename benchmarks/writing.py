@@ -552,13 +552,11 @@ def twins(bench: Bench) -> None:
     corpus, _ = corpus_of_plays(Path(bench.options.text))
     sizes = {"dim": bench.options.dim, "depth": bench.options.depth, "key": jax.random.key(0)}
     bench.head("twin", "parameters", "batches of 16 windows of 64", "seconds", "bits/char of the validation play", "+-")
-    for kind, objective in (
-        (ed.learn.Autoregressive, ed.learn.NextToken()),
-        (ed.learn.MaskedDiffusion, ed.learn.Masking()),
-    ):
+    for kind in (ed.learn.Autoregressive, ed.learn.MaskedDiffusion):
         start, steps = time.monotonic(), bench.options.steps
         rate = bench.options.learning_rate
-        twin = ed.fit(kind(corpus.tokenizer.size, **sizes), corpus, objective, steps=steps, learning_rate=rate)
+        twin = kind(corpus.tokenizer.size, **sizes)
+        twin = ed.fit(twin, corpus, twin.objective, steps=steps, learning_rate=rate)
         seconds = time.monotonic() - start
         bench.options.out.mkdir(parents=True, exist_ok=True)
         ed.save(bench.options.out / f"{kind.__name__}.safetensors", twin)

@@ -153,7 +153,7 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
         return (
             mixed,
             (only, hidden),
-            ed.learn.Masking()(twin, ids, key, end),
+            twin.objective(twin, ids, key, end),
             jax.vmap(twin.log_posterior)(ids, ~hidden),
         )
 
@@ -315,8 +315,10 @@ def test_what_a_known_token_adds_to_f_is_asked_to_be_its_nll(getkey):
 def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
     contenders = {
         "energy": (ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey()), OBJECTIVE),
-        "masked": (TWINS["masked"](corpus.tokenizer.size, getkey()), ed.learn.Masking()),
-        "autoregressive": (TWINS["autoregressive"](corpus.tokenizer.size, getkey()), ed.learn.NextToken()),
+    } | {
+        name: (twin, twin.objective)
+        for name in ("masked", "autoregressive")
+        for twin in [TWINS[name](corpus.tokenizer.size, getkey())]
     }
     ids, key = jnp.asarray(ed.data.Windows.disjoint(corpus.validation, LENGTH, count=16)), getkey()
     for name, (model, objective) in contenders.items():
@@ -409,7 +411,7 @@ def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
 
 def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
     twin = TWINS["masked"](corpus.tokenizer.size, getkey())
-    go = lambda **settings: host(ed.fit(twin, corpus, ed.learn.Masking(), **SIZES, **settings))
+    go = lambda **settings: host(ed.fit(twin, corpus, twin.objective, **SIZES, **settings))
     seen = []
     half = go(until=2, directory=tmp_path, log=seen.append)
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == seen and len(seen) == 2
@@ -543,6 +545,7 @@ def test_the_bound_of_the_exact_model_is_the_entropy():
 
     class Exact(ed.learn.AbstractTwin):
         size: int = 4
+        objective: Any = None
 
         def log_posterior(self, ids, known):
             return jnp.broadcast_to(jnp.log(jnp.asarray(frequency)), (ids.shape[0], 4))
@@ -558,6 +561,7 @@ def test_a_deterministic_order_is_a_chain_rule():
 
     class Pairs(ed.learn.AbstractTwin):
         size: int = 4
+        objective: Any = None
 
         def log_posterior(self, ids, known):
             partner = jnp.arange(ids.shape[0]) ^ 1
