@@ -51,17 +51,18 @@ def main() -> None:
     encode = lambda text: tokenizer.encode("".join(c for c in text if c in tokenizer.alphabet))
     written = "\n".join(text for title, text in texts.items() if title not in (VALIDATION, TEST))
     corpus = ed.data.Corpus("plays", tokenizer, encode(written), encode(texts[VALIDATION]), encode(texts[TEST]))
+    fresh = ed.learn.Autoregressive(tokenizer.size, dim=options.dim, depth=2, key=jax.random.key(0))
     twin = train(
-        ed.learn.Autoregressive(tokenizer.size, dim=options.dim, depth=2, key=jax.random.key(0)),
+        fresh,
         corpus,
-        ed.learn.NextToken(),
+        fresh.objective,
         steps=options.steps,
         batch_size=options.batch_size,
         length=options.length,
         learning_rate=options.learning_rate,
         directory=options.out,
     )
-    windows = np.array(ed.data.windows_of(corpus.test, options.length, count=options.windows))
+    windows = np.array(ed.data.Windows.disjoint(corpus.test, options.length, count=options.windows))
     read_twin = lambda ids: jnp.take_along_axis(twin.log_posterior(ids, ids >= 0), ids[:, None], axis=-1)
     bits = -np.mean(jax.lax.map(eqx.filter_jit(read_twin), jnp.asarray(windows))) / np.log(2)
     draw = np.random.default_rng(0)

@@ -107,7 +107,7 @@ def main() -> None:
 
         text = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())[VALIDATION]
         ids = model.tokenizer.encode(text)
-        windows = jnp.asarray(ed.data.windows_of(ids, options.length, count=options.windows))
+        windows = jnp.asarray(ed.data.Windows.disjoint(ids, options.length, count=options.windows))
     record |= counterfactuals(model, windows, k3, options.steps)
     print(json.dumps(record, indent=1))
 

@@ -27,7 +27,7 @@ import circuit_text  # noqa: E402
 
 def dense(key: jax.Array, n: int = 16, m: int = 5, beta: float = 0.8) -> circuit.Crossbar:
     """A dense memory of random signs."""
-    return circuit.Crossbar(jnp.sign(jax.random.normal(key, (m, n))), circuit.Competition((m,), beta=beta))
+    return circuit.Crossbar(jnp.sign(jax.random.normal(key, (m, n))), (m,), beta=beta)
 
 
 def transformer(key: jax.Array) -> tuple[ed.flow.Relaxation, jax.Array]:
@@ -226,7 +226,7 @@ def langevin(t1: float = 8000.0) -> None:
     angle = 2 * jnp.pi * jnp.arange(3) / 3
     patterns = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     temperature = 0.25
-    memory = circuit.Crossbar(patterns, circuit.Competition((3,), beta=1 / temperature))
+    memory = circuit.Crossbar(patterns, (3,), beta=1 / temperature)
     volts = (circuit.Technology(capacitance=1e-15, volts=1.0).noise / temperature) ** 0.5
     # in pieces: the simulator searches a long list of points from its beginning at every step
     state, parts, seconds = jnp.zeros(2), [], 0.0

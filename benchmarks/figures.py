@@ -1,6 +1,7 @@
 """The pictures of the shipped model in the README and on the pages, made anew: after new weights, all of them.
 
     python benchmarks/figures.py docs/figures
+    python benchmarks/figures.py docs/figures --only film
 
 Figures of `inspect`, the page it writes, photographed by a headless `chromium` from the PATH, by day and by night, and
 the descent of a passage as a film.
@@ -20,9 +21,10 @@ from page import FLAGS
 import energy_dllm as ed
 
 
-SIZE = 1000, 1050
+SIZE = 1000, 2000
 SCHEMES = {"page.png": 1, "page_dark.png": 0}
-"""Width and height in pixels; and what `chromium` calls light and dark."""
+"""Width in pixels, and a height that holds all of the page; and what `chromium` calls light and dark."""
+PARTS = ["inspect", "page", "film"]
 
 
 def film(model: ed.EnergyDLLM, path: Path, *, length: int = 64, seed: int = 3, columns: int = 56) -> Path:
@@ -69,21 +71,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="shakespeare")
     parser.add_argument("--film", default="stories", help="the model whose descent is filmed")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="which of them; all by default")
     options = parser.parse_args()
-    if shutil.which("chromium") is None:
+    if "page" in options.only and shutil.which("chromium") is None:
         raise SystemExit("chromium is not on the PATH; install it, such as by `apt install chromium`.")
-    model = ed.load(options.model)
+    model, figures = ed.load(options.model), []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         made = Path(name)
-        figures = [path for path in ed.probe.inspect(model, made / "inspect") if path.suffix == ".png"]
-        page = ed.probe.page(model, made / "page.html", prompt="KING", length=48)
-        for picture, scheme in SCHEMES.items():
+        if "inspect" in options.only:
+            figures += [path for path in ed.probe.inspect(model, made / "inspect") if path.suffix == ".png"]
+        page = ed.probe.page(model, made / "page.html", prompt="KING", length=48) if "page" in options.only else made
+        for picture, scheme in SCHEMES.items() if "page" in options.only else ():
             settings = f"--user-data-dir={made / 'user'}", f"--blink-settings=preferredColorScheme={scheme}"
             look = f"--window-size={SIZE[0]},{SIZE[1]}", "--hide-scrollbars", f"--screenshot={made / picture}"
             command = ["chromium", *FLAGS, *settings, *look, page.as_uri()]
             subprocess.run(command, check=True, capture_output=True, timeout=120)
+            pixels = plt.imread(made / picture)
+            drawn = np.flatnonzero((pixels != pixels[-1]).any(axis=(1, 2)))
+            plt.imsave(made / picture, pixels[: drawn[-1] + 16])  # without the empty rest of the window
             figures.append(made / picture)
-        figures.append(film(ed.load(options.film), made / "descent.gif"))
+        if "film" in options.only:
+            figures.append(film(ed.load(options.film), made / "descent.gif"))
         options.folder.mkdir(parents=True, exist_ok=True)
         for path in figures:
             print(shutil.copy(path, options.folder / path.name))

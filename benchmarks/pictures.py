@@ -30,7 +30,7 @@ from jaxtyping import Array
 import energy_dllm as ed
 
 
-WORDS = ed.data.DIGITS
+WORDS = "zero one two three four five six seven eight nine".split()
 
 
 class Judge(eqx.Module):

@@ -76,11 +76,12 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
         one = dict(dim=layer[0], depth=1, states=layer[1], counts=counts)
         return ed.EnergyDLLM(corpus.tokenizer, **one, key=key), objective
     if name == "autoregressive":
-        return ed.learn.Autoregressive(symbols, dim=dim, depth=depth, key=key), ed.learn.NextToken()
-    if name == "tied":
-        return ed.learn.MaskedDiffusion(symbols, dim=tied, depth=1, repeats=8, key=key), ed.learn.Masking()
-    local = 4 if name == "local" else 0
-    return ed.learn.MaskedDiffusion(symbols, dim=dim, depth=depth, local=local, key=key), ed.learn.Masking()
+        twin = ed.learn.Autoregressive(symbols, dim=dim, depth=depth, key=key)
+    elif name == "tied":
+        twin = ed.learn.MaskedDiffusion(symbols, dim=tied, depth=1, repeats=8, key=key)
+    else:
+        twin = ed.learn.MaskedDiffusion(symbols, dim=dim, depth=depth, local=4 if name == "local" else 0, key=key)
+    return twin, twin.objective
 
 
 def count(model: eqx.Module) -> int:
@@ -215,7 +216,7 @@ def unseen(options: argparse.Namespace) -> tuple[ed.EnergyDLLM, jnp.ndarray]:
         ids = model.tokenizer.encode(plays(lzma.open(options.text, "rt", encoding="utf-8").read())[VALIDATION])
     else:
         ids = ed.data.read_text(options.text, validation=0.1).validation
-    return model, jnp.asarray(ed.data.windows_of(ids, options.length, count=options.windows, seed=0))
+    return model, jnp.asarray(ed.data.Windows.disjoint(ids, options.length, count=options.windows, seed=0))
 
 
 def noise(options: argparse.Namespace) -> None:

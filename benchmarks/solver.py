@@ -29,7 +29,7 @@ def main() -> None:
     model = ed.load(options.model)
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, model)
     text = plays(lzma.open(options.plays, "rt", encoding="utf-8").read())[VALIDATION]
-    ids = jnp.asarray(ed.data.windows_of(model.tokenizer.encode(text), 64, count=options.windows))
+    ids = jnp.asarray(ed.data.Windows.disjoint(model.tokenizer.encode(text), 64, count=options.windows))
     rate = jnp.linspace(0.05, 0.95, ids.shape[0])[:, None]
     known = jax.random.uniform(jax.random.key(0), ids.shape) >= rate
 

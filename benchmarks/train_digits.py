@@ -24,12 +24,11 @@ import energy_dllm as ed
 def twin(corpus: ed.data.Corpus, options: argparse.Namespace) -> None:
     """The same batches for a transformer; saved beside the model, its score printed."""
     places = corpus.tokenizer.places
-    objective = {"Autoregressive": ed.learn.NextToken, "MaskedDiffusion": ed.learn.Masking}[options.twin]()
     sizes = dict(dim=options.dim, depth=options.depth, places=places)
     model = getattr(ed.learn, options.twin)(corpus.tokenizer.size, **sizes, key=jax.random.key(options.seed))
     settings = dict(steps=options.steps, batch_size=options.batch_size, seed=options.seed, until=options.until)
     start, directory = time.monotonic(), options.out / options.twin
-    model = ed.fit(model, corpus, objective, **settings, learning_rate=options.learning_rate, directory=directory)
+    model = ed.fit(model, corpus, model.objective, **settings, learning_rate=options.learning_rate, directory=directory)
     ed.save(options.out / f"{options.twin}.safetensors", model)
     size = sum(leaf.size for leaf in jax.tree.leaves(model))
     print(f"{options.twin}: {size:,} parameters, {time.monotonic() - start:.0f} s", flush=True)

@@ -69,11 +69,10 @@ def corpus_of_stories(data: Path, out: Path, vocabulary: int) -> ed.data.Corpus:
 
 def twin(corpus: ed.data.Corpus, options: argparse.Namespace, **settings) -> None:
     """The same batches for a transformer; saved beside the model, its score printed."""
-    objective = {"Autoregressive": ed.learn.NextToken, "MaskedDiffusion": ed.learn.Masking}[options.twin]()
     kind, key = getattr(ed.learn, options.twin), jax.random.key(options.seed)
     model = kind(corpus.tokenizer.size, dim=options.dim, depth=options.depth, key=key)
     start = time.monotonic()
-    model = ed.fit(model, corpus, objective, directory=options.out / options.twin, **settings)
+    model = ed.fit(model, corpus, model.objective, directory=options.out / options.twin, **settings)
     ed.save(options.out / f"{options.twin}.safetensors", model)
     size = sum(leaf.size for leaf in jax.tree.leaves(model))
     print(f"{options.twin}: {size:,} parameters, {time.monotonic() - start:.0f} s", flush=True)

@@ -475,7 +475,9 @@ def constraints(bench: Bench) -> None:
         "a third of spaces, within 5 % (guidance, 2)": ({"guidance": 2.0 * spaces}, count),
     }
     bench.head("constraint", "sampler", "satisfied", "judged bits/char", "+-", "entropy", "seconds", "the first")
-    paths: dict[str, Any] = {"unmasking": ed.sampling.UNMASKING}
+    order = ed.sampling.left_to_right  # the settings of `energy-dllm generate --unmask`
+    unmasking = ed.sampling.Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=order, remask_rounds=16)
+    paths: dict[str, Any] = {"unmasking": unmasking}
     if 1 in model.blocks:
         paths["left to right"] = ed.sampling.Blocks(size=1)
     for name, (options, holds) in kinds.items():
@@ -552,13 +554,11 @@ def twins(bench: Bench) -> None:
     corpus, _ = corpus_of_plays(Path(bench.options.text))
     sizes = {"dim": bench.options.dim, "depth": bench.options.depth, "key": jax.random.key(0)}
     bench.head("twin", "parameters", "batches of 16 windows of 64", "seconds", "bits/char of the validation play", "+-")
-    for kind, objective in (
-        (ed.learn.Autoregressive, ed.learn.NextToken()),
-        (ed.learn.MaskedDiffusion, ed.learn.Masking()),
-    ):
+    for kind in (ed.learn.Autoregressive, ed.learn.MaskedDiffusion):
         start, steps = time.monotonic(), bench.options.steps
         rate = bench.options.learning_rate
-        twin = ed.fit(kind(corpus.tokenizer.size, **sizes), corpus, objective, steps=steps, learning_rate=rate)
+        twin = kind(corpus.tokenizer.size, **sizes)
+        twin = ed.fit(twin, corpus, twin.objective, steps=steps, learning_rate=rate)
         seconds = time.monotonic() - start
         bench.options.out.mkdir(parents=True, exist_ok=True)
         ed.save(bench.options.out / f"{kind.__name__}.safetensors", twin)

@@ -32,7 +32,7 @@ def digits() -> np.ndarray:
 def memory(beta: float = 1.0) -> ed.circuit.Crossbar:
     """The digits as the conductances of a crossbar."""
     patterns = jnp.asarray(digits())
-    return ed.circuit.Crossbar(patterns, ed.circuit.Competition((10,), beta=beta))
+    return ed.circuit.Crossbar(patterns, (10,), beta=beta)
 
 
 def cue(digit: int, key: jax.Array, flipped: float = 0.2) -> jax.Array:

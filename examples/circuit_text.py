@@ -33,7 +33,7 @@ def sentences() -> list[tuple[str, ...]]:
 
 def crossbar(patterns: jax.Array) -> ed.circuit.Crossbar:
     """Five words of one-hot neurons, and memories that compete in groups."""
-    return ed.circuit.Crossbar(patterns, ed.circuit.Competition((CELLS,) * GROUPS, beta=2.0))
+    return ed.circuit.Crossbar(patterns, (CELLS,) * GROUPS, beta=2.0)
 
 
 def held(memory: ed.circuit.Crossbar, known: jax.Array) -> ed.circuit.Crossbar:

@@ -243,9 +243,11 @@ def describes(tree: ast.Module, name: str) -> bool | None:
 
 
 def shown(page: str, address: str) -> bool:
-    """Whether a page renders `address`, alone or with its whole room."""
-    directives = re.findall(r"^::: (\S+)", (ROOT / "docs/api" / f"{page}.md").read_text(), re.M)
-    return address in directives or address.rpartition(".")[0] in set(directives) - {"energy_dllm"}
+    """Whether a page renders `address`, alone or with all members of its room."""
+    text = (ROOT / "docs/api" / f"{page}.md").read_text()
+    directives = dict(re.findall(r"^::: (\S+)\n((?:    .*\n)*)", text, re.M))
+    whole = {room for room, options in directives.items() if "members: true\n" in options}
+    return address in directives or address.rpartition(".")[0] in whole - {"energy_dllm"}
 
 
 def parsed(text: str, *parts: str) -> list[Source]:
@@ -398,6 +400,12 @@ def test_table_of_contents_agrees_with_itself():
     for name, home in values["_HOMES"].items():
         page = PAGES[home.lstrip(".")]
         assert any(shown(page, f"{at}.{name}") for at in ("energy_dllm", f"energy_dllm{home}")), name
+
+
+def test_dir_lists_what_is_public():
+    import energy_dllm
+
+    assert {name for name in dir(energy_dllm) if not name.startswith("_")} == {*energy_dllm.__all__} - {"__version__"}
 
 
 def test_version_is_stated_once(project: dict):

@@ -23,16 +23,15 @@ SPREAD = circuit.Technology(conductance=0.1, capacity=0.1, offset=1e-3, base=2e-
 
 
 def softmax(getkey, **settings) -> circuit.Crossbar:
-    return circuit.Crossbar(
-        jnp.sign(jax.random.normal(getkey(), (M, N))), circuit.Competition((M,), beta=0.8), **settings
-    )
+    return circuit.Crossbar(jnp.sign(jax.random.normal(getkey(), (M, N))), (M,), beta=0.8, **settings)
 
 
 def several(getkey) -> circuit.Crossbar:
     """Two groups, thresholds, a bias, a neuron that is held."""
     return circuit.Crossbar(
         jax.random.normal(getkey(), (M, N)),
-        circuit.Competition((2, 3), beta=0.6),
+        (2, 3),
+        beta=0.6,
         threshold=jax.random.normal(getkey(), (M,)),
         bias=0.3 * jax.random.normal(getkey(), (N,)),
         clamped=jnp.arange(N) == 3,
@@ -42,8 +41,8 @@ def several(getkey) -> circuit.Crossbar:
 def rectified(getkey) -> circuit.Crossbar:
     return circuit.Crossbar(
         0.3 * jax.random.normal(getkey(), (M, N)),
-        circuit.Rectification(),
-        circuit.TanhPair(beta=1.2),
+        None,
+        slope=1.2,
         threshold=0.1 * jax.random.normal(getkey(), (M,)),
         bias=0.1 * jax.random.normal(getkey(), (N,)),
     )
@@ -138,10 +137,10 @@ def test_head_room_is_refused_with_the_wire_and_its_range(getkey):
         (lambda: circuit.Technology(rail=0.0), "`rail` is 0.0; expected a positive"),
         (lambda: circuit.Technology(conductance=-0.1), "`conductance` is -0.1"),
         (lambda: circuit.Technology(levels=1), "`levels` is 1"),
-        (lambda: circuit.Competition((2, 0)), "must be positive"),
-        (lambda: circuit.TanhPair(beta=0.0), "`beta` is 0.0"),
-        (lambda: circuit.Crossbar(jnp.ones((2, 3)), circuit.Competition((3,))), "they must add up"),
-        (lambda: circuit.Crossbar(jnp.ones((2, 3)), circuit.Rectification(), bias=jnp.ones(2)), "have shapes"),
+        (lambda: circuit.Crossbar(jnp.ones((2, 3)), (2, 0)), "expected positive numbers"),
+        (lambda: circuit.Crossbar(jnp.ones((2, 3)), (2,), slope=0.0), "`slope` is 0.0"),
+        (lambda: circuit.Crossbar(jnp.ones((2, 3)), (3,)), "they must add up"),
+        (lambda: circuit.Crossbar(jnp.ones((2, 3)), None, bias=jnp.ones(2)), "have shapes"),
     ],
 )
 def test_parts_name_what_is_wrong(make, sentence, unchecked):
@@ -221,7 +220,7 @@ def test_supplies_pay_for_what_a_driver_delivers(getkey):
 @ngspice
 def test_supply_of_a_resistor():
     """The bill of one conductance is `V^2 / R t`: a single cell at rest, less its tail."""
-    crossbar = circuit.Crossbar(jnp.zeros((1, 1)), circuit.Rectification(), bias=jnp.ones(1))
+    crossbar = circuit.Crossbar(jnp.zeros((1, 1)), None, bias=jnp.ones(1))
     technology = circuit.Technology(volts=0.5)
     made = circuit.fabricate(crossbar, technology).circuit(jnp.ones(1), metered=True)
     waves = circuit.simulate(made, t1=10.0)
@@ -238,7 +237,7 @@ def test_supply_of_a_resistor():
 def test_noise_moves_the_circuit_as_it_moves_the_equation(getkey):
     """An Ornstein-Uhlenbeck process along the very path of its noise, by exact integration in numpy."""
     technology = circuit.Technology(volts=0.02)
-    crossbar = circuit.Crossbar(jnp.zeros((1, 2)), circuit.Rectification())
+    crossbar = circuit.Crossbar(jnp.zeros((1, 2)), None)
     key, step, temperature = getkey(), 0.25, 0.04
     still = circuit.fabricate(crossbar, technology).circuit(jnp.zeros(2))
     made = circuit.thermal_noise(still, key, temperature=temperature, t1=200.0, step=step)

@@ -292,17 +292,17 @@ def test_windows_errors(unchecked):
         with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
             data.Windows(ids, length=length, batch=1)
         with pytest.raises(ValueError, match="`length` must be an integer of at least 1"):
-            data.windows_of(ids, length)
+            data.Windows.disjoint(ids, length)
     with pytest.raises(ValueError, match="`batch` must be an integer of at least 1, got 0"):
         data.Windows(ids, length=2, batch=0)
     with pytest.raises(ValueError, match="`seed` is -1; expected an integer"):
         data.Windows(ids, length=2, batch=1, seed=-1)
     with pytest.raises(ValueError, match="`count` must be"):
-        data.windows_of(ids, 2, count=0)
+        data.Windows.disjoint(ids, 2, count=0)
     with pytest.raises(ValueError, match="holds 10 tokens, fewer than one window of 11"):
         data.Windows(ids, length=11, batch=1)
     with pytest.raises(ValueError, match="holds 10 tokens, fewer than one window of 11"):
-        data.windows_of(ids, 11)
+        data.Windows.disjoint(ids, 11)
     with pytest.raises(ValueError, match="one-dimensional array of integers, got float64"):
         data.Windows(np.zeros(5), length=2, batch=1)
     windows = data.Windows(ids, length=2, batch=1)
@@ -321,7 +321,7 @@ def test_windows_errors(unchecked):
 def test_windows_of_read_each_token_at_most_once(tokens, length, count, seed):
     if tokens < length:
         return
-    windows = data.windows_of(np.arange(tokens, dtype=np.uint8), length, count=count, seed=seed)
+    windows = data.Windows.disjoint(np.arange(tokens, dtype=np.uint8), length, count=count, seed=seed)
     n = tokens // length
     assert windows.shape == (n if count is None else min(n, count), length) and windows.dtype == np.int32
     assert (np.diff(windows.ravel()) >= 1).all() and (windows[:, 0] % length == 0).all()
@@ -330,7 +330,7 @@ def test_windows_of_read_each_token_at_most_once(tokens, length, count, seed):
 
 
 def test_windows_of_seed_decides():
-    draws = {data.windows_of(np.arange(100), 1, count=10, seed=seed).tobytes() for seed in (0, 0, 1, 2)}
+    draws = {data.Windows.disjoint(np.arange(100), 1, count=10, seed=seed).tobytes() for seed in (0, 0, 1, 2)}
     assert len(draws) == 3
 
 
@@ -385,7 +385,7 @@ def test_english_is_a_language_of_the_promised_entropy(english):
 
 
 def test_windows_of_a_sample_have_the_exact_entropy(english, stream):
-    windows = data.windows_of(english.tokenizer.encode(stream), 64, count=500)
+    windows = data.Windows.disjoint(english.tokenizer.encode(stream), 64, count=500)
     nats = np.array([-english.log_probability(window) for window in windows]) / 64
     error = nats.std() / len(nats) ** 0.5
     assert error < 0.003 and abs(nats.mean() - english.window_entropy(64)) < 4 * error

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import families
+import jax
 import numpy as np
 import pytest
 
@@ -166,7 +167,9 @@ def folder(tmp_path_factory) -> Path:
         picture[ink, 12 if name == "digit" else slice(None)] = 255
         ed.data.write_picture(folder / f"{name}.png", picture)
     (folder / "held_out.txt").write_text("To be, or not to be, that is the question.\n" * 8)
-    ed.save(folder / "my.safetensors", families.small_model("acdeghost .\n", steps=2))
+    # deep, as `energy-dllm train` makes it, so that commands need no order
+    mine = ed.EnergyDLLM(ed.data.Characters("acdeghost .\n"), dim=16, key=jax.random.key(0))
+    ed.save(folder / "my.safetensors", mine)
     ed.save(folder / "toy.safetensors", families.small_model("acdeghost .\n", steps=2))
     return folder
 

@@ -79,7 +79,6 @@ def test_typo_evidence_is_normalised_over_what_could_be_seen():
         (lambda: ed.flow.Allowed(jnp.ones(3, bool)), r"`sets` has shape \(3,\)"),
         (lambda: ed.flow.Likelihood(jnp.ones(3)), r"`b` has shape \(3,\)"),
         (lambda: ed.flow.Masked(3) + ed.flow.Masked(4), r"have \[3, 4\] tokens"),
-        (lambda: ed.flow.Evidences(()), "`sources` is empty"),
         (lambda: ed.flow.Gaussian(jnp.ones((3, 2)), 1.0).field(jnp.eye(5)), "codes of width 2"),
         (lambda: ed.flow.Allowed(jnp.ones((3, 4), bool)).field(jnp.eye(5)), "4 tokens a row"),
     ],

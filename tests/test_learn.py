@@ -142,7 +142,7 @@ def test_twin_sizes_are_checked(getkey):
 
 
 def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpus, getkey):
-    ids, key = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20)), getkey()
+    ids, key = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=20)), getkey()
     twin = TWINS["masked"](small.size, getkey())
 
     @eqx.filter_jit
@@ -153,7 +153,7 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
         return (
             mixed,
             (only, hidden),
-            ed.learn.Masking()(twin, ids, key, end),
+            twin.objective(twin, ids, key, end),
             jax.vmap(twin.log_posterior)(ids, ~hidden),
         )
 
@@ -167,7 +167,7 @@ def test_the_mixture_has_its_shares_and_the_same_masks_as_the_twins(small, corpu
 
 
 def test_tokens_may_be_known_among_noisy_ones(small, corpus, getkey):
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=20))
+    ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=20))
     objective = ed.learn.Denoising(gaussian=1.0, typo=0.0, known=1.0)
     draw = eqx.filter_jit(lambda small, ids, key: objective.draw(small, ids, key, jnp.array(1.0))[:2])
     b, asked = host(draw(small, ids, getkey()))
@@ -197,7 +197,7 @@ def test_large_vocabularies_are_read_window_by_window(monkeypatch):
 
 
 def test_the_horizon_grows_log_uniformly(small, corpus):
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=2))
+    ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=2))
 
     @eqx.filter_jit
     def draw(shortest, at):
@@ -214,7 +214,7 @@ def test_the_horizon_grows_log_uniformly(small, corpus):
 
 
 def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey):
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=4))
+    ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=4))
     model = jax.tree.map(lambda x: x.astype(np.float64) if eqx.is_inexact_array(x) else x, small)
     # no untracked steps: the whole motion is differentiated
     objective = ed.learn.Denoising(horizon=0, tracked=3, start=0.5)
@@ -248,7 +248,7 @@ def test_stillness_and_the_vocabulary_alone_have_their_price(small, corpus, getk
             ed.learn.MaximumLikelihood()(small, ids, key, end),
         )
 
-    ids = jnp.asarray(ed.data.windows_of(corpus.train, LENGTH, count=3))
+    ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=3))
     (speed_penalty, v), (prior_weight, nll), only = host(read(small, ids, getkey()))
     assert np.abs(v).max() > 1
     assert np.allclose(speed_penalty, 0.7 * np.mean(np.log1p(v**2)), rtol=1e-5)
@@ -315,10 +315,12 @@ def test_what_a_known_token_adds_to_f_is_asked_to_be_its_nll(getkey):
 def test_training_lowers_the_loss_of_every_model(corpus, getkey, tmp_path):
     contenders = {
         "energy": (ed.EnergyDLLM(corpus.tokenizer, dim=16, key=getkey()), OBJECTIVE),
-        "masked": (TWINS["masked"](corpus.tokenizer.size, getkey()), ed.learn.Masking()),
-        "autoregressive": (TWINS["autoregressive"](corpus.tokenizer.size, getkey()), ed.learn.NextToken()),
+    } | {
+        name: (twin, twin.objective)
+        for name in ("masked", "autoregressive")
+        for twin in [TWINS[name](corpus.tokenizer.size, getkey())]
     }
-    ids, key = jnp.asarray(ed.data.windows_of(corpus.validation, LENGTH, count=16)), getkey()
+    ids, key = jnp.asarray(ed.data.Windows.disjoint(corpus.validation, LENGTH, count=16)), getkey()
     for name, (model, objective) in contenders.items():
         fitted = ed.fit(model, corpus, objective, **SIZES, directory=tmp_path / name)
         loss = eqx.filter_jit(lambda model, objective=objective: objective(model, ids, key, jnp.array(1.0)))
@@ -409,7 +411,7 @@ def test_a_training_killed_at_random_resumes_bit_by_bit(tmp_path):
 
 def test_a_pause_changes_nothing(corpus, getkey, tmp_path):
     twin = TWINS["masked"](corpus.tokenizer.size, getkey())
-    go = lambda **settings: host(ed.fit(twin, corpus, ed.learn.Masking(), **SIZES, **settings))
+    go = lambda **settings: host(ed.fit(twin, corpus, twin.objective, **SIZES, **settings))
     seen = []
     half = go(until=2, directory=tmp_path, log=seen.append)
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == seen and len(seen) == 2
@@ -543,6 +545,7 @@ def test_the_bound_of_the_exact_model_is_the_entropy():
 
     class Exact(ed.learn.AbstractTwin):
         size: int = 4
+        objective: Any = None
 
         def log_posterior(self, ids, known):
             return jnp.broadcast_to(jnp.log(jnp.asarray(frequency)), (ids.shape[0], 4))
@@ -558,6 +561,7 @@ def test_a_deterministic_order_is_a_chain_rule():
 
     class Pairs(ed.learn.AbstractTwin):
         size: int = 4
+        objective: Any = None
 
         def log_posterior(self, ids, known):
             partner = jnp.arange(ids.shape[0]) ^ 1

@@ -389,7 +389,7 @@ def test_it_learns_a_source_by_reading(getkey):
     corpus = ed.data.grammar_corpus(characters=20_000, grammar=source)
     model = eqx.filter_jit(ed.EnergyDLLM)(corpus.tokenizer, dim=16, depth=1, states=8, key=getkey())
     read = ed.fit(model, corpus, ed.learn.MaximumLikelihood(), steps=150, length=24, batch_size=16, learning_rate=3e-2)
-    text = jnp.asarray(ed.data.windows_of(corpus.validation, 24, count=64, seed=0))
+    text = jnp.asarray(ed.data.Windows.disjoint(corpus.validation, 24, count=64, seed=0))
     nll = eqx.filter_jit(lambda model: jax.vmap(model.energy.vocabulary.nll)(text).mean())
     assert nll(model) > 0.9 and nll(read) < 1.05 * source.window_entropy(24)
     # nothing else has moved

@@ -93,7 +93,7 @@ def test_two_processes_give_the_parameters_of_one(meshed, folder):
 def test_bad_meshes_are_refused(tmp_path, monkeypatch):
     corpus = ed.data.grammar_corpus(characters=3000)
     twin, sizes = ed.learn.MaskedDiffusion(corpus.tokenizer.size, dim=8, heads=2, key=jax.random.key(0)), dict(steps=1)
-    fit = lambda **settings: ed.fit(twin, corpus, ed.learn.Masking(), **{**sizes, "batch_size": 4, **settings})
+    fit = lambda **settings: ed.fit(twin, corpus, twin.objective, **{**sizes, "batch_size": 4, **settings})
     with pytest.raises(ValueError, match="`mesh` has an axis 'rows'; expected `data`, `fsdp` or `model`"):
         fit(mesh=jax.make_mesh((1,), ("rows",)))
     with pytest.raises(ValueError, match="`batch_size` is 4 windows for 3 parts"):

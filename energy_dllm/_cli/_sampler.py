@@ -74,7 +74,7 @@ class Sampler:
     def build(self, length: int, model: Any = None, *, filling: bool = False) -> Any:
         """The sampler of the library for windows of `length` tokens of a `model`, by default one of text."""
         from ..flow import AutonomousDescent, JointFlow, ProbabilityFlow
-        from ..sampling import UNMASKING, BeamSearch, Blocks, at_random, default_sampler, left_to_right, most_certain
+        from ..sampling import BeamSearch, Blocks, Unmasking, at_random, default_sampler, left_to_right, most_certain
 
         orders = {None: None, "random": at_random, "certain": most_certain, "left": left_to_right}
         falling = {"steps": self.steps, "until": self.until, "front": self.front, "churn": self.churn}
@@ -96,7 +96,9 @@ class Sampler:
                     )
             # one token a round, as tokens drawn together are each the likeliest alone; few sizes of the program
             one = {"rounds": -(-max(1, length) // 32) * 32} if cold and self.rounds is None else {}
-            return _with(UNMASKING, drawing | one)
+            # what writes best of as many evaluations (docs/quality.md)
+            best = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
+            return _with(best, drawing | one)
         if self.block is not None and self.block < 1:
             raise ValueError(f"`--block` is {self.block}; expected tokens of a block, such as 4.")
         if self.block is not None and model is not None and not any(model.blocks):

@@ -10,9 +10,4 @@ from ._technology import Technology as Technology
 from ._chip import fabricate as fabricate, Chip as Chip
 from ._noise import thermal_noise as thermal_noise
 from ._energy import EnergyReport as EnergyReport
-from ._crossbar import (
-    Competition as Competition,
-    Rectification as Rectification,
-    TanhPair as TanhPair,
-)
 from ._simulate import find_ngspice as find_ngspice

@@ -131,7 +131,7 @@ def _swing(chip: Chip, state: Float[Array, " N"], t1: Scalar) -> dict[str, Float
 def fabricate(crossbar: Crossbar, technology: Technology, key: Key | None = None) -> Chip:
     """Build a crossbar: conductances in the levels there are, each with its own error.
 
-    Patterns of a `Competition` are centred in each group first, which changes nothing (only differences compete) and
+    Patterns that compete are centred in each group first, which changes nothing (only differences compete) and
     spares the drivers most of their swing. Wires and neurons get as much conductance to ground as makes their sum what
     it should be; its error counts like any other.
 
@@ -148,7 +148,7 @@ def fabricate(crossbar: Crossbar, technology: Technology, key: Key | None = None
     ```python
     import jax, jax.numpy as jnp, equinox as eqx, energy_dllm as ed
 
-    memory = ed.circuit.Crossbar(jnp.eye(3, 4), ed.circuit.Competition((3,), beta=4.0))
+    memory = ed.circuit.Crossbar(jnp.eye(3, 4), (3,), beta=4.0)
     one = lambda key: ed.circuit.fabricate(memory, ed.circuit.Technology.built(), key)
     chips = eqx.filter_vmap(one)(jax.random.split(jax.random.key(0), 20))
     assert chips.forward.shape == (20, 3, 4)

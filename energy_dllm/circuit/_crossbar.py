@@ -35,15 +35,6 @@ class Competition(AbstractCell):
     **Raises:** `ValueError` if a size or `beta` is not positive.
 
     **Source:** Gilbert 1975; Bacvanski et al. 2025 (arXiv 2512.15002).
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    p = ed.circuit.Competition((2, 3), beta=2.0)(jnp.arange(5.0))
-    assert jnp.allclose(p[:2].sum(), 1.0) and jnp.allclose(p.sum(), 2.0)
-    ```
     """
 
     sizes: tuple[int, ...] = eqx.field(static=True)
@@ -51,7 +42,7 @@ class Competition(AbstractCell):
 
     def __init__(self, sizes: tuple[int, ...], *, beta: float = 1.0):
         if not sizes or min(sizes) < 1 or not beta > 0:
-            raise ValueError(f"`sizes`={sizes} and `beta`={beta} must be positive.")
+            raise ValueError(f"`groups` are {sizes} with `beta` {beta}; expected positive numbers.")
         self.sizes, self.beta = tuple(sizes), beta
 
     @property
@@ -77,16 +68,7 @@ class Competition(AbstractCell):
 
 
 class Rectification(AbstractCell):
-    """Cells that let one sign pass: `p = max(h, 0)`. One diode inside a feedback loop a cell.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    assert ed.circuit.Rectification()(jnp.array([-1.0, 2.0])).tolist() == [0.0, 2.0]
-    ```
-    """
+    """Cells that let one sign pass: `p = max(h, 0)`. One diode inside a feedback loop a cell."""
 
     def __call__(self, signal: Float[Array, " M"]) -> Float[Array, " M"]:
         """`max(h, 0)`."""
@@ -102,28 +84,14 @@ class Follower(AbstractCell):
 
 
 class TanhPair(AbstractCell):
-    """Cells that saturate: `g = tanh(beta v)`. Two transistors with joined emitters a cell.
-
-    **Arguments:**
-
-    - `beta`: slope at the origin, positive.
-
-    **Raises:** `ValueError` if `beta` is not positive.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    assert ed.circuit.TanhPair(beta=2.0)(jnp.array([0.0, 9.0]))[1] > 0.999
-    ```
-    """
+    """Cells that saturate: `g = tanh(beta v)`, `beta` being the slope at the origin. Two transistors with joined
+    emitters a cell."""
 
     beta: float = eqx.field(static=True)
 
     def __init__(self, *, beta: float = 1.0):
         if not beta > 0:
-            raise ValueError(f"`beta` is {beta}; expected a positive number.")
+            raise ValueError(f"`slope` is {beta}; expected a positive number, or None for neurons that are linear.")
         self.beta = beta
 
     def __call__(self, signal: Float[Array, " M"]) -> Float[Array, " M"]:
@@ -134,28 +102,32 @@ class TanhPair(AbstractCell):
 class Crossbar(AbstractMotion):
     """Visible neurons that leak, and memories that read and write them through one matrix.
 
-    `dv/dt = -v + a + W^T f(W g(v) + c)`, with `f` a layer of `hidden` cells and `g` one of `visible` cells. It is the
-    descent of `sum <v, g> - Λ(v) - <a, g> - Λ_hidden(W g + c)`; every memory of `energy` over one token is one.
+    `dv/dt = -v + a + W^T f(W g(v) + c)`, with `f` a softmax within groups of memories or a rectifier, `g(v) = v` or
+    `tanh(slope v)`. It is the descent of `sum <v, g> - Λ(v) - <a, g> - Λ_hidden(W g + c)`; a memory of `energy` over
+    one token is one.
 
     **Arguments:**
 
     - `patterns`: the stored patterns `W (M, N)`.
-    - `hidden`: `Competition` or `Rectification`.
-    - `visible`: `Follower` or `TanhPair`.
+    - `groups`: how many memories compete in each group, `f = softmax(beta h)` there, adding up to `M`; one transistor a
+      memory and one tail current a group. None for rectified memories, `f = max(h, 0)`, a diode in a loop each.
+    - `beta`: inverse temperature of the competition.
+    - `slope`: visible neurons saturate, `g = tanh(slope v)`, a pair of transistors each; None for followers, `g = v`.
     - `threshold`: `c (M,)`, zeros by default.
     - `bias`: `a (N,)`, zeros by default.
     - `clamped`: which visible neurons are held at their start `(N,)`; none by default.
 
-    **Raises:** `ValueError` if shapes do not match.
+    **Raises:** `ValueError` if shapes do not match, or a group, `beta` or `slope` is not positive.
 
-    **Source:** Krotov & Hopfield 2021 (arXiv 2008.06996); Bacvanski et al. 2025 (arXiv 2512.15002).
+    **Source:** Krotov & Hopfield 2021 (arXiv 2008.06996); Bacvanski et al. 2025 (arXiv 2512.15002); the translinear
+    principle, Gilbert 1975.
 
     **Example:**
 
     ```python
     import jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.circuit.Crossbar(jnp.eye(3, 4), ed.circuit.Competition((3,), beta=4.0))
+    memory = ed.circuit.Crossbar(jnp.eye(3, 4), (3,), beta=4.0)
     path = ed.solve(memory, jnp.array([0.9, 0.2, 0.0, 0.0]), t0=0.0, t1=10.0)
     assert path.final.argmax() == 0
     ```
@@ -171,24 +143,26 @@ class Crossbar(AbstractMotion):
     def __init__(
         self,
         patterns: Float[Array, "M N"],
-        hidden: Competition | Rectification,
-        visible: Follower | TanhPair | None = None,
+        groups: tuple[int, ...] | None,
         *,
+        beta: float = 1.0,
+        slope: float | None = None,
         threshold: Float[Array, " M"] | None = None,
         bias: Float[Array, " N"] | None = None,
         clamped: Bool[Array, " N"] | None = None,
     ):
         m, n = patterns.shape
-        self.patterns, self.hidden = patterns, hidden
-        self.visible = Follower() if visible is None else visible
+        self.patterns = patterns
+        self.hidden = Rectification() if groups is None else Competition(groups, beta=beta)
+        self.visible = Follower() if slope is None else TanhPair(beta=slope)
         self.threshold = jnp.zeros(m, patterns.dtype) if threshold is None else threshold
         self.bias = jnp.zeros(n, patterns.dtype) if bias is None else bias
         self.clamped = jnp.zeros(n, bool) if clamped is None else clamped
         shapes = self.threshold.shape, self.bias.shape, self.clamped.shape
         if shapes != ((m,), (n,), (n,)):
             raise ValueError(f"`threshold`, `bias`, `clamped` have shapes {shapes}; expected (({m},), ({n},), ({n},)).")
-        if isinstance(hidden, Competition) and sum(hidden.sizes) != m:
-            raise ValueError(f"`hidden` has groups of {hidden.sizes}, `patterns` has {m} rows; they must add up to it.")
+        if groups is not None and sum(groups) != m:
+            raise ValueError(f"`groups` are {groups}, `patterns` has {m} rows; they must add up to it.")
 
     @staticmethod
     def of(field: Relaxation, *, length: int = 1) -> "Crossbar":
@@ -211,12 +185,13 @@ class Crossbar(AbstractMotion):
             raise ValueError(f"`field` has a DenseMemory of {kind} neurons; expected Softmax or Rectifier.")
         if not isinstance(neurons, Identity | Tanh):
             raise ValueError(f"`field` has {type(neurons).__name__} neurons; expected Identity or Tanh.")
-        visible = TanhPair(beta=float(jnp.exp(neurons.log_beta))) if isinstance(neurons, Tanh) else Follower()
-        hidden = Rectification()
-        if isinstance(memory.neurons, Softmax):
-            hidden = Competition((len(memory.patterns),) * length, beta=float(jnp.exp(memory.neurons.log_beta)))
+        slope = float(jnp.exp(neurons.log_beta)) if isinstance(neurons, Tanh) else None
         patterns = jnp.kron(jnp.eye(length, dtype=memory.patterns.dtype), memory.patterns)
-        return Crossbar(patterns, hidden, visible, bias=jnp.tile(network.bias, length))
+        bias = jnp.tile(network.bias, length)
+        if isinstance(memory.neurons, Rectifier):
+            return Crossbar(patterns, None, slope=slope, bias=bias)
+        groups, beta = (len(memory.patterns),) * length, float(jnp.exp(memory.neurons.log_beta))
+        return Crossbar(patterns, groups, beta=beta, slope=slope, bias=bias)
 
     @staticmethod
     def attending(attention: Attention, context: Float[Array, "L D"], place: int) -> "Crossbar":
@@ -260,8 +235,8 @@ class Crossbar(AbstractMotion):
         reach = attention.bias.shape[1] // 2
         threshold = attention.bias[:, np.clip(others - place, -reach, reach) + reach] / beta
         heads = patterns.shape[0]
-        hidden = Competition((length - 1,) * heads, beta=beta)
-        return Crossbar(patterns.reshape(-1, patterns.shape[-1]), hidden, threshold=threshold.reshape(-1))
+        groups = (length - 1,) * heads
+        return Crossbar(patterns.reshape(-1, patterns.shape[-1]), groups, beta=beta, threshold=threshold.reshape(-1))
 
     @property
     def force_evaluations(self) -> int:
@@ -300,7 +275,7 @@ class Crossbar(AbstractMotion):
         ```python
         import jax.numpy as jnp, energy_dllm as ed
 
-        memory = ed.circuit.Crossbar(30 * jnp.eye(2), ed.circuit.Competition((2,)))
+        memory = ed.circuit.Crossbar(30 * jnp.eye(2), (2,))
         assert memory.headroom(jnp.array([1.0, -1.0]), limit=25.0) == 25.0
         ```
         """

@@ -39,7 +39,7 @@ class EnergyReport(eqx.Module):
     ```python
     import shutil, jax.numpy as jnp, energy_dllm as ed
 
-    memory = ed.circuit.Crossbar(jnp.eye(3, 4), ed.circuit.Competition((3,), beta=4.0))
+    memory = ed.circuit.Crossbar(jnp.eye(3, 4), (3,), beta=4.0)
     made = ed.circuit.fabricate(memory, ed.circuit.Technology.built()).circuit(0.5 * jnp.ones(4), metered=True)
     if shutil.which("ngspice"):
         path = ed.circuit.simulate(made, t1=10.0)

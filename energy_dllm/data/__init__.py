@@ -7,7 +7,6 @@ from ._tokenizer import Characters as Characters, Bytes as Bytes
 from ._byte_pairs import BytePairs as BytePairs
 from ._patches import Patches as Patches
 from ._pictures import (
-    DIGITS as DIGITS,
     picture_corpus as picture_corpus,
     read_mnist as read_mnist,
     read_pictures as read_pictures,
@@ -17,5 +16,5 @@ from ._pictures import (
 from ._regex import RegexDFA as RegexDFA
 from ._grammar import grammar_corpus as grammar_corpus, Grammar as Grammar
 from ._docs import docs_corpus as docs_corpus
-from ._windows import Windows as Windows, windows_of as windows_of
+from ._windows import Windows as Windows
 from ._tokenizer import AbstractTokenizer as AbstractTokenizer

@@ -44,6 +44,17 @@ class BytePairs(AbstractTokenizer):
 
     **Source:** Sennrich et al. 2016 (arXiv 1508.07909); bytes, Radford et al. 2019 (GPT-2).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{sennrich2016neural,
+          title={Neural Machine Translation of Rare Words with Subword Units},
+          author={Sennrich, Rico and Haddow, Barry and Birch, Alexandra},
+          booktitle={Annual Meeting of the Association for Computational Linguistics},
+          year={2016}
+        }
+        ```
+
     **Example:**
     ```python
     from energy_dllm.data import BytePairs

@@ -40,6 +40,8 @@ def picture_corpus(
     - `tokenizer`: by default one with a codebook of `size` patches of `patch x patch`, found in the training part.
     - `validation`: share that is held out.
 
+    **Returns:** a `Corpus` whose passages have `tokenizer.places` tokens each.
+
     **Raises:** `ValueError` if there are not as many captions as pictures, nothing is left to train on, or sizes do
     not fit.
 
@@ -79,6 +81,8 @@ def read_mnist(
     - `folder`: with `t10k-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`, and `train-images-idx3-ubyte.gz` and
       `train-labels-idx1-ubyte.gz` or a part of them as `train_10k.npz` (`images`, `labels`).
     - `tokenizer`, `patch`, `size`: as in `picture_corpus`.
+
+    **Returns:** a `Corpus`, as of `picture_corpus`.
 
     **Raises:** `FileNotFoundError` if a file is missing, `ValueError` if one is damaged or of another kind.
     """
@@ -140,8 +144,24 @@ def read_pictures(
     - `colour`: three channels in place of grey.
     - `tokenizer`, `patch`, `size`, `validation`: as in `picture_corpus`.
 
+    **Returns:** a `Corpus`, as of `picture_corpus`.
+
     **Raises:** `FileNotFoundError` if there is no such folder, `ValueError` if it has no pictures, or one that cannot
     be read or is of another size (it is named).
+
+    **Example:**
+    ```python
+    import numpy as np
+    from pathlib import Path
+    from energy_dllm.data import read_pictures, write_picture
+
+    for name in ("dark", "light"):
+        Path(name).mkdir()
+        for n in range(4):
+            write_picture(f"{name}/{n}.png", np.full((4, 4), 60 * n + 10, np.uint8))
+    corpus = read_pictures(".", patch=2)
+    assert corpus.tokenizer.places == 5 + 4  # the letters of a caption, and four patches
+    ```
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -175,7 +195,13 @@ def read_pictures(
 def read_picture(
     path: str | os.PathLike[str], *, shape: tuple[int, int] | None = None, colour: bool = False
 ) -> UInt8[np.ndarray, "rows columns *channels"]:
-    """The pixels of a PNG or JPEG file, scaled to `shape` if that is given. Needs pillow.
+    """The pixels of a PNG or JPEG file, `(rows, columns)`, with `colour` `(rows, columns, 3)`, uint8. Needs pillow.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `shape`: rows and columns it is scaled to; by default its own.
+    - `colour`: three channels in place of grey.
 
     **Raises:** `FileNotFoundError` if there is none, `ValueError` if it cannot be read; `ImportError` without pillow.
     """
@@ -193,7 +219,17 @@ def read_picture(
 
 
 def write_picture(path: str | os.PathLike[str], picture: UInt8[np.ndarray, "rows columns *channels"]) -> None:
-    """Write pixels to a PNG or JPEG file, as its name ends. Needs pillow."""
+    """Write pixels `(rows, columns)` or `(rows, columns, 3)`, uint8, to a PNG or JPEG file. Needs pillow.
+
+    **Example:**
+    ```python
+    import numpy as np
+    from energy_dllm.data import read_picture, write_picture
+
+    write_picture("grey.png", np.full((4, 6), 128, np.uint8))
+    assert read_picture("grey.png").shape == (4, 6)
+    ```
+    """
     _pillow().fromarray(picture).save(path)
 
 

@@ -82,43 +82,43 @@ class Windows(Iterator[np.ndarray]):
     def _identity(self) -> dict[str, int]:
         return {"seed": self.seed, "length": self.length, "batch": self.batch, "tokens": len(self.ids)}
 
+    @staticmethod
+    def disjoint(
+        ids: Integer[np.ndarray, " N"], length: int, *, count: int | None = None, seed: int = 0
+    ) -> Integer[np.ndarray, "n length"]:
+        """Windows side by side, each token at most once: what an evaluation reads.
 
-def windows_of(
-    ids: Integer[np.ndarray, " N"], length: int, *, count: int | None = None, seed: int = 0
-) -> Integer[np.ndarray, "n length"]:
-    """Windows side by side, each token at most once: what an evaluation reads.
+        **Arguments:**
 
-    **Arguments:**
+        - `ids (N,)`: the text; a tail shorter than a window is left out.
+        - `length`: tokens of a window `L`.
+        - `count`: at most this many windows, drawn without repeats and kept in the order of the text; `None` for
+          all.
+        - `seed`: which draw.
 
-    - `ids (N,)`: the text; a tail shorter than a window is left out.
-    - `length`: tokens of a window `L`.
-    - `count`: at most this many windows, drawn without repeats and kept in the order of the text; `None` for
-      all.
-    - `seed`: which draw.
+        **Returns:** int32 array `(min(count, N // length), length)`.
 
-    **Returns:** int32 array `(min(count, N // length), length)`.
+        **Raises:** `ValueError` if the text is shorter than one window, or a size is not positive.
 
-    **Raises:** `ValueError` if the text is shorter than one window, or a size is not positive.
+        **Example:**
+        ```python
+        import numpy as np
+        from energy_dllm.data import Windows
 
-    **Example:**
-    ```python
-    import numpy as np
-    from energy_dllm.data import windows_of
-
-    assert windows_of(np.arange(7), 3).tolist() == [[0, 1, 2], [3, 4, 5]]
-    ```
-    """
-    _check(ids, length)
-    check_seed(seed)
-    available = len(ids) // length
-    if count is None:
-        chosen = np.arange(available)
-    else:
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"`count` must be an integer of at least 1, or None for all, got {count!r}.")
-        raw = np.random.Philox(key=seed).random_raw(available)
-        chosen = np.sort(np.argsort(raw, kind="stable")[:count])
-    return np.asarray(ids[chosen[:, None] * length + np.arange(length)], np.int32)
+        assert Windows.disjoint(np.arange(7), 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+        ```
+        """
+        _check(ids, length)
+        check_seed(seed)
+        available = len(ids) // length
+        if count is None:
+            chosen = np.arange(available)
+        else:
+            if not isinstance(count, int | np.integer) or count < 1:
+                raise ValueError(f"`count` must be an integer of at least 1, or None for all, got {count!r}.")
+            raw = np.random.Philox(key=seed).random_raw(available)
+            chosen = np.sort(np.argsort(raw, kind="stable")[:count])
+        return np.asarray(ids[chosen[:, None] * length + np.arange(length)], np.int32)
 
 
 def check_seed(seed: int) -> None:

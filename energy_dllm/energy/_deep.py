@@ -70,6 +70,18 @@ class DeepStack(AbstractLayered):
     **Source:** the layers, Vaswani et al. 2017 (arXiv 1706.03762); one tied block as an energy, Hoover et al. 2023
     (arXiv 2302.07253); tied and untied depth compared, NRGPT (arXiv 2512.16762).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{vaswani2017attention,
+          title={Attention Is All You Need},
+          author={Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit, Jakob and Jones, Llion and Gomez,
+            Aidan N. and Kaiser, {\\L}ukasz and Polosukhin, Illia},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2017}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -152,7 +164,8 @@ class DeepStack(AbstractLayered):
         return sum((delta for *_, delta in self._layers(g, None)), jnp.zeros_like(self._compared(g)))
 
     def kept(self, g: Float[Array, "L D"]) -> Kept:
-        """All that later tokens read of these, block by block and layer by layer."""
+        """All that later tokens read of these, keys and values, block by block and layer by layer; tokens in the last
+        axis but one of every array."""
         return self._kept(g, None)
 
     def _kept(self, g, among):
@@ -211,13 +224,15 @@ class DeepStack(AbstractLayered):
         return messages
 
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "DeepStack":
-        """That of the `length` tokens that follow the first `count` of those of which `kept` is kept."""
+        """The stack of the `length` tokens that follow the first `count` of those of which `kept` is kept: they read
+        what is kept, and their own block."""
         place, before = jnp.arange(length), jnp.arange(kept[0]["attention"][0].shape[-2])
         allowed = jnp.broadcast_to(before < count, (length, before.shape[0]))
         return self._changed(prefix=Prefix(kept, allowed, before - count - place[:, None]))
 
     def side_by_side(self, g: Float[Array, "L D"], block: Int[Array, ""] | int) -> "DeepStack":
-        """That of all blocks of `block` tokens at once, each after the tokens before it, whose activations are `g`."""
+        """The stack of all blocks of `block` tokens at once: each reads its own tokens, and those before it with the
+        activations `g (L, D)`. `ValueError` for a layout of grids or rotary phases."""
         self._check_block(1)
         place = np.arange(g.shape[0])
         number = jnp.asarray(place) // block

@@ -179,19 +179,46 @@ class FreeEnergy(AbstractFreeEnergy):
         return self._stack[1].block if self._stack else 0
 
     def in_blocks(self, block: int) -> "FreeEnergy":
-        """The same parameters in blocks of so many tokens; 0 for the whole passage. Of a deep energy only."""
+        """The same parameters, a token reading its own block of so many tokens and all before it; 0 for the whole.
+        `ValueError` if the energy is not a deep one, is laid out on grids, or `block` is negative."""
         return self._with(lambda stack: stack.in_blocks(block))
 
     def kept(self, ids: Int[Array, " L"]) -> Kept:
-        """All that later tokens read of these known ones: computed once, and kept."""
+        """Keys and values of every layer, all that later tokens read of these known ones: a tree of arrays, tokens in
+        the last axis but one. `ValueError` if the energy is not a deep one."""
         return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
 
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
-        """The energy of the `length` tokens behind the first `count` of those of which `kept` is kept."""
+        """`F_k(block | before)`: the energy of the `length` tokens behind the first `count` of those that were kept.
+
+        **Arguments:**
+
+        - `kept`: as by `kept`, of a passage of any length; what is kept from place `count` on is not read.
+        - `count`: tokens that stand before the block, also a traced number.
+        - `length`: tokens of the block, those of `y (length, D)` and `b (length, V)` of the energy that is returned.
+
+        **Raises:** `ValueError` if the energy is not a deep one.
+
+        **Example:**
+
+        ```python
+        import jax, jax.numpy as jnp, energy_dllm as ed
+
+        model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, blocks=(4,), key=jax.random.key(0))
+        ids = jnp.array([0, 1, 2, 0, 1, 1, 2, 0])
+        kept = model.energy.kept(ids)
+        block = model.energy.after(kept, 4, 4)  # the second block of four
+        y = block.force(block.neutral(4), jnp.zeros((4, 3)))
+        assert y.shape == (4, 16)
+        again = model.energy.extended(kept, ids[4:], 4)  # and what is kept when it is known
+        assert all(map(jnp.allclose, jax.tree.leaves(again), jax.tree.leaves(kept)))
+        ```
+        """
         return self._with(lambda stack: stack.after(kept, count, length))
 
     def extended(self, kept: Kept, ids: Int[Array, " L"], start: Int[Array, ""] | int) -> Kept:
-        """`kept`, with what is kept of the known tokens `ids` from place `start` on."""
+        """`kept`, of a longer passage, with keys and values of the known tokens `ids` from place `start` on: one pass.
+        What is kept before `start` is read, what is kept behind `ids` left as it is. An example is at `after`."""
         return self._deep.extend(self.kappa * self.vocabulary.patterns[ids], kept, start)[1]
 
     def next(self, kept: Kept, last: Int[Array, ""], count: Int[Array, ""] | int) -> tuple[Float[Array, "1 D"], Kept]:
@@ -228,8 +255,11 @@ class FreeEnergy(AbstractFreeEnergy):
         return self._at_rest(added[1:]), kept
 
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
-        """All blocks of `block` tokens at once, each given the true tokens `ids` before it: for training and measuring.
-        The last may be shorter."""
+        """`sum_k F_k(block k | true tokens before it)`: all blocks of `block` tokens at once, to train and measure.
+
+        Each block is given the tokens `ids` before it, whatever `b` says of them; the last may be shorter. `ValueError`
+        if the energy is not a deep one.
+        """
         return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
 
     @property

@@ -195,6 +195,17 @@ class DenseMemory(AbstractRecall):
     **Source:** Krotov & Hopfield 2016, 2021 (arXiv 1606.01164, 2008.06996); Demircigil et al. 2017; Ramsauer et al.
     2021 (arXiv 2008.02217); in a transformer block, Hoover et al. 2023 (arXiv 2302.07253).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{krotov2021large,
+          title={Large Associative Memory Problem in Neurobiology and Machine Learning},
+          author={Krotov, Dmitry and Hopfield, John J.},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -20,7 +20,6 @@ from ._schedule import InformationUniform as InformationUniform, LogLinear as Lo
 from ._likelihood import FlowLikelihood as FlowLikelihood
 from .evidence._conditioning import Conditioning as Conditioning
 from .evidence._evidence import (
-    Evidences as Evidences,
     FORBIDDEN as FORBIDDEN,
     AbstractEvidence as AbstractEvidence,
 )

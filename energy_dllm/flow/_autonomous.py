@@ -48,6 +48,17 @@ class AutonomousDescent(AbstractField):
     **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
     inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{kadkhodaie2021stochastic,
+          title={Stochastic Solutions for Linear Inverse Problems Using the Prior Implicit in a Denoiser},
+          author={Kadkhodaie, Zahra and Simoncelli, Eero P.},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python

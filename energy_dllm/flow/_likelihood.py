@@ -84,6 +84,18 @@ class FlowLikelihood(eqx.Module):
 
     **Source:** Song et al. 2021 (arXiv 2011.13456); the bound for tokens, Li et al. 2022 (arXiv 2205.14217).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{song2021score,
+          title={Score-Based Generative Modeling through Stochastic Differential Equations},
+          author={Song, Yang and Sohl-Dickstein, Jascha and Kingma, Diederik P. and Kumar, Abhishek and Ermon,
+            Stefano and Poole, Ben},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python

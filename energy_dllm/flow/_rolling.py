@@ -29,6 +29,17 @@ class RollingNoise(AbstractFlow):
     **Source:** noise that differs from token to token, as in rolling diffusion (Ruhe et al. 2024, arXiv 2402.09470) and
     diffusion forcing (Chen et al. 2024, arXiv 2407.01392).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{ruhe2024rolling,
+          title={Rolling Diffusion Models},
+          author={Ruhe, David and Heek, Jonathan and Salimans, Tim and Hoogeboom, Emiel},
+          booktitle={International Conference on Machine Learning},
+          year={2024}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -9,7 +9,7 @@ from ._evaluate import evaluate as evaluate, Evaluation as Evaluation
 from ._checkpoint import save as save, load as load, notes as notes, stored as stored, shipped as shipped
 from ._checkpoint import save_to_hub as save_to_hub
 from ._twins import MaskedDiffusion as MaskedDiffusion, Autoregressive as Autoregressive
-from ._twin_objectives import MaximumLikelihood as MaximumLikelihood, Masking as Masking, NextToken as NextToken
+from ._twin_objectives import MaximumLikelihood as MaximumLikelihood
 from ._flow_map import FlowMap as FlowMap
 from ._distill import Distilling as Distilling
 from ._mesh import shardings as shardings

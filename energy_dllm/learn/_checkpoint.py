@@ -185,7 +185,16 @@ def stored(path: str | os.PathLike) -> dict[str, int]:
 
 
 def shipped() -> list[str]:
-    """Names of the models in the package."""
+    """Names of the models in the package, each of which `load` takes.
+
+    **Example:**
+
+    ```python
+    import energy_dllm as ed
+
+    assert {"digits", "shakespeare", "stories"} <= set(ed.learn.shipped())
+    ```
+    """
     folder = importlib.resources.files(PACKAGE) / "weights"
     if not folder.is_dir():
         return []

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import seeded
 from .._model import EnergyDLLM
-from ..data import AbstractTokenizer, windows_of
+from ..data import AbstractTokenizer, Windows
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
 from ._cost import costs
@@ -114,7 +114,7 @@ def evaluate(
     tokenizer = getattr(model, "tokenizer", None) if tokenizer is None else tokenizer
     places = 0 if tokenizer is None else tokenizer.places
     length = length or places or 64
-    text = jnp.asarray(windows_of(ids, length, count=windows, seed=seed))
+    text = jnp.asarray(Windows.disjoint(ids, length, count=windows, seed=seed))
     k1, k2, k3, k4 = jax.random.split(jax.random.key(seed), 4)
     count = text.shape[0]
     rate = jax.random.permutation(k1, stratified(k2, count))

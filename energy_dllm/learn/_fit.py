@@ -57,7 +57,7 @@ def fit(
 
     - `model`: an `EnergyDLLM` or a twin.
     - `corpus`: where windows come from (its `train` part).
-    - `objective`: `Denoising()` for the energy model, `Masking()` or `NextToken()` for twins.
+    - `objective`: `Denoising()` for the energy model, `twin.objective` for a twin.
     - `steps`: batches in all. `length`, `batch_size`: tokens of a window, by default 64 or a whole picture, and windows
       of a batch.
     - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training, that

@@ -40,6 +40,17 @@ class FlowMap(eqx.Module):
 
     **Source:** Boffi et al. 2024, flow map matching (arXiv 2406.07507).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{boffi2024flow,
+          title={Flow Map Matching},
+          author={Boffi, Nicholas M. and Albergo, Michael S. and Vanden-Eijnden, Eric},
+          journal={arXiv:2406.07507},
+          year={2024}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -31,9 +31,22 @@ def default_optimizer(
     - `decay`: of matrices, not negative.
     - `tables`: how much farther than all else the logits of a `HMMVocabulary` move, positive.
 
+    **Returns:** an `optax.GradientTransformation`.
+
     **Raises:** `ValueError` if `learning_rate`, `steps` or `tables` is not positive or `decay` is negative.
 
     **Source:** Jordan et al. 2024 (Muon); Liu et al. 2025 (arXiv 2502.16982) for the scale and the decay.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @misc{jordan2024muon,
+          title={Muon: An Optimizer for Hidden Layers in Neural Networks},
+          author={Jordan, Keller and Jin, Yuchen and Boza, Vlado and You, Jiacheng and Cesista, Franz and Newhouse,
+            Laker and Bernstein, Jeremy},
+          year={2024}
+        }
+        ```
 
     **Example:**
 

@@ -81,6 +81,17 @@ def fit_split_merge(
     **Source:** Baum et al. 1970; Cappé & Moulines 2009 (batches); Petrov et al. 2006 (split and merge); George et al.
     2021 (states that stand for one token).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{petrov2006learning,
+          title={Learning Accurate, Compact, and Interpretable Tree Annotation},
+          author={Petrov, Slav and Barrett, Leon and Thibaux, Romain and Klein, Dan},
+          booktitle={Annual Meeting of the Association for Computational Linguistics},
+          year={2006}
+        }
+        ```
+
     **Example:**
 
     ```python

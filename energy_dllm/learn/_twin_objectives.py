@@ -1,5 +1,7 @@
 """Objectives of one pass: masked diffusion and the next token for the twins, the text for a vocabulary."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -8,55 +10,31 @@ from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ._cross_entropy import cross_entropy, first_parameter, mask
 from ._objective import AbstractObjective
-from ._twins import AbstractTwin
 
 
 class Masking(AbstractObjective):
-    """Cross-entropy of masked tokens at a uniformly drawn rate, for the masked twins.
+    """Cross-entropy of masked tokens at a uniformly drawn rate, for the masked twins: from the same key the same masks
+    as `Denoising`."""
 
-    Draws the same masks as `Denoising` from the same key.
-
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    twin = ed.learn.MaskedDiffusion(3, dim=8, heads=2, key=jax.random.key(0))
-    loss = ed.learn.Masking()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
-    assert loss > 0
-    ```
-    """
-
-    def __call__(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+    def __call__(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over the masked tokens, nats per token."""
         hidden, _ = mask(ids, jax.random.fold_in(key, 0))
         return cross_entropy(jax.vmap(model.log_posterior)(ids, ~hidden), ids, hidden)
 
-    def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return first_parameter(model)
 
 
 class NextToken(AbstractObjective):
-    """Cross-entropy of every token given those before it, for the autoregressive twin.
+    """Cross-entropy of every token given those before it, for the autoregressive twin."""
 
-    **Example:**
-
-    ```python
-    import jax, jax.numpy as jnp, energy_dllm as ed
-
-    twin = ed.learn.Autoregressive(3, dim=8, heads=2, key=jax.random.key(0))
-    loss = ed.learn.NextToken()(twin, jnp.zeros((4, 8), int), jax.random.key(1), jnp.array(1.0))
-    assert loss > 0
-    ```
-    """
-
-    def __call__(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
+    def __call__(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean cross-entropy over all tokens, nats per token."""
         everything = jnp.ones(ids.shape, bool)
         return cross_entropy(jax.vmap(model.log_posterior)(ids, everything), ids, everything)
 
-    def diagnose(self, model: AbstractTwin, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
         """The parameter that stopped being finite first."""
         return first_parameter(model)
 

@@ -15,12 +15,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import sizes
 from .._types import Key
+from ._objective import AbstractObjective
+from ._twin_objectives import Masking, NextToken
 
 
 class AbstractTwin(eqx.Module):
     """A transformer that predicts tokens."""
 
     size: eqx.AbstractVar[int]
+
+    @property
+    @abc.abstractmethod
+    def objective(self) -> AbstractObjective:
+        """What it is trained on: `fit(twin, corpus, twin.objective, steps=...)`."""
 
     @abc.abstractmethod
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
@@ -192,6 +199,11 @@ class MaskedDiffusion(AbstractTwin):
         self.size = size
         self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, repeats, local, key, places)
 
+    @property
+    def objective(self) -> AbstractObjective:
+        """Cross-entropy of masked tokens at a uniformly drawn rate, nats a token: the masks of `Denoising`."""
+        return Masking()
+
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | known tokens) (L, V)`."""
         length = ids.shape[0]
@@ -235,6 +247,11 @@ class Autoregressive(AbstractTwin):
     ):
         self.size = size
         self.trunk = Trunk(size + 1, size, dim, depth, heads, hidden or 4 * dim, reach, 1, 0, key, places)
+
+    @property
+    def objective(self) -> AbstractObjective:
+        """Cross-entropy of every token given those before it, nats a token."""
+        return NextToken()
 
     def log_posterior(self, ids: Int[Array, " L"], known: Bool[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(token_i = w | tokens 1 .. i-1) (L, V)`."""

@@ -63,6 +63,17 @@ class Langevin(AbstractMotion):
 
     **Source:** Langevin 1908; Roberts & Tweedie 1996.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{roberts1996exponential,
+          title={Exponential Convergence of {Langevin} Distributions and Their Discrete Approximations},
+          author={Roberts, Gareth O. and Tweedie, Richard L.},
+          journal={Bernoulli}, volume={2}, number={4}, pages={341--363},
+          year={1996}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -122,6 +133,17 @@ def glauber(
     **Raises:** `ValueError` if `sweeps` or `temperature` is negative.
 
     **Source:** Glauber 1963; Hopfield 1982.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{glauber1963time,
+          title={Time-Dependent Statistics of the {Ising} Model},
+          author={Glauber, Roy J.},
+          journal={Journal of Mathematical Physics}, volume={4}, number={2}, pages={294--307},
+          year={1963}
+        }
+        ```
 
     **Example:**
 

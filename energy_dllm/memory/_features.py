@@ -95,6 +95,17 @@ class PositiveFeatureMemory(AbstractFeatureMemory):
 
     **Source:** positive features, Choromanski et al. 2021 (arXiv 2009.14794); as a memory, arXiv 2410.24153.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{choromanski2021rethinking,
+          title={Rethinking Attention with Performers},
+          author={Choromanski, Krzysztof and Likhosherstov, Valerii and Dohan, David and others},
+          booktitle={International Conference on Learning Representations},
+          year={2021}
+        }
+        ```
+
     **Example:**
 
     ```python
@@ -151,6 +162,17 @@ class TrigonometricFeatureMemory(AbstractFeatureMemory):
     **Raises:** `ValueError` if a size, `beta` or `floor` is not positive.
 
     **Source:** Rahimi & Recht 2007; as a memory, Hoover et al. 2024 (arXiv 2410.24153).
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{rahimi2007random,
+          title={Random Features for Large-Scale Kernel Machines},
+          author={Rahimi, Ali and Recht, Benjamin},
+          booktitle={Advances in Neural Information Processing Systems},
+          year={2007}
+        }
+        ```
 
     **Example:**
 

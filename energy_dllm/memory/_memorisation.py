@@ -67,6 +67,17 @@ class CriticalNoise(eqx.Module):
 
     **Source:** Biroli et al. 2024 (arXiv 2402.18491); Raya & Ambrogioni 2023 (arXiv 2305.19693).
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{biroli2024dynamical,
+          title={Dynamical Regimes of Diffusion Models},
+          author={Biroli, Giulio and Bonnaire, Tony and de Bortoli, Valentin and M{\\'e}zard, Marc},
+          journal={Nature Communications}, volume={15}, pages={9957},
+          year={2024}
+        }
+        ```
+
     **Example:**
 
     ```python

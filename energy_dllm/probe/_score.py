@@ -54,6 +54,17 @@ def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 
 
     **Source:** pseudo-likelihood, Besag 1975.
 
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{besag1975statistical,
+          title={Statistical Analysis of Non-Lattice Data},
+          author={Besag, Julian},
+          journal={The Statistician}, volume={24}, number={3}, pages={179--195},
+          year={1975}
+        }
+        ```
+
     **Example:**
 
     ```python

@@ -42,14 +42,16 @@ class BeamSearch(AbstractSampler):
 
     **Source:** beam search, Lowerre 1976.
 
-    ```bibtex
-    @phdthesis{lowerre1976harpy,
-      title={The {HARPY} speech recognition system},
-      author={Lowerre, Bruce T.},
-      school={Carnegie Mellon University},
-      year={1976}
-    }
-    ```
+    ??? cite "Reference"
+
+        ```bibtex
+        @phdthesis{lowerre1976harpy,
+          title={The {HARPY} speech recognition system},
+          author={Lowerre, Bruce T.},
+          school={Carnegie Mellon University},
+          year={1976}
+        }
+        ```
 
     **Example:**
 

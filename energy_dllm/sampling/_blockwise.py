@@ -56,15 +56,17 @@ class Blocks(AbstractSampler):
 
     **Source:** block diffusion, Arriola et al. 2025 (arXiv 2503.09573).
 
-    ```bibtex
-    @inproceedings{arriola2025block,
-      title={Block Diffusion: Interpolating Between Autoregressive and Diffusion Language Models},
-      author={Arriola, Marianne and Gokaslan, Aaron and Chiu, Justin T. and Yang, Zhihan and Qi, Zhixuan and
-              Han, Jiaqi and Sahoo, Subham Sekhar and Kuleshov, Volodymyr},
-      booktitle={International Conference on Learning Representations},
-      year={2025}
-    }
-    ```
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{arriola2025block,
+          title={Block Diffusion: Interpolating Between Autoregressive and Diffusion Language Models},
+          author={Arriola, Marianne and Gokaslan, Aaron and Chiu, Justin T. and Yang, Zhihan and Qi, Zhixuan and
+                  Han, Jiaqi and Sahoo, Subham Sekhar and Kuleshov, Volodymyr},
+          booktitle={International Conference on Learning Representations},
+          year={2025}
+        }
+        ```
 
     **Example:**
 

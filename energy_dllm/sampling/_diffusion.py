@@ -318,6 +318,8 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: Abstra
       the entropy and the repetition of what the shipped models write are those of text, with more words that are none.
     - `schedule`: noise levels in place of those of the model, all of it.
 
+    **Returns:** a `Diffusion` with these settings.
+
     **Raises:** `ValueError` if there are fewer than 1 evaluations, or the temperature is not positive.
 
     **Example:**

@@ -21,13 +21,11 @@ from ._blockwise import Blocks
 from ._diffusion import Diffusion, descent
 from ._padding import can_pad, pad, pad_conditioning, within
 from ._sampler import AbstractSampler
-from ._unmasking import Unmasking, left_to_right, most_certain
+from ._unmasking import Unmasking, most_certain
 
 
 ENDED = "reached the end of the time interval"
 """The `reason` of `solve` at the end of the interval."""
-UNMASKING = Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=left_to_right, remask_rounds=16)
-"""The best of unmasking with as many evaluations; `energy-dllm generate --unmask`."""
 FRAMES = 32
 """Moments that are recorded by default, at most."""
 
@@ -78,11 +76,27 @@ def default_sampler(
 ) -> AbstractSampler:
     """The sampler of `generate`, `infill` and `inpaint` where none is given.
 
-    `descent()`; for a model the first of whose `blocks` is not the whole passage `Blocks` of that size, one token after
-    another in a block, the most certain first. For a model that makes pictures, whose codes are pixels, the descent
-    from the most to the least noise of the model, with every evaluation a step and `y` one step from neutral at each;
-    `filling` the hole of a picture, with `y` moving along. 25, one a token, 32 and 64 evaluations, or as many as are
-    given: of a passage, a block, a picture.
+    | model | sampler | evaluations |
+    |---|---|---|
+    | of text, or none | `descent()` | 25 a passage |
+    | whose first of `blocks` is not the whole passage | `Blocks` of it, the most certain token first | one a token |
+    | of pictures | the descent over all noise of the model, `y` one step from neutral at each | 32 a picture |
+    | of pictures, `filling` a hole | the same, with `y` moving along | 64 a picture |
+
+    **Arguments:**
+
+    - `model`: for which model; None is one of text that is read as a whole.
+    - `evaluations`: of the force, in place of those of the table: of a passage, a block, a picture.
+    - `filling`: whether a hole of a picture is filled.
+
+    **Example:**
+
+    ```python
+    import energy_dllm as ed
+
+    made = ed.generate(ed.load("digits"), prompt="seven", sampler=ed.sampling.default_sampler(ed.load("digits"), 8))
+    assert made.pictures.shape == (1, 28, 28) and made.force_evaluations[0] == 8
+    ```
     """
     if model is not None and model.tokenizer.places:
         field, steps = (AutonomousDescent, 64) if filling else (functools.partial(AutonomousDescent, steps=1), 32)

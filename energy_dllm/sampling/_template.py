@@ -26,7 +26,14 @@ class Typed(NamedTuple):
 
 
 def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") -> Typed:
-    """The tokens of a text, the argument `name`; with `mask_unknown` characters outside the alphabet are masked."""
+    """The tokens of a text, which of them are known, and the characters of each.
+
+    **Arguments:**
+
+    - `model`: whose tokens.
+    - `text`: the text, which an error calls `name`.
+    - `mask_unknown`: whether characters outside the alphabet are unknown tokens; else they are a `ValueError`.
+    """
     if not isinstance(mask_unknown, bool):
         raise ValueError(f"`mask_unknown` is {mask_unknown!r}; expected True or False.")
     if not isinstance(text, str):
@@ -61,7 +68,10 @@ Piece = str | int | None
 def of_template(
     model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, mask_unknown: bool = False
 ) -> Given:
-    """The given tokens of a template; the tokens of its holes are unknown."""
+    """The evidence of a template such as `"To be [8]or"`: its tokens are given, those of its holes unknown.
+
+    Arguments and errors are those of `infill`.
+    """
     if not isinstance(template, str):
         raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)

@@ -22,22 +22,26 @@ Order = Callable[[Key, Float[Array, "L V"], Int[Array, " L"]], Float[Array, " L"
 
 
 def at_random(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: uniformly random."""
+    """An order of `Unmasking`: uniformly random.
+
+    An order is any function `(key, log_p (L, V), ids (L,)) -> (L,)`: the priority of every place, the highest first,
+    from the log probabilities of the tokens and those that were drawn, or stand, at every place.
+    """
     return jax.random.uniform(key, ids.shape)
 
 
 def left_to_right(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: from left to right."""
+    """An order of `Unmasking`: from left to right."""
     return -jnp.arange(ids.shape[0], dtype=log_p.dtype)
 
 
 def most_certain(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: the token of the highest probability first."""
+    """An order of `Unmasking`: the token of the highest probability first."""
     return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
 
 def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An `Order`: the token of the lowest probability first."""
+    """An order of `Unmasking`: the token of the lowest probability first."""
     return -most_certain(key, log_p, ids)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from .._checks import sizes
 from .._model import EnergyDLLM
 from ..energy import DFA
-from ..flow import AbstractEvidence, Conditioning, Evidences, Given, Matching
+from ..flow import AbstractEvidence, Conditioning, Given, Matching
 
 
 WINDOW = 64
@@ -30,20 +30,15 @@ def split_evidence(evidence: AbstractEvidence | None, length: int) -> tuple[Abst
         raise ValueError(
             f"`evidence` is about {evidence.length} tokens; the passage has {length}, so give evidence of that length."
         )
-    sources = evidence.sources if isinstance(evidence, Evidences) else (evidence,)
-    automata = [source for source in sources if isinstance(source, Matching)]
-    rest = tuple(source for source in sources if not isinstance(source, Matching))
-    others = Evidences(rest) if len(rest) > 1 else rest[0] if rest else None
+    automata = [part for part in evidence.parts if isinstance(part, Matching)]
+    rest = [part for part in evidence.parts if not isinstance(part, Matching)]
+    others = functools.reduce(operator.add, rest) if rest else None
     return others, functools.reduce(operator.and_, automata) if automata else None
 
 
 def check_consistent(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvidence]]) -> None:
     """`ValueError` if two pieces of evidence exclude every token at some place, naming both."""
-    flat = [
-        (name or type(part).__name__, part)
-        for name, source in sources
-        for part in (source.sources if isinstance(source, Evidences) else (source,))
-    ]
+    flat = [(name or type(part).__name__, part) for name, source in sources for part in source.parts]
     open = [(name, Conditioning.allowed(field(model, source))) for name, source in flat]
     for n, (one, here) in enumerate(open):
         for two, there in open[:n]:

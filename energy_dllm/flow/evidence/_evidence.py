@@ -40,8 +40,23 @@ class AbstractEvidence(eqx.Module):
     def spring(self) -> Float[Array, " L"]:
         """The part of the evidence's energy that does not depend on the tokens, `(L,)`: 0 unless there is noise."""
 
+    @property
+    def parts(self) -> tuple["AbstractEvidence", ...]:
+        """The independent sources that were added up."""
+        return self.sources if isinstance(self, Evidences) else (self,)
+
     def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
-        """Evidence from two independent sources."""
+        """Evidence from two independent sources: `b` and springs add. `ValueError` if their lengths differ.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
+
+        both = ed.flow.Given(jnp.array([1, 2])) + ed.flow.Masked(2)
+        assert len(both.parts) == 2 and both.length == 2
+        ```
+        """
         return Evidences((self, other))
 
 
@@ -162,31 +177,13 @@ class Masked(AbstractEvidence):
 
 
 class Evidences(AbstractEvidence):
-    """Evidence from independent sources, added. Usually written `one + another`.
-
-    **Arguments:**
-
-    - `sources`: pieces of evidence about the same tokens.
-
-    **Raises:** `ValueError` if there are none or their lengths differ.
-
-    **Example:**
-
-    ```python
-    import jax.numpy as jnp, energy_dllm as ed
-
-    both = ed.flow.Given(jnp.array([1, 2])) + ed.flow.Masked(2)
-    assert len(both.sources) == 2 and both.length == 2
-    ```
-    """
+    """Evidence from independent sources, `one + another`: their log-likelihoods add. `ValueError` if lengths differ."""
 
     sources: tuple[AbstractEvidence, ...]
 
     def __init__(self, sources: tuple[AbstractEvidence, ...]):
-        flat = [s for source in sources for s in (source.sources if type(source) is Evidences else (source,))]
+        flat = [part for source in sources for part in source.parts]
         lengths = [source.length for source in flat]
-        if not flat:
-            raise ValueError("`sources` is empty; expected at least one piece of evidence.")
         if len(set(lengths)) > 1:
             raise ValueError(f"`sources` have {lengths} tokens; expected the same length of all.")
         self.sources = tuple(flat)

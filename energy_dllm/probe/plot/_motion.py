@@ -189,14 +189,15 @@ def landscape_figure(landscape: Landscape) -> "matplotlib.figure.Figure":
         axes.set_ylabel("$v$, second direction (units of $y$)")
         axes.set_title(f"The free energy on a plane that holds {float(landscape.held):.0%} of the motion")
         bar = made.colorbar(filled, ax=axes, fraction=0.045, pad=0.02)
-        bar.set_ticks(bar.get_ticks(), labels=[f"{tick:.4g}".replace("-", "−") for tick in bar.get_ticks()])
+        digits = 3 if np.ptp(height) > 0.03 * np.abs(height).max() else 4
+        bar.set_ticks(bar.get_ticks(), labels=[f"{tick:.{digits}g}".replace("-", "−") for tick in bar.get_ticks()])
         bar.set_label("$F$ (nats)")
         bar.outline.set_visible(False)
     return made
 
 
 def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
-    """Every term's change since the first record, named at its end."""
+    """Every term's change since the first record, named at its end with its last value."""
     terms = {name: np.asarray(term) for name, term in terms.items()}
     spring = terms.pop("spring", None)
     if spring is not None and np.any(spring):
@@ -211,7 +212,8 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
     for n, (name, term) in enumerate(terms.items()):
         colour = COLOURS[n % len(COLOURS)]
         axes.plot(times, term - term[0], color=colour, linestyle="-" if n < len(COLOURS) else "--")
-        ends.append((float(term[-1] - term[0]), name, colour))
+        change = float(term[-1] - term[0])
+        ends.append((change, f"{name} {change:+.3g}".replace("-", "\u2212"), colour))
     axes.set_title(title)
     axes.set_ylabel("change since the start (nats)")
     finish(axes)

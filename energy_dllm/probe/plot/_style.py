@@ -62,7 +62,8 @@ def finish(axes: Any) -> None:
 
 
 def label_ends(axes: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
-    """Write `(y, text, colour)` at the right end of lines, pushed apart where they would overlap."""
+    """Write `(y, text, colour)` at the right end of lines, pushed apart where they would overlap, within the axes where
+    they fit; a thin line leads from the end to its text."""
     low, high = axes.get_ylim()
     inches = axes.get_position().height * axes.figure.get_figheight()
     gap = (high - low) * 0.155 / max(inches, 0.5)
@@ -75,15 +76,20 @@ def label_ends(axes: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
         for i in close:
             middle = 0.5 * (place[i] + place[i + 1])
             place[i], place[i + 1] = middle - gap / 2, middle + gap / 2
-    for y, (_, text, colour) in zip(place, order, strict=True):
+    if place.size * gap <= high - low:  # from below, then from above
+        rank = gap * np.arange(place.size)
+        place = np.maximum(place, low + gap / 2 + rank)
+        place = np.minimum(place, high - gap / 2 - rank[::-1])
+    for y, (end, text, colour) in zip(place, order, strict=True):
         axes.annotate(
             text,
-            (x, y),
-            xytext=(6, 0),
-            textcoords="offset points",
+            (x, end),
+            xytext=(1.035, y),
+            textcoords=axes.get_yaxis_transform(),
             color=colour,
             va="center",
             annotation_clip=False,
+            arrowprops=dict(arrowstyle="-", color=colour, linewidth=0.6, shrinkA=1, shrinkB=0, relpos=(0, 0.5)),
         )
 
 
