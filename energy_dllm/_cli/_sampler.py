@@ -8,12 +8,12 @@ import tyro
 
 
 _arg = tyro.conf.arg
-_best = functools.partial(_arg, help_behavior_hint="(default: what was measured to write best)")
+_best = functools.partial(_arg, help_behavior_hint="(default: as measured best)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How text is sampled; what is not given is what was measured to write best."""
+    """How text is sampled; by default as was measured to write best."""
 
     temperature: Annotated[
         float | None,

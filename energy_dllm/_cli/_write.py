@@ -83,6 +83,8 @@ def generate(
 
     energy-dllm generate my.safetensors --unmask --rounds 16 --json
 
+    energy-dllm generate shakespeare --prompt "To be" --length 200 --block 1
+
     energy-dllm generate digits --prompt seven -o seven.png
     """
     if out is not None:
