@@ -31,7 +31,7 @@ from energy_dllm.serve._automaton import Strict, line_of
 from energy_dllm.serve._plan import of_answer
 from energy_dllm.serve._requests import TEXT, CompletionRequest
 from energy_dllm.serve._schema import pattern_of
-from energy_dllm.serve._write import Choice
+from energy_dllm.serve._write import Choice, written
 
 
 ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789{}[]":,.- \n'
@@ -580,11 +580,57 @@ def test_a_passage_joins_those_that_are_being_written(ordered, programs):
     assert re.fullmatch("a(ab){2}(ac)c{2}d{5,}e", order), order
 
 
+def test_what_is_on_its_way_when_a_text_ends_is_left(ordered, monkeypatch):
+    """All pieces are written before the first is looked at, in which the text ends at a stop."""
+    engine = ed.serve.application({"toy": ordered}, lengths=(LENGTH,), batches=(1,)).state.engine
+    engine.programs.add(("toy", LENGTH, 1, 1))
+    monkeypatch.setattr(engine, "submit", lambda *tasks, limit=True: [engine._write([task]) for task in tasks])
+    request = CompletionRequest.model_validate({"seed": 7})
+    plan = of_answer(request, "toy", engine, "abc", "", LENGTH - 3)
+
+    async def moments(stops):
+        choice = Choice(plan, 0, 0, stops)
+        made = [text async for *_, text in written(engine, [choice], 60.0, moments=True)]
+        return choice, made
+
+    whole, parts = asyncio.run(moments([]))
+    assert len(parts) == 4 and whole.reason == "length"
+    short, parts = asyncio.run(moments([whole.text[3:5]]))
+    assert len(parts) == 1 and short.reason == "stop" and short.text == whole.text[: whole.text.index(whole.text[3:5])]
+
+
+def test_patterns_hold_from_left_to_right(in_order, ordered):
+    """One pass a token, whatever is drawn, whole and as a stream: what could not be accepted any more within the room
+    that is left is never drawn. Log-probabilities are those of the model, without the pattern."""
+    regex = "[a-c]{3,5}( [x-z]{2}){1,2}"
+    asked = {"prompt": "see ", "max_tokens": 7, "n": 8, "regex": regex, "seed": 1, "logprobs": 1}
+    made = in_order.post("/v1/completions", **asked)
+    texts = [choice["text"] for choice in made["choices"]]
+    assert made["energy_dllm"]["block"] == 1 and len(set(texts)) > 4
+    assert all(re.fullmatch("[a-c]{3,4}( [x-z]{2}){1}", text) for text in texts), texts  # no more fits into 7
+    conditionals = eqx.filter_jit(ordered.energy.in_blocks(1).conditionals)
+    text, said = texts[0], made["choices"][0]["logprobs"]["token_logprobs"]
+    ids = np.zeros(16, int)
+    ids[: 4 + len(text)] = ordered.encode("see " + text)
+    assert np.allclose(said, conditionals(jax.numpy.asarray(ids))[np.arange(16), ids][4 : 4 + len(text)], atol=1e-4)
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+    with openai.OpenAI(base_url=f"{in_order.url}/v1", api_key="none", max_retries=0, timeout=240) as client:
+        asked: Any = dict(model="toy", prompt="", max_tokens=LENGTH, seed=1, stream=True)
+        parts: Any = list(client.completions.create(**asked, extra_body={"response_format": form}))
+    assert parts[0].model_extra["energy_dllm"]["block"] == 1 and parts[-1].choices[0].finish_reason == "stop"
+    assert set(json.loads("".join(part.choices[0].text for part in parts))) - {"age"} == {"name", "ok"}
+    free = in_order.post("/v1/completions", prompt="abc", max_tokens=60, seed=3)["choices"][0]["text"]
+    words = [free[k : k + 2] for k in (0, 9, 40)]
+    other = in_order.post("/v1/completions", prompt="abc", max_tokens=60, seed=3, avoid=words, block=1)
+    text = other["choices"][0]["text"]
+    assert len(text) == 60 and other["energy_dllm"]["block"] == 1 and not any(word in text for word in words)
+
+
 def test_the_descent_stays_where_it_is_asked_for(in_order, ordered):
     """By `block` 0, and for what is about the whole passage; both at once are refused, as is what the model has not."""
     block = lambda **body: in_order.post("/v1/completions", prompt="abc", max_tokens=5, **body)["energy_dllm"]["block"]
     assert [block(), block(block=1), block(block=0), block(budget=8), block(suffix="d")] == [1, 1, 0, 0, 0]
-    for name, value in {"suffix": "d", "regex": "a*", "budget": 8, "avoid": ["e"], "commit": False}.items():
+    for name, value in {"suffix": "d", "budget": 8, "commit": False, "regex": "(.*[ab].{9}c)+"}.items():
         status, text = in_order.get("/v1/completions", {"prompt": "abc", "block": 1, name: value})
         assert status == 400 and f"`{name}`" in json.loads(text)["error"]["message"], text
     for wrong in ({"block": 4}, {"best_of": 2, "block": 0}, {"best_of": 2, "stream": True}, {"n": 2, "best_of": 1}):
@@ -669,6 +715,9 @@ def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():
         strict = Strict(made, 1, 5, allowed, "the pattern")
         best = max(good, key=lambda text: log_p[1:][np.arange(4), text].sum())
         assert strict.best(np.where(allowed, log_p, -np.inf)).tolist() == best.tolist()
+        nats = np.where(allowed, log_p, -1e30)
+        whole = np.logaddexp.reduce([nats[1:][np.arange(4), text].sum() for text in good])
+        assert np.isclose(strict.ahead(nats)[1, 0], whole) and strict.ahead(nats)[0].max() == 0
         open = strict.open(allowed)[1:]
         assert open.tolist() == [[any(text[i] == w for text in good) for w in range(3)] for i in range(4)]
     with pytest.raises(ValueError, match="cannot be matched"):

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from ..data import AbstractTokenizer, RegexDFA
+from ..flow import FORBIDDEN
 
 
 BREAK = "\n"
@@ -101,6 +102,17 @@ class Strict:
             there[self.next[row]] = True
             here = there[:-1]
         return open
+
+    def ahead(self, log_p: Float[np.ndarray, "L V"]) -> Float[np.ndarray, "places states"]:
+        """`log sum exp(sum_(j >= i) log_p_j(x_j))` over all that may follow at place `i` in every state for the text to
+        be accepted; `FORBIDDEN` where nothing may. `DFA.ahead` of the places of this part; before and behind it 0."""
+        found = np.zeros((len(log_p) + 1, self.reach.shape[1] - 1))
+        found[self.end] = np.where(self.reach[self.end, :-1], 0.0, FORBIDDEN)
+        for place in range(self.end - 1, self.begin - 1, -1):
+            after = np.append(found[place + 1], FORBIDDEN)
+            rows = np.logaddexp.reduce(log_p[place] + after[self.next], axis=-1)
+            found[place] = np.where(self.reach[place, :-1], rows, FORBIDDEN)
+        return found
 
     def best(self, log_p: Float[np.ndarray, "L V"]) -> Integer[np.ndarray, " n"]:
         """The accepted text of the highest `sum_i log p_i`, by the backward pass of the Viterbi algorithm."""

@@ -17,7 +17,19 @@ from .._model import EnergyDLLM
 from ..sampling import Diffusion, descent
 from ._errors import Full
 from ._lines import Lines, Programs
-from ._passage import AHEAD, PIECE, Moment, Page, Written, begin, descend, keys_of, log_posterior, redraw
+from ._passage import (
+    AHEAD,
+    PIECE,
+    Moment,
+    Page,
+    Written,
+    anything,
+    begin,
+    descend,
+    keys_of,
+    log_posterior,
+    redraw,
+)
 from ._task import Budget, Call, Passage, Shown, page_of
 
 
@@ -28,7 +40,7 @@ PATIENCE = 60.0
 RECIPE = descent()
 """The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
 Program = tuple[str, int, int, int]
-"""Model, length, block (1 from left to right, 0 as a whole), number of passages."""
+"""Model, length, states of an automaton (from left to right; 1 without one, 0 for a descent), number of passages."""
 
 
 class Engine:
@@ -133,7 +145,7 @@ class Engine:
         for shape in dict.fromkeys(passage.shape for passage in passages):
             alike = [passage for passage in passages if passage.shape == shape]
             ready = [size for size in self.batches if (*shape[:3], size) in self.programs]
-            self._want((*shape[:3], fitting(len(alike), self.batches)))
+            self._want((*shape[:3], fitting(len(alike), self.batches) if ready else 1))
             if ready:
                 chosen = alike[: fitting(len(alike), ready)]
                 self.waiting = [task for task in self.waiting if task not in chosen]
@@ -193,22 +205,23 @@ class Engine:
 
     def _run(self, program: Program) -> None:
         """All of a short passage of which nothing is known."""
-        name, length, block, size = program
+        name, length, states, size = program
         model = self.models[name]
         blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
         keys, budget = np.asarray(keys_of(np.uint32(0), np.int32(0), np.int32(0))), Budget(PIECE, 1)
-        last = AHEAD if block else length
-        nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, block, lambda _: None)
-        if not block:
+        last = AHEAD if states else length
+        nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, states, lambda _: None)
+        if not states:
             return self._descent([nothing], size)
+        nothing.pattern = anything(states, length, model.size, blank.dtype)
         lines = Lines(self.ordered[name])
         lines.hold([nothing], size)
         lines.piece()
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
-        if passages[0].block:
+        if passages[0].states:
             return self._in_order(passages)
         size = self._size(passages)
         self.batched[size] += 1
@@ -296,10 +309,11 @@ class Engine:
             self.batched[size] += 1
             for passage, shown, count in lines.piece():
                 self.evaluations += count
-                for item in (shown, None) if shown.final else (shown,):
-                    passage.deliver(item)
-                if shown.final:
-                    passages.remove(passage)
+                if shown is not None:
+                    passage.deliver(shown)
+                    if shown.final:
+                        passage.deliver(None)
+                        passages.remove(passage)
             passages[:] = [passage for passage in passages if not passage.cancelled]
 
     @staticmethod

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
@@ -34,6 +35,16 @@ class Page(NamedTuple):
     keys: UInt32[Array, "*N 2 _"]
 
 
+class Pattern(NamedTuple):
+    """An automaton about the places `begin` to `end` of passages: the state `after` each token, and `ahead`, how likely
+    what then follows is to be accepted, by place and state. One of a single state accepts everything."""
+
+    after: Int[Array, "*N Q V"]
+    ahead: Float[Array, "*N places Q"]
+    begin: Int[Array, "*N"]
+    end: Int[Array, "*N"]
+
+
 class Written(NamedTuple):
     """Passages of which some tokens are drawn anew: those that stand, and the hidden states under them."""
 
@@ -43,11 +54,17 @@ class Written(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Passages that are written from left to right: up to `place`, and what is `kept` of the tokens before it."""
+    """Passages that are written from left to right: up to `place`, where the automaton is in a `state`, and what is
+    `kept` of the tokens before it."""
 
     ids: Int[Array, "*N L"]
     place: Int[Array, "*N"]
+    state: Int[Array, "*N"]
     kept: PyTree[Array]
+
+
+Rows = tuple[Page, Line, Pattern]
+"""Of a batch that is written from left to right."""
 
 
 class Moment(NamedTuple):
@@ -110,7 +127,7 @@ def redraw(
     return jax.vmap(one)(pages, drafts, due, keys)
 
 
-def beginning(energy: FreeEnergy, page: Page) -> Line:
+def beginning(energy: FreeEnergy, page: Page, state: Int[Array, ""]) -> Line:
     """What is given before the first unknown token of a passage, some tokens at a time."""
     energy, length = energy.in_blocks(1), page.ids.shape[0]
     place, some = jnp.argmin(page.known).astype(jnp.int32), min(GIVEN, length)
@@ -121,7 +138,7 @@ def beginning(energy: FreeEnergy, page: Page) -> Line:
 
     nothing = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(energy.kept, page.ids))
     # the last given token is read with the first that is written
-    return Line(page.ids, place, jax.lax.fori_loop(0, -(-(place - 1) // some), read, nothing))
+    return Line(page.ids, place, state, jax.lax.fori_loop(0, -(-(place - 1) // some), read, nothing))
 
 
 def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Array]:
@@ -129,26 +146,38 @@ def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Ar
     return jax.tree.map(lambda all, one: all.at[n].set(one), rows, row)
 
 
-def ahead(energy: FreeEnergy, rows: tuple[Page, Line]) -> tuple[tuple[Page, Line], dict[str, Array]]:
-    """The next `AHEAD` tokens of every passage, one pass each, and the posterior that each was drawn from, `(N, AHEAD,
-    ...)`. Every passage has a place of its own; the keys of the draws are those of `sampling.Blocks(size=1)`."""
+def ahead(energy: FreeEnergy, rows: Rows) -> tuple[Rows, dict[str, Array]]:
+    """The next `AHEAD` tokens of every passage, one pass each, and the posterior of each, `(N, AHEAD, ...)`. Every
+    passage has a place of its own; tokens and the keys of their draws are those of `sampling.Blocks(size=1)`.
 
-    def one(page: Page, line: Line):
+    Under a pattern a token is drawn from `p(w | before) P(what follows is accepted | w)`, the latter for tokens that
+    follow independently by the prior: none is drawn after which no accepted text fits into the room that is left."""
+
+    def one(page: Page, line: Line, pattern: Pattern):
         def step(line: Line, _):
             place = jnp.minimum(line.place, line.ids.shape[0] - 1)  # behind its end the last token is read once more
             y, kept = energy.next(line.kept, line.ids[jnp.maximum(place - 1, 0)], place)
             ids, known, b = (jax.lax.dynamic_slice_in_dim(rows, place, 1) for rows in (line.ids, page.known, page.b))
             key = jax.random.split(jax.random.fold_in(_key(page, 1), place), 3)[2]
-            drawn = _drawn(energy, y, b, page.temperature, key=key)
+            inside, after = (pattern.begin <= place) & (place < pattern.end), pattern.after[line.state]
+            fits = jnp.where(inside, pattern.ahead[place + 1, after], 0.0)
+            drawn = _drawn(energy, y, b + fits, page.temperature, key=key)
             read = _read(known, ids, drawn, energy.logits(y, b))
             ids = jax.lax.dynamic_update_slice_in_dim(line.ids, read["ids"], place, 0)
-            return Line(ids, line.place + 1, kept), jax.tree.map(lambda rows: rows[0], read)
+            state = jnp.where(inside, after[read["ids"][0]], line.state)
+            return Line(ids, line.place + 1, state, kept), jax.tree.map(lambda rows: rows[0], read)
 
         return jax.lax.scan(step, line, None, length=AHEAD)
 
-    pages, lines = rows
-    lines, found = jax.vmap(one)(pages, lines)
-    return (pages, lines), found
+    pages, lines, patterns = rows
+    lines, found = jax.vmap(one)(pages, lines, patterns)
+    return (pages, lines, patterns), found
+
+
+def anything(states: int, length: int, size: int, dtype: Any) -> Pattern:
+    """An automaton that accepts every text."""
+    none = np.zeros((), np.int32)
+    return Pattern(np.zeros((states, size), np.int32), np.zeros((length + 1, states), dtype), none, none)  # pyright: ignore
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from . import _requests as ask
 from ._automaton import Strict, avoiding, line_of, matching
 from ._engine import Engine
 from ._errors import APIError
-from ._passage import keys_of
+from ._passage import Pattern, anything, keys_of
 from ._schema import pattern_of
 from ._task import Budget, Passage
 
@@ -33,8 +33,12 @@ WORDS = 16
 """Tokens of an answer by default, as in the OpenAI API."""
 
 
-WHOLE = ("suffix", "regex", "response_format", "avoid", "budget", "commit")
+WHOLE = ("suffix", "budget", "commit")
 """Arguments of a descent of the whole passage."""
+STATES = (64, 1024)
+"""Of automata from left to right, a program each; those of more are about a passage as a whole."""
+TABLE = 2**20
+"""States times tokens of an automaton from left to right, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +108,34 @@ class Plan:
         if dark := np.flatnonzero((b <= FORBIDDEN / 2).all(axis=-1)).tolist():
             raise ValueError(f"`forbid` leaves no token at place {dark[0] + begin}; allow at least one.")
         keys = np.asarray(keys_of(np.uint32(self.seed), np.int32(begin), np.int32(number)))
-        strict = self._strict(b, *here, end - begin)
+        strict, pattern, state, states = self._strict(b, *here, end - begin), None, 0, self.block
+        if self.block:
+            pattern, state = self._from_left(engine, strict, *here, b)
+            states, strict = len(pattern.after), None
         # what the automaton reads out is not drawn anew
         budget = self.budget if strict is None else Budget(self.budget.steps, 0)
         return Passage(
-            self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, self.block, deliver
-        )
+            self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, states, deliver,
+            pattern=pattern, state=state,
+        )  # fmt: skip
+
+    def _from_left(self, engine: Engine, strict: Strict | None, ids, known, b) -> tuple[Pattern, int]:
+        """The automaton with what may follow at every place, and its state before the first unknown token."""
+        if strict is None:
+            return anything(1, len(ids), b.shape[1], b.dtype), 0
+        count, states = len(strict.next), states_of(len(strict.next), b.shape[1])
+        assert states is not None
+        after, ahead, *_ = anything(states, len(ids), b.shape[1], b.dtype)
+        table, fits = np.asarray(after), np.full_like(ahead, FORBIDDEN)
+        table[:count], table[count:] = strict.next, count  # what has failed stays so
+        only = np.arange(b.shape[1]) == ids[:, None]
+        log_p = np.where(known[:, None] & ~only, FORBIDDEN, engine.ordered[self.name].prior + b)
+        fits[:, :count] = np.maximum(strict.ahead(log_p), FORBIDDEN)
+        state = 0
+        for token in ids[strict.begin : int(np.argmin(known))]:
+            state = int(table[state, token])
+        begin, end = np.array(strict.begin, np.int32), np.array(strict.end, np.int32)
+        return Pattern(table, fits, begin, end), state  # pyright: ignore
 
     def _strict(self, b, ids, known, size) -> Strict | None:
         automaton, first, last = self.pattern, 0, size
@@ -175,6 +201,11 @@ def block_of(request: Any, model: EnergyDLLM) -> int:
     return int(1 in model.blocks and not whole) if request.block is None else request.block
 
 
+def states_of(count: int, size: int) -> int | None:
+    """As many states as a program has for an automaton from left to right, and for failure; none for too many."""
+    return next((states for states in STATES if states > count and states * size <= TABLE), None)
+
+
 def read(
     model: EnergyDLLM, text: str, mask_unknown: bool, name: str
 ) -> tuple[Integer[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
@@ -204,6 +235,15 @@ def of_answer(
     ids, known = read(model, prompt, hidden, what)
     tail, tail_known = read(model, suffix, hidden, "suffix")
     pattern = _pattern(request, model)
+    automaton = None if pattern is None else line_of(pattern, model.tokenizer)
+    words = avoiding(tuple(request.avoid), model.tokenizer) if request.avoid else None
+    if block and not all(states_of(len(each.next), model.size) for each in (automaton, words) if each is not None):
+        if request.block:
+            raise ValueError(
+                "`block` is 1 with a `regex`, `response_format` or `avoid` of too many states to be kept from left to "
+                "right; leave `block` out."
+            )
+        block = 0
     made = Plan(
         name=name,
         model=model,
@@ -213,7 +253,7 @@ def of_answer(
         tail=tail,
         tail_known=tail_known,
         bias=_bias(request, model),
-        pattern=None if pattern is None else line_of(pattern, model.tokenizer),
+        pattern=automaton,
         whole=False,
         **_common(request, model, block),
     )

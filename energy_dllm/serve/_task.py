@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Integer, UInt32
 
 from ..flow import FORBIDDEN
 from ._automaton import Strict
-from ._passage import PIECE, Moment, Page
+from ._passage import PIECE, Moment, Page, Pattern
 
 
 ORDER = "left to right"
@@ -68,9 +68,11 @@ class Passage:
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
     - `strict`: an automaton that it has to match.
-    - `block`: 1 where it is written from left to right, 0 where it condenses as a whole.
+    - `states`: 0 where it condenses as a whole; from left to right the states of its `pattern`.
     - `deliver`: called by the thread that writes: with `Shown` moments, with `None` at the end, or with an error.
     - `cancelled`: set when nobody waits for it any more.
+    - `pattern`, `state`: from left to right its automaton, and the state before its first unknown token.
+    - `watched`: whether moments before its end are looked at; from left to right they are not made else.
     """
 
     model: str
@@ -83,19 +85,22 @@ class Passage:
     budget: Budget
     commit: bool
     strict: Strict | None
-    block: int
+    states: int
     deliver: Callable[[Any], object]
     cancelled: bool = False
+    pattern: Pattern | None = None
+    state: int = 0
+    watched: bool = True
 
     def __post_init__(self):
         self.holes = int(np.count_nonzero(~self.known[: self.size]))
-        self.stands, self.state, self.written = 0, 0, 0
+        self.stands, self.written = 0, 0
         self.restrict()
 
     @property
     def shape(self) -> tuple[str, int, int, Budget]:
         """What has to be alike for passages to be written together."""
-        return self.model, len(self.ids), self.block, self.budget
+        return self.model, len(self.ids), self.states, self.budget
 
     @property
     def open(self) -> Bool[np.ndarray, "L V"]:

@@ -145,14 +145,9 @@ async def written(
     passages: dict[int, Passage] = {}
 
     def start(choice: Choice) -> Passage | None:
-        all = moments or choice.stops or choice.ends_line
-
-        def deliver(item: Any) -> None:
-            if all or not isinstance(item, Shown) or item.final:
-                _call(loop, arrived.put_nowait, (choice, item))
-
-        made = choice.next(engine, deliver)
+        made = choice.next(engine, lambda item: _call(loop, arrived.put_nowait, (choice, item)))
         if made is not None:
+            made.watched = bool(moments or choice.stops or choice.ends_line)
             passages[choice.index] = made
         return made
 
@@ -162,13 +157,15 @@ async def written(
         async with asyncio.timeout(timeout):
             while passages:
                 choice, item = await arrived.get()
+                if choice.index not in passages:  # it has ended, at a stop; this was on its way
+                    continue
                 if isinstance(item, Exception):
                     raise item
                 if item is not None:
                     yield choice, item, choice.take(item)
                     if choice.reason is not None:
                         passages.pop(choice.index).cancelled = True
-                elif choice.index in passages:
+                else:
                     del passages[choice.index]
                     later = await asyncio.to_thread(start, choice)
                     if later is not None:
