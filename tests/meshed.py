@@ -72,11 +72,9 @@ def one_process() -> dict:
     found["apart"]["read"] = apart(half, (np.concatenate([np.asarray(leaf).ravel() for leaf in read]), []))
     found["six"] = fit(until=6)[0].tolist()
     found["bytes"] = [bytes_of(None), bytes_of(mesh(8))]
-    found["written"] = {name: written(sampler) for name, sampler in SAMPLERS.items()}
+    samplers = {"descent": ed.sampling.descent(4), "left to right": ed.sampling.Blocks(size=1)}
+    found["written"] = {name: written(sampler) for name, sampler in samplers.items()}
     return found
-
-
-SAMPLERS = {"descent": ed.sampling.descent(4), "left to right": ed.sampling.Blocks(size=1)}
 
 
 def written(sampler) -> dict:

@@ -467,7 +467,7 @@ def test_a_page_costs_what_all_its_texts_cost_together():
     [
         ({"length": 0}, "`length` is 0"),
         ({"samples": 0}, "`samples` is 0"),
-        ({"frames": 0}, "`frames` is 0"),
+        ({"frames": -1}, "`frames` is -1"),
         ({"seed": -1}, "`seed` is -1"),
         ({"prompt": "abcabcabcabc"}, "`prompt` has 12 tokens and `length` is 12"),
         ({"prompt": "xyz"}, "outside the alphabet"),
