@@ -1,6 +1,7 @@
 """Pictures to learn from: handwritten digits, and folders of picture files."""
 
 import gzip
+import io
 import os
 import struct
 import zipfile
@@ -193,24 +194,30 @@ def read_pictures(
 
 
 def read_picture(
-    path: str | os.PathLike[str], *, shape: tuple[int, int] | None = None, colour: bool = False
+    path: str | os.PathLike[str] | io.BufferedIOBase,
+    *,
+    shape: tuple[int, int] | None = None,
+    colour: bool = False,
+    alpha: bool = False,
 ) -> UInt8[np.ndarray, "rows columns *channels"]:
     """The pixels of a PNG or JPEG file, `(rows, columns)`, with `colour` `(rows, columns, 3)`, uint8. Needs pillow.
 
     **Arguments:**
 
-    - `path`: the file.
+    - `path`: the file, or one that is open.
     - `shape`: rows and columns it is scaled to; by default its own.
     - `colour`: three channels in place of grey.
+    - `alpha`: one more channel, the last: how opaque each pixel is, 255 where the file does not say.
 
     **Raises:** `FileNotFoundError` if there is none, `ValueError` if it cannot be read; `ImportError` without pillow.
     """
     image = _pillow()
-    if not Path(path).is_file():
+    if isinstance(path, str | os.PathLike) and not Path(path).is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file; expected a PNG or JPEG picture.")
     try:
         with image.open(path) as file:
-            picture = file.convert("RGB" if colour else "L")
+            picture = file.convert("RGBA") if alpha else file
+            picture = picture.convert(("RGB" if colour else "L") + "A" * alpha)
             if shape is not None and picture.size != (shape[1], shape[0]):
                 picture = picture.resize((shape[1], shape[0]))
             return np.asarray(picture, np.uint8)
@@ -218,8 +225,11 @@ def read_picture(
         raise ValueError(f"`path` {str(path)!r} cannot be read as a picture ({error}); take another copy.") from error
 
 
-def write_picture(path: str | os.PathLike[str], picture: UInt8[np.ndarray, "rows columns *channels"]) -> None:
-    """Write pixels `(rows, columns)` or `(rows, columns, 3)`, uint8, to a PNG or JPEG file. Needs pillow.
+def write_picture(
+    path: str | os.PathLike[str] | io.BufferedIOBase, picture: UInt8[np.ndarray, "rows columns *channels"]
+) -> None:
+    """Write pixels `(rows, columns)` or `(rows, columns, 3)`, uint8, to a PNG or JPEG file, or as PNG to one that is
+    open. Needs pillow.
 
     **Example:**
     ```python
@@ -230,7 +240,7 @@ def write_picture(path: str | os.PathLike[str], picture: UInt8[np.ndarray, "rows
     assert read_picture("grey.png").shape == (4, 6)
     ```
     """
-    _pillow().fromarray(picture).save(path)
+    _pillow().fromarray(picture).save(path, None if isinstance(path, str | os.PathLike) else "PNG")
 
 
 def _pillow():

@@ -19,4 +19,5 @@ from ._unmasking import (
 from ._beam import BeamSearch as BeamSearch
 from ._motion import default_sampler as default_sampler
 from ._template import of_template as of_template, typed as typed
+from ._inpaint import of_picture as of_picture
 from ._sampler import AbstractSampler as AbstractSampler

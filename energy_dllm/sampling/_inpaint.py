@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from .._checks import on_device
 from .._model import EnergyDLLM
 from ..energy import Guidance
-from ..flow import FORBIDDEN, Likelihood
+from ..flow import FORBIDDEN, Given, Likelihood
 from ._blocks import write
 from ._motion import FRAMES, Generation, default_sampler
 from ._sampler import AbstractSampler
@@ -68,10 +68,42 @@ def inpaint(
     assert (filled.pictures[0][~hole] == pictures[0][~hole]).all() and len(filled.texts[0]) <= 3
     ```
     """
+    given, b = of_picture(model, picture, hole, caption)
+    room(given.length, samples, frames, given.length)
+    made = write(
+        model,
+        given,
+        sampler=default_sampler(model, filling=True) if sampler is None else sampler,
+        evidence=Likelihood(on_device(b)) if b.any() else None,
+        guidance=guidance,
+        window=given.length,
+        stop="",
+        samples=samples,
+        frames=frames,
+        seed=seed,
+        watch=watch,
+        mesh=mesh,
+    )
+    picture = np.asarray(picture)
+    hole = np.zeros(picture.shape[:2], bool) if hole is None else np.asarray(hole)
+    kept = hole if picture.ndim == 2 else hole[..., None]
+    return dataclasses.replace(made, pictures=np.where(kept, made.pictures, picture))
+
+
+def of_picture(
+    model: EnergyDLLM,
+    picture: UInt8[np.ndarray, "rows columns *channels"],
+    hole: Bool[np.ndarray, "rows columns"] | None = None,
+    caption: str = "",
+) -> tuple[Given, Float[np.ndarray, "L V"]]:
+    """The evidence of a picture with a hole: the tokens that are given, and the log-likelihood `b (L, V)` of patches
+    of which a part is seen, in nats.
+
+    Arguments and errors are those of `inpaint`.
+    """
     tokenizer: Any = model.tokenizer
     if not tokenizer.places:
         raise ValueError("`model` writes text; expected one that makes pictures, such as `ed.load('digits')`.")
-    room(tokenizer.places, samples, frames, tokenizer.places)
     picture = np.asarray(picture)
     hole = np.zeros(tokenizer.shape, bool) if hole is None else np.asarray(hole)
     if hole.shape != tokenizer.shape or hole.dtype != bool:
@@ -94,19 +126,4 @@ def inpaint(
     b[tokenizer.width :, len(tokenizer.letters) :][partly] = np.maximum(
         miss.min(axis=-1, keepdims=True) - miss, FORBIDDEN / 4
     )
-    made = write(
-        model,
-        given,
-        sampler=default_sampler(model, filling=True) if sampler is None else sampler,
-        evidence=Likelihood(on_device(b)) if partly.any() else None,
-        guidance=guidance,
-        window=tokenizer.places,
-        stop="",
-        samples=samples,
-        frames=frames,
-        seed=seed,
-        watch=watch,
-        mesh=mesh,
-    )
-    kept = hole if picture.ndim == 2 else hole[..., None]
-    return dataclasses.replace(made, pictures=np.where(kept, made.pictures, picture))
+    return given, b

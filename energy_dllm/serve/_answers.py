@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from starlette.responses import StreamingResponse
 
 from ..memory import TextMemory
 from . import _requests as ask
-from ._errors import APIError, sentence
+from ._errors import APIError
 from ._inside import attributed, recalled, repaired, scored
 from ._plan import Plan, block_of, chat_prompt, of_answer, of_infill
+from ._sent import streamed
 from ._write import Choice, called, short, written
 
 
@@ -240,31 +240,20 @@ async def _stream(
     first = await anext(moments)
     usage = bool((asked.model_dump().get("stream_options") or {}).get("include_usage"))
 
-    async def events() -> AsyncIterator[str]:
+    async def records() -> AsyncGenerator[dict[str, Any], None]:
         begun: set[int] = set()
-        try:
-            async with contextlib.aclosing(moments):
-                item: Any = first
-                while item is not None:
-                    choice, shown, new = item
-                    text = new if choice.index in begun else before(choice) + new
-                    begun.add(choice.index)
-                    chunk = one(choice, text, choice.reason, choice.reason is not None)
-                    extra = head["energy_dllm"] | choice.moment(shown)
-                    yield _event(head | {"choices": [chunk], "energy_dllm": extra})
-                    item = await anext(moments, None)
-            if usage:
-                plans = list({id(choice.plan): choice.plan for choice in choices}.values())
-                yield _event(head | {"choices": [], "usage": _usage(plans, choices)})
-            server.metrics.tokens += sum(choice.tokens for choice in choices)
-        except Exception as error:
-            yield _event(sentence(error).body)
-        yield "data: [DONE]\n\n"
+        async with contextlib.aclosing(moments):
+            item: Any = first
+            while item is not None:
+                choice, shown, new = item
+                text = new if choice.index in begun else before(choice) + new
+                begun.add(choice.index)
+                chunk = one(choice, text, choice.reason, choice.reason is not None)
+                yield head | {"choices": [chunk], "energy_dllm": head["energy_dllm"] | choice.moment(shown)}
+                item = await anext(moments, None)
+        if usage:
+            plans = list({id(choice.plan): choice.plan for choice in choices}.values())
+            yield head | {"choices": [], "usage": _usage(plans, choices)}
+        server.metrics.tokens += sum(choice.tokens for choice in choices)
 
-    return StreamingResponse(
-        events(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    )
-
-
-def _event(record: dict[str, Any]) -> str:
-    return f"data: {json.dumps(record, ensure_ascii=False, allow_nan=False)}\n\n"
+    return streamed(records())

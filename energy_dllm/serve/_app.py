@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 
 
 from . import _extra  # noqa: F401  # isort: skip
-from pydantic import BaseModel, ValidationError
+import numpy as np
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +21,8 @@ from starlette.routing import Route
 
 from .._model import EnergyDLLM
 from ..memory import TextMemory
-from . import _answers as answers, _requests as ask
+from . import _answers as answers, _images as images, _requests as ask
+from ._body import body, parsed
 from ._engine import Engine
 from ._errors import APIError, sentence
 from ._metrics import Metrics
@@ -31,12 +32,8 @@ from ._openapi import document
 PAGE = Path(__file__).with_name("playground.html")
 KEY = "ENERGY_DLLM_API_KEY"
 """The environment variable of the key that clients have to give; none if it is empty."""
-BODY = 1 << 20
-"""Bytes of a request, at most."""
-DROPPED = 16 << 20
-"""Bytes of a larger one that are read nevertheless."""
-SLOW = 30.0
-"""Seconds in which a request has to be there."""
+DOES = {False: "writes text (/v1/completions)", True: "makes pictures (/v1/images/generations)"}
+"""What a model is for, and where."""
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -52,15 +49,24 @@ class Server:
         self.metrics, self.created = Metrics(engine), int(time.time())
         self.key = os.environ.get(KEY, "").encode()
 
-    def model(self, name: str | None) -> str:
-        """The name of a model that is served; `APIError` if there is none of it."""
+    def model(self, name: str | None, pictures: bool | None = False) -> str:
+        """The name of a model that is served and writes text, or makes `pictures` (None: whichever), by default the
+        first of them; `APIError` if there is none of it."""
+        kinds = {each: bool(model.tokenizer.places) for each, model in self.engine.models.items()}
         if name is None:
-            return next(iter(self.engine.models))
-        if name not in self.engine.models:
-            have = ", ".join(self.engine.models)
+            name = next((each for each, kind in kinds.items() if kind == pictures), None)
+            if name is None:
+                raise APIError(400, f"`model`: this server has none that {DOES[bool(pictures)]}.", param="model")
+        if name not in kinds:
             raise APIError(
-                404, f"`model` is {name[:80]!r}; this server has {have}.", param="model", code="model_not_found"
+                404,
+                f"`model` is {name[:80]!r}; this server has {', '.join(kinds)}.",
+                param="model",
+                code="model_not_found",
             )
+        if pictures is not None and kinds[name] != pictures:
+            fault = f"`model` is {name!r}, which {DOES[not pictures]}; expected one that {DOES[pictures]}."
+            raise APIError(400, fault, param="model", code="unsupported_model")
         return name
 
 
@@ -84,7 +90,8 @@ def application(
     - `queue`: passages that may wait; requests beyond get status 429.
     - `timeout`: seconds after which a request is given up, status 504.
 
-    **Raises:** `ValueError` for no models, one that makes pictures, or sizes that are not positive.
+    **Raises:** `ValueError` for no models, or sizes that are not positive; `ImportError` for one that makes pictures
+    without pillow.
 
     **Example:**
 
@@ -98,8 +105,8 @@ def application(
     """
     if not models:
         raise ValueError("`models` is empty; expected at least one, such as {'shakespeare': load('shakespeare')}.")
-    if pictures := [name for name, model in models.items() if model.tokenizer.places]:
-        raise ValueError(f"`models` has {pictures[0]}, which makes pictures; expected models that write text alone.")
+    if any(model.tokenizer.places for model in models.values()):
+        images.png(np.zeros((1, 1), np.uint8))  # says at once if what writes them is missing
     for name, sizes, least in (("lengths", lengths, 2), ("batches", batches, 1), ("queue", [queue], 1)):
         if not sizes or min(sizes) < least:
             raise ValueError(f"`{name}` is {sizes}; expected whole numbers of at least {least}.")
@@ -122,14 +129,19 @@ def application(
         "/v1/recall": (ask.RecallRequest, answers.recall),
         "/v1/score": (ask.ScoreRequest, answers.score),
         "/v1/attribution": (ask.AttributionRequest, answers.attribution),
+        "/v1/images/generations": (ask.ImageRequest, images.generations),
+        "/v1/images/edits": (ask.ImageEditRequest, images.edits),
     }
     described = document({path: schema for path, (schema, _) in posts.items()})
     routes = [Route(path, _post(server, path, *which), methods=["POST"]) for path, which in posts.items()]
 
     def models_list(name: str | None) -> dict[str, Any]:
         head = {"object": "model", "created": server.created, "owned_by": "energy_dllm"}
-        one = lambda each: {"id": each, **head, "energy_dllm": {"blocks": models[each].blocks}}
-        return {"object": "list", "data": [one(each) for each in models]} if name is None else one(server.model(name))
+        kind = lambda model: images.sizes(model) if model.tokenizer.places else {"blocks": model.blocks}
+        one = lambda each: {"id": each, **head, "energy_dllm": kind(models[each])}
+        if name is not None:
+            return one(server.model(name, None))
+        return {"object": "list", "data": [one(each) for each in models]}
 
     def health() -> Response:
         ready = engine.ready and not engine.closing
@@ -201,7 +213,7 @@ async def _counted(server: Server, path: str, start: float, events: Any) -> Asyn
 async def _answered(server: Server, request: Request, schema: type[BaseModel], answer: Handler) -> Any:
     try:
         _let_in(server, request)
-        asked = _parsed(schema, await _body(request))
+        asked = parsed(schema, await body(request), request.headers.get("content-type", ""))
         work = asyncio.ensure_future(answer(server, asked, request))
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -229,53 +241,6 @@ def _let_in(server: Server, request: Request) -> None:
         raise APIError(
             401, "the API key is missing or wrong; give it as `Authorization: Bearer KEY`.", code="invalid_api_key"
         )
-
-
-async def _body(request: Request) -> bytes:
-    """All of it; `APIError` if it is too large or too slow."""
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(SLOW):
-            async for part in request.stream():
-                size += len(part)
-                # the rest is read, and dropped: a client that is still sending would not see an answer
-                if size > DROPPED:
-                    break
-                if size <= BODY:
-                    parts.append(part)
-    except TimeoutError:
-        raise APIError(408, f"the request was not there after {SLOW:g} s; send it faster.", code="timeout") from None
-    if size > BODY:
-        raise APIError(413, f"the request is larger than {BODY:,} bytes; send less.", code="request_too_large")
-    return b"".join(parts)
-
-
-def _parsed(schema: type[BaseModel], body: bytes) -> Any:
-    try:
-        return schema.model_validate_json(body)
-    except ValidationError as errors:
-        first = errors.errors(include_url=False, include_context=False)[0]
-    where = [str(part) for part in first["loc"]]
-    if first["type"] == "json_invalid" or not where:
-        raise APIError(400, f"the body is no such JSON object: {first['msg']}.", code="invalid_json")
-    name = where[0]
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(schema.model_fields)
-        raise APIError(
-            400, f"`{name[:60]}` is not supported here; expected some of {known}.", param=name, code="unknown_parameter"
-        )
-    if first["type"] == "missing":
-        raise APIError(
-            400,
-            f"`{'.'.join(where)}` is missing; /openapi.json says what is expected.",
-            param=name,
-            code="missing_parameter",
-        )
-    try:
-        given = json.dumps(first["input"], ensure_ascii=False)[:60]
-    except (TypeError, ValueError):
-        given = "not a number"
-    raise APIError(400, f"`{name}` is wrong: {first['msg']}, not {given}.", param=name, code="invalid_value")
 
 
 async def _gone(request: Request) -> None:

@@ -27,10 +27,11 @@ from ._passage import (
     begin,
     descend,
     keys_of,
+    letters,
     log_posterior,
     redraw,
 )
-from ._task import Budget, Call, Passage, Shown, page_of
+from ._task import SETTLED, Budget, Call, Passage, Shown, pages_of
 
 
 FILLED = 0.75
@@ -40,7 +41,8 @@ PATIENCE = 60.0
 RECIPE = descent()
 """The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
 Program = tuple[str, int, int, int]
-"""Model, length, states of an automaton (from left to right; 1 without one, 0 for a descent), number of passages."""
+"""Model, length, states of an automaton (from left to right; 1 without one, 0 or `SETTLED` for a descent), number of
+passages."""
 
 
 class Engine:
@@ -69,8 +71,7 @@ class Engine:
         self.programs: set[Program] = set()
         energies: dict[str, Any] = {name: model.energy for name, model in models.items() if 1 in model.blocks}
         self.ordered = {name: Programs(energy) for name, energy in energies.items()}
-        blocks = {name: (1, 0) if name in self.ordered else (0,) for name in models}
-        self.wanted = [(name, length, block, 1) for name in models for length in self.lengths for block in blocks[name]]
+        self.wanted = [program for name in models for program in self._first(name)]
         self.closing = False
         self.threads: list[threading.Thread] = []
         self.batched: collections.Counter[int] = collections.Counter()
@@ -81,6 +82,12 @@ class Engine:
         for work in (self._passages, self._calls, self._compile):
             self.threads.append(threading.Thread(target=work, daemon=True, name=work.__name__))
             self.threads[-1].start()
+
+    def _first(self, name: str) -> list[Program]:
+        """Those that are compiled at the start: passages alone, in every way that this model has."""
+        if places := self.models[name].tokenizer.places:
+            return [(name, places, SETTLED, 1), (name, places, 0, 1)]
+        return [(name, length, way, 1) for length in self.lengths for way in ((1, 0) if name in self.ordered else (0,))]
 
     @property
     def ready(self) -> bool:
@@ -209,10 +216,13 @@ class Engine:
         model = self.models[name]
         blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
-        keys, budget = np.asarray(keys_of(np.uint32(0), np.int32(0), np.int32(0))), Budget(PIECE, 1)
-        last = AHEAD if states else length
+        keys = np.asarray(keys_of(np.uint32(0), np.int32(0), np.int32(0)))
+        budget = Budget(PIECE, 0 if model.tokenizer.places else 1)
+        if states == SETTLED:  # its captions are looked at before
+            letters(model, on_device(ids), max(1, model.tokenizer.grids[0][1]))
+        last = AHEAD if states > 0 else length
         nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, states, lambda _: None)
-        if not states:
+        if states <= 0:
             return self._descent([nothing], size)
         nothing.pattern = anything(states, length, model.size, blank.dtype)
         lines = Lines(self.ordered[name])
@@ -221,7 +231,7 @@ class Engine:
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
-        if passages[0].states:
+        if passages[0].states > 0:
             return self._in_order(passages)
         size = self._size(passages)
         self.batched[size] += 1
@@ -233,13 +243,15 @@ class Engine:
     def _descent(self, passages: list[Passage], size: int) -> None:
         """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
         name, budget = passages[0].model, passages[0].budget
-        model = self.models[name]
-        sampler = Diffusion(steps=budget.steps, since=RECIPE.since, until=RECIPE.until)
+        model, settled = self.models[name], int(passages[0].states == SETTLED)
+        # of pictures all of their noise
+        since, until = (0.0, 1.0) if model.tokenizer.places else (RECIPE.since, RECIPE.until)
+        sampler = Diffusion(steps=budget.steps, since=since, until=until)
         clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
         pages = pages_of(passages, size)
-        state, moments = begin(model.energy, pages, on_device(clock[:1])[0]), None
+        state, moments = begin(model.energy, pages, on_device(clock[:1])[0], settled), None
         for start in range(0, budget.steps, PIECE):
-            state, found = descend(model.energy, pages, state, on_device(clock[start : start + PIECE + 1]))
+            state, found = descend(model.energy, pages, state, on_device(clock[start : start + PIECE + 1]), settled)
             moments = jax.tree.map(np.asarray, found)
             last = start + PIECE == budget.steps
             for n, passage in enumerate(passages):
@@ -335,9 +347,3 @@ def row(tree: Any, n: int) -> Any:
 def fitting(count: int, sizes: Sequence[int]) -> int:
     """The size of a batch for so many passages: the largest that they fill well, at least the smallest."""
     return max((size for size in sizes if size * FILLED <= count), default=sizes[0])
-
-
-def pages_of(passages: Sequence[Passage], size: int) -> Page:
-    """Their arrays on the device, padded to a batch by copies of the first."""
-    rows = [page_of(passage) for passage in [*passages, *[passages[0]] * (size - len(passages))]]
-    return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *rows)

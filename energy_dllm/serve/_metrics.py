@@ -18,7 +18,7 @@ class Metrics:
         self.engine, self.lock = engine, threading.Lock()
         self.requests: collections.Counter[tuple[str, int]] = collections.Counter()
         self.durations = [0] * (len(BOUNDS) + 1)
-        self.seconds, self.tokens, self.running = 0.0, 0, 0
+        self.seconds, self.tokens, self.pictures, self.running = 0.0, 0, 0, 0
 
     def seen(self, path: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -43,6 +43,7 @@ class Metrics:
             steps |= {"_sum": self.seconds, "_count": sum(self.durations)}
             add("request_seconds", "histogram", "How long answers took.", steps)
             add("tokens_total", "counter", "Tokens that were written.", {"": self.tokens})
+            add("pictures_total", "counter", "Pictures that were made.", {"": self.pictures})
             add("requests_running", "gauge", "Requests that are being answered.", {"": self.running})
         engine = self.engine
         add("queue", "gauge", "Passages and calls that wait.", {"": len(engine.waiting)})

@@ -42,14 +42,13 @@ def document(posts: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
         },
     }
+    kinds = lambda schema: ("application/json", "multipart/form-data")[: 1 + getattr(schema, "form", False)]
+    content = lambda schema: {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}
     paths: dict[str, Any] = {
         path: {
             "post": {
                 "summary": (schema.__doc__ or "").strip(),
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
-                },
+                "requestBody": {"required": True, "content": dict.fromkeys(kinds(schema), content(schema))},
                 "responses": answers,
             }
         }

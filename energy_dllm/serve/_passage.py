@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
+from .._model import EnergyDLLM
 from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
 from ..flow import DDIM, AutonomousDescent, Conditioning, Given, Likelihood, relax, solve
@@ -80,11 +81,11 @@ class Moment(NamedTuple):
 
 
 @eqx.filter_jit
-def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar) -> PyTree[Array]:
+def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar, settled: int = 0) -> PyTree[Array]:
     """The noise that every passage descends from, as `sampling.Diffusion` draws it."""
 
     def one(page: Page):
-        sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature))
+        sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature, steps=settled))
         return sampler.begin(energy, _conditioning(page), time, key=_key(page, 0))
 
     return jax.vmap(one)(pages)
@@ -92,12 +93,13 @@ def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar) -> PyTree[Array
 
 @eqx.filter_jit
 def descend(
-    energy: AbstractFreeEnergy, pages: Page, states: PyTree[Array], clock: Float[Array, " n"]
+    energy: AbstractFreeEnergy, pages: Page, states: PyTree[Array], clock: Float[Array, " n"], settled: int = 0
 ) -> tuple[PyTree[Array], Moment]:
-    """Through these noise times, one force evaluation a step; and the moment at the end of them."""
+    """Through these noise times, one force evaluation a step; and the moment at the end of them. The hidden state moves
+    along, or is `settled` so many full steps from neutral."""
 
     def one(page: Page, state):
-        field = _field(energy, page)
+        field = _field(energy, page, settled)
         path = solve(field, state, t0=clock[0], t1=clock[-1], solver=DDIM(field.decay), levels=clock, times=clock[-1:])
         return path.final, _moment(energy, page, field, clock[-1], path.final)
 
@@ -198,6 +200,14 @@ def log_posterior(energy: AbstractFreeEnergy, page: Page, state: PyTree[Array]) 
     return jax.nn.log_softmax(energy.logits(field.hidden(time, state), b), axis=-1)
 
 
+@eqx.filter_jit
+def letters(model: EnergyDLLM, ids: Int[Array, " L"], width: int) -> Float[Array, "width V"]:
+    """Log-posteriors of the letters of a caption, each given the others and no picture."""
+    here = jnp.arange(ids.shape[0])
+    one = lambda place: model.log_posterior(ids, (here < width) & (here != place))[place]
+    return jax.vmap(one)(here[:width])
+
+
 def _key(page: Page, n: int) -> Key:
     return jax.random.wrap_key_data(page.keys[n])
 
@@ -206,8 +216,8 @@ def _conditioning(page: Page) -> Conditioning:
     return Conditioning(Given(page.ids, page.known), Likelihood(page.b))
 
 
-def _field(energy: AbstractFreeEnergy, page: Page) -> AutonomousDescent:
-    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature)
+def _field(energy: AbstractFreeEnergy, page: Page, settled: int = 0) -> AutonomousDescent:
+    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature, steps=settled)
 
 
 def _moment(energy, page, field, time, state) -> Moment:

@@ -1,6 +1,6 @@
 """What may be asked, as schemas: they refuse what is not known, and are the OpenAPI document."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -165,3 +165,50 @@ class AttributionRequest(_AbstractStrict):
     text: Annotated[str, Field(min_length=1, max_length=TEXT)]
     place: Annotated[int, Field(ge=0)]
     reference: str | None = Field(None, description="The token it is compared with; by default the likeliest other.")
+
+
+class _AbstractPictured(_AbstractStrict):
+    """What requests for pictures have in common."""
+
+    model: Name | None = None
+    n: Count | None = None
+    size: (
+        Annotated[str, Field(max_length=20, description="That of the model's pictures, as 28x28, or auto.")] | None
+    ) = None
+    response_format: Literal["b64_json"] | None = Field(None, description="There are no addresses of pictures.")
+    output_format: Literal["png"] | None = None
+    quality: Literal["auto"] | None = None
+    background: Literal["auto", "opaque"] | None = None
+    user: str | None = Field(None, description="Without effect.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, description="Of the noise; below 0.05 as 0.05.")] | None = None
+    budget: (
+        Annotated[int, Field(ge=4, le=256, description="Force evaluations, 32 by default, to fill a hole 64.")] | None
+    ) = None
+    stream: bool | None = None
+    partial_images: (
+        Annotated[int, Field(ge=0, le=63, description="Moments that a stream shows before the end.")] | None
+    ) = None
+
+
+class ImageRequest(_AbstractPictured):
+    """`POST /v1/images/generations`."""
+
+    prompt: Text = Field(description="The caption, such as seven; empty: it is sampled with the picture.")
+
+
+File = Annotated[
+    str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png", "minLength": 1})
+]
+
+
+class ImageEditRequest(_AbstractPictured):
+    """`POST /v1/images/edits`, as JSON or as a form with files."""
+
+    form: ClassVar[bool] = True
+
+    image: File = Field(description="A PNG file of the size of the model's pictures; in JSON in base64.")
+    mask: File | None = Field(
+        None, description="The same: it is filled where this is transparent; by default where the image is."
+    )
+    prompt: Text | None = Field(None, description="The caption; by default it is found.")

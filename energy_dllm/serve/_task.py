@@ -1,12 +1,14 @@
 """What the engine computes: passages, and calls of anything else."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt32
 
+from .._checks import on_device
 from ..flow import FORBIDDEN
 from ._automaton import Strict
 from ._passage import PIECE, Moment, Page, Pattern
@@ -14,6 +16,10 @@ from ._passage import PIECE, Moment, Page, Pattern
 
 ORDER = "left to right"
 """How a passage is written that stands from its beginning."""
+
+
+SETTLED = -1
+"""The `states` of a descent whose hidden state is taken from neutral anew at every evaluation, as of a picture."""
 
 
 class Shown(NamedTuple):
@@ -68,7 +74,7 @@ class Passage:
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
     - `strict`: an automaton that it has to match.
-    - `states`: 0 where it condenses as a whole; from left to right the states of its `pattern`.
+    - `states`: 0 where it condenses as a whole (or `SETTLED`); from left to right the states of its `pattern`.
     - `deliver`: called by the thread that writes: with `Shown` moments, with `None` at the end, or with an error.
     - `cancelled`: set when nobody waits for it any more.
     - `pattern`, `state`: from left to right its automaton, and the state before its first unknown token.
@@ -148,3 +154,9 @@ def page_of(passage: Passage) -> Page:
     dtype = passage.b.dtype
     ids, known = passage.ids.astype(np.int32), passage.known.astype(bool)
     return Page(ids, known, passage.b, np.asarray(passage.temperature, dtype), passage.keys)  # pyright: ignore
+
+
+def pages_of(passages: Sequence[Passage], size: int) -> Page:
+    """Their arrays on the device, padded to a batch by copies of the first."""
+    rows = [page_of(passage) for passage in [*passages, *[passages[0]] * (size - len(passages))]]
+    return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *rows)

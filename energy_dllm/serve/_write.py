@@ -134,9 +134,9 @@ class Choice:
 
 
 async def written(
-    engine: Engine, choices: Sequence[Choice], timeout: float, *, moments: bool
-) -> AsyncGenerator[tuple[Choice, Shown, str], None]:
-    """Every moment of every choice, or of those that cannot end early the last, with what is new of its text;
+    engine: Engine, choices: Sequence[Any], timeout: float, *, moments: bool
+) -> AsyncGenerator[tuple[Any, Shown, str], None]:
+    """Every moment of every `Choice` or `Drawing`, or of those that cannot end early the last, with its new text;
     `APIError` where that fails.
 
     Leaving it early (the client is gone, the time is over) cancels what is not yet written.
@@ -144,7 +144,7 @@ async def written(
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue()
     passages: dict[int, Passage] = {}
 
-    def start(choice: Choice) -> Passage | None:
+    def start(choice: Any) -> Passage | None:
         made = choice.next(engine, lambda item: _call(loop, arrived.put_nowait, (choice, item)))
         if made is not None:
             made.watched = bool(moments or choice.stops or choice.ends_line)
