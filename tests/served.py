@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import re
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
 
 import uvicorn
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.routing import Route
 
 
 class Running:
@@ -54,3 +58,44 @@ class Running:
         status, text = self.get(path, body)
         assert status == 200, text
         return json.loads(text)
+
+
+# Run inside the page: what a reader would do, and what came of it.
+CATCH = "<script>window.errors=[];window.onerror=m=>{errors.push(m)};console.error=m=>errors.push(m)</script><style>"
+BEGIN = """<script>(async () => {
+const until = async f => { for (let k = 0; k < 2400 && !f(); k++) await new Promise(r => setTimeout(r, 50)) };
+const again = async () => { await until(() => !done); await until(() => done) };
+const press = (at, key) =>
+  at.dispatchEvent(new KeyboardEvent('keydown', {key, ctrlKey: key == 'Enter', bubbles: true}));
+const seen = [];
+"""
+END = """
+const out = document.createElement('pre');
+out.id = 'seen'; out.textContent = seen.join(' ') + ' ' + errors.length + errors.join();
+document.body.append(out); fetch('/driven/over')})()</script><img src="/driven/wait" alt=""></html>"""
+
+
+def driven(running, script, folder):
+    """What a script that is run in the playground has `seen`, and how many errors the page had; in Chromium, which
+    loads the page until the script is over."""
+    page, over = running.get("/")[1], asyncio.Event()
+
+    async def page_of(_):
+        return HTMLResponse(page.replace("<style>", CATCH, 1).replace("</html>", BEGIN + script + END))
+
+    async def wait(_):
+        await asyncio.wait_for(over.wait(), 200)
+        return PlainTextResponse("")
+
+    async def ended(_):
+        over.set()
+        return PlainTextResponse("")
+
+    for path, answer in (("/driven", page_of), ("/driven/wait", wait), ("/driven/over", ended)):
+        running.app.routes.append(Route(path, answer))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    run = ["chromium", *flags.split(), f"--user-data-dir={folder}", "--dump-dom", f"{running.url}/driven"]
+    dom = subprocess.run(run, capture_output=True, text=True, timeout=240).stdout
+    seen = re.search('<pre id="seen">(.*?)</pre>', dom)
+    assert seen, dom[-3000:]
+    return seen[1].strip()

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import struct
 import zlib
 from typing import Any
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import openai
 import pytest
-from served import Running
+from served import Running, driven
 
 import energy_dllm as ed
 from energy_dllm.serve._body import form
@@ -224,3 +225,31 @@ def test_the_document_and_the_models_tell_of_pictures(running, client):
     found = {each.id: each.model_extra["energy_dllm"] for each in client.models.list()}
     assert found["drawn"]["size"] == "8x4" and found["drawn"]["caption"]["width"] == 3 and "size" not in found["words"]
     assert client.models.retrieve("drawn").id == "drawn"
+
+
+DRAW = """
+await until(() => $('model').options.length == 2); $('model').value = 'drawn'; $('model').onchange();
+const c = $('canvas'), read = () => [...pen().getImageData(0, 0, 8, 4).data];
+seen.push(c.width == 8 && c.height == 4, $('budget').value == 32, $('fill').disabled, $('text').offsetHeight == 0);
+$('prompt').value = 'one'; $('budget').value = 12; press(document, 'Enter'); await until(() => done);
+const first = read(), kept = (a, b) => a.every((v, k) => k % 32 >= 16 || v == b[k]);
+seen.push(moments.length == 3, new Set(first).size > 2, first.every((v, k) => k % 4 != 3 || v == 255));
+seen.push($('named').textContent == 'one', $('said').textContent.includes("caption 'one', 12 force"));
+document.querySelector('.cut').click(); const holed = read();
+seen.push(kept(first, holed), holed.filter((v, k) => k % 4 == 3 && v == 0).length == 16, !$('fill').disabled);
+$('prompt').value = 'zz'; $('fill').click(); await until(() => $('said').className == 'bad');
+seen.push(!$('fill').disabled, read().join() == holed.join());
+$('prompt').value = ''; $('fill').click(); await again();
+seen.push(kept(first, read()), read().every((v, k) => k % 4 != 3 || v == 255), $('fill').disabled);
+const at = c.getBoundingClientRect();
+c.dispatchEvent(new PointerEvent('pointerdown', {buttons: 1, clientX: at.left + 2, clientY: at.top + 2}));
+seen.push(read()[3] == 0 && read()[4 * 7 + 3] == 255, !$('fill').disabled);
+$('model').value = 'words'; $('model').onchange();
+seen.push($('budget').value == 25, $('canvas').offsetHeight == 0, $('text').offsetHeight > 0);
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt install chromium)")
+def test_pictures_in_the_playground(running, tmp_path):
+    """Draw, erase half of it, fill that, after a caption that is refused; erase by pointer; back to text."""
+    assert driven(running, DRAW, tmp_path) == "true " * 22 + "0"

@@ -20,6 +20,8 @@ from ._sent import streamed
 from ._write import Choice, called, short, written
 
 
+SHORT = 1024
+"""Characters that are soon read."""
 LINE = "\n"
 """Where an answer of a chat ends, whatever else it is to stop at."""
 
@@ -33,7 +35,7 @@ async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> 
         raise ValueError(f"`prompt` and `n` ask for {len(prompts) * drawn} texts; expected at most {ask.SAMPLES}.")
     name = server.model(asked.model)
     make = lambda prompt: of_answer(asked, name, server.engine, prompt, asked.suffix or "", asked.max_tokens)
-    plans = await asyncio.to_thread(lambda: [make(prompt) for prompt in prompts])
+    plans = await _planned(asked, lambda: [make(prompt) for prompt in prompts], prompts)
     if drawn < count or (drawn > count and (asked.stream or not plans[0].block)):
         fault = (
             f"`best_of` is {drawn}; expected the value of `n`, {count}, or more with `block` 1 and without `stream`."
@@ -64,9 +66,9 @@ async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
         raise ValueError("`max_tokens` and `max_completion_tokens` are both given; expected one of them.")
     tokens = asked.max_completion_tokens or asked.max_tokens
-    plan = await asyncio.to_thread(
-        of_answer, asked, name, server.engine, chat_prompt(asked.messages), "", tokens, "messages"
-    )
+    prompt = chat_prompt(asked.messages)
+    make = lambda: of_answer(asked, name, server.engine, prompt, "", tokens, "messages")
+    plan = await _planned(asked, make, [prompt])
     choices = _choices([plan], asked.n or 1, [*_stops(asked.stop), LINE])
     head = _head("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", name, plan)
 
@@ -151,6 +153,12 @@ async def attribution(server: Any, asked: ask.AttributionRequest, _: Request) ->
     model = server.engine.models[name]
     make = lambda: attributed(server.engine, model, asked.text, asked.place, asked.reference)
     return {"object": "attribution", "model": name} | await called(server.engine, make, server.timeout)
+
+
+async def _planned(asked: Any, make: Callable[[], Any], prompts: Sequence[str]) -> Any:
+    """What is to be written; what may take its time in a thread, so that others are answered meanwhile."""
+    soon = not (asked.regex or asked.response_format or asked.avoid) and sum(map(len, prompts)) <= SHORT
+    return make() if soon else await asyncio.to_thread(make)
 
 
 def _choices(plans: Sequence[Plan], count: int, stops: Sequence[str]) -> list[Choice]:

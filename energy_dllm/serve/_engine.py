@@ -19,6 +19,7 @@ from ._errors import Full
 from ._lines import Lines, Programs
 from ._passage import (
     AHEAD,
+    FIRST,
     PIECE,
     Moment,
     Page,
@@ -31,7 +32,7 @@ from ._passage import (
     log_posterior,
     redraw,
 )
-from ._task import SETTLED, Budget, Call, Passage, Shown, pages_of
+from ._task import SETTLED, Budget, Call, Passage, Shown, pages_of, row
 
 
 FILLED = 0.75
@@ -72,6 +73,7 @@ class Engine:
         energies: dict[str, Any] = {name: model.energy for name, model in models.items() if 1 in model.blocks}
         self.ordered = {name: Programs(energy) for name, energy in energies.items()}
         self.wanted = [program for name in models for program in self._first(name)]
+        self.lines: dict[tuple[str, int, int], Lines] = {}
         self.closing = False
         self.threads: list[threading.Thread] = []
         self.batched: collections.Counter[int] = collections.Counter()
@@ -220,14 +222,15 @@ class Engine:
         budget = Budget(PIECE, 0 if model.tokenizer.places else 1)
         if states == SETTLED:  # its captions are looked at before
             letters(model, on_device(ids), max(1, model.tokenizer.grids[0][1]))
-        last = AHEAD if states > 0 else length
+        last = FIRST + AHEAD if states > 0 else length
         nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, states, lambda _: None)
         if states <= 0:
             return self._descent([nothing], size)
         nothing.pattern = anything(states, length, model.size, blank.dtype)
         lines = Lines(self.ordered[name])
         lines.hold([nothing], size)
-        lines.piece()
+        for _ in ("first", "later"):
+            lines.piece()
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
@@ -312,7 +315,8 @@ class Engine:
 
     def _in_order(self, passages: list[Passage]) -> None:
         """From left to right, piece by piece; those that come meanwhile join at the next, those that end leave."""
-        lines = Lines(self.ordered[passages[0].model])
+        shape = passages[0].shape[:3]
+        lines = self.lines.pop(shape, None) or Lines(self.ordered[shape[0]])
         while passages:
             with self.changed:
                 passages += self._joining(passages)
@@ -327,6 +331,7 @@ class Engine:
                         passage.deliver(None)
                         passages.remove(passage)
             passages[:] = [passage for passage in passages if not passage.cancelled]
+        self.lines[shape] = lines  # its arrays are used again
 
     @staticmethod
     def _show(passage: Passage, moment: Moment, done: int, motion: str, there: np.ndarray) -> None:
@@ -337,11 +342,6 @@ class Engine:
             passage.commit_to(np.asarray(moment.ids), there, done / budget)
         stands = passage.size if done == budget else passage.stands
         passage.deliver(Shown(moment, done, budget, stands, motion))
-
-
-def row(tree: Any, n: int) -> Any:
-    """Of a batch."""
-    return jax.tree.map(lambda leaf: leaf[n], tree)
 
 
 def fitting(count: int, sizes: Sequence[int]) -> int:

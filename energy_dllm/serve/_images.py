@@ -12,7 +12,7 @@ from starlette.requests import Request
 from .._model import EnergyDLLM
 from . import _requests as ask
 from ._passage import PIECE
-from ._pictures import Drawing, Plan, drawing, filling, png as png, size_of
+from ._pictures import Drawing, PicturePlan, drawing, filling, png as png, size_of
 from ._plan import COLDEST
 from ._sent import streamed
 from ._task import Budget, Shown
@@ -65,7 +65,7 @@ def _settings(asked: Any, evaluations: int) -> dict[str, Any]:
     }
 
 
-async def _made(server: Any, asked: Any, plan: Plan, kind: str) -> Any:
+async def _made(server: Any, asked: Any, plan: PicturePlan, kind: str) -> Any:
     drawings = [Drawing(plan, index) for index in range(asked.n or 1)]
     moments = written(server.engine, drawings, server.timeout, moments=bool(asked.stream))
     if asked.stream:
@@ -87,7 +87,7 @@ async def _made(server: Any, asked: Any, plan: Plan, kind: str) -> Any:
 
 
 async def _records(
-    server: Any, asked: Any, plan: Plan, kind: str, moments: Any, item: tuple[Drawing, Shown, str] | None
+    server: Any, asked: Any, plan: PicturePlan, kind: str, moments: Any, item: tuple[Drawing, Shown, str] | None
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Events of the OpenAI API: `partial_images` on the way, evenly spaced, and every picture at its end."""
     several, count = plan.budget.steps // PIECE, 1 + (asked.partial_images or 0)
@@ -113,7 +113,7 @@ async def _records(
     server.metrics.pictures += len(sent)
 
 
-def _head(plan: Plan) -> dict[str, Any]:
+def _head(plan: PicturePlan) -> dict[str, Any]:
     return {"model": plan.name, "seed": plan.seed, "budget": plan.budget.steps}
 
 
@@ -127,7 +127,7 @@ def _facts(drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _usage(plan: Plan, count: int) -> dict[str, Any]:
+def _usage(plan: PicturePlan, count: int) -> dict[str, Any]:
     tokenizer: Any = plan.model.tokenizer
     width = tokenizer.width
     text, image = int(plan.known[:width].sum()), int(plan.known[width:].sum())

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .._checks import on_device
-from ._passage import AHEAD, Line, Moment, Page, Rows, ahead, beginning, put
+from ._passage import AHEAD, FIRST, Line, Moment, Page, Rows, ahead, beginning, put
 from ._task import ORDER, Passage, Shown, page_of
 
 
@@ -22,7 +22,8 @@ class Programs:
         self.leaves, tree = jax.tree.flatten(arrays)
         whole: Any = lambda leaves: eqx.combine(jax.tree.unflatten(tree, leaves), rest)
         self._beginning = jax.jit(lambda leaves, page, state: beginning(whole(leaves), page, state))
-        self._ahead = jax.jit(lambda leaves, rows: ahead(whole(leaves), rows), donate_argnums=1)
+        written: Any = lambda leaves, rows, count: ahead(whole(leaves), rows, count)
+        self._ahead = jax.jit(written, donate_argnums=1, static_argnums=2)
         self.put = jax.jit(put, donate_argnums=0)
 
     @functools.cached_property
@@ -32,17 +33,17 @@ class Programs:
         read = jax.jit(lambda b: jax.nn.log_softmax(self.energy.logits(self.energy.neutral(1), b)))
         return np.asarray(read(on_device(nothing)))[0]
 
-    def beginning(self, page: Page, state: jax.Array) -> Line:
+    def beginning(self, page: Page, state: np.ndarray) -> Line:
         """As the function."""
         return self._beginning(self.leaves, page, state)
 
-    def ahead(self, rows: Rows) -> tuple[Rows, dict[str, jax.Array]]:
+    def ahead(self, rows: Rows, count: int) -> tuple[Rows, dict[str, jax.Array]]:
         """As the function; `rows` is used up."""
-        return self._ahead(self.leaves, rows)
+        return self._ahead(self.leaves, rows, count)
 
 
 class Lines:
-    """A batch on the device, row by row; one that is free is written too, and not looked at.
+    """Batches on the device, row by row; a row that is free is written too, and not looked at.
 
     A row is read from its own page and place alone, so that its text does not depend on the others.
     """
@@ -50,7 +51,7 @@ class Lines:
     def __init__(self, programs: Programs):
         self.programs = programs
         self.rows: list[Row | None] = []
-        self.arrays: Rows | None = None
+        self.batches: dict[int, Rows] = {}  # by size; what is in those that are not in use is not looked at
 
     def hold(self, passages: Sequence[Passage], size: int) -> None:
         """These passages and no others, in so many rows: what is new is read up to its first unknown token."""
@@ -59,19 +60,22 @@ class Lines:
         for passage in passages:
             if passage not in there:
                 assert passage.pattern is not None
-                page, pattern = jax.tree.map(on_device, (page_of(passage), passage.pattern))
-                made = page, self.programs.beginning(page, on_device(np.array(passage.state, np.int32))), pattern
+                page, state = page_of(passage), np.array(passage.state, np.int32)
+                made = page, self.programs.beginning(page, state), passage.pattern
                 self._resize(size, made)
                 n = self.rows.index(None)
-                self.rows[n], self.arrays = Row(passage), self.programs.put(self.arrays, made, np.int32(n))
+                self.rows[n] = Row(passage)
+                self.batches[size] = self.programs.put(self.batches[size], made, np.int32(n))
         self._resize(size, None)
 
     def piece(self) -> list[tuple[Passage, Shown | None, int]]:
-        """The next tokens of every passage: what is shown, if it is looked at, and how many they are."""
-        assert self.arrays is not None
-        self.arrays, found = self.programs.ahead(self.arrays)
+        """The next tokens of every passage: what is shown, if it is looked at, and how many they are. Fewer, if one is
+        looked at for the first time."""
+        rows, size = [row for row in self.rows if row is not None], len(self.rows)
+        begins = any(row.passage.watched and not row.pieces for row in rows)
+        self.batches[size], found = self.programs.ahead(self.batches[size], FIRST if begins else AHEAD)
         found = jax.tree.map(np.asarray, found)
-        of = lambda n: {name: rows[n] for name, rows in found.items()}
+        of = lambda n: {name: each[n] for name, each in found.items()}
         return [(row.passage, *row.take(of(n))) for n, row in enumerate(self.rows) if row is not None]
 
     def _resize(self, size: int, like: Rows | None) -> None:
@@ -79,10 +83,12 @@ class Lines:
         if len(self.rows) == size:
             return
         kept = [n for n, row in enumerate(self.rows) if row is not None]
-        copies = [*kept, *[0] * (size - len(kept))]
-        one = lambda leaf: on_device(np.stack([leaf] * size))
-        some = lambda leaf: on_device(np.asarray(leaf)[copies])
-        self.arrays = jax.tree.map(one, like) if self.arrays is None else jax.tree.map(some, self.arrays)
+        if kept:
+            copies = [*kept, *[0] * (size - len(kept))]
+            some = lambda leaf: on_device(np.asarray(leaf)[copies])
+            self.batches[size] = jax.tree.map(some, self.batches[len(self.rows)])
+        elif size not in self.batches:
+            self.batches[size] = jax.tree.map(lambda leaf: on_device(np.stack([np.asarray(leaf)] * size)), like)
         self.rows = [*(self.rows[n] for n in kept), *[None] * (size - len(kept))]
 
 
@@ -97,7 +103,7 @@ class Row:
         """What is shown of it, and how many tokens are new."""
         passage, begin = self.passage, self.stands
         self.pieces.append(piece)
-        self.stands = min(begin + AHEAD, passage.size)
+        self.stands = min(begin + len(piece["ids"]), passage.size)
         shown = self._shown() if passage.watched or self.stands == passage.size else None
         return shown, self.stands - begin
 

@@ -20,6 +20,8 @@ PIECE = 4
 """Steps of the descent between two moments: what is streamed, and where a passage can be cancelled."""
 AHEAD = 8
 """Tokens from left to right between two moments."""
+FIRST = 2
+"""The same before the first moment of a passage that is looked at."""
 GIVEN = 16
 """Given tokens that are read at once before text that is written from left to right."""
 TOP = 5
@@ -148,8 +150,8 @@ def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Ar
     return jax.tree.map(lambda all, one: all.at[n].set(one), rows, row)
 
 
-def ahead(energy: FreeEnergy, rows: Rows) -> tuple[Rows, dict[str, Array]]:
-    """The next `AHEAD` tokens of every passage, one pass each, and the posterior of each, `(N, AHEAD, ...)`. Every
+def ahead(energy: FreeEnergy, rows: Rows, count: int = AHEAD) -> tuple[Rows, dict[str, Array]]:
+    """The next `count` tokens of every passage, one pass each, and the posterior of each, `(N, count, ...)`. Every
     passage has a place of its own; tokens and the keys of their draws are those of `sampling.Blocks(size=1)`.
 
     Under a pattern a token is drawn from `p(w | before) P(what follows is accepted | w)`, the latter for tokens that
@@ -169,7 +171,7 @@ def ahead(energy: FreeEnergy, rows: Rows) -> tuple[Rows, dict[str, Array]]:
             state = jnp.where(inside, after[read["ids"][0]], line.state)
             return Line(ids, line.place + 1, state, kept), jax.tree.map(lambda rows: rows[0], read)
 
-        return jax.lax.scan(step, line, None, length=AHEAD)
+        return jax.lax.scan(step, line, None, length=count)
 
     pages, lines, patterns = rows
     lines, found = jax.vmap(one)(pages, lines, patterns)

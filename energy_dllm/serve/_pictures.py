@@ -25,7 +25,7 @@ UNLIKELY = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PicturePlan:
     """Pictures that are to be made: given tokens `ids (L,)`, which of them are `known (L,)`, evidence `b (L, V)` about
     patches that are seen in part; the `picture` and its `hole`, if it is one that is filled."""
 
@@ -45,9 +45,9 @@ class Drawing:
     """One picture of a plan, number `index`: what stands at the moment that it was shown last. It is written as a
     `Choice` is."""
 
-    stops, ends_line, reason = (), False, None
+    stops, ends_line, reason, light = (), False, None, True
 
-    def __init__(self, plan: Plan, index: int):
+    def __init__(self, plan: PicturePlan, index: int):
         self.plan, self.index, self.ids = plan, index, plan.ids
         self.sigma, self.free_energy, self.evaluations = float("nan"), float("nan"), 0
         self.begun = False
@@ -87,13 +87,13 @@ class Drawing:
         return png(made)
 
 
-def drawing(name: str, model: EnergyDLLM, caption: str, **settings: Any) -> Plan:
+def drawing(name: str, model: EnergyDLLM, caption: str, **settings: Any) -> PicturePlan:
     """A picture of a caption, or of any if it is empty."""
     known_caption(model, caption)
     return _plan(name, model, None, np.ones(_shape(model), bool), caption, settings)
 
 
-def filling(name: str, model: EnergyDLLM, image: str, mask: str | None, caption: str, **settings: Any) -> Plan:
+def filling(name: str, model: EnergyDLLM, image: str, mask: str | None, caption: str, **settings: Any) -> PicturePlan:
     """A picture with a hole, where the mask, or without one the picture, is transparent."""
     picture, opaque = opened(model, image, "image")
     if mask is not None:
@@ -104,7 +104,7 @@ def filling(name: str, model: EnergyDLLM, image: str, mask: str | None, caption:
     return _plan(name, model, picture, ~opaque, caption, settings)
 
 
-def _plan(name, model, picture, hole, caption, settings) -> Plan:
+def _plan(name, model, picture, hole, caption, settings) -> PicturePlan:
     tokenizer: Any = model.tokenizer
     colours = () if tokenizer.channels == 1 else (3,)
     blank = np.zeros((*hole.shape, *colours), np.uint8)
@@ -118,7 +118,7 @@ def _plan(name, model, picture, hole, caption, settings) -> Plan:
         raise ValueError(message) from None
     b = b.astype(model.energy.vocabulary.codes.dtype)
     ids, known = np.asarray(given.ids, np.int32), np.asarray(given.known, bool)
-    return Plan(name, model, ids, known, b, picture, None if picture is None else hole, **settings)
+    return PicturePlan(name, model, ids, known, b, picture, None if picture is None else hole, **settings)
 
 
 def opened(

@@ -160,3 +160,8 @@ def pages_of(passages: Sequence[Passage], size: int) -> Page:
     """Their arrays on the device, padded to a batch by copies of the first."""
     rows = [page_of(passage) for passage in [*passages, *[passages[0]] * (size - len(passages))]]
     return jax.tree.map(lambda *leaves: on_device(np.stack(leaves)), *rows)
+
+
+def row(tree: Any, n: int) -> Any:
+    """Of a batch."""
+    return jax.tree.map(lambda leaf: leaf[n], tree)

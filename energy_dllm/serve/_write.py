@@ -45,9 +45,19 @@ class Choice:
         self.sigma, self.free_energy = float("nan"), float("nan")
         self.evaluations, self.window_end = 0, 0
 
+    @property
+    def light(self) -> bool:
+        """Whether its next window is soon made, or there is none."""
+        return self.ended or not (self.plan.pattern or self.plan.avoid)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no window left."""
+        return self.reason is not None or bool(self.known.all())
+
     def next(self, engine: Engine, deliver: Any) -> Passage | None:
         """Its next window, if there is one."""
-        if self.reason is not None or self.known.all():
+        if self.ended:
             return None
         done = int(np.argmin(self.known))
         self.begin, self.window_end = self.plan.window(engine.lengths[-1], done)
@@ -151,7 +161,10 @@ async def written(
             passages[choice.index] = made
         return made
 
-    first = [made for choice in choices if (made := await asyncio.to_thread(start, choice)) is not None]
+    async def begin(choice: Any) -> Passage | None:  # an automaton takes its time
+        return start(choice) if choice.light else await asyncio.to_thread(start, choice)
+
+    first = [made for choice in choices if (made := await begin(choice)) is not None]
     try:
         engine.submit(*first)
         async with asyncio.timeout(timeout):
@@ -167,7 +180,7 @@ async def written(
                         passages.pop(choice.index).cancelled = True
                 else:
                     del passages[choice.index]
-                    later = await asyncio.to_thread(start, choice)
+                    later = await begin(choice)
                     if later is not None:
                         engine.submit(later, limit=False)
     except TimeoutError:
