@@ -18,6 +18,7 @@ from served import Running, driven
 
 import energy_dllm as ed
 from energy_dllm.serve._body import form
+from energy_dllm.serve._errors import APIError
 
 
 pytest.importorskip("PIL")
@@ -120,7 +121,7 @@ def test_a_hole_is_filled_as_inpaint_fills_it(channels):
             whole = client.images.edit(image=png(picture), mask=mask, **asked)
             holed = client.images.edit(image=[cut], **asked)
             events = list(client.images.edit(image=cut, stream=True, partial_images=1, **asked))
-            named = client.images.edit(
+            named: Any = client.images.edit(
                 image=png(picture), prompt="", model="drawn", extra_body={"seed": 5, "budget": 4}
             )
         coded = base64.b64encode(cut).decode()
@@ -211,9 +212,9 @@ def test_a_form_is_its_fields():
     whole = body + b"--xYz--"
     wrong += [whole[: draw.integers(len(whole) - 3)] for _ in range(50)]
     for each in wrong:
-        with pytest.raises(ed.serve._errors.APIError):
+        with pytest.raises(APIError):
             form(each, kind)
-    with pytest.raises(ed.serve._errors.APIError, match="boundary"):
+    with pytest.raises(APIError, match="boundary"):
         form(whole, "multipart/form-data")
 
 
@@ -234,7 +235,7 @@ seen.push(c.width == 8 && c.height == 4, $('budget').value == 32, $('fill').disa
 $('prompt').value = 'one'; $('budget').value = 12; press(document, 'Enter'); await until(() => done);
 const first = read(), kept = (a, b) => a.every((v, k) => k % 32 >= 16 || v == b[k]);
 seen.push(moments.length == 3, new Set(first).size > 2, first.every((v, k) => k % 4 != 3 || v == 255));
-seen.push($('named').textContent == 'one', $('said').textContent.includes("caption 'one', 12 force"));
+seen.push($('named').textContent == 'one', $('said').textContent.includes("Caption 'one', 12 force"));
 document.querySelector('.cut').click(); const holed = read();
 seen.push(kept(first, holed), holed.filter((v, k) => k % 4 == 3 && v == 0).length == 16, !$('fill').disabled);
 $('prompt').value = 'zz'; $('fill').click(); await until(() => $('said').className == 'bad');

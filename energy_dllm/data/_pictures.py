@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -211,11 +212,11 @@ def read_picture(
 
     **Raises:** `FileNotFoundError` if there is none, `ValueError` if it cannot be read; `ImportError` without pillow.
     """
-    image = _pillow()
-    if isinstance(path, str | os.PathLike) and not Path(path).is_file():
+    image, source = _pillow(), cast(Any, path)
+    if not isinstance(path, io.BufferedIOBase) and not Path(path).is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file; expected a PNG or JPEG picture.")
     try:
-        with image.open(path) as file:
+        with image.open(source) as file:
             picture = file.convert("RGBA") if alpha else file
             picture = picture.convert(("RGB" if colour else "L") + "A" * alpha)
             if shape is not None and picture.size != (shape[1], shape[0]):
@@ -240,7 +241,7 @@ def write_picture(
     assert read_picture("grey.png").shape == (4, 6)
     ```
     """
-    _pillow().fromarray(picture).save(path, None if isinstance(path, str | os.PathLike) else "PNG")
+    _pillow().fromarray(picture).save(cast(Any, path), "PNG" if isinstance(path, io.BufferedIOBase) else None)
 
 
 def _pillow():

@@ -72,7 +72,8 @@ class Engine:
         self.programs: set[Program] = set()
         energies: dict[str, Any] = {name: model.energy for name, model in models.items() if 1 in model.blocks}
         self.ordered = {name: Programs(energy) for name, energy in energies.items()}
-        self.wanted = [program for name in models for program in self._first(name)]
+        first = [self._first(name) for name in models]  # one of every model before others
+        self.wanted = [each[n] for n in range(max(map(len, first), default=0)) for each in first if n < len(each)]
         self.lines: dict[tuple[str, int, int], Lines] = {}
         self.closing = False
         self.threads: list[threading.Thread] = []
