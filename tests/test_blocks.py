@@ -30,9 +30,13 @@ def small(block, tokenizer=ABC, **sizes):
     return eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, patterns)
 
 
-@pytest.fixture(scope="module", params=[1, 3, 4])
+@pytest.fixture(scope="module", params=[1, 3, 4, "shifted"])
 def model(request):
-    return small(request.param)
+    return small(1, shift=True) if request.param == "shifted" else small(request.param)
+
+
+def shift_of(energy):
+    return energy.network.synapses["blocks"].shift
 
 
 @eqx.filter_jit
@@ -54,7 +58,7 @@ def texts(count=3):
 
 def test_three_forms_of_one_conditional_energy_agree(model):
     """In the passage with all masked behind a block; all blocks side by side; a block alone, after what is kept."""
-    energy, block, place = model.energy, model.energy.block, np.arange(L)
+    energy, block, shift, place = model.energy, model.energy.block, shift_of(model.energy), np.arange(L)
     for ids, known in texts():
         beside = energy.side_by_side(ids, block)
         y, b, log_p = rest(beside, ids, known)
@@ -64,44 +68,46 @@ def test_three_forms_of_one_conditional_energy_agree(model):
             upto = (place < start) | (known & (place < start + block))
             np.testing.assert_allclose(rest(energy, ids, upto)[2][here], log_p[here], atol=1e-12)
             # what is kept of later tokens is not looked at
-            stale = jax.tree.map(lambda rows, start=start: rows.at[..., start:, :].set(7.0), kept)
+            stale = jax.tree.map(lambda rows, start=start: rows.at[..., start + shift :, :].set(7.0), kept)
             alone = energy.after(stale, start, block)
             y_k, b_k, log_q = rest(alone, ids[here], known[here])
             np.testing.assert_allclose(log_q, log_p[here], atol=1e-12)
             for name, term in alone.terms(y_k, b_k).items():
                 np.testing.assert_allclose(term, terms[name][here], atol=1e-11)
             for new, whole in zip(jax.tree.leaves(alone.kept(ids[here])), jax.tree.leaves(kept), strict=True):
-                np.testing.assert_allclose(new, whole[..., here, :], atol=1e-12)
+                np.testing.assert_allclose(new, whole[..., start : start + block + shift, :], atol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 5, L - 1])
-def test_the_next_token_is_at_rest_after_one_pass(count):
+def test_the_next_token_is_at_rest_after_one_pass(count, shift):
     """As by a full step of the relaxation, and what is kept of the token before as of the whole passage."""
-    energy = small(1).energy
+    energy = small(1, shift=shift).energy
     energy = eqx.tree_at(
         lambda e: e.network.bias, energy, jax.random.normal(jax.random.key(9), energy.network.bias.shape)
     )
     ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
     kept = energy.kept(ids)
-    stale = jax.tree.map(lambda rows: rows.at[..., max(0, count - 1) :, :].set(7.0), kept)
+    stale = jax.tree.map(lambda rows: rows.at[..., max(0, count - 1 + shift) :, :].set(7.0), kept)
     y, new = energy.next(stale, ids[max(0, count - 1)], count)
     np.testing.assert_allclose(y[0], rest(energy, ids, jnp.arange(L) < count)[0][count], atol=1e-12)
     for now, whole in zip(jax.tree.leaves(new), jax.tree.leaves(kept), strict=True):
-        np.testing.assert_allclose(now[..., :count, :], whole[..., :count, :], atol=1e-12)
+        np.testing.assert_allclose(now[..., : count + shift, :], whole[..., : count + shift, :], atol=1e-12)
 
 
 def test_what_is_kept_of_a_block_is_that_of_the_passage(model):
     energy, block = model.energy, model.energy.block
     ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
-    kept = jax.tree.map(lambda rows: jnp.full_like(rows, 7.0), energy.kept(ids))
+    kept = jax.tree.map(lambda rows: rows.at[..., shift_of(energy) :, :].set(7.0), energy.unwritten(L))
     for start in range(0, L, block):
         kept = energy.extended(kept, ids[start : start + block], start)
     for now, whole in zip(jax.tree.leaves(kept), jax.tree.leaves(energy.kept(ids)), strict=True):
         np.testing.assert_allclose(now, whole, atol=1e-12)
 
 
-def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws():
-    model, ids, free = small(1), [], []
+@pytest.mark.parametrize("shift", [False, True])
+def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws(shift):
+    model, ids, free = small(1, shift=shift), [], []
     for step in (1.0, 1.0 + 1e-12):  # only the first is known to be at rest
         each = ed.sampling.Unmasking(rounds=1, steps=1, step=step, order=ed.sampling.most_certain)
         made = ed.generate(model, length=20, prompt="ab", samples=16, sampler=ed.sampling.Blocks(each), frames=2)
