@@ -26,12 +26,12 @@ LONG = 1024
 
 
 class Prefix(eqx.Module):
-    """Tokens before a passage: what every layer `kept` of each, and `allowed`, `offset` as in `Past`; `among (L, L)`,
+    """Tokens before a passage: what every layer `kept` of each, and `allowed`, `place` as in `Past`; `among (L, L)`,
     where given, who may read whom in the passage itself; `start`, of a shifted read-out, the stream of the last one."""
 
     kept: Kept
     allowed: Bool[Array, "L S"]
-    offset: Int[Array, "L S"]
+    place: Int[Array, ""] | int
     among: Bool[Array, "L L"] | None = None
     start: Float[Array, " W"] | None = None
 
@@ -205,17 +205,17 @@ class DeepStack(AbstractLayered):
         one pass, with no way back. What is kept before that place is read, behind it not looked at."""
         length, there = g.shape[0], jnp.arange(kept[0]["attention"][0].shape[-2])
         start = start + self.shift  # of rows, the first of which holds the start
-        place = start + jnp.arange(length)
-        offset, number = there - place[:, None], place // self.block if self.block else jnp.zeros(length, int)
-        # tokens before it are read where they are kept, which then need not be copied; those ahead as they stand
-        ahead = jnp.asarray(np.triu(np.ones((length, length), bool))) & (number == number[:, None])
+        place = start + np.arange(length)
+        # all is read where it is kept, the tokens themselves too, so that nothing need be joined
+        number = lambda place: place // self.block if self.block else jnp.zeros_like(place)
+        allowed = (there < start + length) & (number(there) <= number(place)[:, None])
         put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(
             rows, new.astype(rows.dtype), jnp.maximum(start, 0), axis=-2
         )
         stream = g[:, : self.background.shape[-1]] + self.background
         found: tuple[dict[str, PyTree], ...] = tuple({} for _ in self.blocks)
         if self.start is not None:
-            ahead = ahead & ~jnp.eye(length, k=1, dtype=bool)
+            allowed = allowed & (there != place[:, None] + 1)
             stream = jnp.where((place == 0)[:, None], self.start, stream)
             found[0]["stream"] = put(kept[0]["stream"], stream)
         first = stream
@@ -223,7 +223,7 @@ class DeepStack(AbstractLayered):
             for kind, layer in block.items():
                 z = _norm(stream)
                 found[n][kind] = jax.tree.map(put, kept[n][kind], layer.keep(z))
-                stream = stream + layer.read(z, ahead, Past(found[n][kind], offset < 0, offset))
+                stream = stream + layer.read(z, None, Past(found[n][kind], allowed, start))
         return stream - first, found
 
     def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
@@ -264,7 +264,7 @@ class DeepStack(AbstractLayered):
         place, before = jnp.arange(length + self.shift), jnp.arange(kept[0]["attention"][0].shape[-2])
         allowed = jnp.broadcast_to(before < count, (place.shape[0], before.shape[0]))
         last = jax.lax.dynamic_index_in_dim(kept[0]["stream"], count, keepdims=False) if self.shift else None
-        return self._changed(prefix=Prefix(kept, allowed, before - count - place[:, None], start=last))
+        return self._changed(prefix=Prefix(kept, allowed, count, start=last))
 
     def side_by_side(self, g: Float[Array, "L D"], block: Int[Array, ""] | int) -> "DeepStack":
         """The stack of all blocks of `block` tokens at once: each reads its own tokens, and those before it with the
@@ -276,7 +276,7 @@ class DeepStack(AbstractLayered):
         number = jnp.asarray(place) // block
         before, among = number[None, :] < number[:, None], number[None, :] == number[:, None]
         kept = self._kept(g, before | among)
-        return self._changed(prefix=Prefix(kept, before, jnp.asarray(place - place[:, None]), among))
+        return self._changed(prefix=Prefix(kept, before, 0, among))
 
     def in_blocks(self, block: int) -> "DeepStack":
         """The same layers, a token reading its own block and all before it; 0 for the whole passage."""
@@ -337,7 +337,7 @@ class DeepStack(AbstractLayered):
             for kind, layer in block.items():
                 z, past = _norm(stream), None
                 if self.prefix is not None:
-                    past = Past(self.prefix.kept[n][kind], self.prefix.allowed & here[:, None], self.prefix.offset)
+                    past = Past(self.prefix.kept[n][kind], self.prefix.allowed & here[:, None], self.prefix.place)
                 with jax.named_scope(f"{kind} {n + 1}"):
                     # of a long passage the gradient makes what a layer computes again
                     read = eqx.filter_checkpoint(layer.read) if isinstance(allowed, Readable) else layer.read
