@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--gaussian", type=float, default=0.45, help="share of windows under Gaussian noise")
     parser.add_argument("--blocks", type=int, nargs="*", default=[0], help="of every window in turn, 0 for a whole one")
+    parser.add_argument("--shift", action="store_true", help="a shifted read-out; left to right at half the work")
     parser.add_argument("--init", help="go on from this model, a file or the name of a shipped one")
     parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of a relaxation")
     parser.add_argument("--tracked", type=int, default=1, help="steps of a relaxation that the gradient follows")
@@ -87,7 +88,7 @@ def main() -> None:
     corpus, texts = corpus_of_plays(options.plays)
     tokenizer = corpus.tokenizer
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
-    sizes = dict(dim=options.dim, depth=options.depth)
+    sizes = dict(dim=options.dim, depth=options.depth, shift=options.shift)
     if options.init is not None:
         first = ed.load(options.init)
         sizes = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
@@ -118,14 +119,16 @@ def main() -> None:
         "command": f"python benchmarks/train_shakespeare.py plays.md.xz --steps {options.steps} "
         f"--dim {options.dim} --depth {options.depth} "
         f"--length {options.length} --batch-size {options.batch_size} --learning-rate {options.learning_rate} "
-        f"--seed {options.seed} --blocks {' '.join(map(str, options.blocks))}"
+        f"--gaussian {options.gaussian} --seed {options.seed} --blocks {' '.join(map(str, options.blocks))}"
+        + (" --shift" if options.shift else "")
         + (f" --init {options.init}" if options.init else ""),
         **before(options.init),
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),
         "scores": scores,
-        "limits": "Small and briefly trained: it spells, it does not mean. Windows of 64 characters in training.",
+        "limits": "Small and briefly trained: words and lines of verse, but no sense. Windows of 64 characters in "
+        "training.",
     }
     ed.save(options.out / "shakespeare.safetensors", model, notes=notes)
     print(scores)

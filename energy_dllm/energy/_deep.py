@@ -322,6 +322,8 @@ class DeepStack(AbstractLayered):
         stream = self._stream(g)
         length = stream.shape[0]
         here = jnp.ones(length, bool) if mask is None else jnp.pad(mask, (self.shift, 0), constant_values=True)
+        if self.start is not None and mask is not None:  # no row holds padding
+            stream = jnp.where(here[:, None], stream, self.start)
         among = self.prefix.among if among is None and self.prefix is not None else among
         number = np.arange(length) // (self.block or length)
         allowed: Allowed = Readable(here, jnp.asarray(number), self.shift)
