@@ -209,9 +209,7 @@ class DeepStack(AbstractLayered):
         # all is read where it is kept, the tokens themselves too, so that nothing need be joined
         number = lambda place: place // self.block if self.block else jnp.zeros_like(place)
         allowed = (there < start + length) & (number(there) <= number(place)[:, None])
-        put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(
-            rows, new.astype(rows.dtype), jnp.maximum(start, 0), axis=-2
-        )
+        put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=-2)
         stream = g[:, : self.background.shape[-1]] + self.background
         found: tuple[dict[str, PyTree], ...] = tuple({} for _ in self.blocks)
         if self.start is not None:
