@@ -308,8 +308,8 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)`, nats, of a text read from left to right, in one evaluation; its sum
-        is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one."""
+        """`log p(token_i | the tokens before it) (L,)`, nats, of a text read from left to right, in one evaluation. Its
+        sum is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one."""
         return jnp.take_along_axis(self.conditionals(ids), ids[:, None], axis=-1)[:, 0]
 
     def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
