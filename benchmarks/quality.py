@@ -7,7 +7,8 @@
     python benchmarks/quality.py noise shakespeare ../shared/data/shakespeare_plays/plays.md.xz
 
 `--models energy-4` is the energy in blocks of four tokens, `mixed` one whose windows are whole and in blocks of 1 and 4
-in turn; its cell has the bound of each. `train` runs one cell after the other (corpus, size,
+in turn, `both` and `shifted` whole and from left to right in turn, the latter with a shifted read-out; their cells have
+the bound of each. `train` runs one cell after the other (corpus, size,
 model, rate, seed), resumes where it was stopped, skips what is done and writes one JSON file a cell; `table` makes
 Markdown of all there are, `likelihood` measures a model's flow, `noise` what context is worth to it under noise.
 `--tuning` holds the end of the training part out and scores on that, so that rates are chosen on it and not on the
@@ -38,7 +39,7 @@ import energy_dllm as ed
 SIZES = {"0.1M": (64, 2, 88, (64, 248)), "1M": (144, 4, 288, (224, 784)), "10M": (384, 6, 896, (640, 2560))}
 TUNING = 0.1
 BLOCKS = (1, 2, 4, 8, 16, 32)
-MIXED = (0, 1, 4, 1)
+MIXED = {"mixed": (0, 1, 4, 1), "both": (0, 1), "shifted": (0, 1)}
 
 
 def letters(text: str) -> str:
@@ -66,12 +67,14 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     """One model and what it is trained on."""
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
     dim, depth, tied, layer = SIZES[size]
-    if name.startswith(("energy", "layer", "mixed")):
+    if name.startswith(("energy", "layer", *MIXED)):
         counts, block = corpus.counts(), int(name.partition("-")[2] or 0)
         if name != "layer":
-            blocks = MIXED if name == "mixed" else (block,)
+            blocks = MIXED.get(name, (block,))
             objective = ed.learn.Denoising(gaussian=gaussian, typo=0.1 * gaussian, prefix=0.0)
-            return ed.EnergyDLLM(corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, blocks=blocks, key=key), objective
+            return ed.EnergyDLLM(
+                corpus.tokenizer, dim=2 * dim, depth=depth, heads=4, blocks=blocks, shift=name == "shifted", key=key
+            ), objective
         objective = ed.learn.Denoising.at_rest(gaussian=gaussian, typo=0.4 * gaussian)
         one = dict(dim=layer[0], depth=1, states=layer[1], counts=counts)
         return ed.EnergyDLLM(corpus.tokenizer, **one, key=key), objective
@@ -157,13 +160,15 @@ def run(options: argparse.Namespace) -> None:
                 record = dict(corpus=options.corpus, size=options.size, split=split, model=name, rate=rate, seed=seed)
                 record |= dict(steps=options.steps, tokens=options.batch_size * options.length * options.steps)
                 record |= dict(parameters=count(model), flops_per_token=cost, seconds=round(seconds(folder)))
-                if name == "mixed":
+                if name in MIXED:
                     bound = lambda block, model=model: (
                         ed.evaluate(
                             model, held_out, length=options.length, windows=options.windows, curves=False, block=block
                         ).masked_nelbo_bits_per_char
                     )
-                    record["blocks"] = {block: bound(block) for block in (1, 2, 4, 8, 16, 32, 0)}
+                    record["blocks"] = {
+                        block: bound(block) for block in (MIXED[name] if name != "mixed" else (1, 2, 4, 8, 16, 32, 0))
+                    }
                 (folder / "cell.json").write_text(json.dumps(record | score.as_dict(), indent=1))
                 bits, error = score.masked_nelbo_bits_per_char, score.standard_error
                 print(f"{cell}: {bits:.4f} +- {error:.4f} bits a character, {record['seconds']} s", flush=True)
@@ -324,7 +329,7 @@ def main() -> None:
     trains.add_argument("--data", type=Path, default=Path("../shared/data"))
     trains.add_argument("--size", choices=list(SIZES), default="0.1M")
     models = ["energy", "layer", "masked", "local", "tied", "autoregressive"]
-    kinds = [*models, "mixed", *(f"energy-{n}" for n in BLOCKS)]
+    kinds = [*models, *MIXED, *(f"energy-{n}" for n in BLOCKS)]
     trains.add_argument("--models", nargs="*", default=models, choices=kinds)
     trains.add_argument("--rates", nargs="*", type=float, default=[1.2e-2])
     trains.add_argument("--seeds", nargs="*", type=int, default=[0])

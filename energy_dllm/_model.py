@@ -54,6 +54,8 @@ class EnergyDLLM(eqx.Module):
       before it, or (0, the default) as a whole. Of several, `(0, 4)`, `fit` trains all, one masked window after the
       other, and the first is the default. The parameters then know the passage as a whole, for infilling and the
       descent, and block by block, for `sampling.Blocks` and, with 1 among them, an exact likelihood in one evaluation.
+    - `shift`: whether a deep energy compares a token with what is read at the one before it (`DeepStack`), so that
+      reading from left to right costs one row of work a token in place of two; `blocks` are then 0 and 1.
     - `rotary`: whether queries and keys have rotary phases beside the relative bias.
     - `offsets`, `rank`, `head_dim`, `states`, `counts`: of `depth=1` only: neighbours of the pairwise synapse, rank of
       it and of the memory's cues (`dim / 8`), width of a head (16), states of the `HMMVocabulary` (`4 dim`; 0 for a
@@ -64,8 +66,8 @@ class EnergyDLLM(eqx.Module):
     - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
     - `key`: random key.
 
-    **Raises:** `ValueError` if a size is not positive, `states` is given at `depth > 1`, or `energy` has
-    another vocabulary than `tokenizer`.
+    **Raises:** `ValueError` if a size is not positive, `states` is given at `depth > 1` or `shift` at `depth=1`, or
+    `energy` has another vocabulary than `tokenizer`.
 
     **Example:**
 
@@ -101,6 +103,7 @@ class EnergyDLLM(eqx.Module):
         reach: int = 4,
         rotary: bool = False,
         blocks: Sequence[int] = (0,),
+        shift: bool = False,
         steps: int | None = None,
         step: float | None = None,
         schedule: AbstractSchedule | None = None,
@@ -113,6 +116,8 @@ class EnergyDLLM(eqx.Module):
         if energy is None and depth > 1 and states:
             raise ValueError(f"`states`={states} at `depth`={depth}; a hidden Markov model goes with `depth=1` only.")
         deep = depth > 1 if energy is None else isinstance(energy, FreeEnergy) and energy.one_shot
+        if shift and not deep:
+            raise ValueError("`shift` is True at `depth=1`; one layer has no read-out to shift: leave one of them out.")
         if energy is None:
             size, memories = tokenizer.size, memories or 2 * dim
             states = (0 if deep else 4 * dim) if states is None else states
@@ -127,7 +132,7 @@ class EnergyDLLM(eqx.Module):
                 k1, k2 = jax.random.split(key)
                 heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
                 sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
-                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, key=k1)
+                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, shift=shift, key=k1)
                 network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
                 own: dict[str, Any] = {}
                 if tokenizer.grids:  # patches of pictures have pixels for codes, and places of their own

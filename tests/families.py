@@ -31,6 +31,12 @@ SYNAPSES = {
     "deep in blocks": lambda dim, key: ed.energy.DeepStack(
         dim, depth=2, heads=2, memories=5, convolution=2, reach=3, block=3, key=key
     ),
+    "deep shifted": lambda dim, key: ed.energy.DeepStack(
+        dim, depth=2, heads=2, memories=5, convolution=2, reach=3, shift=True, key=key
+    ),
+    "deep shifted in order": lambda dim, key: ed.energy.DeepStack(
+        dim, depth=2, heads=2, memories=5, convolution=2, reach=3, shift=True, block=1, key=key
+    ),
     "deep convolutional": lambda dim, key: ed.energy.ConvolutionalMemory(
         dim, memories=5, depth=3, reach=1, rank=4, key=key
     ),

@@ -30,9 +30,13 @@ def small(block, tokenizer=ABC, **sizes):
     return eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, patterns)
 
 
-@pytest.fixture(scope="module", params=[1, 3, 4])
+@pytest.fixture(scope="module", params=[1, 3, 4, "shifted"])
 def model(request):
-    return small(request.param)
+    return small(1, shift=True) if request.param == "shifted" else small(request.param)
+
+
+def shift_of(energy):
+    return energy.network.synapses["blocks"].shift
 
 
 @eqx.filter_jit
@@ -54,7 +58,7 @@ def texts(count=3):
 
 def test_three_forms_of_one_conditional_energy_agree(model):
     """In the passage with all masked behind a block; all blocks side by side; a block alone, after what is kept."""
-    energy, block, place = model.energy, model.energy.block, np.arange(L)
+    energy, block, shift, place = model.energy, model.energy.block, shift_of(model.energy), np.arange(L)
     for ids, known in texts():
         beside = energy.side_by_side(ids, block)
         y, b, log_p = rest(beside, ids, known)
@@ -64,44 +68,46 @@ def test_three_forms_of_one_conditional_energy_agree(model):
             upto = (place < start) | (known & (place < start + block))
             np.testing.assert_allclose(rest(energy, ids, upto)[2][here], log_p[here], atol=1e-12)
             # what is kept of later tokens is not looked at
-            stale = jax.tree.map(lambda rows, start=start: rows.at[..., start:, :].set(7.0), kept)
+            stale = jax.tree.map(lambda rows, start=start: rows.at[..., start + shift :, :].set(7.0), kept)
             alone = energy.after(stale, start, block)
             y_k, b_k, log_q = rest(alone, ids[here], known[here])
             np.testing.assert_allclose(log_q, log_p[here], atol=1e-12)
             for name, term in alone.terms(y_k, b_k).items():
                 np.testing.assert_allclose(term, terms[name][here], atol=1e-11)
             for new, whole in zip(jax.tree.leaves(alone.kept(ids[here])), jax.tree.leaves(kept), strict=True):
-                np.testing.assert_allclose(new, whole[..., here, :], atol=1e-12)
+                np.testing.assert_allclose(new, whole[..., start : start + block + shift, :], atol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 5, L - 1])
-def test_the_next_token_is_at_rest_after_one_pass(count):
+def test_the_next_token_is_at_rest_after_one_pass(count, shift):
     """As by a full step of the relaxation, and what is kept of the token before as of the whole passage."""
-    energy = small(1).energy
+    energy = small(1, shift=shift).energy
     energy = eqx.tree_at(
         lambda e: e.network.bias, energy, jax.random.normal(jax.random.key(9), energy.network.bias.shape)
     )
     ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
     kept = energy.kept(ids)
-    stale = jax.tree.map(lambda rows: rows.at[..., max(0, count - 1) :, :].set(7.0), kept)
+    stale = jax.tree.map(lambda rows: rows.at[..., max(0, count - 1 + shift) :, :].set(7.0), kept)
     y, new = energy.next(stale, ids[max(0, count - 1)], count)
     np.testing.assert_allclose(y[0], rest(energy, ids, jnp.arange(L) < count)[0][count], atol=1e-12)
     for now, whole in zip(jax.tree.leaves(new), jax.tree.leaves(kept), strict=True):
-        np.testing.assert_allclose(now[..., :count, :], whole[..., :count, :], atol=1e-12)
+        np.testing.assert_allclose(now[..., : count + shift, :], whole[..., : count + shift, :], atol=1e-12)
 
 
 def test_what_is_kept_of_a_block_is_that_of_the_passage(model):
     energy, block = model.energy, model.energy.block
     ids = jax.random.randint(jax.random.key(5), (L,), 0, 3)
-    kept = jax.tree.map(lambda rows: jnp.full_like(rows, 7.0), energy.kept(ids))
+    kept = jax.tree.map(lambda rows: rows.at[..., shift_of(energy) :, :].set(7.0), energy.unwritten(L))
     for start in range(0, L, block):
         kept = energy.extended(kept, ids[start : start + block], start)
     for now, whole in zip(jax.tree.leaves(kept), jax.tree.leaves(energy.kept(ids)), strict=True):
         np.testing.assert_allclose(now, whole, atol=1e-12)
 
 
-def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws():
-    model, ids, free = small(1), [], []
+@pytest.mark.parametrize("shift", [False, True])
+def test_one_pass_a_token_draws_what_a_relaxation_of_every_block_draws(shift):
+    model, ids, free = small(1, shift=shift), [], []
     for step in (1.0, 1.0 + 1e-12):  # only the first is known to be at rest
         each = ed.sampling.Unmasking(rounds=1, steps=1, step=step, order=ed.sampling.most_certain)
         made = ed.generate(model, length=20, prompt="ab", samples=16, sampler=ed.sampling.Blocks(each), frames=2)
@@ -125,6 +131,28 @@ def test_nothing_is_read_of_what_is_behind_the_block(model):
     read = np.asarray(jnp.any(by_token != 0, axis=-1))
     number = np.arange(L) // block
     assert not read[number[:, None] < number].any() and read[number[:, None] >= number].all()
+
+
+def test_a_shifted_read_out_does_not_read_what_it_is_compared_with():
+    """In one layer of every kind a token's energy depends on all streams but its own; read in order on those before."""
+    for block in (0, 1):
+        stack = ed.energy.DeepStack(16, depth=1, heads=2, convolution=2, shift=True, block=block, key=jax.random.key(0))
+        g = jax.random.normal(jax.random.key(1), (L, 16))
+        slopes = jax.jacobian(stack.per_token)(g)
+        read, compared = (np.abs(half).max(axis=-1) > 1e-9 for half in (slopes[..., :8], slopes[..., 8:]))
+        there = ~np.eye(L, dtype=bool) if block == 0 else np.tri(L, k=-1, dtype=bool)
+        assert (read == there).all() and (compared == np.eye(L, dtype=bool)).all()
+
+
+def test_what_is_read_of_a_shifted_passage_adds_up_by_head_and_token():
+    stack = ed.energy.DeepStack(16, depth=2, heads=2, convolution=2, shift=True, key=jax.random.key(0))
+    g, u = (jax.random.normal(jax.random.key(n), (L, 16)) for n in (1, 2))
+    for energy, pattern in stack.heads(g).values():
+        assert energy.shape == (2, L) and pattern.shape == (2, L, L + 1)
+        np.testing.assert_allclose(pattern.sum(axis=-1), 1.0, rtol=1e-9)  # the start is read too
+        assert (pattern[:, np.arange(L), np.arange(1, L + 1)] == 0).all()
+    direct = stack.by_neighbour(g, u.at[:, :8].set(0.0))  # along what is compared a token has no part of its own
+    np.testing.assert_allclose(np.diagonal(direct["convolution 1"])[2:], 0.0, atol=1e-12)
 
 
 def test_force_after_a_prefix_is_the_slope_of_its_energy(model):
@@ -296,23 +324,25 @@ def test_it_is_saved_and_a_passage_read_as_a_whole_has_the_same_parameters(tmp_p
     assert not np.allclose(rest(whole, ids, known)[2][0], rest(model.energy, ids, known)[2][0])
 
 
-def mixed(*blocks):
+def mixed(*blocks, **sizes):
     """One set of parameters, read in several kinds of blocks."""
-    return ed.EnergyDLLM(ABC, energy=small(0).energy, blocks=blocks, key=jax.random.key(0))
+    return ed.EnergyDLLM(ABC, energy=small(0, **sizes).energy, blocks=blocks, key=jax.random.key(0))
 
 
 @pytest.mark.parametrize(
-    ("gaussian", "blocks", "sizes"),
+    ("gaussian", "blocks", "sizes", "shift"),
     [
-        (0.0, (0, 4, 0, 3), [0, 4, 0, 3, 0, 4, 0, 3]),
-        (0.5, (0, 4, 1), [0, 0, 0, 0, 0, 4, 1, 0]),  # under noise as a whole
-        (1.0, (4, 3), [4, 3, 4, 3, 4, 3, 4, 3]),  # unless it never is
+        (0.0, (0, 4, 0, 3), [0, 4, 0, 3, 0, 4, 0, 3], False),
+        (0.5, (0, 4, 1), [0, 0, 0, 0, 0, 4, 1, 0], False),  # under noise as a whole
+        (1.0, (4, 3), [4, 3, 4, 3, 4, 3, 4, 3], False),  # unless it never is
+        (0.5, (0, 1), [0, 0, 0, 0, 0, 1, 0, 1], True),
+        (0.5, (1,), [1] * 8, True),
     ],
 )
-def test_a_window_is_asked_as_by_the_energy_in_its_blocks(gaussian, blocks, sizes):
+def test_a_window_is_asked_as_by_the_energy_in_its_blocks(gaussian, blocks, sizes, shift):
     """The loss is the mean, over windows, of what each kind has by itself."""
     ids, key = jax.random.randint(jax.random.key(1), (8, L), 0, 3), jax.random.key(0)
-    model = mixed(*blocks)
+    model = mixed(*blocks, shift=shift)
     objective = ed.learn.Denoising(gaussian=gaussian, typo=0.0, speed_penalty=0.0, prior_weight=0.0, known=0.0)
     b, asked, _, step = objective.draw(model, ids, key, jnp.array(1.0))
     assert objective.sizes(model, 8).tolist() == sizes
@@ -331,8 +361,9 @@ def test_a_window_is_asked_as_by_the_energy_in_its_blocks(gaussian, blocks, size
     np.testing.assert_allclose(objective(model, ids, key, jnp.array(1.0)), expected, rtol=1e-6)
 
 
-def test_in_blocks_of_one_the_likelihood_is_the_chain_rule_in_one_evaluation():
-    model = mixed(0, 1)
+@pytest.mark.parametrize("shift", [False, True])
+def test_in_blocks_of_one_the_likelihood_is_the_chain_rule_in_one_evaluation(shift):
+    model = mixed(0, 1, shift=shift)
     energy = model.energy.in_blocks(1)
     for ids, _ in texts():
         in_order = eqx.tree_at(lambda m: m.energy, model, energy)
@@ -384,6 +415,10 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
         (lambda: ed.sampling.Blocks(size=0), "`size` is 0"),
         (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),
         (lambda: mixed(0, -1), "`blocks` is"),
+        (lambda: small(4, shift=True), "read-out is shifted"),
+        (lambda: ed.generate(small(0, shift=True), length=8, sampler=ed.sampling.Blocks(size=4)), "is shifted"),
+        (lambda: ed.EnergyDLLM(ABC, dim=16, depth=1, shift=True, key=jax.random.key(0)), "`shift` is True"),
+        (lambda: ed.energy.DeepStack(16, grids=((2, 3),), shift=True, key=jax.random.key(0)), "`shift` is True"),
         (lambda: mixed(), "`blocks` is"),
         (lambda: ed.EnergyDLLM(ABC, dim=16, depth=1, blocks=(0, 4), key=jax.random.key(0)), "has no blocks"),
         (lambda: ed.evaluate(families.small_model("abc"), np.arange(99) % 3, length=9, block=3), "has no blocks"),

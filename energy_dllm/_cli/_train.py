@@ -81,6 +81,9 @@ def train(
             help_behavior_hint="(default: whole windows, or those of --init)",
         ),
     ] = [],  # noqa: B006
+    shift: Annotated[
+        bool, _arg(help="Compare a token with what is read at the one before it: from left to right at half the work.")
+    ] = False,
     pretraining: Annotated[
         int | None,
         _arg(
@@ -135,7 +138,7 @@ def train(
     ready("--directory", folder, "runs/mine", folder=True)
     try:
         model, corpus = _start(
-            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
+            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks, shift
         )
     except BaseException:
         with contextlib.suppress(OSError):
@@ -215,12 +218,12 @@ def train(
 
 
 def _start(
-    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
+    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks, shift
 ) -> tuple[Any, Any]:
     """The model before training, and the corpus; `ValueError` where the settings do not belong together."""
     if init is not None:
         of_init = {"--dim": dim, "--depth": depth, "--tokenizer": tokenizer, "--pretraining": pretraining}
-        of_init["--fit-split-merge"] = fit_split_merge or None
+        of_init |= {"--fit-split-merge": fit_split_merge or None, "--shift": shift or None}
         for flag, value in of_init.items():
             if value is not None:
                 raise ValueError(f"`{flag}` cannot be used with `--init`, whose model has its own; leave it out.")
@@ -246,7 +249,7 @@ def _start(
 
     from .._model import EnergyDLLM
 
-    settings: dict[str, Any] = {"dim": dim, "depth": depth, "counts": corpus.counts()}
+    settings: dict[str, Any] = {"dim": dim, "depth": depth, "shift": shift, "counts": corpus.counts()}
     if model is not None:
         settings = {name: getattr(model, name) for name in ("energy", "schedule", "steps", "step")}
     return EnergyDLLM(corpus.tokenizer, **settings, blocks=blocks or (0,), key=jax.random.key(seed)), corpus

@@ -188,6 +188,10 @@ class FreeEnergy(AbstractFreeEnergy):
         the last axis but one. `ValueError` if the energy is not a deep one."""
         return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
 
+    def unwritten(self, length: int) -> Kept:
+        """`kept` of `length` tokens before the first is known. `ValueError` if the energy is not a deep one."""
+        return self._deep.unwritten(length)
+
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
         """`F_k(block | before)`: the energy of the `length` tokens behind the first `count` of those that were kept.
 
@@ -249,10 +253,13 @@ class FreeEnergy(AbstractFreeEnergy):
         assert jnp.allclose(log_p[0, ids[2]], energy.in_order(ids)[2], atol=1e-5)
         ```
         """
-        known = self.kappa * self.vocabulary.patterns[last]
-        g = jnp.stack([known, jnp.zeros_like(known)])
-        added, kept = self._deep.in_blocks(1).extend(g, kept, count - 1)
-        return self._at_rest(added[1:]), kept
+        g, stack = self.kappa * self.vocabulary.patterns[last][None], self._deep.in_blocks(1)
+        if stack.shift:  # it is read where the last token stands
+            added, kept = stack.extend(g, kept, count - 1)
+            return self._at_rest(added), kept
+        g = jnp.where(jnp.arange(2)[:, None] < jnp.minimum(count, 1), g, 0.0)  # else in a row of its own
+        added, kept = stack.extend(g, kept, jnp.maximum(count - 1, 0))
+        return self._at_rest(jax.lax.dynamic_slice_in_dim(added, jnp.minimum(count, 1), 1)), kept
 
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
         """`sum_k F_k(block k | true tokens before it)`: all blocks of `block` tokens at once, to train and measure.
@@ -301,21 +308,18 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)`, nats, of a text read from left to right, in one evaluation.
-
-        Its sum is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one.
-        """
+        """`log p(token_i | the tokens before it) (L,)`, nats, of a text read from left to right, in one evaluation. Its
+        sum is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one."""
         return jnp.take_along_axis(self.conditionals(ids), ids[:, None], axis=-1)[:, 0]
 
     def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(w at place i | the tokens before it) (L, V)` of a text that is read from left to right.
 
         Of each token, in a block of its own, the state at rest is what the layers add, as in `next`: all of them at
-        once, in two passes with no way back. `ValueError` if the energy is not a deep one.
+        once, in two passes with no way back, or one if shifted. `ValueError` if the energy is not a deep one.
         """
-        g = jnp.zeros((ids.shape[0], self.dim), self.vocabulary.patterns.dtype)
-        added = self._deep.side_by_side(self.kappa * self.vocabulary.patterns[ids], 1).added(g)
-        y = self._at_rest(added)
+        g, stack = self.kappa * self.vocabulary.patterns[ids], self._deep.in_blocks(1)
+        y = self._at_rest(stack.added(g) if stack.shift else stack.side_by_side(g, 1).added(jnp.zeros_like(g)))
         return jax.nn.log_softmax(self.logits(y, jnp.zeros((ids.shape[0], self.size), y.dtype)))
 
     def _at_rest(self, added: Float[Array, "L W"]) -> Float[Array, "L D"]:

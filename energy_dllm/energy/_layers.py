@@ -20,35 +20,44 @@ CHUNK = 128
 """Queries that are answered at once in a long passage, of which nothing of size `(L, L)` is made."""
 
 
+def alone(product: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A product of one row with a matrix as it is. With what is added to it the CPU's compiler makes a loop of both
+    that takes four times as long."""
+    return jax.lax.optimization_barrier(product) if product.size == product.shape[-1] else product
+
+
 class Readable(NamedTuple):
     """Who may read whom in a long passage of text, made where it is asked for: `[i, j]` is whether both tokens are
-    `here` and `j` is in the block of `i` or before it."""
+    `here` and `j` is in the block of `i` or before it; not the next one where the read-out is shifted."""
 
     here: Bool[Array, " L"]
     block: Int[Array, " L"]
+    shift: int = 0
 
     def __getitem__(self, index: Any) -> Any:
         i, j = index
-        return self.here[i] & self.here[j] & (self.block[j] <= self.block[i])
+        there = self.here[i] & self.here[j] & (self.block[j] <= self.block[i])
+        return there & (j != i + 1) if self.shift else there
 
 
-Allowed = Bool[Array, "L L"] | Readable
+Allowed = Bool[Array, "L L"] | Readable | None
 
 
 class Past(NamedTuple):
     """Tokens before a passage, as one layer reads them: what it `kept` of the `S` tokens, whether token `i` of the
-    passage may read it, `allowed (L, S)`, and how far it stands from there, `offset (L, S)`, negative before it."""
+    passage may read it, `allowed (L, S)`, and the `place` among them of the first token of the passage."""
 
     kept: PyTree[Float[Array, "... S _"]]
     allowed: Bool[Array, "L S"]
-    offset: Int[Array, "L S"]
+    place: Int[Array, ""] | int
 
 
 class AbstractLayer(eqx.Module):
     """One layer of a block: what it adds to the residual stream, as a sum of parts.
 
     To add a layer, write `read`, `parts`, `sources` and `keep`. All are given the normalised stream `z (L, W)`, and
-    `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before the passage.
+    `allowed (L, L)`, whether token `i` may read token `j`; `past` are tokens before the passage. With `allowed` None
+    the passage itself is among what was kept, and is read there.
     """
 
     @abc.abstractmethod
@@ -100,20 +109,29 @@ class AttentionLayer(AbstractLayer):
 
     def pattern(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "H L reads"]:
         """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
-        reach = self.bias.shape[1] // 2
         q, k = self._asked(z)
-        may: Any = allowed
-        if isinstance(allowed, Readable):
-            may = allowed[np.arange(z.shape[0])[:, None], np.arange(z.shape[0])]
-        bias = self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]
-        score = q.shape[-1] ** -0.5 * einsum(q, k, "h i k, h j k -> h i j") + bias
+        score = lambda keys, bias: q.shape[-1] ** -0.5 * einsum(q, keys, "h i k, h j k -> h i j") + bias
+        scores, may = [], []
         if past is not None:
-            before = self.bias[:, jnp.clip(past.offset, -reach, reach) + reach]
-            before = q.shape[-1] ** -0.5 * einsum(q, past.kept[0], "h i k, h j k -> h i j") + before
-            score = jnp.concatenate([before, score], axis=-1)
-            may = jnp.concatenate([past.allowed, may], axis=-1)
+            scores, may = [score(past.kept[0], self._before(past, z.shape[0]))], [past.allowed]
+        if allowed is not None:
+            places = np.arange(z.shape[0])
+            may.append(allowed[places[:, None], places] if isinstance(allowed, Readable) else allowed)
+            bias = self.bias[:, relations(laid(self.grids, z.shape[0]), self.bias.shape[1] // 2)[0]]
+            scores.append(score(k, bias))
+        join = lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
+        score, may = join(scores), join(may)
         # finite, so that an empty row has finite derivatives
         return jnp.where(may, jax.nn.softmax(jnp.where(may, score, -1e30), axis=-1), 0.0)
+
+    def _before(self, past, count):
+        """The bias of what was kept `(H, count, S)`: for one token a slice of it, which is quicker than to gather."""
+        reach, there = self.bias.shape[1] // 2, past.kept[0].shape[-2]
+        if count == 1:
+            wide = jnp.pad(self.bias, ((0, 0), (there, there)), mode="edge")
+            return jax.lax.dynamic_slice_in_dim(wide, there + reach - past.place, there, axis=1)[:, None]
+        offset = jnp.arange(there) - past.place - np.arange(count)[:, None]
+        return self.bias[:, jnp.clip(offset, -reach, reach) + reach]
 
     def _asked(self, z):
         q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
@@ -134,7 +152,10 @@ class AttentionLayer(AbstractLayer):
         if isinstance(allowed, Readable):
             return self._in_chunks(z, allowed)
         read = lambda pattern, values: einsum(pattern, values, "h i j, h j k -> h i k")
-        before, here = self._by_source(self.pattern(z, allowed, past), z, past, read)
+        pattern = self.pattern(z, allowed, past)
+        if allowed is None and past is not None:
+            return read(pattern, past.kept[1])
+        before, here = self._by_source(pattern, z, past, read)
         return here if before is None else before + here
 
     def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
@@ -198,7 +219,7 @@ class MemoryLayer(AbstractLayer):
 
     def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
-        return jax.nn.gelu((z * self.gain) @ self.keys.T + self.threshold), self.values
+        return jax.nn.gelu(alone((z * self.gain) @ self.keys.T) + self.threshold), self.values
 
     def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""
@@ -235,15 +256,18 @@ class ConvolutionLayer(AbstractLayer):
 
     def _neighbours(self, z, allowed, past=None):
         grids, reach = self._layout(z.shape[0])
-        token = neighbours(grids, reach)
-        may = allowed[np.arange(len(token))[:, None], np.maximum(token, 0)] & (token >= 0)
-        there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
+        there: list[Any] = [0.0] * len(self.kernel)
+        if allowed is not None:
+            token = neighbours(grids, reach)
+            may = allowed[np.arange(len(token))[:, None], np.maximum(token, 0)] & (token >= 0)
+            there = [there * may[:, o, None] for o, there in enumerate(shifted(z, grids, reach))]
         if past is not None:  # the tokens of which stand side by side
-            for o in range(reach):
-                place = o - reach - past.offset[:, 0]
-                inside = jnp.clip(place, 0, past.kept.shape[0] - 1)
-                may = jnp.take_along_axis(past.allowed, inside[:, None], axis=1) & (place == inside)[:, None]
-                there[o] += jnp.where(may, past.kept[inside], 0.0)
+            offsets = np.arange(reach if allowed is not None else len(there))
+            place = past.place + np.arange(z.shape[0])[:, None] + offsets - reach
+            inside = jnp.clip(place, 0, past.kept.shape[0] - 1)
+            may = jnp.take_along_axis(past.allowed, inside, axis=1) & (place == inside)
+            found = jnp.where(may[..., None], past.kept[inside], 0.0)
+            there = [row + found[:, o] if o < len(offsets) else row for o, row in enumerate(there)]
         return [there * weight for there, weight in zip(there, self.kernel, strict=True)]
 
     def keep(self, z: Float[Array, "L W"]) -> Float[Array, "L W"]:

@@ -183,8 +183,9 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
 
     **Arguments:** `time`, `state`, `field` as `solve` passes them.
 
-    **Returns:** for each attention by name `(H, L, L)`, such as `attention 1` of a `DeepStack`; rows sum to 1, and the
-    diagonal of an attention that is a synapse of its own is 0. Empty if the network has none.
+    **Returns:** for each attention by name `(H, L, L)`, such as `attention 1` of a `DeepStack`; rows sum to 1, with a
+    shifted read-out less what is read of the start, and the diagonal of an attention that is a synapse of its own is 0.
+    Empty if the network has none.
 
     **Example:**
 
@@ -199,7 +200,7 @@ def attention_pattern(time: Scalar, state: PyTree[Array], field: AbstractField) 
     y, b = seen(time, state, field)
     energy = learned(field)
     g = energy.activation(y, b)
-    return {name: pattern for name, (_, pattern) in energy.network.heads(g).items()}
+    return {name: pattern[..., -g.shape[0] :] for name, (_, pattern) in energy.network.heads(g).items()}
 
 
 def dissipation(time: Scalar, state: PyTree[Array], field: AbstractField) -> Scalar:

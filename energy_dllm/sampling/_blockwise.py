@@ -123,8 +123,9 @@ class Blocks(AbstractSampler):
         none = jnp.zeros(ids.shape[0], energy.vocabulary.codes.dtype)
         ordered = self._in_order(base, conditioning)
         read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
-        empty = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(read, ids))
-        kept, log_p = jax.lax.cond(conditioning.given.known[0], read, lambda ids: empty, ids)
+        kept, log_p = jax.lax.cond(
+            conditioning.given.known[0], read, lambda ids: (base.unwritten(ids.shape[0]), none), ids
+        )
         return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p, self._pattern(base, conditioning))
 
     def move(

@@ -206,11 +206,19 @@ def _reached(recorded: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf[np.arange(samples)[:, None], index], recorded)
 
 
+def _each(one: Callable[..., Any], *rows: PyTree[Array]) -> Any:
+    """Of every sample. One alone is not mapped: the CPU's compiler would copy what is kept of a text at every token."""
+    if rows[0].shape[0] > 1:
+        return eqx.filter_vmap(one)(*rows)
+    made = one(*jax.tree.map(lambda leaf: leaf[0], rows))
+    return jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, made)
+
+
 @eqx.filter_jit
 def _begin(sampler, energy, conditioning, ids, starts, time, keys) -> PyTree[Array]:
     """The initial state for every key."""
     one = lambda ids, start, key: sampler.begin(energy, conditioning.at(ids, start), time, key=key[0])
-    return jax.vmap(one)(ids, starts, keys)
+    return _each(one, ids, starts, keys)
 
 
 @eqx.filter_jit
@@ -224,7 +232,7 @@ def _move(
         here = conditioning.at(ids, start)
         return sampler.move(energy, here, state, clock, numbers, inner, look, key=key[1])
 
-    made = eqx.filter_vmap(one)(ids, starts, states, keys)
+    made = _each(one, ids, starts, states, keys)
     return made, jax.tree.map(lambda leaf: leaf[:, -1], made.states)
 
 

@@ -140,9 +140,9 @@ def beginning(energy: FreeEnergy, page: Page, state: Int[Array, ""]) -> Line:
         start = jnp.minimum(n * some, length - some)
         return energy.extended(kept, jax.lax.dynamic_slice_in_dim(page.ids, start, some), start)
 
-    nothing = jax.tree.map(lambda rows: jnp.zeros(rows.shape, rows.dtype), jax.eval_shape(energy.kept, page.ids))
     # the last given token is read with the first that is written
-    return Line(page.ids, place, state, jax.lax.fori_loop(0, -(-(place - 1) // some), read, nothing))
+    kept = jax.lax.fori_loop(0, -(-(place - 1) // some), read, energy.unwritten(length))
+    return Line(page.ids, place, state, kept)
 
 
 def put(rows: PyTree[Array], row: PyTree[Array], n: Int[Array, ""]) -> PyTree[Array]:
