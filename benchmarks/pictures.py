@@ -7,10 +7,10 @@
 pixels, is the judge (kept in `--out`). Of pictures asked for by word: the share that the judge reads as that word, the
 Frechet distance between its 64 features there and on real test digits, beside that of two halves of these, and how far
 the nearest training digit is. Of test digits with a half hidden, caption unknown: the judge's label of what was filled
-in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter,
-and the word under which the energy is least. Bits of a
-picture with its caption. What another word would do to the log-odds of a patch. With `--twins` their bits, the judge's
-opinion of what the autoregressive one makes, and the seconds of both.
+in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter, and the word
+under which the energy is least, of the picture and of it and its shifts by one pixel together. Bits of a picture with
+its caption. What another word would do to the log-odds of a patch. With `--twins` their bits, the judge's opinion of
+what the autoregressive one makes, and the seconds of both.
 """
 
 import argparse
@@ -153,18 +153,20 @@ def by_twin(twin: ed.learn.Autoregressive, prompt: Array, keys: Array) -> Array:
     return jax.vmap(lambda key: twin.sample(places, prompt=prompt, key=key)[0])(keys)
 
 
-def beside(model: ed.EnergyDLLM, twin: ed.learn.Autoregressive, steps: list[int], pairs: int = 5) -> dict[str, float]:
-    """Seconds for 1, 8 and 50 pictures by the twin and by the model, compiled before, without a record; medians of calls
-    that take turns."""
+def beside(
+    model: ed.EnergyDLLM, twin: ed.learn.Autoregressive, steps: list[int], counts: tuple[int, ...] = (1, 8, 50)
+) -> dict[str, float]:
+    """Seconds for so many pictures by the twin and by the model, compiled before, without a record: medians of five
+    calls that take turns."""
     prompt, calls = jnp.asarray(model.tokenizer.fill("seven")), {}
-    for count in (1, 8, 50):
+    for count in counts:
         keys = jax.random.split(jax.random.key(0), count)
         calls[f"{count} by the twin"] = functools.partial(by_twin, twin, prompt, keys)
         for n in steps:
             settings = dict(prompt="seven", samples=count, sampler=ed.sampling.default_sampler(model, n), frames=0)
             calls[f"{count} in {n} evaluations"] = functools.partial(ed.generate, model, **settings)
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(pairs + 1):
+    for turn in range(6):
         for name, call in calls.items():
             start = time.perf_counter()
             jax.block_until_ready(call())
@@ -198,11 +200,11 @@ def captions(model: ed.EnergyDLLM, ids: Array) -> Array:
 
 @eqx.filter_jit
 def by_energy(model: ed.EnergyDLLM, ids: Array) -> Array:
-    """`log P` of every picture under each of the ten words `(N, 10)`, nats, by one evaluation of the energy each."""
+    """`log P` of each of the ten words given the picture `(N, 10)`, nats, by one evaluation of the energy each."""
     words = jnp.asarray(np.stack([model.tokenizer.fill(word) for word in WORDS]))
     energy: Any = model.energy
     under = lambda ids: jax.vmap(lambda word: energy.log_likelihood(ids.at[: word.shape[0]].set(word)))(words)
-    return jax.lax.map(under, ids, batch_size=10)
+    return jax.nn.log_softmax(jax.lax.map(under, ids, batch_size=10))
 
 
 def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 200, seed: int = 0) -> dict[str, float]:
@@ -291,12 +293,17 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
         )
     if options.captions:
         some = jnp.asarray(data.test_ids[: options.captions])
-        letters, ranked = np.asarray(captions(model, some)), np.asarray(by_energy(model, some))
+        letters, ranked = np.asarray(captions(model, some)), []
+        for shift in (0, 0), (0, 1), (1, 0), (0, -1), (-1, 0):  # as it is first
+            moved = model.tokenizer.quantise(np.roll(data.test[: options.captions], shift, (1, 2)))
+            moved = np.concatenate([data.test_ids[: len(moved), : letters.shape[1]], moved], axis=1)
+            ranked.append(np.asarray(by_energy(model, jnp.asarray(moved))))
         truth = data.test_ids[: options.captions, : letters.shape[1]]
         note(
             f"captions of {len(letters)} test digits",
             letter_by_letter=np.mean((letters == truth).all(1)),
-            by_energy=np.mean(ranked.argmax(1) == data.test_digits[: len(ranked)]),
+            by_energy=np.mean(ranked[0].argmax(1) == data.test_digits[: len(some)]),
+            by_energy_of_shifts=np.mean(sum(ranked).argmax(1) == data.test_digits[: len(some)]),
         )
     score = ed.evaluate(model, data.test_ids.ravel(), windows=500, curves=False)
     places = model.tokenizer.places
@@ -340,8 +347,10 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
     tokenizer: Any = model.tokenizer
     ids, known = np.zeros(tokenizer.places, np.int32), np.arange(tokenizer.places) < tokenizer.width
     ids[known] = tokenizer.fill(word)
-    given, levels = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), model.schedule.levels(64)
-    field, neutral = ed.flow.AutonomousDescent(model.energy, given, steps=1), model.energy.neutral(len(ids))
+    given, sampler = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), ed.sampling.default_sampler(model)
+    assert isinstance(sampler, ed.sampling.Diffusion)
+    levels = sampler.clock(model.schedule)
+    field, neutral = sampler.field(model.energy, given), model.energy.neutral(len(ids))
     k1, k2 = jax.random.split(jax.random.key(seed))
     prior = model.energy.logits(neutral, model.field(given))
     sigma = jnp.exp(-levels[0])
