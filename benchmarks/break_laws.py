@@ -664,6 +664,13 @@ FAULTS = (
         "tests/test_autonomous.py -k never_rises",
     ),
     (
+        "4: the descent from neutral is the flow of as many steps (their size not looked at)",
+        "flow/_autonomous.py",
+        "steps=self.steps, step=self.step)",
+        "steps=self.steps, step=1.0)",
+        "tests/test_autonomous.py -k noise_level_is_inferred",
+    ),
+    (
         "8: noise is taken away exactly (DDIM steps as Euler does)",
         "flow/_exponential.py",
         "x + (-jnp.expm1(-r * h) / r if r else h) * f",

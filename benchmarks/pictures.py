@@ -7,12 +7,14 @@
 pixels, is the judge (kept in `--out`). Of pictures asked for by word: the share that the judge reads as that word, the
 Frechet distance between its 64 features there and on real test digits, beside that of two halves of these, and how far
 the nearest training digit is. Of test digits with a half hidden, caption unknown: the judge's label of what was filled
-in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter. Bits of a
-picture with its caption. What another word would do to the log-odds of a patch. With `--twins` their bits, the judge's
-opinion of what the autoregressive one makes, and the seconds of both.
+in, beside completion by the nearest training digit. Of whole test digits: the caption, letter by letter, and the word
+under which the energy is least, of the picture and of it and its shifts by one pixel together. Bits of a picture with
+its caption. What another word would do to the log-odds of a patch. With `--twins` their bits, the judge's opinion of
+what the autoregressive one makes, and the seconds of both.
 """
 
 import argparse
+import dataclasses
 import functools
 import gzip
 import json
@@ -134,10 +136,10 @@ class Digits:
 def asked(model: ed.EnergyDLLM, each: int, sampler: Any, seed: int = 0) -> tuple[np.ndarray, int, float, np.ndarray]:
     """`each` pictures of every word, how often a recorded scalar rose, seconds a picture, and the final scalars."""
     pictures, rises, energies, start = [], 0, [], time.monotonic()
-    for word in WORDS:
+    for number, word in enumerate(WORDS):
         for part in range(0, each, 50):
-            count = min(50, each - part)
-            made = ed.generate(model, prompt=word, samples=count, sampler=sampler, seed=seed + part, frames=8)
+            options = dict(samples=min(50, each - part), seed=seed + 1000 * number + part)
+            made = ed.generate(model, prompt=word, sampler=sampler, frames=8, **options)
             pictures.append(made.pictures)
             rises += int((np.diff(made.free_energy, axis=1) > 1e-3).sum())
             energies.append(made.free_energy[:, -1])
@@ -151,17 +153,20 @@ def by_twin(twin: ed.learn.Autoregressive, prompt: Array, keys: Array) -> Array:
     return jax.vmap(lambda key: twin.sample(places, prompt=prompt, key=key)[0])(keys)
 
 
-def beside(model: ed.EnergyDLLM, twin: ed.learn.Autoregressive, steps: list[int], pairs: int = 5) -> dict[str, float]:
-    """Seconds for 50 pictures by the twin and by the model, compiled before; medians of calls that take turns."""
-    prompt, keys = jnp.asarray(model.tokenizer.fill("seven")), jax.random.split(jax.random.key(0), 50)
-    calls = {"twin": lambda: by_twin(twin, prompt, keys)}
-    for n in steps:
-        sampler = ed.sampling.default_sampler(model, n)
-        calls[f"{n} evaluations"] = lambda s=sampler: ed.generate(
-            model, prompt="seven", samples=50, sampler=s, frames=1
-        )
+def beside(
+    model: ed.EnergyDLLM, twin: ed.learn.Autoregressive, steps: list[int], counts: tuple[int, ...] = (1, 8, 50)
+) -> dict[str, float]:
+    """Seconds for so many pictures by the twin and by the model, compiled before, without a record: medians of five
+    calls that take turns."""
+    prompt, calls = jnp.asarray(model.tokenizer.fill("seven")), {}
+    for count in counts:
+        keys = jax.random.split(jax.random.key(0), count)
+        calls[f"{count} by the twin"] = functools.partial(by_twin, twin, prompt, keys)
+        for n in steps:
+            settings = dict(prompt="seven", samples=count, sampler=ed.sampling.default_sampler(model, n), frames=0)
+            calls[f"{count} in {n} evaluations"] = functools.partial(ed.generate, model, **settings)
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(pairs + 1):
+    for turn in range(6):
         for name, call in calls.items():
             start = time.perf_counter()
             jax.block_until_ready(call())
@@ -191,6 +196,15 @@ def captions(model: ed.EnergyDLLM, ids: Array) -> Array:
         return jax.lax.fori_loop(0, width, letter, ids)[:width]
 
     return jax.lax.map(one, ids, batch_size=50)
+
+
+@eqx.filter_jit
+def by_energy(model: ed.EnergyDLLM, ids: Array) -> Array:
+    """`log P` of each of the ten words given the picture `(N, 10)`, nats, by one evaluation of the energy each."""
+    words = jnp.asarray(np.stack([model.tokenizer.fill(word) for word in WORDS]))
+    energy: Any = model.energy
+    under = lambda ids: jax.vmap(lambda word: energy.log_likelihood(ids.at[: word.shape[0]].set(word)))(words)
+    return jax.nn.log_softmax(jax.lax.map(under, ids, batch_size=10))
 
 
 def pull_of_letters(model: ed.EnergyDLLM, ids: np.ndarray, count: int = 200, seed: int = 0) -> dict[str, float]:
@@ -250,8 +264,8 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
         for steps in options.steps:
             sampler = ed.sampling.default_sampler(model, steps)
             if temperature != 1:
-                field = functools.partial(ed.flow.AutonomousDescent, steps=1, temperature=temperature)
-                sampler = ed.sampling.Diffusion(steps=steps, temperature=0.0, field=field)
+                field = functools.partial(sampler.field, temperature=temperature)
+                sampler = dataclasses.replace(sampler, field=field)
             pictures, rises, seconds, _ = asked(model, options.each, sampler)
             digits, theirs = judge.read(pictures)
             note(
@@ -262,7 +276,7 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
                 rises=rises,
                 seconds=seconds,
             )
-    for side in ("right", "lower"):
+    for side in ("right", "lower") if options.filled else ():
         hole = np.zeros((28, 28), bool)
         hole[(slice(None), slice(14, None)) if side == "right" else slice(14, None)] = True
         some = data.test[: options.filled]
@@ -277,9 +291,20 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
             nearest_neighbour=right(theirs),
             whole=right(some),
         )
-    letters = np.asarray(captions(model, jnp.asarray(data.test_ids[: options.captions])))
-    truth = data.test_ids[: options.captions, : letters.shape[1]]
-    note(f"captions of {len(letters)} test digits", right=np.mean((letters == truth).all(1)))
+    if options.captions:
+        some = jnp.asarray(data.test_ids[: options.captions])
+        letters, ranked = np.asarray(captions(model, some)), []
+        for shift in (0, 0), (0, 1), (1, 0), (0, -1), (-1, 0):  # as it is first
+            moved = model.tokenizer.quantise(np.roll(data.test[: options.captions], shift, (1, 2)))
+            moved = np.concatenate([data.test_ids[: len(moved), : letters.shape[1]], moved], axis=1)
+            ranked.append(np.asarray(by_energy(model, jnp.asarray(moved))))
+        truth = data.test_ids[: options.captions, : letters.shape[1]]
+        note(
+            f"captions of {len(letters)} test digits",
+            letter_by_letter=np.mean((letters == truth).all(1)),
+            by_energy=np.mean(ranked[0].argmax(1) == data.test_digits[: len(some)]),
+            by_energy_of_shifts=np.mean(sum(ranked).argmax(1) == data.test_digits[: len(some)]),
+        )
     score = ed.evaluate(model, data.test_ids.ravel(), windows=500, curves=False)
     places = model.tokenizer.places
     bits, error = places * score.masked_nelbo_bits_per_char, places * score.standard_error
@@ -310,7 +335,7 @@ def measure(model: ed.EnergyDLLM, data: Digits, options: argparse.Namespace) -> 
             nearest_training_digit=nearest(pictures, data.train)[1].mean(),
             astray=astray,
         )
-        note("seconds for 50 pictures", **beside(model, twin, options.steps))
+        note("seconds", **beside(model, twin, options.steps))
     return results
 
 
@@ -322,8 +347,10 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
     tokenizer: Any = model.tokenizer
     ids, known = np.zeros(tokenizer.places, np.int32), np.arange(tokenizer.places) < tokenizer.width
     ids[known] = tokenizer.fill(word)
-    given, levels = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), model.schedule.levels(64)
-    field, neutral = ed.flow.AutonomousDescent(model.energy, given, steps=1), model.energy.neutral(len(ids))
+    given, sampler = ed.flow.Given(jnp.asarray(ids), jnp.asarray(known)), ed.sampling.default_sampler(model)
+    assert isinstance(sampler, ed.sampling.Diffusion)
+    levels = sampler.clock(model.schedule)
+    field, neutral = sampler.field(model.energy, given), model.energy.neutral(len(ids))
     k1, k2 = jax.random.split(jax.random.key(seed))
     prior = model.energy.logits(neutral, model.field(given))
     sigma = jnp.exp(-levels[0])
@@ -440,8 +467,8 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=100, help="pictures of every word")
     parser.add_argument("--steps", type=int, nargs="+", default=[8, 16, 32, 64], help="evaluations of the force")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--filled", type=int, default=200, help="test digits that are completed")
-    parser.add_argument("--captions", type=int, default=1000, help="test digits that are named")
+    parser.add_argument("--filled", type=int, default=200, help="test digits that are completed, 0 for none")
+    parser.add_argument("--captions", type=int, default=1000, help="test digits that are named, 0 for none")
     parser.add_argument("--twins", type=Path, nargs="*", default=[], help="files of train_digits.py --twin")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pictures"))

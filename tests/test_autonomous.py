@@ -75,8 +75,8 @@ def test_with_steps_it_is_the_flow_whose_noise_level_is_inferred(by_token, getke
     and the scalar falls."""
     energy = landscape("deep", getkey())
     given = ed.flow.Given(jnp.arange(L) % V, jnp.arange(L) < 3)
-    field = ed.flow.AutonomousDescent(energy, given, steps=2, rate=3.0, by_token=by_token)
-    flow = ed.flow.ProbabilityFlow(energy, given, steps=2, step=1.0)
+    field = ed.flow.AutonomousDescent(energy, given, steps=2, step=1.2, rate=3.0, by_token=by_token)
+    flow = ed.flow.ProbabilityFlow(energy, given, steps=2, step=1.2)
     x, _, level = start(field, getkey)
     y = jnp.asarray(getkey.normal((L, 16)))
     dx, dy, _ = field(0.0, (x, y, level))
@@ -164,3 +164,5 @@ def test_generate_moves_by_solve_and_reports_the_scalar_and_sigma(getkey, monkey
     assert calls and (np.diff(made.free_energy, axis=1) < 0).all() and (np.diff(made.sigma) < 0).all()
     with pytest.raises(ValueError, match="`pace` is -1"):
         ed.flow.AutonomousDescent(model.energy, pace=-1.0)
+    with pytest.raises(ValueError, match="`step` is 0"):
+        ed.flow.AutonomousDescent(model.energy, steps=1, step=0)

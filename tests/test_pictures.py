@@ -347,9 +347,11 @@ def test_a_caption_becomes_a_picture_and_the_scalar_falls(model, tokenizer):
     assert set(free.texts[0]) <= set(tokenizer.letters) and free.pictures.shape == (1, 4, 8)
     sampler: Any = ed.sampling.default_sampler(model)  # of the noise of the model: pixels are not letters
     fewer: Any = ed.sampling.default_sampler(model, 9)
-    assert sampler.schedule is None and fewer.steps == 9 and sampler.field.keywords == {"steps": 1}
+    assert sampler.schedule is None and fewer.steps == 9 and sampler.field.keywords == {"steps": 1, "step": 1.3}
+    drawn = ed.generate(model, prompt="no", sampler=fewer)
+    assert drawn.force_evaluations[0] == 9 and (np.diff(drawn.free_energy, axis=1) < 1e-6).all()
     warmer = Sampler(temperature=0.8, steps=7).build(9, model)
-    assert warmer.field.keywords == {"steps": 1, "temperature": 0.8} and warmer.steps == 7 and warmer.schedule is None
+    assert warmer.field.keywords == {"steps": 1, "step": 1.3, "temperature": 0.8} and warmer.steps == 7
 
 
 def test_known_pixels_are_kept(model, tokenizer):

@@ -28,8 +28,9 @@ class AutonomousDescent(AbstractField):
     gradient in `x` at fixed `y` is `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior
     after the next step of `y`.
 
-    With `steps` the hidden state is that after as many full steps from neutral, taken anew at every evaluation, as in a
-    training without untracked steps: neighbours cannot confirm one another until they are certain too early. `x` and
+    With `steps` the hidden state is that after as many steps from neutral, taken anew at every evaluation, as in a
+    training without untracked steps: neighbours cannot confirm one another until they are certain too early. A `step`
+    above 1 weighs context by so much more against the noise, `p = softmax(step <y, U> + c + b)` of one step. `x` and
     `sigma` then descend `F` at fixed beliefs `g`, where `dF/db = -p` and `-sigma^2 dF/dx = x_hat - x` wherever `y` is;
     that the change of `y` does not raise `F` is an observation, not a theorem.
 
@@ -41,9 +42,10 @@ class AutonomousDescent(AbstractField):
     - `temperature`: `tau` of the noise (see `Gaussian`): at 1 the distribution of the text is that of the probability
       flow, below 1 more of it is where the mass is.
     - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first.
-    - `steps`: full steps of `y` from neutral, anew at every evaluation; 0, the default, lets it move along.
+    - `steps`: steps of `y` from neutral, anew at every evaluation; 0, the default, lets it move along.
+    - `step`: their size, 1 for full ones.
 
-    **Raises:** `ValueError` if `rate`, `pace` or `temperature` is not positive, or `steps` is negative.
+    **Raises:** `ValueError` if `rate`, `pace`, `temperature` or `step` is not positive, or `steps` is negative.
 
     **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
     inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
@@ -79,6 +81,7 @@ class AutonomousDescent(AbstractField):
     temperature: Scalar | float
     by_token: bool = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+    step: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -90,14 +93,15 @@ class AutonomousDescent(AbstractField):
         temperature: Scalar | float = 1.0,
         by_token: bool = False,
         steps: int = 0,
+        step: float = 1.0,
     ):
-        for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature)):
+        for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature), ("step", step)):
             if not isinstance(value, jax.Array) and not 0 < value < math.inf:
-                raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (`temperature`: 1).")
+                raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (or 1: `step`).")
         if steps < 0:
             raise ValueError(f"`steps` is {steps}; expected 0 (`y` moves along) or more.")
         self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
-        self.temperature, self.by_token, self.steps = temperature, by_token, steps
+        self.temperature, self.by_token, self.steps, self.step = temperature, by_token, steps, step
 
     @property
     def force_evaluations(self) -> int:
@@ -174,4 +178,4 @@ class AutonomousDescent(AbstractField):
 
     def _settled(self, b):
         neutral = self.energy.neutral(b.shape[0]).astype(b.dtype)
-        return relax(self.energy, neutral, b, steps=self.steps, step=1.0)
+        return relax(self.energy, neutral, b, steps=self.steps, step=self.step)
