@@ -85,7 +85,7 @@ def test_a_caption_becomes_the_pictures_that_generate_makes(client, model, runni
     free = client.images.generate(model="drawn", prompt="", size="auto", extra_body={"seed": 1})
     alone = ed.generate(model, seed=1)
     assert free.data[0].revised_prompt == alone.texts[0] and np.array_equal(pixels(free.data[0]), alone.pictures[0])
-    assert free.model_extra["energy_dllm"]["budget"] == 32
+    assert free.model_extra["energy_dllm"]["budget"] == 48
     # the first model that makes pictures where none is named; counted
     assert len(running.post("/v1/images/generations", prompt="no", budget=4)["data"]) == 1
     assert float(running.get("/metrics")[1].split("\nenergy_dllm_pictures_total ")[1].split()[0]) == 4
@@ -231,7 +231,7 @@ def test_the_document_and_the_models_tell_of_pictures(running, client):
 DRAW = """
 await until(() => $('model').options.length == 2); $('model').value = 'drawn'; $('model').onchange();
 const c = $('canvas'), read = () => [...pen().getImageData(0, 0, 8, 4).data];
-seen.push(c.width == 8 && c.height == 4, $('budget').value == 32, $('fill').disabled, $('text').offsetHeight == 0);
+seen.push(c.width == 8 && c.height == 4, $('budget').value == 48, $('fill').disabled, $('text').offsetHeight == 0);
 $('prompt').value = 'one'; $('budget').value = 12; press(document, 'Enter'); await until(() => done);
 const first = read(), kept = (a, b) => a.every((v, k) => k % 32 >= 16 || v == b[k]);
 seen.push(moments.length == 3, new Set(first).size > 2, first.every((v, k) => k % 4 != 3 || v == 255));

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._checks import on_device
 from .._model import EnergyDLLM
-from ..sampling import Diffusion, descent
+from ..sampling import Diffusion, default_sampler, descent
 from ._errors import Full
 from ._lines import Lines, Programs
 from ._passage import (
@@ -246,11 +246,11 @@ class Engine:
 
     def _descent(self, passages: list[Passage], size: int) -> None:
         """From noise to text, piece by piece; then the least certain tokens anew, round by round."""
-        name, budget = passages[0].model, passages[0].budget
-        model, settled = self.models[name], int(passages[0].states == SETTLED)
-        # of pictures all of their noise
-        since, until = (0.0, 1.0) if model.tokenizer.places else (RECIPE.since, RECIPE.until)
-        sampler = Diffusion(steps=budget.steps, since=since, until=until)
+        model, budget, settled = self.models[passages[0].model], passages[0].budget, 0.0
+        sampler: Any = Diffusion(steps=budget.steps, since=RECIPE.since, until=RECIPE.until)
+        if model.tokenizer.places:
+            sampler = default_sampler(model, budget.steps, filling=passages[0].states != SETTLED)
+            settled = getattr(sampler.field, "keywords", {}).get("step", 0.0)
         clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
         pages = pages_of(passages, size)
         state, moments = begin(model.energy, pages, on_device(clock[:1])[0], settled), None
@@ -281,8 +281,7 @@ class Engine:
 
     def _rounds(self, passages: list[Passage], size: int, pages: Page, moments: Moment) -> None:
         """As the `finish` of `sampling.descent`: a quarter of the tokens is masked, and drawn in rounds."""
-        name, budget = passages[0].model, passages[0].budget
-        model = self.models[name]
+        model, budget = self.models[passages[0].model], passages[0].budget
         known = np.asarray(pages.known)
         ids = np.where(known, np.asarray(pages.ids), moments.ids)
         doubt = np.where(known, -np.inf, -moments.log_p)

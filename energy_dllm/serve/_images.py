@@ -19,7 +19,7 @@ from ._task import Budget, Shown
 from ._write import short, written
 
 
-DRAWN = 32
+DRAWN = 48
 """Force evaluations of a picture by default, as of `sampling.default_sampler`."""
 FILLED = 64
 """The same where a hole is filled."""

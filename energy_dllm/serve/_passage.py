@@ -83,11 +83,11 @@ class Moment(NamedTuple):
 
 
 @eqx.filter_jit
-def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar, settled: int = 0) -> PyTree[Array]:
+def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar, settled: float = 0.0) -> PyTree[Array]:
     """The noise that every passage descends from, as `sampling.Diffusion` draws it."""
 
     def one(page: Page):
-        sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature, steps=settled))
+        sampler = Diffusion(field=Partial(AutonomousDescent, temperature=page.temperature, **_steps(settled)))
         return sampler.begin(energy, _conditioning(page), time, key=_key(page, 0))
 
     return jax.vmap(one)(pages)
@@ -95,10 +95,10 @@ def begin(energy: AbstractFreeEnergy, pages: Page, time: Scalar, settled: int = 
 
 @eqx.filter_jit
 def descend(
-    energy: AbstractFreeEnergy, pages: Page, states: PyTree[Array], clock: Float[Array, " n"], settled: int = 0
+    energy: AbstractFreeEnergy, pages: Page, states: PyTree[Array], clock: Float[Array, " n"], settled: float = 0.0
 ) -> tuple[PyTree[Array], Moment]:
     """Through these noise times, one force evaluation a step; and the moment at the end of them. The hidden state moves
-    along, or is `settled` so many full steps from neutral."""
+    along, or is one step of the size `settled` from neutral."""
 
     def one(page: Page, state):
         field = _field(energy, page, settled)
@@ -218,8 +218,12 @@ def _conditioning(page: Page) -> Conditioning:
     return Conditioning(Given(page.ids, page.known), Likelihood(page.b))
 
 
-def _field(energy: AbstractFreeEnergy, page: Page, settled: int = 0) -> AutonomousDescent:
-    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature, steps=settled)
+def _field(energy: AbstractFreeEnergy, page: Page, settled: float = 0.0) -> AutonomousDescent:
+    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature, **_steps(settled))
+
+
+def _steps(settled: float) -> dict[str, Any]:
+    return {"steps": 1, "step": settled} if settled else {}
 
 
 def _moment(energy, page, field, time, state) -> Moment:

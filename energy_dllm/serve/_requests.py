@@ -183,7 +183,7 @@ class _AbstractPictured(_AbstractStrict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, description="Of the noise; below 0.05 as 0.05.")] | None = None
     budget: (
-        Annotated[int, Field(ge=4, le=256, description="Force evaluations, 32 by default, to fill a hole 64.")] | None
+        Annotated[int, Field(ge=4, le=256, description="Force evaluations, 48 by default, to fill a hole 64.")] | None
     ) = None
     stream: bool | None = None
     partial_images: (
