@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import equinox as eqx
+import jax.numpy as jnp
 
 import energy_dllm as ed
 
@@ -45,6 +46,32 @@ def train(
     optimizer = ed.learn.default_optimizer(learning_rate, steps, tables=1.0) if growing or pretraining else None
     settings = dict(steps=steps, batch_size=batch_size, learning_rate=learning_rate, optimizer=optimizer, until=until)
     return ed.fit(model, corpus, objective, **settings, length=length, seed=seed, directory=directory)
+
+
+def sizes_of(init: str | None, *, shift: bool, **sizes: int) -> dict:
+    """What a model is made of: its sizes, or the energy and schedule of the one that a training goes on from."""
+    if init is None:
+        return {**sizes, "shift": shift}
+    first = ed.load(init)
+    found = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
+    if shift and not first.energy.network.synapses["blocks"].shift:
+        found["energy"] = shifted(first.energy)
+    return found
+
+
+def shifted(energy: ed.energy.FreeEnergy) -> ed.energy.FreeEnergy:
+    """The energy with a shifted read-out, to train on from: every row stands one place before, so that all it reads is
+    one place further ahead; the start begins as what is known of an unknown token."""
+    stack = energy.network.synapses["blocks"]
+    ahead = lambda rows, first: jnp.concatenate([first, rows[..., :-1, :]], axis=-2)
+    for n, block in enumerate(stack.blocks):
+        bias, kernel = block["attention"].bias.T, block["convolution"].kernel
+        moved = ahead(bias, bias[:1]).T, ahead(kernel, jnp.zeros_like(kernel[:1]))
+        where = lambda stack, n=n: (stack.blocks[n]["attention"].bias, stack.blocks[n]["convolution"].kernel)
+        stack = eqx.tree_at(where, stack, moved)
+    none = lambda leaf: leaf is None
+    stack = eqx.tree_at(lambda stack: stack.start, stack, stack.background, is_leaf=none)
+    return eqx.tree_at(lambda energy: energy.network.synapses["blocks"], energy, stack)
 
 
 def before(init: str | None) -> dict:

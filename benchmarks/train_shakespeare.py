@@ -13,11 +13,9 @@ import re
 import unicodedata
 from pathlib import Path
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from recipe import before, in_blocks, seconds, train
+from recipe import before, in_blocks, seconds, sizes_of, train
 
 import energy_dllm as ed
 
@@ -67,21 +65,6 @@ def corpus_of_plays(path: Path) -> tuple[ed.data.Corpus, dict[str, str]]:
     return corpus, texts
 
 
-def shifted(energy: ed.energy.FreeEnergy) -> ed.energy.FreeEnergy:
-    """The energy with a shifted read-out, to train on from: every row stands one place before, so that all it reads is
-    one place further ahead; the start begins as what is known of an unknown token."""
-    stack = energy.network.synapses["blocks"]
-    ahead = lambda rows, first: jnp.concatenate([first, rows[..., :-1, :]], axis=-2)
-    for n, block in enumerate(stack.blocks):
-        bias, kernel = block["attention"].bias.T, block["convolution"].kernel
-        moved = ahead(bias, bias[:1]).T, ahead(kernel, jnp.zeros_like(kernel[:1]))
-        where = lambda stack, n=n: (stack.blocks[n]["attention"].bias, stack.blocks[n]["convolution"].kernel)
-        stack = eqx.tree_at(where, stack, moved)
-    none = lambda leaf: leaf is None
-    stack = eqx.tree_at(lambda stack: stack.start, stack, stack.background, is_leaf=none)
-    return eqx.tree_at(lambda energy: energy.network.synapses["blocks"], energy, stack)
-
-
 def main() -> None:
     """Train, evaluate, save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -105,12 +88,7 @@ def main() -> None:
     corpus, texts = corpus_of_plays(options.plays)
     tokenizer = corpus.tokenizer
     print(f"{len(texts)} plays, {corpus.train.size:,} characters, alphabet of {tokenizer.size}", flush=True)
-    sizes = dict(dim=options.dim, depth=options.depth, shift=options.shift)
-    if options.init is not None:
-        first = ed.load(options.init)
-        sizes = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
-        if options.shift and not first.energy.network.synapses["blocks"].shift:
-            sizes["energy"] = shifted(first.energy)
+    sizes = sizes_of(options.init, dim=options.dim, depth=options.depth, shift=options.shift)
     model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
     names = ("gaussian", "horizon", "tracked")
     model = train(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from recipe import before, in_blocks, seconds, train
+from recipe import before, in_blocks, seconds, sizes_of, train
 
 import energy_dllm as ed
 
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--typo", type=float, default=0.05, help="share of windows with typing errors")
     parser.add_argument("--prefix", type=float, default=0.2, help="share of the masked windows that give a prefix")
     parser.add_argument("--blocks", type=int, nargs="*", default=[0], help="of every window in turn, 0 for a whole one")
+    parser.add_argument("--shift", action="store_true", help="a shifted read-out, also of --init if that has none")
     parser.add_argument("--init", help="go on from this model, a file or the name of a shipped one")
     parser.add_argument("--horizon", type=int, default=0, help="most untracked steps of the relaxation")
     parser.add_argument("--step", type=float, default=0.8, help="size of a step of the relaxation")
@@ -119,10 +120,7 @@ def main() -> None:
     same = dict(steps=options.steps, length=options.length, batch_size=options.batch_size, seed=options.seed)
     if options.twin:
         return twin(corpus, options, **same, learning_rate=options.learning_rate, until=options.until)
-    sizes = dict(dim=options.dim, depth=options.depth)
-    if options.init is not None:
-        first = ed.load(options.init)
-        sizes = {name: getattr(first, name) for name in ("energy", "schedule", "steps", "step")}
+    sizes = sizes_of(options.init, dim=options.dim, depth=options.depth, shift=options.shift)
     model = ed.EnergyDLLM(tokenizer, **sizes, blocks=options.blocks, key=jax.random.key(options.seed))
     names = ("gaussian", "typo", "prefix", "step", "horizon", "speed_penalty")
     settings = {name: getattr(options, name) for name in names}
@@ -159,7 +157,7 @@ def main() -> None:
         "data": f"TinyStories (CDLA-Sharing-1.0), {characters} characters to train on, quotes and dashes in ASCII; "
         "held out: the start of its validation split",
         "tokenizer": f"byte pairs, {tokenizer.size} tokens, {characters / corpus.train.size:.2f} characters each",
-        "command": f"python benchmarks/train_stories.py tinystories {words}",
+        "command": f"python benchmarks/train_stories.py tinystories {words}{' --shift' if options.shift else ''}",
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         **before(options.init),

@@ -63,7 +63,8 @@ class EnergyDLLM(eqx.Module):
     - `steps`, `step`: the default relaxation, number and size of its Euler steps in time constants; one full step of
       a deep energy, for which it is trained and after which masks are at rest.
     - `schedule`: noise levels; default equal steps of information for this vocabulary.
-    - `energy`: a landscape of your own in place of the default one; `dim` to `reach` are then not used.
+    - `energy`: a landscape of your own in place of the default one; `dim` to `reach`, `shift` and `rotary` are then not
+      used.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive, `states` is given at `depth > 1` or `shift` at `depth=1`, or

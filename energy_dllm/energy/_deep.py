@@ -162,7 +162,7 @@ class DeepStack(AbstractLayered):
         return 0 if self.start is None else 1
 
     def terms(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> dict[str, Float[Array, " L"]]:
-        """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` being that of the first block."""
+        """`-<r_i, Delta_k,i>` of every layer by name, `attention 1` that of the first block; shifted `Delta_k,i-1`."""
         r = self._compared(g)
         energy = lambda delta: -jnp.sum(r * delta, axis=-1)[: len(g)]
         return {name: valid(energy(delta), mask) for name, *_, delta in self._layers(g, mask)}

@@ -109,29 +109,20 @@ class AttentionLayer(AbstractLayer):
 
     def pattern(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "H L reads"]:
         """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
-        q, k = self._asked(z)
+        (q, k), places, reach = self._asked(z), np.arange(z.shape[0]), self.bias.shape[1] // 2
         score = lambda keys, bias: q.shape[-1] ** -0.5 * einsum(q, keys, "h i k, h j k -> h i j") + bias
         scores, may = [], []
         if past is not None:
-            scores, may = [score(past.kept[0], self._before(past, z.shape[0]))], [past.allowed]
+            offset = jnp.arange(past.kept[0].shape[-2]) - past.place - places[:, None]
+            scores.append(score(past.kept[0], self.bias[:, jnp.clip(offset, -reach, reach) + reach]))
+            may.append(past.allowed)
         if allowed is not None:
-            places = np.arange(z.shape[0])
+            scores.append(score(k, self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]))
             may.append(allowed[places[:, None], places] if isinstance(allowed, Readable) else allowed)
-            bias = self.bias[:, relations(laid(self.grids, z.shape[0]), self.bias.shape[1] // 2)[0]]
-            scores.append(score(k, bias))
         join = lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
         score, may = join(scores), join(may)
         # finite, so that an empty row has finite derivatives
         return jnp.where(may, jax.nn.softmax(jnp.where(may, score, -1e30), axis=-1), 0.0)
-
-    def _before(self, past, count):
-        """The bias of what was kept `(H, count, S)`: for one token a slice of it, which is quicker than to gather."""
-        reach, there = self.bias.shape[1] // 2, past.kept[0].shape[-2]
-        if count == 1:
-            wide = jnp.pad(self.bias, ((0, 0), (there, there)), mode="edge")
-            return jax.lax.dynamic_slice_in_dim(wide, there + reach - past.place, there, axis=1)[:, None]
-        offset = jnp.arange(there) - past.place - np.arange(count)[:, None]
-        return self.bias[:, jnp.clip(offset, -reach, reach) + reach]
 
     def _asked(self, z):
         q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
