@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 import uvicorn
 from starlette.responses import HTMLResponse, PlainTextResponse
@@ -99,3 +100,14 @@ def driven(running, script, folder):
     seen = re.search('<pre id="seen">(.*?)</pre>', dom)
     assert seen, dom[-3000:]
     return seen[1].strip()
+
+
+def refused(running: Any, path: str, body: Any, status: int, param: str | None) -> str:
+    """The server answers with the error object of the OpenAI API, one sentence that names what is wrong: which."""
+    got, text = running.get(path, body)
+    assert got == status, text
+    error = json.loads(text)["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["param"] == param, error
+    assert "Traceback" not in text
+    assert "\n" not in error["message"] and len(error["message"]) > 20
+    return error["message"]

@@ -103,6 +103,10 @@ def test_what_is_kept_of_a_block_is_that_of_the_passage(model):
         kept = energy.extended(kept, ids[start : start + block], start)
     for now, whole in zip(jax.tree.leaves(kept), jax.tree.leaves(energy.kept(ids)), strict=True):
         np.testing.assert_allclose(now, whole, atol=1e-12)
+    if not shift_of(energy):  # what stands behind is not looked at, not even where all tokens read one another
+        some = energy.in_blocks(0).extended(jax.tree.map(lambda rows: jnp.full_like(rows, 7.0), kept), ids[:5], 0)
+        for now, whole in zip(jax.tree.leaves(some), jax.tree.leaves(energy.in_blocks(0).kept(ids[:5])), strict=True):
+            np.testing.assert_allclose(now[..., :5, :], whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", [False, True])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import openai
 import pytest
-from served import Running, driven
+from served import Running, driven, refused
 
 import energy_dllm as ed
 from energy_dllm.serve._body import form
@@ -174,12 +174,8 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_wrong_is_said(running, name):
-    path, body, status, param = BAD[name]
-    got, text = running.get(path, body)
-    assert got == status, text
-    error = json.loads(text)["error"]
-    assert set(error) == {"message", "type", "param", "code"} and error["param"] == param, error
-    assert "Traceback" not in text and " object at " not in text and 20 < len(error["message"]) < 250
+    message = refused(running, *BAD[name])
+    assert " object at " not in message and len(message) < 250
 
 
 def test_a_picture_is_not_unpacked_before_its_size_is_known(running):

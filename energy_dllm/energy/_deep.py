@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._checks import sizes
 from .._types import Key
 from ._layered import AbstractLayered
-from ._layers import AbstractLayer, Allowed, AttentionLayer, ConvolutionLayer, MemoryLayer, Past, Readable
+from ._layers import AbstractLayer, Allowed, AttentionLayer, ConvolutionLayer, MemoryLayer, Past, Prefix, Readable
 from ._layout import Grids, laid, tokens
 from ._synapses import by_token, valid
 
@@ -23,17 +23,6 @@ Kept = PyTree[Float[Array, "... S _"]]
 
 LONG = 1024
 """Tokens beyond which a passage of text is read in chunks, with memory linear in its length."""
-
-
-class Prefix(eqx.Module):
-    """Tokens before a passage: what every layer `kept` of each, and `allowed`, `place` as in `Past`; `among (L, L)`,
-    where given, who may read whom in the passage itself; `start`, of a shifted read-out, the stream of the last one."""
-
-    kept: Kept
-    allowed: Bool[Array, "L S"]
-    place: Int[Array, ""] | int
-    among: Bool[Array, "L L"] | None = None
-    start: Float[Array, " W"] | None = None
 
 
 class DeepStack(AbstractLayered):
@@ -84,6 +73,12 @@ class DeepStack(AbstractLayered):
             Aidan N. and Kaiser, {\\L}ukasz and Polosukhin, Illia},
           booktitle={Advances in Neural Information Processing Systems},
           year={2017}
+        }
+        @inproceedings{gong2025scaling,
+          title={Scaling Diffusion Language Models via Adaptation from Autoregressive Models},
+          author={Gong, Shansan and Agarwal, Shivam and Zhang, Yizhe and Ye, Jiacheng and Zheng, Lin and others},
+          booktitle={International Conference on Learning Representations},
+          year={2025}
         }
         ```
 

@@ -189,7 +189,7 @@ class FreeEnergy(AbstractFreeEnergy):
         return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
 
     def unwritten(self, length: int) -> Kept:
-        """`kept` of `length` tokens before the first is known. `ValueError` if the energy is not a deep one."""
+        """`kept` of `length` tokens before the first is known, as in the example of `next`. `ValueError` as there."""
         return self._deep.unwritten(length)
 
     def after(self, kept: Kept, count: Int[Array, ""] | int, length: int) -> "FreeEnergy":
@@ -248,9 +248,10 @@ class FreeEnergy(AbstractFreeEnergy):
 
         model = ed.EnergyDLLM(ed.data.Characters("ab "), dim=16, blocks=(0, 1), key=jax.random.key(0))
         energy, ids = model.energy.in_blocks(1), jnp.array([0, 1, 2, 0])
-        y, kept = energy.next(energy.kept(ids), ids[1], 2)  # after the first two
+        kept = energy.next(energy.unwritten(4), ids[0], 0)[1]
+        y, kept = energy.next(kept, ids[0], 1)  # after the first
         log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros((1, 3))))
-        assert jnp.allclose(log_p[0, ids[2]], energy.in_order(ids)[2], atol=1e-5)
+        assert jnp.allclose(log_p[0, ids[1]], energy.in_order(ids)[1], atol=1e-5)
         ```
         """
         g, stack = self.kappa * self.vocabulary.patterns[last][None], self._deep.in_blocks(1)
@@ -315,8 +316,7 @@ class FreeEnergy(AbstractFreeEnergy):
     def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(w at place i | the tokens before it) (L, V)` of a text that is read from left to right.
 
-        Of each token, in a block of its own, the state at rest is what the layers add, as in `next`: all of them at
-        once, in two passes with no way back, or one if shifted. `ValueError` if the energy is not a deep one.
+        The state at rest of each is what the layers add, as in `next`: two passes, or one if shifted. `ValueError` too.
         """
         g, stack = self.kappa * self.vocabulary.patterns[ids], self._deep.in_blocks(1)
         y = self._at_rest(stack.added(g) if stack.shift else stack.side_by_side(g, 1).added(jnp.zeros_like(g)))

@@ -52,6 +52,17 @@ class Past(NamedTuple):
     place: Int[Array, ""] | int
 
 
+class Prefix(eqx.Module):
+    """Tokens before a passage: what every layer `kept` of each, and `allowed`, `place` as in `Past`; `among (L, L)`,
+    where given, who may read whom in the passage itself; `start`, of a shifted read-out, the stream of the last one."""
+
+    kept: PyTree[Float[Array, "... S _"]]
+    allowed: Bool[Array, "L S"]
+    place: Int[Array, ""] | int
+    among: Bool[Array, "L L"] | None = None
+    start: Float[Array, " W"] | None = None
+
+
 class AbstractLayer(eqx.Module):
     """One layer of a block: what it adds to the residual stream, as a sum of parts.
 
