@@ -100,6 +100,16 @@ def of_picture(
     of which a part is seen, in nats.
 
     Arguments and errors are those of `inpaint`.
+
+    **Example:**
+
+    ```python
+    import numpy as np, energy_dllm as ed
+
+    model, hole = ed.load("digits"), np.arange(28) >= np.full((28, 1), 14)  # the right half
+    given, b = ed.sampling.of_picture(model, np.zeros((28, 28), np.uint8), hole, caption="one")
+    assert 0 < given.known.sum() < given.length and b.shape == (given.length, model.size)
+    ```
     """
     tokenizer: Any = model.tokenizer
     if not tokenizer.places:
