@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device, seeded
 from .._model import EnergyDLLM
-from .._types import Key
 from ..energy import DFA, AbstractFreeEnergy, Guidance
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._blockwise import Blocks
@@ -79,8 +78,9 @@ def _ending(model: EnergyDLLM, stop: str, conditioning: Conditioning) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(2,))
-def _keys(key: Key, window: Int[Array, ""] | int, samples: int) -> Array:
+def _keys(seed: Integer[Array, ""] | np.uint32, window: Int[Array, ""] | int, samples: int) -> Array:
     """Two keys for every sample, the same however many there are."""
+    key = jax.random.key(seed)
     key = jax.lax.cond(window > 0, lambda: jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), window), lambda: key)
     return jax.vmap(lambda n: jax.random.split(jax.random.fold_in(key, n)))(jnp.arange(samples))
 
@@ -116,8 +116,7 @@ class _Blocks:
         self.model, self.sampler, self.energy, self.conditioning = model, sampler, energy, conditioning
         self.spans, self.frames, self.seed, self.watch = spans, frames, seed, watch
         self.done, self.stop, self.split = 0, stop, split
-        self.fixed = np.array(conditioning.given.known)
-        self.known = np.array(conditioning.given.known)
+        self.fixed, self.known = np.array(conditioning.given.known), np.array(conditioning.given.known)
         self.ids = np.tile(np.asarray(conditioning.given.ids), (samples, 1))
         self.b = None if conditioning.others is None else field(model, conditioning.others)
         self.confidence = np.full(self.ids.shape, np.nan)
@@ -131,10 +130,10 @@ class _Blocks:
         samples = len(self.ids)
         for number, (begin, end) in enumerate(self.spans):
             here = slice(begin, end)
-            keys = _keys(jax.random.key(self.seed), number, samples)
+            keys = _keys(np.uint32(self.seed), number, samples)
             # skipped windows were all given
             self._advance(self.done, begin)
-            given = Given(on_device(self.ids[0, here]), on_device(self.known[here]))
+            given = Given(self.ids[0, here].copy(), self.known[here].copy())
             conditioning = Conditioning(given, self._others(begin, end), self._language(end))
             # the state of every sample before this window
             before = self.ids.copy(), self.known.copy()
@@ -225,10 +224,12 @@ class _Blocks:
         last = free_energy[:, -1] if self.frames else past[-1][3].recorded["confidence"][:, -1]
         finite(last, "use more steps, or smaller ones")
         # equal passages are decoded once
-        _, firsts, same = np.unique(ids, axis=0, return_index=True, return_inverse=True)
-        texts = [self.model.tokenizer.decode(ids[n, : ends[n]]) for n in firsts]
+        texts: dict[bytes, str] = {}
+        for row, end in zip(ids, ends, strict=True):
+            if (passage := row.tobytes()) not in texts:
+                texts[passage] = self.model.tokenizer.decode(row[:end])
         return Generation(
-            texts=[texts[n] for n in same],
+            texts=[texts[row.tobytes()] for row in ids],
             ids=ids,
             # given tokens are certain
             confidence=np.nan_to_num(confidence, nan=1.0),

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Integer, PyTree, UInt8
 
-from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO
 from ..energy import DFA, AbstractFreeEnergy, Padded
@@ -145,8 +144,8 @@ def follow(
     """One window, for every sample: its given tokens `ids`, and the state of its automaton; samples lie as `split`
     says."""
     dtype, length = energy.vocabulary.codes.dtype, conditioning.length
-    clock = np.asarray(sampler.clock(model.schedule), dtype)
-    sigma = np.asarray(sampler.sigma(on_device(clock), length))
+    times = sampler.clock(model.schedule)
+    clock, sigma = np.asarray(times, dtype), np.asarray(sampler.sigma(times, length))
     steps = clock.shape[0] - 1
     # as equally spaced as whole steps allow
     marks = np.linspace(0, steps, min(max(frames, 1), steps) + 1).round().astype(int)
@@ -176,8 +175,9 @@ def follow(
         # where the noise level is part of the state it is that of the passages, on average
         levels = recorded.pop("sigma").mean(axis=0) if "sigma" in recorded else sigma[there]
         # every distinct reason, once
-        _, firsts = np.unique(jax.tree.leaves(results.result)[0], return_index=True)
-        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in sorted(firsts.tolist())]
+        codes = jax.tree.leaves(results.result)[0].tolist()
+        firsts = sorted({code: n for n, code in reversed(list(enumerate(codes)))}.values())
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in firsts]
         return Moments(
             clock=clock[there],
             sigma=levels,

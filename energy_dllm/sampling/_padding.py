@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool
+from jaxtyping import ArrayLike, Bool
 
 from .._checks import on_device
 from .._model import EnergyDLLM
@@ -21,9 +21,9 @@ def padded_length(length: int) -> int:
     return next((each for each in LENGTHS if each >= length), -(-length // more) * more)
 
 
-def within(length: int) -> Bool[Array, " L"]:
+def within(length: int) -> Bool[np.ndarray, " L"]:
     """Which tokens of a passage padded to the next of `LENGTHS` are its own."""
-    return on_device(np.arange(padded_length(length)) < length)
+    return np.arange(padded_length(length)) < length
 
 
 def pad(row: ArrayLike, length: int, value: float = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def pad_evidence(model: EnergyDLLM, evidence: AbstractEvidence, length: int) -> 
 def pad_conditioning(model: EnergyDLLM, conditioning: Conditioning) -> Conditioning:
     """The padding is given, so that nothing is drawn there; `Padded` gives it no effect."""
     length, given, others = padded_length(conditioning.length), conditioning.given, conditioning.others
-    padded = Given(on_device(pad(given.ids, length)), on_device(pad(given.known, length, True)))
+    padded = Given(pad(given.ids, length), pad(given.known, length, True))
     return Conditioning(padded, None if others is None else pad_evidence(model, others, length))
 
 
