@@ -174,9 +174,11 @@ class Denoising(AbstractObjective):
         sizes = self.sizes(model, ids.shape[0])
         energy: Any = model.energy
 
-        k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
-        size = self.start * jax.random.uniform(k1, (), b.dtype)
-        y = size * jax.random.normal(k2, (*ids.shape, energy.dim), b.dtype)
+        y = jnp.zeros((*ids.shape, energy.dim), b.dtype)
+        if self.start:
+            k1, k2 = jax.random.split(jax.random.fold_in(key, 10))
+            size = self.start * jax.random.uniform(k1, (), b.dtype)
+            y = size * jax.random.normal(k2, y.shape, b.dtype)
         # masks are at rest after one full step where what tokens say is constant: only soft evidence needs a relaxation
         one_shot = isinstance(energy, FreeEnergy) and energy.one_shot
         soft = self._soft(ids.shape[0]) if one_shot else ids.shape[0]
@@ -188,7 +190,8 @@ class Denoising(AbstractObjective):
 
         def settle(ids, y, b, *block):
             energy, frozen = here(ids, *block)
-            y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
+            if self.horizon:  # else no loop is compiled that takes no step
+                y = jax.lax.stop_gradient(_descend(frozen, y, b, free, step))
 
             def move(state, _):
                 y, _ = state
