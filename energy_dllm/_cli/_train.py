@@ -78,12 +78,9 @@ def train(
             metavar="INT",
             help="Tokens of a block, for every window of a batch in turn, 0 for a whole window; with 0 1 every second "
             "one is read from left to right, for generate --block 1.",
-            help_behavior_hint="(default: whole windows, or those of --init)",
+            help_behavior_hint="(default: 0 1, with --depth 1 0, with --init its own)",
         ),
     ] = [],  # noqa: B006
-    shift: Annotated[
-        bool, _arg(help="Compare a token with what is read at the one before it: from left to right at half the work.")
-    ] = False,
     pretraining: Annotated[
         int | None,
         _arg(
@@ -138,7 +135,7 @@ def train(
     ready("--directory", folder, "runs/mine", folder=True)
     try:
         model, corpus = _start(
-            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks, shift
+            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
         )
     except BaseException:
         with contextlib.suppress(OSError):
@@ -218,12 +215,12 @@ def train(
 
 
 def _start(
-    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks, shift
+    source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
 ) -> tuple[Any, Any]:
     """The model before training, and the corpus; `ValueError` where the settings do not belong together."""
     if init is not None:
         of_init = {"--dim": dim, "--depth": depth, "--tokenizer": tokenizer, "--pretraining": pretraining}
-        of_init |= {"--fit-split-merge": fit_split_merge or None, "--shift": shift or None}
+        of_init |= {"--fit-split-merge": fit_split_merge or None}
         for flag, value in of_init.items():
             if value is not None:
                 raise ValueError(f"`{flag}` cannot be used with `--init`, whose model has its own; leave it out.")
@@ -249,10 +246,12 @@ def _start(
 
     from .._model import EnergyDLLM
 
-    settings: dict[str, Any] = {"dim": dim, "depth": depth, "shift": shift, "counts": corpus.counts()}
+    blocks = tuple(blocks) or ((0, 1) if model is None and depth > 1 else (0,))
+    # from left to right a token is read out at the one before it, at half the work
+    settings: dict[str, Any] = {"dim": dim, "depth": depth, "shift": set(blocks) == {0, 1}, "counts": corpus.counts()}
     if model is not None:
         settings = {name: getattr(model, name) for name in ("energy", "schedule", "steps", "step")}
-    return EnergyDLLM(corpus.tokenizer, **settings, blocks=blocks or (0,), key=jax.random.key(seed)), corpus
+    return EnergyDLLM(corpus.tokenizer, **settings, blocks=blocks, key=jax.random.key(seed)), corpus
 
 
 def _steps_of(folder: Path) -> int:
