@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
@@ -62,9 +61,9 @@ class Padded(AbstractWrapped):
     """
 
     base: AbstractFreeEnergy
-    here: Bool[Array | np.ndarray, " L"]
+    here: Bool[Array, " L"]
 
-    def __init__(self, base: AbstractFreeEnergy, here: Bool[Array | np.ndarray, " L"]):
+    def __init__(self, base: AbstractFreeEnergy, here: Bool[Array, " L"]):
         self.base, self.here = base, here
 
     def terms(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import sizes
+from .._checks import on_device, sizes
 from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy, Padded
 from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, LogLinear, Trajectory, relax
@@ -102,13 +102,13 @@ class Blocks(AbstractSampler):
         """Those of the sampler of a block."""
         return changed(self, each=self.each.traced(dtype), times=self.times.astype(dtype))
 
-    def clock(self, schedule: AbstractSchedule) -> Float[np.ndarray, " n"]:
+    def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """The share of the tokens that is written."""
-        return np.linspace(0.0, 1.0, self.moments + 1)
+        return on_device(np.linspace(0.0, 1.0, self.moments + 1))
 
-    def sigma(self, clock: Float[Array | np.ndarray, " n"], length: int) -> Float[np.ndarray, " n"]:
+    def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
         """Infinite while a token is unknown, then 0."""
-        return np.where(np.arange(clock.shape[0]) < self.moments, np.inf, 0.0)
+        return on_device(np.where(np.arange(clock.shape[0]) < self.moments, np.inf, 0.0))
 
     @property
     def ending(self) -> str:

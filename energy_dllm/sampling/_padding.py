@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import ArrayLike, Bool
+from jaxtyping import Array, ArrayLike, Bool
 
 from .._checks import on_device
 from .._model import EnergyDLLM
@@ -21,9 +21,9 @@ def padded_length(length: int) -> int:
     return next((each for each in LENGTHS if each >= length), -(-length // more) * more)
 
 
-def within(length: int) -> Bool[np.ndarray, " L"]:
+def within(length: int) -> Bool[Array, " L"]:
     """Which tokens of a passage padded to the next of `LENGTHS` are its own."""
-    return np.arange(padded_length(length)) < length
+    return on_device(np.arange(padded_length(length)) < length)
 
 
 def pad(row: ArrayLike, length: int, value: float = 0) -> np.ndarray:
