@@ -188,6 +188,13 @@ FAULTS = (
         "tests/test_learn.py -k true_gradient_in",
     ),
     (
+        "windows in one program keep their own steps (masks take that of noise)",
+        "learn/_objective.py",
+        "steps = jnp.where(np.arange(ids.shape[0]) < soft, step, 1.0).astype(b.dtype)",
+        "steps = jnp.full(ids.shape[0], step).astype(b.dtype)",
+        "tests/test_learn.py -k one_program",
+    ),
+    (
         "the volume of the flow (half of it)",
         "flow/_likelihood.py",
         "jnp.mean(jnp.sum(self.directions * change, axis=(1, 2))) / inverse",

@@ -204,6 +204,8 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     assert found["masked_nelbo_bits_per_char"] > 0 and found["standard_error"] > 0
     assert (tmp_path / "run" / "log.jsonl").read_text().count("\n") == 2
     assert ed.learn.notes(out)["masked_nelbo_bits_per_char"] == found["masked_nelbo_bits_per_char"]
+    made: Any = ed.load(out)
+    assert made.blocks == (0, 1) and made.energy.network.synapses["blocks"].shift == 1
 
     # as many windows as before: what is compiled for them serves again
     windows = found["characters"] // 8

@@ -213,6 +213,19 @@ def test_the_horizon_grows_log_uniformly(small, corpus):
     assert untracked(5, 1.0).min() == 5 and untracked(5, 1.0).max() <= 60
 
 
+@pytest.mark.parametrize(("blocks", "shift"), [((0,), False), ((0, 1), True)])
+def test_windows_cost_the_same_in_one_program_as_apart(corpus, getkey, blocks, shift):
+    """A horizon that is not reached yet relaxes nothing, but has programs of its own."""
+    ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=12))
+    model: Any = ed.EnergyDLLM(corpus.tokenizer, dim=16, blocks=blocks, shift=shift, key=getkey())
+    moved = lambda x: x.astype(np.float64) + 0.1 * getkey.normal(x.shape) if eqx.is_inexact_array(x) else x
+    model, key = jax.tree.map(moved, model), getkey()
+    cost = eqx.filter_jit(eqx.filter_value_and_grad(lambda m, objective: objective(m, ids, key, jnp.array(0.0))))
+    one, other = (cost(model, ed.learn.Denoising(horizon=horizon)) for horizon in (0, 1))
+    assert one[0] > 0.1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, other)
+
+
 def test_the_loss_has_a_true_gradient_in_what_it_tracks(small, corpus, getkey):
     ids = jnp.asarray(ed.data.Windows.disjoint(corpus.train, LENGTH, count=4))
     model = jax.tree.map(lambda x: x.astype(np.float64) if eqx.is_inexact_array(x) else x, small)
