@@ -97,8 +97,7 @@ class BeamSearch(AbstractSampler):
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Beams:
         """One beginning, the given tokens at rest; the others have no probability."""
         y = energy.neutral(conditioning.length).astype(energy.vocabulary.codes.dtype)
-        ids, known = jnp.asarray(conditioning.given.ids), jnp.asarray(conditioning.given.known)
-        draft = self._relaxed(energy, conditioning, Draft(ids, known, y))
+        draft = self._relaxed(energy, conditioning, Draft(conditioning.given.ids, conditioning.given.known, y))
         drafts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.width, *leaf.shape)), draft)
         log_p = jnp.full(self.width, LOG_ZERO, y.dtype).at[0].set(0.0)
         return Beams(drafts, log_p, jnp.asarray(self.steps))

@@ -133,7 +133,7 @@ class _Blocks:
             keys = _keys(np.uint32(self.seed), number, samples)
             # skipped windows were all given
             self._advance(self.done, begin)
-            given = Given(self.ids[0, here].copy(), self.known[here].copy())
+            given = Given(on_device(self.ids[0, here]), on_device(self.known[here]))
             conditioning = Conditioning(given, self._others(begin, end), self._language(end))
             # the state of every sample before this window
             before = self.ids.copy(), self.known.copy()

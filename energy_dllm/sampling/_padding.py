@@ -40,7 +40,7 @@ def pad_evidence(model: EnergyDLLM, evidence: AbstractEvidence, length: int) -> 
 def pad_conditioning(model: EnergyDLLM, conditioning: Conditioning) -> Conditioning:
     """The padding is given, so that nothing is drawn there; `Padded` gives it no effect."""
     length, given, others = padded_length(conditioning.length), conditioning.given, conditioning.others
-    padded = Given(pad(given.ids, length), pad(given.known, length, True))
+    padded = Given(on_device(pad(given.ids, length)), on_device(pad(given.known, length, True)))
     return Conditioning(padded, None if others is None else pad_evidence(model, others, length))
 
 

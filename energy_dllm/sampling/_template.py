@@ -140,7 +140,7 @@ def _prices(
 def given_of(*parts: Typed) -> Given:
     """One after another."""
     ids, known = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
-    return Given(ids.astype(np.int32), known)
+    return Given(on_device(ids.astype(np.int32)), on_device(known))
 
 
 def _given(texts, width: int) -> Given:

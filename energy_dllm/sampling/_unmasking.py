@@ -170,7 +170,7 @@ class Unmasking(AbstractSampler):
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Draft:
         """The given tokens and the neutral hidden state; step 0 relaxes it under them."""
         y = energy.neutral(conditioning.length).astype(energy.vocabulary.codes.dtype)
-        return Draft(jnp.asarray(conditioning.given.ids), jnp.asarray(conditioning.given.known), y)
+        return Draft(conditioning.given.ids, conditioning.given.known, y)
 
     def move(
         self,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._checks import error_if
+from ..._checks import error_if, on_device
 from ._evidence import FORBIDDEN, AbstractEvidence
 
 
@@ -31,10 +31,10 @@ class Given(AbstractEvidence):
     ```
     """
 
-    ids: Int[Array | np.ndarray, " L"]
-    known: Bool[Array | np.ndarray, " L"]
+    ids: Int[Array, " L"]
+    known: Bool[Array, " L"]
 
-    def __init__(self, ids: Int[Array | np.ndarray, " L"], known: Bool[Array | np.ndarray, " L"] | None = None):
+    def __init__(self, ids: Int[Array, " L"], known: Bool[Array, " L"] | None = None):
         self.ids, self.known = _tokens(ids, known)
 
     @property
@@ -73,15 +73,15 @@ class Typo(AbstractEvidence):
     ```
     """
 
-    ids: Int[Array | np.ndarray, " L"]
-    known: Bool[Array | np.ndarray, " L"]
+    ids: Int[Array, " L"]
+    known: Bool[Array, " L"]
     rate: Float[Array, ""]
 
     def __init__(
         self,
-        ids: Int[Array | np.ndarray, " L"],
+        ids: Int[Array, " L"],
         rate: Float[Array, ""] | float,
-        known: Bool[Array | np.ndarray, " L"] | None = None,
+        known: Bool[Array, " L"] | None = None,
     ):
         if isinstance(rate, (int, float)) and not 0 < rate < 1:
             raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, such as 0.1.")
@@ -192,12 +192,10 @@ class Likelihood(AbstractEvidence):
 
 
 def _tokens(ids, known):
-    # rows of numpy stay where they are until a compiled program takes them
-    array = lambda row: row if isinstance(row, np.ndarray) else jnp.asarray(row)
-    ids = array(ids)
+    ids = jnp.asarray(ids)
     if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
-    known = np.ones(ids.shape, bool) if known is None else array(known)
+    known = on_device(np.ones(ids.shape, bool)) if known is None else jnp.asarray(known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
     return ids, known
