@@ -175,8 +175,8 @@ def follow(
         # where the noise level is part of the state it is that of the passages, on average
         levels = recorded.pop("sigma").mean(axis=0) if "sigma" in recorded else sigma[there]
         # every distinct reason, once
-        codes = jax.tree.leaves(results.result)[0].tolist()
-        firsts = sorted({code: n for n, code in reversed(list(enumerate(codes)))}.values())
+        ends = jax.tree.leaves(results.result)[0].tolist()
+        firsts = sorted(ends.index(end) for end in set(ends))
         reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in firsts]
         return Moments(
             clock=clock[there],
