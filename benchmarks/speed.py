@@ -26,12 +26,14 @@ def seconds(call) -> float:
     return time.perf_counter() - start
 
 
-def sampler_of(evaluations: int, block: int) -> ed.sampling.AbstractSampler:
+def sampler_of(
+    evaluations: int, block: int, draft: ed.sampling.Draft | None, ahead: int
+) -> ed.sampling.AbstractSampler:
     """With so many force evaluations for a passage; in blocks with so many draws for a block."""
     if not block:
         return ed.sampling.descent(evaluations)
     each = ed.sampling.Unmasking(rounds=evaluations, steps=1, step=1.0, order=ed.sampling.most_certain)
-    return ed.sampling.Blocks(each, size=block, moments=1)
+    return ed.sampling.Blocks(each, size=block, draft=draft, ahead=ahead, moments=1)
 
 
 def main() -> None:
@@ -43,11 +45,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--evaluations", type=int, nargs="+", default=[8, 16, 25])
     parser.add_argument("--block", type=int, default=0, help="tokens of a block, 0 for the descent of the whole")
+    parser.add_argument("--contexts", type=int, default=0, help="contexts of a draft, for blocks of one; 0 for none")
+    parser.add_argument("--ahead", type=int, default=4, help="tokens that are read in one pass with a draft")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     model, twin = ed.load(options.model), ed.load(options.twin)
     if not isinstance(twin, ed.learn.Autoregressive):
         raise SystemExit(f"{options.twin} is a {type(twin).__name__}; expected an Autoregressive.")
+    draft, start = None, time.perf_counter()
+    if options.contexts:
+        draft = ed.sampling.Draft.of(model.energy, contexts=options.contexts)
+        print(f"draft of {len(draft.tokens):,} contexts: {time.perf_counter() - start:.1f} s, once a model")
     print(f"{jax.devices()[0].device_kind}, {jax.devices()[0].platform}\n")
     print("| tokens | batch | evaluations, window | descent, s | twin, s | descent / twin |\n|---|---|---|---|---|---|")
     for length in options.lengths:
@@ -58,7 +66,7 @@ def main() -> None:
             left_to_right = lambda draw=draw, keys=keys: draw(keys)
             for evaluations in options.evaluations:
                 for window in (64, length) if length > 64 and not options.block else (length,):
-                    sampler = sampler_of(evaluations, options.block)
+                    sampler = sampler_of(evaluations, options.block, draft, options.ahead)
                     settings = dict(length=length, samples=batch, sampler=sampler, window=window, frames=0)
                     descend = lambda settings=settings: ed.generate(model, **settings).ids
                     for call in (descend, left_to_right):

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import jax
-from recipe import seconds, train
+from recipe import before, seconds, sizes_of, train
 
 import energy_dllm as ed
 
@@ -53,21 +53,33 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=8e-3)
     parser.add_argument("--gaussian", type=float, default=0.6, help="share of windows under Gaussian noise")
     parser.add_argument(
+        "--cut", type=float, default=0.35, help="share of windows of which a side of the picture is seen"
+    )
+    parser.add_argument("--init", help="a model to train on from, such as digits")
+    parser.add_argument(
         "--horizon", type=int, nargs=2, default=[0, 0], help="fewest and most untracked steps under noise"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/digits"))
     options = parser.parse_args()
-    corpus = ed.data.read_mnist(options.mnist, patch=options.patch, size=options.codes)
+    corpus = ed.data.read_mnist(
+        options.mnist,
+        tokenizer=ed.load(options.init).tokenizer if options.init else None,
+        patch=options.patch,
+        size=options.codes,
+    )
     tokenizer = corpus.tokenizer
     print(f"{len(corpus.train) // tokenizer.places:,} pictures, {tokenizer}", flush=True)
     if options.twin:
         return twin(corpus, options)
     # pixels are 0 to 1: at 8 nothing is seen of a digit, at 0.15 all of it
     schedule = ed.flow.LogLinear(sigma_max=8.0, sigma_min=0.15)
-    sizes = dict(dim=options.dim, depth=options.depth, reach=1)
-    model = ed.EnergyDLLM(tokenizer, **sizes, schedule=schedule, key=jax.random.key(options.seed))
-    recipe = dict(gaussian=options.gaussian, typo=0.0, prefix=0.7, known=0.8, anneal=0.2, schedule=schedule)
+    sizes = sizes_of(options.init, shift=False, dim=options.dim, depth=options.depth, reach=1)
+    sizes["schedule"] = schedule
+    model = ed.EnergyDLLM(tokenizer, **sizes, key=jax.random.key(options.seed))
+    recipe = dict(
+        gaussian=options.gaussian, typo=0.0, prefix=0.7, cut=options.cut, known=0.8, anneal=0.2, schedule=schedule
+    )
     shortest, horizon = options.horizon
     objective = ed.learn.Denoising(**recipe, shortest=shortest, horizon=horizon)
     model = train(
@@ -92,8 +104,9 @@ def main() -> None:
         "data": f"MNIST, {len(corpus.train) // tokenizer.places} training digits with their names",
         "command": f"python benchmarks/train_digits.py mnist --steps {options.steps} --patch {options.patch} "
         f"--codes {options.codes} --dim {options.dim} --depth {options.depth} --batch-size {options.batch_size} "
-        f"--learning-rate {options.learning_rate} --gaussian {options.gaussian} "
-        f"--horizon {shortest} {horizon} --seed {options.seed}",
+        f"--learning-rate {options.learning_rate} --gaussian {options.gaussian} --cut {options.cut} "
+        f"--horizon {shortest} {horizon} --seed {options.seed}" + (f" --init {options.init}" if options.init else ""),
+        **before(options.init),
         "steps": f"{options.until or options.steps} of {options.steps}",
         "seed": options.seed,
         "seconds": round(seconds(options.out)),

@@ -18,6 +18,7 @@ from energy_dllm._cli import main
 from energy_dllm._cli._sampler import Sampler
 from energy_dllm.energy._layout import near, relations, steps
 from energy_dllm.flow import FORBIDDEN
+from energy_dllm.learn._cross_entropy import _places
 
 
 GRIDS = ((1, 3), (2, 4))
@@ -318,6 +319,31 @@ def test_windows_hide_a_caption_or_its_picture(tokenizer, model):
     assert 0.3 < picture[~noisy & picture.any(1)].mean() < 0.8
     told = (b[:, :3] > FORBIDDEN / 2).sum(-1) == 1
     assert told[~caption.any(1)].all()
+
+
+@pytest.mark.parametrize("gaussian", [0.0, 0.5])
+def test_windows_are_cut_by_a_line_and_nothing_behind_it_is_seen(tokenizer, model, gaussian):
+    """Of one grid a part that a line cuts off is hidden, with the place it goes through, and all of the others."""
+    objective = ed.learn.Denoising(gaussian=gaussian, typo=0.0, prefix=0.0, cut=1.0, known=1.0)
+    ids = jnp.asarray(np.tile(tokenizer.join(["two"], drawings()[:1]), (300, 1)))
+    b, asked, *_ = objective.draw(model, ids, jax.random.key(0), jnp.array(1.0))
+    asked, (grid, places) = np.asarray(asked), _places(GRIDS)
+    seen = (np.asarray(b) > FORBIDDEN / 2).sum(-1) == 1
+    assert (seen | asked).all() and (seen & ~asked).any()
+    sides = set()
+    for hidden in asked:
+        whole = [hidden[grid == n].all() for n in range(2)]
+        assert any(whole)
+        cut = 1 if whole[0] else 0
+        here, there = places[(grid == cut) & hidden], places[(grid == cut) & ~hidden]
+        assert len(here)
+        # some direction separates what is hidden from what is seen
+        angles = np.linspace(0, 2 * np.pi, 721)
+        along = np.stack([np.sin(angles), np.cos(angles)])
+        apart = (here @ along).min(0) > (there @ along).max(0) - 1e-9 if len(there) else np.ones(721, bool)
+        assert apart.any()
+        sides.add((cut, bool(len(there)), int(np.argmax(apart)) // 180))
+    assert len(sides) > 6  # both grids, every quarter of the directions
 
 
 def test_a_training_knows_its_pictures_and_its_file_keeps_them(tokenizer, model, tmp_path):

@@ -225,21 +225,20 @@ class FreeEnergy(AbstractFreeEnergy):
         What is kept before `start` is read, what is kept behind `ids` left as it is. An example is at `after`."""
         return self._deep.extend(self.kappa * self.vocabulary.patterns[ids], kept, start)[1]
 
-    def next(self, kept: Kept, last: Int[Array, ""], count: Int[Array, ""] | int) -> tuple[Float[Array, "1 D"], Kept]:
+    def next(self, kept: Kept, last: Int[Array, "*n"], count: Int[Array, ""] | int) -> tuple[Float[Array, "n D"], Kept]:
         """State at rest of the token behind the first `count`, of which `last` is the last, and `kept` with what is
-        kept of it: for text that is read token by token, from left to right.
+        kept of it: for text that is read token by token. With a shift `last` may be several, read at once.
 
         A token that is not known and that nobody reads is compared with nothing, so that the force on it is what the
-        layers add at it, `y = a + sum_k Delta_k`: one pass, with no way back. The same as one full step of `relax` from
-        neutral.
+        layers add at it, `y = a + sum_k Delta_k`: one pass, as one full step of `relax` from neutral.
 
         **Arguments:**
 
         - `kept`: of a passage of any length, as by `kept`, tokens in the last axis but one.
-        - `last`: id of the last of the first `count` tokens; not looked at where `count` is 0.
+        - `last`: id of the last of the first `count` tokens (not looked at where that is 0), or several `(n,)`.
         - `count`: how many tokens stand.
 
-        **Raises:** `ValueError` if the energy is not a deep one.
+        **Raises:** `ValueError` if the energy is not a deep one, or `last` are several tokens without a shift.
 
         **Example:**
 
@@ -254,10 +253,12 @@ class FreeEnergy(AbstractFreeEnergy):
         assert jnp.allclose(log_p[0, ids[1]], energy.in_order(ids)[1], atol=1e-5)
         ```
         """
-        g, stack = self.kappa * self.vocabulary.patterns[last][None], self._deep.in_blocks(1)
+        g, stack = self.kappa * self.vocabulary.patterns[jnp.atleast_1d(last)], self._deep.in_blocks(1)
         if stack.shift:  # it is read where the last token stands
             added, kept = stack.extend(g, kept, count - 1)
             return self._at_rest(added), kept
+        if g.shape[0] > 1:
+            raise ValueError(f"`last` are {g.shape[0]} tokens; expected one, as the read-out is not shifted.")
         g = jnp.where(jnp.arange(2)[:, None] < jnp.minimum(count, 1), g, 0.0)  # else in a row of its own
         added, kept = stack.extend(g, kept, jnp.maximum(count - 1, 0))
         return self._at_rest(jax.lax.dynamic_slice_in_dim(added, jnp.minimum(count, 1), 1)), kept
@@ -265,8 +266,7 @@ class FreeEnergy(AbstractFreeEnergy):
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
         """`sum_k F_k(block k | true tokens before it)`: all blocks of `block` tokens at once, to train and measure.
 
-        Each block is given the tokens `ids` before it, whatever `b` says of them; the last may be shorter. `ValueError`
-        if the energy is not a deep one.
+        Each block is given the tokens `ids` before it; the last may be shorter. `ValueError` as in `after`.
         """
         return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
 

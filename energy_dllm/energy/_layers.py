@@ -13,17 +13,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key
 from ._layout import Grids, flat, laid, near, neighbours, relations, shifted
+from ._rows import FEW, row_by_row
 from ._synapses import rotate
 
 
 CHUNK = 128
 """Queries that are answered at once in a long passage, of which nothing of size `(L, L)` is made."""
-
-
-def alone(product: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A product of one row with a matrix as it is. With what is added to it the CPU's compiler makes a loop of both
-    that takes four times as long."""
-    return jax.lax.optimization_barrier(product) if product.size == product.shape[-1] else product
 
 
 class Readable(NamedTuple):
@@ -121,19 +116,31 @@ class AttentionLayer(AbstractLayer):
     def pattern(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "H L reads"]:
         """The attention pattern `A (H, L, S + L)`, the past first; the row of a token that may read nobody is 0."""
         (q, k), places, reach = self._asked(z), np.arange(z.shape[0]), self.bias.shape[1] // 2
-        score = lambda keys, bias: q.shape[-1] ** -0.5 * einsum(q, keys, "h i k, h j k -> h i j") + bias
+        product = lambda q, keys: einsum(q, keys, "h i k, h j k -> h i j")
+        score = lambda product, bias: q.shape[-1] ** -0.5 * product + bias
         scores, may = [], []
         if past is not None:
-            offset = jnp.arange(past.kept[0].shape[-2]) - past.place - places[:, None]
-            scores.append(score(past.kept[0], self.bias[:, jnp.clip(offset, -reach, reach) + reach]))
+            bias = self._bias(past.place, z.shape[0], past.kept[0].shape[-2])
+            scores.append(score(row_by_row(lambda q: product(q, past.kept[0]), q, axis=1), bias))
             may.append(past.allowed)
         if allowed is not None:
-            scores.append(score(k, self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]))
+            scores.append(score(product(q, k), self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]))
             may.append(allowed[places[:, None], places] if isinstance(allowed, Readable) else allowed)
         join = lambda parts: parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
         score, may = join(scores), join(may)
         # finite, so that an empty row has finite derivatives
         return jnp.where(may, jax.nn.softmax(jnp.where(may, score, -1e30), axis=-1), 0.0)
+
+    def _bias(self, place, rows, count):
+        """`r_h(j - place - i) (H, rows, count)`; of a few rows each is a part of one row of all offsets."""
+        reach = self.bias.shape[1] // 2
+        if rows > FEW:
+            offset = jnp.arange(count) - place - np.arange(rows)[:, None]
+            return self.bias[:, jnp.clip(offset, -reach, reach) + reach]
+        beyond = max(0, count + rows - reach)
+        every, first = jnp.pad(self.bias, ((0, 0), (beyond, beyond)), mode="edge"), beyond + reach - place
+        one = lambda i: jax.lax.dynamic_slice_in_dim(every, first - i, count, axis=1)
+        return jnp.stack([one(i) for i in range(rows)], axis=1)
 
     def _asked(self, z):
         q, k = (einsum(z * self.gain, to, "l d, h k d -> h l k") for to in (self.query, self.keys))
@@ -156,7 +163,7 @@ class AttentionLayer(AbstractLayer):
         read = lambda pattern, values: einsum(pattern, values, "h i j, h j k -> h i k")
         pattern = self.pattern(z, allowed, past)
         if allowed is None and past is not None:
-            return read(pattern, past.kept[1])
+            return row_by_row(lambda pattern: read(pattern, past.kept[1]), pattern, axis=1)
         before, here = self._by_source(pattern, z, past, read)
         return here if before is None else before + here
 
@@ -221,7 +228,8 @@ class MemoryLayer(AbstractLayer):
 
     def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
-        return jax.nn.gelu(alone((z * self.gain) @ self.keys.T) + self.threshold), self.values
+        h = row_by_row(lambda z: z @ self.keys.T, z * self.gain)
+        return jax.nn.gelu(h + self.threshold), self.values
 
     def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""

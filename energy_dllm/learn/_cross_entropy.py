@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
@@ -87,6 +87,61 @@ def mask_blocks(shape: tuple[int, int], block: int, key: Key) -> Bool[Array, "B 
     order = jnp.where(there, jax.random.uniform(k2, (windows, blocks, block)), 1.0)
     rank = jnp.argsort(jnp.argsort(order, axis=-1), axis=-1)
     return (rank < count[..., None]).reshape(windows, -1)[:, :length]
+
+
+def mask_windows(
+    ids: Int[Array, "B L"],
+    sizes: Int[np.ndarray, " B"],
+    *,
+    grids: tuple,
+    noisy: float,
+    prefix: float,
+    cut: float,
+    key: Key,
+) -> Bool[Array, "B L"]:
+    """Hidden tokens `(B, L)` of windows read in blocks of `sizes`, the first share of which are `noisy`: at a uniform
+    rate, and of shares of the windows that are read as a whole behind a `prefix` or beyond the line of a `cut`."""
+    batch, first = ids.shape[0], jax.random.fold_in(key, 0)
+    hidden = mask(ids, first)[0]
+    for block in np.unique(sizes[sizes > 0]):
+        rows, there = np.flatnonzero(sizes == block), jax.random.fold_in(first, block)
+        hidden = hidden.at[rows].set(mask_blocks((rows.size, ids.shape[1]), int(block), there))
+    if sizes.all():
+        return hidden
+    ours = lambda share, key: (jax.random.uniform(key, (batch, 1)) < share) & (sizes == 0)[:, None]
+    if prefix:
+        k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
+        behind = mask_prefix(grids, hidden, jnp.arange(batch) < noisy * batch, k1)
+        hidden = jnp.where(ours(prefix, k2), behind, hidden)
+    if cut:
+        k1, k2 = jax.random.split(jax.random.fold_in(key, 14))
+        hidden = jnp.where(ours(cut, k1), mask_beyond(grids, ids.shape, k2), hidden)
+    return hidden
+
+
+def mask_prefix(grids: tuple, hidden: Bool[Array, "B L"], noisy: Bool[Array, " B"], key: Key) -> Bool[Array, "B L"]:
+    """Hidden tokens `(B, L)` behind a drawn place; in a layout those of its grid, all of them where it is noisy."""
+    place = jnp.floor(hidden.shape[1] * jax.random.uniform(key, (hidden.shape[0], 1)))
+    if not grids:
+        return jnp.arange(hidden.shape[1]) >= place
+    grid = jnp.asarray(_places(grids)[0])
+    return (grid == grid[place.astype(int)]) & (hidden | noisy[:, None])
+
+
+def mask_beyond(grids: tuple, shape: tuple[int, ...], key: Key) -> Bool[Array, "B L"]:
+    """Hidden tokens `(B, L)`: those behind a line of random direction through a drawn place, and every other grid."""
+    k1, k2 = jax.random.split(key)
+    grid, places = map(jnp.asarray, _places(grids or ((1, shape[1]),)))
+    place = jax.random.randint(k1, (shape[0], 1), 0, shape[1])
+    angle = jax.random.uniform(k2, (shape[0], 1), maxval=2 * math.pi)
+    rows, columns = jnp.moveaxis(places - places[place], -1, 0)
+    return (rows * jnp.sin(angle) + columns * jnp.cos(angle) >= 0) | (grid != grid[place])
+
+
+def _places(grids: tuple) -> tuple[Integer[np.ndarray, " L"], Integer[np.ndarray, "L 2"]]:
+    """The number of its grid, and row and column, of every token of a layout."""
+    grid = np.repeat(np.arange(len(grids)), [rows * columns for rows, columns in grids])
+    return grid, np.concatenate([np.indices(shape).reshape(2, -1).T for shape in grids])
 
 
 def given_of(ids: Int[Array, " L"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:

@@ -23,8 +23,7 @@ from ._cross_entropy import (
     block_of,
     each_window,
     given_of,
-    mask,
-    mask_blocks,
+    mask_windows,
     named_leaves,
     nll_of,
     stratified,
@@ -85,6 +84,8 @@ class Denoising(AbstractObjective):
     - `prior_weight`: weight of the `nll` of the vocabulary alone.
     - `prefix`: share of the masked windows whose masks are all behind a uniformly drawn place. In a layout, of all
       windows in which only the grid of that place is masked, or wholly noisy: a caption or its picture.
+    - `cut`: share of the windows cut by a straight line of random direction through a uniformly drawn place of a grid:
+      masks are behind it and on every other grid. Of a picture a part is seen, and no caption.
     - `known`: share of the windows under Gaussian noise in which the tokens that a mask would leave are known as well,
       as in a passage with a prompt.
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
@@ -115,6 +116,7 @@ class Denoising(AbstractObjective):
     start: float = eqx.field(static=True)
     prior_weight: float = eqx.field(static=True)
     prefix: float = eqx.field(static=True)
+    cut: float = eqx.field(static=True)
     known: float = eqx.field(static=True)
     likelihood: float = eqx.field(static=True)
     schedule: AbstractSchedule
@@ -133,11 +135,12 @@ class Denoising(AbstractObjective):
         start: float = 0.0,
         prior_weight: float = 1.0,
         prefix: float = 0.2,
+        cut: float = 0.0,
         known: float = 0.5,
         schedule: AbstractSchedule | None = None,
         likelihood: float = 0.0,
     ):
-        for name, share in (("prefix", prefix), ("known", known)):
+        for name, share in (("prefix", prefix), ("cut", cut), ("known", known)):
             if not 0 <= share <= 1:
                 raise ValueError(f"`{name}` is {share}; expected a share of windows, 0 to 1.")
         if not (0 <= gaussian <= 1 and 0 <= typo <= 1 and gaussian + typo <= 1):
@@ -158,7 +161,8 @@ class Denoising(AbstractObjective):
         self.gaussian, self.typo = gaussian, typo
         self.shortest, self.horizon, self.tracked = min(shortest, horizon), horizon, tracked
         self.step, self.anneal, self.speed_penalty, self.start = step, anneal, speed_penalty, start
-        self.prior_weight, self.prefix, self.known, self.likelihood = prior_weight, prefix, known, likelihood
+        self.prior_weight, self.likelihood = prior_weight, likelihood
+        self.prefix, self.cut, self.known = prefix, cut, known
         self.schedule = LogLinear(sigma_max=3.5, sigma_min=0.25) if schedule is None else schedule
 
     @classmethod
@@ -270,22 +274,8 @@ class Denoising(AbstractObjective):
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
         sizes = self.sizes(model, batch)
-        hidden = mask(ids, keys[0])[0]
-        for block in np.unique(sizes[sizes > 0]):
-            rows = np.flatnonzero(sizes == block)
-            there = jax.random.fold_in(keys[0], block)
-            hidden = hidden.at[rows].set(mask_blocks((rows.size, ids.shape[1]), int(block), there))
-        if self.prefix and not sizes.all():
-            k1, k2 = jax.random.split(jax.random.fold_in(key, 11))
-            place = jnp.floor(ids.shape[1] * jax.random.uniform(k1, (batch, 1)))
-            behind = jnp.arange(ids.shape[1]) >= place
-            if grids := model.tokenizer.grids:
-                grid = jnp.asarray(np.repeat(np.arange(len(grids)), [rows * columns for rows, columns in grids]))
-                behind = (grid == grid[place.astype(int)]) & (
-                    hidden | (jnp.arange(batch) < self.gaussian * batch)[:, None]
-                )
-            chosen = (jax.random.uniform(k2, (batch, 1)) < self.prefix) & (sizes == 0)[:, None]
-            hidden = jnp.where(chosen, behind, hidden)
+        settings = dict(grids=model.tokenizer.grids, noisy=self.gaussian, prefix=self.prefix, cut=self.cut)
+        hidden = mask_windows(ids, sizes, **settings, key=key)
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 

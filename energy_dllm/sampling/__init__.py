@@ -9,6 +9,7 @@ from ._repair import Repair as Repair, Edit as Edit
 from ._likeliest import likeliest as likeliest
 from ._diffusion import descent as descent, Diffusion as Diffusion
 from ._blockwise import Blocks as Blocks
+from ._draft import Draft as Draft
 from ._unmasking import (
     Unmasking as Unmasking,
     most_certain as most_certain,

@@ -13,13 +13,13 @@ from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import AbstractSchedule, Conditioning, Trajectory, relax
 from ._sampler import AbstractSampler, Observer, changed
-from ._unmasking import Draft
+from ._unmasking import Unmasked
 
 
 class Beams(NamedTuple):
     """Drafts of `width` passages, the likeliest first, what each has cost in nats `log_p`, and the forces so far."""
 
-    drafts: Draft
+    drafts: Unmasked
     log_p: Float[Array, " W"]
     forces: Int[Array, ""]
 
@@ -97,7 +97,7 @@ class BeamSearch(AbstractSampler):
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Beams:
         """One beginning, the given tokens at rest; the others have no probability."""
         y = energy.neutral(conditioning.length).astype(energy.vocabulary.codes.dtype)
-        draft = self._relaxed(energy, conditioning, Draft(conditioning.given.ids, conditioning.given.known, y))
+        draft = self._relaxed(energy, conditioning, Unmasked(conditioning.given.ids, conditioning.given.known, y))
         drafts = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.width, *leaf.shape)), draft)
         log_p = jnp.full(self.width, LOG_ZERO, y.dtype).at[0].set(0.0)
         return Beams(drafts, log_p, jnp.asarray(self.steps))
@@ -152,7 +152,7 @@ class BeamSearch(AbstractSampler):
         log_p, chosen = jax.lax.top_k(each.ravel(), self.width)
         parent, token = chosen // each.shape[1], chosen % each.shape[1]
         ids, known, y = jax.tree.map(lambda leaf: leaf[parent], drafts)
-        longer = Draft(ids.at[:, place].set(token.astype(ids.dtype)), known.at[:, place].set(True), y)
+        longer = Unmasked(ids.at[:, place].set(token.astype(ids.dtype)), known.at[:, place].set(True), y)
         longer = jax.vmap(lambda draft: self._relaxed(energy, conditioning, draft))(longer)
         return Beams(longer, log_p, forces + self.width * self.steps)
 

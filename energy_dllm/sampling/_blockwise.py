@@ -14,6 +14,7 @@ from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy, Padded
 from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, LogLinear, Trajectory, relax
 from ._diffusion import Diffusion
+from ._draft import Draft, guessed, is_shifted, noise_of
 from ._sampler import AbstractSampler, Observer, changed
 from ._unmasking import Unmasking, most_certain
 
@@ -21,13 +22,14 @@ from ._unmasking import Unmasking, most_certain
 class WrittenBlocks(NamedTuple):
     """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, the forces so far, and, written
     from left to right, `log p` of each token given those before it `(L,)`; under a pattern the state of its automaton
-    and `DFA.ahead`."""
+    and `DFA.ahead`; with a draft how many tokens stand, and their context."""
 
     ids: Int[Array, " L"]
     kept: PyTree[Array]
     forces: Int[Array, ""]
     log_p: Float[Array, " L"]
     pattern: tuple[Int[Array, ""], Float[Array, "places states"]] | None = None
+    stands: tuple[Int[Array, ""], Int[Array, ""]] | None = None
 
 
 class Blocks(AbstractSampler):
@@ -47,12 +49,16 @@ class Blocks(AbstractSampler):
       `sampling.descent(8, schedule=flow.LogLinear(sigma_max=0.9, sigma_min=0.6))`. By default the most certain token
       first, one at a time.
     - `size`: tokens of a block; by default those of an energy that is in blocks itself (`FreeEnergy.in_blocks`).
+    - `draft`: guesses of the next tokens (`Draft.of`), for one passage from left to right whose energy has a shifted
+      read-out; elsewhere it is not asked. One pass reads several guesses, and those that were drawn as guessed stand:
+      the text is the same, in fewer passes.
+    - `ahead`: tokens that are read in one pass.
     - `moments`: how many moments between the first block and the last can be recorded; the result does not depend on
       it.
 
-    **Raises:** `ValueError` for `moments` or `size` that are not positive, or a `Diffusion` without a schedule; in
-    `generate`, for an energy that is not deep or has no blocks where `size` is not given, guidance, or a pattern unless
-      it is from left to right.
+    **Raises:** `ValueError` for `moments`, `ahead` or `size` that are not positive, or a `Diffusion` without a
+    schedule; in `generate`, for an energy that is not deep or has no blocks where `size` is not given, guidance, or a
+    pattern unless it is from left to right.
 
     **Source:** block diffusion, Arriola et al. 2025 (arXiv 2503.09573).
 
@@ -83,12 +89,23 @@ class Blocks(AbstractSampler):
 
     each: Unmasking | Diffusion
     size: int | None = eqx.field(static=True)
+    draft: Draft | None
+    ahead: int = eqx.field(static=True)
     moments: int = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
     times: Any
 
-    def __init__(self, each: Unmasking | Diffusion | None = None, *, size: int | None = None, moments: int = 32):
-        sizes(moments=moments, size=1 if size is None else size)
+    def __init__(
+        self,
+        each: Unmasking | Diffusion | None = None,
+        *,
+        size: int | None = None,
+        draft: Draft | None = None,
+        ahead: int = 4,
+        moments: int = 32,
+    ):
+        sizes(moments=moments, ahead=ahead, size=1 if size is None else size)
+        self.draft, self.ahead = draft, ahead
         if isinstance(each, Diffusion) and each.schedule is None:
             raise ValueError("`each` is a Diffusion without a schedule; expected `descent(8, schedule=...)`.")
         drawing = Unmasking(rounds=size or 4, steps=1, step=1.0, order=most_certain)
@@ -118,15 +135,22 @@ class Blocks(AbstractSampler):
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> WrittenBlocks:
         """The given tokens, and what is kept of all before the first block with an unknown one."""
         base = self._base(energy, conditioning)
-        ids = jnp.pad(conditioning.given.ids, (0, -conditioning.length % base.block))
+        length, given = conditioning.length, conditioning.given
+        # a pass may read some tokens more than there are
+        drafted = self._drafted(base, conditioning)
+        ids = jnp.pad(given.ids, (0, self.ahead if drafted else -length % base.block))
         # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
         none = jnp.zeros(ids.shape[0], energy.vocabulary.codes.dtype)
         ordered = self._in_order(base, conditioning)
         read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
-        kept, log_p = jax.lax.cond(
-            conditioning.given.known[0], read, lambda ids: (base.unwritten(ids.shape[0]), none), ids
-        )
-        return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p, self._pattern(base, conditioning))
+        unread = lambda ids: (base.unwritten(ids.shape[0]), none)
+        kept, log_p = jax.lax.cond(given.known[0], read, unread, ids)
+        stands = None
+        if drafted is not None:
+            first = jnp.where(jnp.all(given.known), length, jnp.argmin(given.known))
+            follow = lambda i, context: drafted.follow(context, ids[i])
+            stands = first, jax.lax.fori_loop(0, first, follow, jnp.zeros((), drafted.next.dtype))
+        return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p, self._pattern(base, conditioning), stands)
 
     def move(
         self,
@@ -151,22 +175,50 @@ class Blocks(AbstractSampler):
         first = jnp.min(jnp.where(known, blocks, number))
         # the same for all samples, so that the loop is one for all of them
         due = lambda number: first + -(-(blocks - first) * number // self.moments)
-        ordered = self._in_order(base, conditioning)
-        write = functools.partial(self._next, dfa=conditioning.dfa) if ordered else functools.partial(self.extend, b=b)
-        extend = lambda n, written: write(base, known, written, n, key=jax.random.fold_in(key, n))
+        ordered, drafted = self._in_order(base, conditioning), self._drafted(base, conditioning)
+        # of all blocks at once: within the loop a key takes as long as a layer
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(state.ids.shape[0] // base.block))
+        guess: Any = None
+        if ordered:
+            keys = jax.vmap(lambda key: jax.random.split(key, 3)[2])(keys)
+            noise: Any = None if conditioning.dfa is not None else noise_of(keys, base, self.each.temperature)
+            write = functools.partial(self._next, noise=noise, dfa=conditioning.dfa)
+            guess = drafted and functools.partial(guessed, base, drafted, self.ahead, known, noise)
+        else:
+            write = functools.partial(self.extend, b=b)
+        extend = lambda n, written: write(base, known, written, n, key=keys[n])
 
         def one(state, number):
             before, written = state
-            written = jax.lax.fori_loop(due(before), due(number), extend, written)
+            if guess is None:
+                written = jax.lax.fori_loop(due(before), due(number), extend, written)
+            else:
+                written = jax.lax.while_loop(lambda written: written.stands[0] < due(number), guess, written)
             there = conditioning.given.known | (jnp.arange(length) // base.block < due(number))
             now = conditioning.written(written.ids[:length], there)
             neutral, field = energy.neutral(length), now.field(energy.vocabulary.codes)
             rest = lambda y: relax(energy, y, field, steps=1, step=1.0)
             # before the first block nothing has moved; `F` of known and masked tokens is the same at any `y`
             y = neutral if ordered else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
-            moment = observer(now, y, now)
-            if ordered and isinstance(moment, dict):
-                moment |= {"confidence": jnp.where(there, jnp.exp(written.log_p[:length]), moment["confidence"])}
+            look = lambda: observer(now, y, now)
+            if ordered and isinstance(recorded := jax.eval_shape(look), dict):
+                p = jnp.exp(written.log_p[:length])
+                if recorded["terms"]:
+                    moment = look()
+                else:  # where all is written, and before anything is, nothing need be asked
+                    known = {
+                        "ids": now.given.ids,
+                        "known": jnp.sum(there),
+                        "confidence": p,
+                        "entropy": 0.0,
+                        "terms": {},
+                    }
+                    fill = lambda value, like: jnp.broadcast_to(value, like.shape).astype(like.dtype)
+                    seen = lambda: jax.tree.map(fill, known, recorded)
+                    moment = jax.lax.cond(jnp.all(there) | (number == 0), seen, look)
+                moment |= {"confidence": jnp.where(there, p, moment["confidence"])}
+            else:
+                moment = look()
             return (number, written), (written, moment)
 
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
@@ -221,24 +273,30 @@ class Blocks(AbstractSampler):
         state = jax.lax.fori_loop(0, jnp.argmin(given.known), step, dfa.start)
         return state, dfa.ahead(log_p)
 
-    def _next(self, energy, known, written, number, *, dfa, key):
+    def _next(self, energy, known, written, number, *, noise, dfa, key):
         """One token, read in the same pass in which keys and values of the one before are made."""
         before = jnp.maximum(number - 1, 0)
         y, kept = energy.next(written.kept, written.ids[before], number)
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, number, 1)
         now = Conditioning(Given(here(written.ids), here(known)))
-        each: Any = self.each
-        b, pattern = now.field(energy.vocabulary.codes), written.pattern
-        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros_like(b)))
-        if pattern is not None:
-            b = b + pattern[1][number + 1, dfa.next[pattern[0]]]
-        drawn, _ = now.draw(energy, y, b, temperature=each.temperature, key=jax.random.split(key, 3)[2])
+        log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros((1, energy.size), y.dtype)))
+        pattern = written.pattern
+        if pattern is None:
+            drawn = jnp.argmax(log_p + here(noise), axis=-1).astype(written.ids.dtype)
+        else:
+            each: Any = self.each
+            b = now.field(energy.vocabulary.codes) + pattern[1][number + 1, dfa.next[pattern[0]]]
+            drawn, _ = now.draw(energy, y, b, temperature=each.temperature, key=key)
         ids = jnp.where(now.given.known, now.given.ids, drawn)
         if pattern is not None:
             pattern = dfa.next[pattern[0], ids[0]], pattern[1]
-        log_p = log_p[0, ids]
-        log_p = _put(written.log_p, log_p, number)
+        log_p = _put(written.log_p, log_p[0, ids], number)
         return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1, log_p, pattern)
+
+    def _drafted(self, energy: FreeEnergy, conditioning: Conditioning) -> Draft | None:
+        """The draft, where it can be asked."""
+        asked = self._in_order(energy, conditioning) and conditioning.dfa is None and is_shifted(energy)
+        return self.draft if asked else None
 
     def _sampled(self, block, conditioning, *, key):
         """The tokens of a block, and the forces they took."""

@@ -19,7 +19,7 @@ from ..flow import AbstractEvidence, AutonomousDescent, Conditioning, Trajectory
 from ._blockwise import Blocks
 from ._diffusion import Diffusion, descent
 from ._padding import can_pad, pad, pad_conditioning, within
-from ._sampler import AbstractSampler
+from ._sampler import AbstractSampler, changed
 from ._unmasking import Unmasking, most_certain
 
 
@@ -153,6 +153,8 @@ def follow(
     if getattr(sampler, "ragged", False) and can_pad(energy, conditioning.others, conditioning.dfa):
         energy, conditioning = Padded(energy, within(length)), pad_conditioning(model, conditioning)
         ids = pad(ids, conditioning.length)
+    if isinstance(sampler, Blocks) and len(ids) > 1:  # passages that stand at different places are read no faster
+        sampler = changed(sampler, draft=None)
     traced = getattr(sampler, "traced", lambda dtype: sampler)
     sampler, padding = traced(dtype), conditioning.length - length
     if split is not None:

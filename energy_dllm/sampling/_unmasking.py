@@ -48,7 +48,7 @@ def least_likely(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) ->
 ORDERS = (at_random, left_to_right, most_certain, least_likely)
 
 
-class Draft(NamedTuple):
+class Unmasked(NamedTuple):
     """A partly unmasked passage: tokens `ids (L,)`, which of them are `known (L,)`, and the hidden state `y (L, D)`, at
     rest under those."""
 
@@ -167,16 +167,16 @@ class Unmasking(AbstractSampler):
         """All tokens are drawn."""
         return "every token is written"
 
-    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Draft:
+    def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> Unmasked:
         """The given tokens and the neutral hidden state; step 0 relaxes it under them."""
         y = energy.neutral(conditioning.length).astype(energy.vocabulary.codes.dtype)
-        return Draft(conditioning.given.ids, conditioning.given.known, y)
+        return Unmasked(conditioning.given.ids, conditioning.given.known, y)
 
     def move(
         self,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
-        state: Draft,
+        state: Unmasked,
         clock: Float[Array, " n"],
         numbers: Int[Array, " n"],
         marks: tuple[int, ...],
@@ -210,11 +210,11 @@ class Unmasking(AbstractSampler):
         self,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
-        draft: Draft,
+        draft: Unmasked,
         number: Int[Array, ""] | int,
         *,
         key: Key,
-    ) -> Draft:
+    ) -> Unmasked:
         """Round `number`: draw, keep as many as are due, relax. In round 0 none is due, after `rounds` all that were
         just masked."""
         k1, k2 = jax.random.split(key)
@@ -233,9 +233,11 @@ class Unmasking(AbstractSampler):
             - jnp.sum(draft.known)
         )
         new = first(due, jnp.where(open, self.order(k2, log_p, drawn), -jnp.inf)) & open
-        return self._relaxed(energy, conditioning, Draft(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y))
+        return self._relaxed(
+            energy, conditioning, Unmasked(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y)
+        )
 
-    def remask(self, energy: AbstractFreeEnergy, conditioning: Conditioning, draft: Draft, *, key: Key) -> Draft:
+    def remask(self, energy: AbstractFreeEnergy, conditioning: Conditioning, draft: Unmasked, *, key: Key) -> Unmasked:
         """The first half of a remasking round: mask, relax."""
         drawn_tokens = draft.known & ~conditioning.given.known
         b = conditioning.written(draft.ids, draft.known).field(energy.vocabulary.codes)
