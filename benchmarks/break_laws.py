@@ -519,8 +519,8 @@ FAULTS = (
     (
         "9: a draft changes nothing but the passes (a wrong guess stands)",
         "sampling/_draft.py",
-        "stand = jnp.argmin(",
-        "stand = 1 + jnp.argmin(",
+        "last = jnp.argmin(",
+        "last = 1 + jnp.argmin(",
         "tests/test_draft.py -k without_a_draft",
     ),
     (

@@ -126,26 +126,26 @@ def guessed(
     place, context = written.stands
     here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, place, ahead)
     put = lambda rows, new: jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), place, axis=0)
-    there, given, noise = here(known), here(written.ids), here(noise)
-    guesses, contexts = [], [context]
+    given, noise = here(written.ids), here(noise)
+    # a token that is given, where a guess says otherwise, is a wrong guess
+    tokens, contexts = [written.ids[jnp.maximum(place - 1, 0)]], [context]
     for n in range(ahead - 1):
         guess, after = draft.guess(contexts[-1], noise[n])
-        guesses.append(jnp.where(there[n], given[n], guess.astype(given.dtype)))
-        contexts.append(jnp.where(there[n], draft.alone[given[n]], after))
-    last = written.ids[jnp.maximum(place - 1, 0)]
-    y, kept = energy.next(written.kept, jnp.stack([last, *guesses]), place)
+        tokens, contexts = [*tokens, guess.astype(given.dtype)], [*contexts, after]
+    tokens = jnp.stack(tokens)
+    y, kept = energy.next(written.kept, tokens, place)
     log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros((ahead, energy.size), y.dtype)))
-    drawn = jnp.where(there, given, jnp.argmax(log_p + noise, axis=-1).astype(given.dtype))
+    drawn = jnp.where(here(known), given, jnp.argmax(log_p + noise, axis=-1).astype(given.dtype))
     # all guesses up to the first that is wrong, and what is drawn in its place
-    stand = jnp.argmin(jnp.array([*(drawn[n] == guess for n, guess in enumerate(guesses)), False])) + 1
-    context = draft.follow(jnp.stack(contexts)[stand - 1], drawn[stand - 1])
+    last = jnp.argmin(jnp.append(drawn[:-1] == tokens[1:], False))
+    context = draft.follow(jnp.stack(contexts)[last], drawn[last])
     log_p = jnp.take_along_axis(log_p, drawn[:, None], axis=-1)[:, 0]
     return written._replace(
         ids=put(written.ids, drawn),
         kept=kept,
         forces=written.forces + 1,
         log_p=put(written.log_p, log_p),
-        stands=(place + stand, context),
+        stands=(place + last + 1, context),
     )
 
 
