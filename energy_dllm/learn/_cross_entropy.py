@@ -90,17 +90,11 @@ def mask_blocks(shape: tuple[int, int], block: int, key: Key) -> Bool[Array, "B 
 
 
 def mask_windows(
-    ids: Int[Array, "B L"],
-    sizes: Int[np.ndarray, " B"],
-    *,
-    grids: tuple,
-    noisy: float,
-    prefix: float,
-    cut: float,
-    key: Key,
+    ids: Int[Array, "B L"], sizes: Int[np.ndarray, " B"], grids: tuple, shares: tuple[float, float, float], *, key: Key
 ) -> Bool[Array, "B L"]:
-    """Hidden tokens `(B, L)` of windows read in blocks of `sizes`, the first share of which are `noisy`: at a uniform
-    rate, and of shares of the windows that are read as a whole behind a `prefix` or beyond the line of a `cut`."""
+    """Hidden tokens `(B, L)` of windows that are read in blocks of `sizes`, at a uniform rate; `shares` are those of
+    windows under noise, which stand first, and of those read as a whole behind a place or beyond a line."""
+    noisy, prefix, cut = shares
     batch, first = ids.shape[0], jax.random.fold_in(key, 0)
     hidden = mask(ids, first)[0]
     for block in np.unique(sizes[sizes > 0]):

@@ -274,8 +274,8 @@ class Denoising(AbstractObjective):
         dtype = codes.dtype
         keys = [jax.random.fold_in(key, n) for n in range(10)]
         sizes = self.sizes(model, batch)
-        settings = dict(grids=model.tokenizer.grids, noisy=self.gaussian, prefix=self.prefix, cut=self.cut)
-        hidden = mask_windows(ids, sizes, **settings, key=key)
+        shares, grids = (self.gaussian, self.prefix, self.cut), model.tokenizer.grids
+        hidden = mask_windows(ids, sizes, grids, shares, key=key)
         seen = jax.nn.one_hot(ids, size, dtype=bool)
         given = jnp.where(seen | hidden[..., None], 0.0, FORBIDDEN).astype(dtype)
 
