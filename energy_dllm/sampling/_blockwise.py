@@ -121,11 +121,11 @@ class Blocks(AbstractSampler):
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """The share of the tokens that is written."""
-        return on_device(np.linspace(0.0, 1.0, self.moments + 1))
+        return _progress(self.moments, jnp.result_type(float))[0]
 
     def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
         """Infinite while a token is unknown, then 0."""
-        return on_device(np.where(np.arange(clock.shape[0]) < self.moments, np.inf, 0.0))
+        return _progress(self.moments, jnp.result_type(float))[1]
 
     @property
     def ending(self) -> str:
@@ -332,6 +332,13 @@ class Blocks(AbstractSampler):
                 "`Blocks(size=1)`, or `sampling.Unmasking`."
             )
         return base
+
+
+@functools.lru_cache(maxsize=32)
+def _progress(moments: int, dtype: np.dtype) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Shares that are written and noise levels, on the device."""
+    there = np.linspace(0.0, 1.0, moments + 1, dtype=dtype)
+    return on_device(there), on_device(np.where(there < 1.0, np.inf, 0.0).astype(dtype))
 
 
 def _put(rows: Array, new: Array, start: Int[Array, ""] | int) -> Array:

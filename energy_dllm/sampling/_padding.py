@@ -1,5 +1,7 @@
 """Passages padded to a few lengths, so that one compiled program serves all lengths up to the next of them."""
 
+import functools
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool
@@ -21,6 +23,7 @@ def padded_length(length: int) -> int:
     return next((each for each in LENGTHS if each >= length), -(-length // more) * more)
 
 
+@functools.lru_cache(maxsize=64)
 def within(length: int) -> Bool[Array, " L"]:
     """Which tokens of a passage padded to the next of `LENGTHS` are its own."""
     return on_device(np.arange(padded_length(length)) < length)
@@ -40,6 +43,8 @@ def pad_evidence(model: EnergyDLLM, evidence: AbstractEvidence, length: int) -> 
 def pad_conditioning(model: EnergyDLLM, conditioning: Conditioning) -> Conditioning:
     """The padding is given, so that nothing is drawn there; `Padded` gives it no effect."""
     length, given, others = padded_length(conditioning.length), conditioning.given, conditioning.others
+    if length == conditioning.length and others is None:
+        return conditioning
     padded = Given(on_device(pad(given.ids, length)), on_device(pad(given.known, length, True)))
     return Conditioning(padded, None if others is None else pad_evidence(model, others, length))
 
