@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import expected, finite, forward_mode, sizes
@@ -59,7 +60,9 @@ class Trajectory(eqx.Module):
     @property
     def reason(self) -> str:
         """Why it stopped, in words."""
-        if self.complete:
+        # numbers are compared, of which nothing is compiled
+        ended, successful = jax.tree.leaves(self.result), jax.tree.leaves(diffrax.RESULTS.successful)
+        if np.array_equal(np.asarray(ended), np.asarray(successful)):
             return "reached the end of the time interval"
         if self.result == diffrax.RESULTS.event_occurred:
             return "came to rest"

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -180,9 +179,7 @@ def follow(
         # every distinct reason, once
         ends = jax.tree.leaves(results.result)[0].tolist()
         firsts = sorted(ends.index(end) for end in set(ends))
-        reached = int(jax.tree.leaves(diffrax.RESULTS.successful)[0])
-        of = lambda n: jax.tree.map(lambda leaf: np.asarray(leaf[n]), results).reason
-        reasons = [ENDED if ends[n] == reached else of(n) for n in firsts]
+        reasons = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf[n]), results).reason for n in firsts]
         return Moments(
             clock=clock[there],
             sigma=levels,
