@@ -289,6 +289,7 @@ RULES: dict[str, Rule] = {
     "rev": lambda graph, params, x: np.flip(x, params["dimensions"]),
     "copy": _same,
     "stop_gradient": _same,
+    "optimization_barrier": lambda graph, params, *xs: list(xs),
     "convert_element_type": _convert,
     "reduce_precision": _same,
 }

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key
 from ._layout import Grids, flat, laid, near, neighbours, relations, shifted
-from ._rows import FEW, row_by_row
+from ._rows import FEW, alone, row_by_row
 from ._synapses import rotate
 
 
@@ -121,7 +121,7 @@ class AttentionLayer(AbstractLayer):
         scores, may = [], []
         if past is not None:
             bias = self._bias(past.place, z.shape[0], past.kept[0].shape[-2])
-            scores.append(score(row_by_row(lambda q: product(q, past.kept[0]), q, axis=1), bias))
+            scores.append(score(row_by_row(lambda q: product(q, past.kept[0]), q), bias))
             may.append(past.allowed)
         if allowed is not None:
             scores.append(score(product(q, k), self.bias[:, relations(laid(self.grids, z.shape[0]), reach)[0]]))
@@ -163,7 +163,7 @@ class AttentionLayer(AbstractLayer):
         read = lambda pattern, values: einsum(pattern, values, "h i j, h j k -> h i k")
         pattern = self.pattern(z, allowed, past)
         if allowed is None and past is not None:
-            return row_by_row(lambda pattern: read(pattern, past.kept[1]), pattern, axis=1)
+            return row_by_row(lambda pattern: read(pattern, past.kept[1]), pattern)
         before, here = self._by_source(pattern, z, past, read)
         return here if before is None else before + here
 
@@ -228,8 +228,7 @@ class MemoryLayer(AbstractLayer):
 
     def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
-        h = row_by_row(lambda z: z @ self.keys.T, z * self.gain)
-        return jax.nn.gelu(h + self.threshold), self.values
+        return jax.nn.gelu(alone((z * self.gain) @ self.keys.T) + self.threshold), self.values
 
     def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""

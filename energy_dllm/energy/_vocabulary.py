@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int
 from .._checks import sizes
 from .._types import Key
 from ._dfa import DFA, chosen
-from ._rows import row_by_row
 from ._synapses import valid
 
 
@@ -60,7 +59,7 @@ class AbstractVocabulary(eqx.Module):
 
     def unary_logits(self, y: Float[Array, "L D"]) -> Float[Array, "L V"]:
         """`<y_i, U_w>` of every token `(L, V)`."""
-        return row_by_row(lambda y: einsum(y, self.patterns, "l d, v d -> l v"), y)
+        return einsum(y, self.patterns, "l d, v d -> l v")
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """The log posterior `(L, V)` up to a constant per token: unary logits, cavity logits and evidence."""
