@@ -127,6 +127,7 @@ FUNCTIONS = {
     "moves": lambda y: jnp.roll(y, 1) + jnp.pad(y[1:], (0, 1)) + y[jnp.array([2, 0, 1, 1, 3])],
     "waves": lambda y: jnp.sin(y) * jnp.cos(2 * y) + jnp.abs(y) ** 1.5,
     "where": lambda y: jnp.where(y[::-1] >= y, jnp.minimum(y, 0.2), -y),
+    "barrier": lambda y: y[::-1] * jax.lax.optimization_barrier((y, 2 * y))[1],
     "sorted out": lambda y: jnp.max(y) - jnp.min(y) + jnp.mean(y) * y,
 }
 
