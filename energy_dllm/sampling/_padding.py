@@ -23,10 +23,14 @@ def padded_length(length: int) -> int:
     return next((each for each in LENGTHS if each >= length), -(-length // more) * more)
 
 
-@functools.lru_cache(maxsize=64)
 def within(length: int) -> Bool[Array, " L"]:
     """Which tokens of a passage padded to the next of `LENGTHS` are its own."""
-    return on_device(np.arange(padded_length(length)) < length)
+    return _first(length, padded_length(length))
+
+
+@functools.lru_cache(maxsize=64)
+def _first(some: int, of: int) -> Bool[Array, " L"]:
+    return on_device(np.arange(of) < some)
 
 
 def pad(row: ArrayLike, length: int, value: float = 0) -> np.ndarray:
