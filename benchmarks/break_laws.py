@@ -216,6 +216,13 @@ FAULTS = (
         "tests/test_learn.py -k shrink_where_they_move",
     ),
     (
+        "matrices of one shape move each by its own gradient (all by that of the first)",
+        "learn/_optimizer.py",
+        "batch[:count].reshape(leaves[n].shape), batch[count:]",
+        "batch[:count].reshape(leaves[n].shape), batch",
+        "tests/test_learn.py -k matrices_move",
+    ),
+    (
         "a pause changes nothing (one step too many)",
         "learn/_fit.py",
         "for n in range(first, end):",
@@ -414,8 +421,8 @@ FAULTS = (
     (
         "tables are no matrices (Muon turns them)",
         "learn/_optimizer.py",
-        "return _each(_matrix, parameters, otherwise=lambda leaf: None)",
-        "return jax.tree.map(_matrix, parameters)",
+        'return _each(kind, parameters, otherwise=lambda leaf: "rest")',
+        "return jax.tree.map(kind, parameters)",
         "tests/test_markov.py -k no_matrices",
     ),
     (

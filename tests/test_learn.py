@@ -367,14 +367,18 @@ def test_matrices_shrink_where_they_move_and_nothing_else_does():
 
 def test_matrices_move_along_all_directions_alike_and_the_rest_by_adam(getkey):
     """One update: singular values of a matrix become equal (Newton-Schulz: to 0.7 .. 1.2), batches of matrices each."""
-    shapes = {"matrix": (40, 16), "heads": (3, 16, 20), "table": (4, 129), "bias": (7,)}
+    shapes = {"matrix": (40, 16), "alike": (40, 16), "heads": (3, 16, 20), "table": (4, 129), "bias": (7,)}
     gradient = {name: getkey.normal(shape) for name, shape in shapes.items()}
     parameters = {name: jnp.asarray(np.zeros(shape)) for name, shape in shapes.items()}
     change = host(second_change(ed.learn.default_optimizer(1e-2, steps=20), gradient, parameters))
-    for name, longest in (("matrix", 40), ("heads", 20)):
+    for name, longest in (("matrix", 40), ("alike", 40), ("heads", 20)):
         assert np.linalg.cond(gradient[name]).min() > 2
         size = np.linalg.svd(change[name], compute_uv=False) / (0.2 * longest**0.5 * 1e-2)
         assert ((size > 0.6) & (size < 1.3)).all()
+        left, _, right = np.linalg.svd(gradient[name], full_matrices=False)
+        inside = np.swapaxes(left, -1, -2) @ change[name] @ np.swapaxes(right, -1, -2)
+        # along the directions of its own gradient
+        assert (np.trace(inside, axis1=-2, axis2=-1) < -0.6 * left.shape[-1] * 0.2 * longest**0.5 * 1e-2).all()
     for name in ("table", "bias"):
         size = -change[name] / (np.sign(gradient[name]) * 1e-2)
         assert np.allclose(size, size.ravel()[0], rtol=0.05) and 0.5 < size.ravel()[0] < 2

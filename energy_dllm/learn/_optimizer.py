@@ -1,6 +1,7 @@
 """The optimizer that `fit` takes by default."""
 
 import functools
+import math
 from typing import NamedTuple, cast
 
 import equinox as eqx
@@ -76,11 +77,30 @@ def default_optimizer(
 @functools.cache
 def _muon(steps: int, decay: float, tables: float) -> optax.GradientTransformation:
     """The same object for the same numbers: what is compiled for one training serves the next, at any peak rate."""
-    # scaled so that an entry moves as far as it would under Adam
-    muon = optax.contrib.muon(
-        1.0, consistent_rms=0.2, adam_b1=0.9, adam_b2=0.99, muon_weight_dimension_numbers=_matrices
+    matrices = optax.chain(optax.trace(0.95, nesterov=True), optax.stateless(lambda changes, _: _turned(changes)))
+    rest = optax.scale_by_adam(b1=0.9, b2=0.99, nesterov=True)
+    moved = optax.partition({"matrix": matrices, "rest": rest}, _kinds)
+    clipped = optax.clip_by_global_norm(1.0)
+    return optax.chain(clipped, moved, optax.scale(-1.0), _shrink(decay), _quicken(tables), _paced(steps))
+
+
+def _turned(changes: PyTree[Array]) -> PyTree[Array]:
+    """`0.2 sqrt(max(n, m)) U V^T` of every matrix `U S V^T`: scaled so that an entry moves as far as it would under
+    Adam. All matrices of one shape are one batch, so that a deep model compiles no more products than a shallow one."""
+    leaves, tree = jax.tree.flatten(changes)
+    alike: dict[tuple, list[int]] = {}
+    for n, leaf in enumerate(leaves):
+        alike.setdefault((leaf.shape[-2:], leaf.dtype), []).append(n)
+    muon = optax.contrib.scale_by_muon(
+        beta=0.0, nesterov=False, weight_dimension_numbers=optax.contrib.MuonDimensionNumbers(1, 2)
     )
-    return optax.chain(optax.clip_by_global_norm(1.0), muon, _shrink(decay), _quicken(tables), _paced(steps))
+    for (shape, _), members in alike.items():
+        batch = jnp.concatenate([leaves[n].reshape(-1, *shape) for n in members])
+        batch = 0.2 * max(shape) ** 0.5 * muon.update(batch, muon.init(batch))[0]
+        for n in members:
+            count = leaves[n].size // math.prod(shape)
+            leaves[n], batch = batch[:count].reshape(leaves[n].shape), batch[count:]
+    return jax.tree.unflatten(tree, leaves)
 
 
 class _Pace(NamedTuple):
@@ -108,7 +128,7 @@ def _shrink(decay: float) -> optax.GradientTransformation:
     """Matrices lose `decay` of themselves, those that move at all: token codes are fixed, and stay."""
 
     def one(leaf, change):
-        return change if _matrix(leaf) is None else change - decay * jnp.any(change != 0) * leaf
+        return change if not _matrix(leaf) else change - decay * jnp.any(change != 0) * leaf
 
     return optax.stateless(lambda changes, parameters: _each(one, parameters, changes))
 
@@ -118,9 +138,10 @@ def _quicken(tables: float) -> optax.GradientTransformation:
     return optax.stateless(lambda changes, _: _each(lambda change: change, changes, otherwise=lambda c: tables * c))
 
 
-def _matrices(parameters: PyTree[Array]) -> PyTree:
-    """Which axes of each parameter are a matrix, as Muon asks for it."""
-    return _each(_matrix, parameters, otherwise=lambda leaf: None)
+def _kinds(parameters: PyTree[Array]) -> PyTree[str]:
+    """Which parameters are matrices."""
+    kind = lambda leaf: "matrix" if _matrix(leaf) else "rest"
+    return _each(kind, parameters, otherwise=lambda leaf: "rest")
 
 
 def _each(function, parameters, *rest, otherwise=lambda leaf, *rest: rest[0]):
@@ -136,8 +157,6 @@ def _each(function, parameters, *rest, otherwise=lambda leaf, *rest: rest[0]):
     return jax.tree.map(one, parameters, *rest, is_leaf=lambda node: isinstance(node, HMMVocabulary))
 
 
-def _matrix(leaf):
-    """Which axes of a parameter are a matrix: the last two, if both are long; heads and offsets are a batch of them."""
-    if leaf.ndim < 2 or min(leaf.shape[-2:]) < 16 or not leaf.size:
-        return None
-    return optax.contrib.MuonDimensionNumbers(leaf.ndim - 1, leaf.ndim - 2)
+def _matrix(leaf: Array) -> bool:
+    """Whether the last two axes of a parameter are both long; heads and offsets are a batch of matrices."""
+    return leaf.ndim >= 2 and min(leaf.shape[-2:]) >= 16 and leaf.size > 0
