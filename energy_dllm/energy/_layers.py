@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._types import Key
 from ._layout import Grids, flat, laid, near, neighbours, relations, shifted
-from ._rows import FEW, alone, row_by_row
+from ._rows import FEW, against, row_by_row
 from ._synapses import rotate
 
 
@@ -228,7 +228,7 @@ class MemoryLayer(AbstractLayer):
 
     def recalled(self, z: Float[Array, "L W"]) -> tuple[Float[Array, "L M"], Float[Array, "M W"]]:
         """`gelu(<k_m, z_i> + theta_m) (L, M)`, and `v_m (M, W)`."""
-        return jax.nn.gelu(alone((z * self.gain) @ self.keys.T) + self.threshold), self.values
+        return jax.nn.gelu(against(z * self.gain, self.keys) + self.threshold), self.values
 
     def read(self, z: Float[Array, "L W"], allowed: Allowed, past: Past | None = None) -> Float[Array, "L W"]:
         """`sum_m gelu(<k_m, z_i> + theta_m) v_m (L, W)`; no token reads another."""

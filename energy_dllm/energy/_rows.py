@@ -8,13 +8,15 @@ from jaxtyping import Array
 
 
 FEW = 6
-"""Rows that are multiplied one by one."""
+"""Rows that are few."""
 
 
-def alone(product: Array) -> Array:
-    """A product of one row with a matrix as it is. With what is added to it the CPU's compiler makes a loop of both
-    that takes four times as long."""
-    return jax.lax.optimization_barrier(product) if product.size == product.shape[-1] else product
+def against(rows: Array, matrix: Array) -> Array:
+    """`rows @ matrix.T`. Of a few rows the matrix is read as it lies, in a product that stands by itself: else the CPU's
+    compiler turns it at every pass, or makes one slow loop of the product and what is added to it."""
+    if rows.shape[0] > FEW:
+        return rows @ matrix.T
+    return jax.lax.optimization_barrier(matrix @ rows.T).T
 
 
 def row_by_row(product: Callable[[Array], Array], rows: Array) -> Array:
