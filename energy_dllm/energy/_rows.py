@@ -12,8 +12,8 @@ FEW = 6
 
 
 def against(rows: Array, matrix: Array) -> Array:
-    """`rows @ matrix.T`. Of a few rows the matrix is read as it lies, in a product that stands by itself: else the CPU's
-    compiler turns it at every pass, or makes one slow loop of the product and what is added to it."""
+    """`rows @ matrix.T`. Of a few rows the matrix is read as it lies, in a product that stands by itself: else it is
+    turned at every pass, or the compiler makes one slow loop of the product and what is added to it."""
     if rows.shape[0] > FEW:
         return rows @ matrix.T
     return jax.lax.optimization_barrier(matrix @ rows.T).T
