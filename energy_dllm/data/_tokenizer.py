@@ -46,6 +46,12 @@ class AbstractTokenizer(abc.ABC):
         # of a character that began before, what is left of it is no text by itself
         return len(self.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}"))
 
+    def pieces(self, ids: Integer[np.ndarray, " L"]) -> list[str]:
+        """The string of each token by itself."""
+        numbers = np.asarray(ids).tolist()
+        each = {number: self.decode(np.asarray([number])) for number in set(numbers)}
+        return [each[number] for number in numbers]
+
     def _checked(self, ids: Integer[np.ndarray, " L"]) -> Integer[np.ndarray, " L"]:
         ids = np.asarray(ids)
         if ids.ndim != 1 or (ids.size > 0 and ids.dtype.kind not in "iu"):

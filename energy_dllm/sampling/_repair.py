@@ -158,7 +158,7 @@ def repair(
                 # in front of the next one that was typed
                 int(min(alignment.origin[i:][there[i:]], default=ids.size)),
                 pieces[alignment.origin[i]] if there[i] else "",
-                model.decode(answer[i : i + 1]),
+                model.tokenizer.decode(answer[i : i + 1]),
                 float(alignment.trust[i] * confidence[i]),
             )
             for i in np.flatnonzero((answer != ids[alignment.origin]) | ~stands).tolist()

@@ -41,9 +41,9 @@ def scored(engine: Engine, model: EnergyDLLM, text: str, block: int) -> dict[str
         whole = {"method": "given all others", "pseudo_log_likelihood": short(-float(nll[:size].sum()))}
         whole["energy_nll"] = short(float(cost))
     return {
-        "tokens": [model.decode(ids[n : n + 1]) for n in range(size)],
+        "tokens": model.tokenizer.pieces(ids[:size]),
         "nll": [short(float(value)) for value in nll[:size]],
-        "likelier": [model.decode(likelier[n : n + 1]) for n in range(size)],
+        "likelier": model.tokenizer.pieces(likelier[:size]),
     } | whole
 
 
@@ -89,12 +89,13 @@ def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, referen
     strongest = np.argsort(-np.abs(said))[:NEIGHBOURS]
     return {
         "place": place,
-        "token": model.decode(ids[place : place + 1]),
-        "reference": model.decode(against[None]),
+        "token": model.tokenizer.decode(ids[place : place + 1]),
+        "reference": model.tokenizer.decode(against[None]),
         "log_odds": short(float(odds)),
         "parts": {name: short(float(value)) for name, value in parts.items()},
         "neighbours": [
-            {"place": int(j), "token": model.decode(ids[j : j + 1]), "nats": short(float(said[j]))} for j in strongest
+            {"place": int(j), "token": token, "nats": short(float(said[j]))}
+            for j, token in zip(strongest, model.tokenizer.pieces(ids[strongest]), strict=True)
         ],
     }
 

@@ -86,7 +86,7 @@ class Choice:
         if self.reason is not None:
             return ""
         standing = min(self.stands, self.last)
-        text = self.plan.model.decode(self.ids[self.first : max(self.first, standing)])
+        text = self.plan.model.tokenizer.decode(self.ids[self.first : max(self.first, standing)])
         if not whole:  # the rest of a character may come
             text = text.rstrip("\N{REPLACEMENT CHARACTER}")
         ends = [text.find(stop) for stop in (*self.stops, *([BREAK] if self.ends_line else []))]
@@ -115,7 +115,7 @@ class Choice:
             "force_evaluations": shown.evaluations,
             "budget": shown.budget,
             "begin": self.begin,
-            "tokens": [self.plan.model.decode(ids[n : n + 1]) for n in range(len(ids))],
+            "tokens": self.plan.model.tokenizer.pieces(ids),
             "certainty": [round(float(p), 3) for p in certainty],
             "given": given.tolist(),
             "stands": shown.stands,
@@ -125,7 +125,7 @@ class Choice:
 
     def logprobs(self) -> list[dict[str, Any]]:
         """Of every token of the answer: its text, log-probability, and the likeliest tokens there."""
-        decode, found, length = self.plan.model.decode, [], 0
+        decode, found, length = self.plan.model.tokenizer.decode, [], 0
         for i in range(self.first, self.last):
             token = decode(self.ids[i : i + 1])
             if length >= len(self.text):
