@@ -216,6 +216,13 @@ FAULTS = (
         "tests/test_learn.py -k shrink_where_they_move",
     ),
     (
+        "pieces of a stream are sent at once (each waits for the client)",
+        "serve/_run.py",
+        "socket.TCP_NODELAY, 1",
+        "socket.TCP_NODELAY, 0",
+        "tests/test_serve.py -k sent_at_once",
+    ),
+    (
         "matrices of one shape move each by its own gradient (all by that of the first)",
         "learn/_optimizer.py",
         "batch[:count].reshape(leaves[n].shape), batch[count:]",

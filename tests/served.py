@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -15,13 +14,15 @@ import uvicorn
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
+from energy_dllm.serve._run import listen
+
 
 class Running:
     """An application in a thread of its own, on a port that is free."""
 
     def __init__(self, app):
         self.app = app
-        self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.listening = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         settings = uvicorn.Config(app, log_config=None, log_level="error", http="h11", ws="none", lifespan="on")
         self.server = uvicorn.Server(settings)

@@ -28,6 +28,7 @@ from energy_dllm.data import Characters, RegexDFA
 from energy_dllm.serve._automaton import Strict, line_of
 from energy_dllm.serve._plan import of_answer
 from energy_dllm.serve._requests import TEXT, CompletionRequest
+from energy_dllm.serve._run import listen
 from energy_dllm.serve._schema import pattern_of
 from energy_dllm.serve._write import Choice, written
 
@@ -642,6 +643,14 @@ def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():
         assert open.tolist() == [[any(text[i] == w for text in good) for w in range(3)] for i in range(4)]
     with pytest.raises(ValueError, match="cannot be matched"):
         Strict(line_of("aaaaa", tokenizer), 1, 5, allowed, "the pattern")
+
+
+def test_pieces_of_a_stream_are_sent_at_once():
+    """Nagle's algorithm would hold each back until the client has acknowledged the one before."""
+    with listen("127.0.0.1", 0) as server, socket.create_connection(server.getsockname()):
+        taken, _ = server.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_command_listens_and_ends_when_it_is_asked_to(tmp_path):

@@ -33,12 +33,7 @@ def serve(app: Starlette, *, host: str = "127.0.0.1", port: int = 8000, ready: C
     """
     if not 0 <= port < 65536:
         raise ValueError(f"`port` is {port}; expected 1 to 65535, such as 8000, or 0 for any that is free.")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        fault = error.strerror or error
-        raise OSError(f"`host` {host} with `port` {port} cannot be used ({fault}); choose another port.") from None
+    listening = listen(host, port)
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -53,3 +48,16 @@ def serve(app: Starlette, *, host: str = "127.0.0.1", port: int = 8000, ready: C
     with listening:
         ready(f"http://{where}:{listening.getsockname()[1]}")
         asyncio.run(uvicorn.Server(settings).serve(sockets=[listening]))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, whose connections send what is written at once: the pieces of a stream are small, and on a
+    connection that is kept open each would wait for the client to acknowledge the one before, 40 ms."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        fault = error.strerror or error
+        raise OSError(f"`host` {host} with `port` {port} cannot be used ({fault}); choose another port.") from None
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return listening
