@@ -10,6 +10,7 @@ import pytest
 from test_blocks import ABC, small
 
 import energy_dllm as ed
+from energy_dllm.sampling import _written
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,17 @@ def test_several_tokens_are_read_in_one_pass_as_one_by_one(model, count):
     np.testing.assert_allclose(together, jnp.stack(states[count:]), atol=1e-12)
     for one, two in zip(jax.tree.leaves(kept), jax.tree.leaves(after), strict=True):
         np.testing.assert_allclose(two[..., : count + 4, :], one[..., : count + 4, :], atol=1e-12)
+
+
+@pytest.mark.parametrize("some", [1, 3, 64])
+@pytest.mark.parametrize("count", [0, 1, 4, 10])
+def test_a_prompt_is_read_some_tokens_at_a_time_as_all_at_once(model, monkeypatch, count, some):
+    monkeypatch.setattr(_written, "TOGETHER", some)
+    energy, ids = model.energy, jnp.array([0, 2, 1, 1, 0, 2, 2, 1, 0, 1])
+    kept, log_p = _written.read_prompt(energy, ids, jnp.array(count), jnp.zeros(ids.size))
+    np.testing.assert_allclose(log_p[:count], energy.in_order(ids)[:count], atol=1e-12)
+    for one, all_of_them in zip(jax.tree.leaves(kept), jax.tree.leaves(energy.kept(ids)), strict=True):
+        np.testing.assert_allclose(one[..., :count, :], all_of_them[..., :count, :], atol=1e-12)
 
 
 @pytest.mark.parametrize("contexts", [1, 7, 40])

@@ -1,15 +1,15 @@
 """A passage block by block, each given those before it, of which keys and values are kept."""
 
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import on_device, sizes
+from .._checks import sizes
 from .._types import LOG_ZERO, Key, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy, Padded
 from ..flow import AbstractSchedule, Conditioning, Given, Likelihood, LogLinear, Trajectory, relax
@@ -17,19 +17,7 @@ from ._diffusion import Diffusion
 from ._draft import Draft, guessed, is_shifted, noise_of
 from ._sampler import AbstractSampler, Observer, changed
 from ._unmasking import Unmasking, most_certain
-
-
-class WrittenBlocks(NamedTuple):
-    """A passage `ids (L,)` of which some blocks are written, what is `kept` of them, the forces so far, and, written
-    from left to right, `log p` of each token given those before it `(L,)`; under a pattern the state of its automaton
-    and `DFA.ahead`; with a draft how many tokens stand, and their context."""
-
-    ids: Int[Array, " L"]
-    kept: PyTree[Array]
-    forces: Int[Array, ""]
-    log_p: Float[Array, " L"]
-    pattern: tuple[Int[Array, ""], Float[Array, "places states"]] | None = None
-    stands: tuple[Int[Array, ""], Int[Array, ""]] | None = None
+from ._written import WrittenBlocks, progress, put, read_prompt
 
 
 class Blocks(AbstractSampler):
@@ -121,11 +109,11 @@ class Blocks(AbstractSampler):
 
     def clock(self, schedule: AbstractSchedule) -> Float[Array, " n"]:
         """The share of the tokens that is written."""
-        return _progress(self.moments, jnp.result_type(float))[0]
+        return progress(self.moments, jnp.result_type(float))[0]
 
     def sigma(self, clock: Float[Array, " n"], length: int) -> Float[Array, " n"]:
         """Infinite while a token is unknown, then 0."""
-        return _progress(self.moments, jnp.result_type(float))[1]
+        return progress(self.moments, jnp.result_type(float))[1]
 
     @property
     def ending(self) -> str:
@@ -139,15 +127,18 @@ class Blocks(AbstractSampler):
         # a pass may read some tokens more than there are
         drafted = self._drafted(base, conditioning)
         ids = jnp.pad(given.ids, (0, self.ahead if drafted else -length % base.block))
-        # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
+        first = jnp.where(jnp.all(given.known), length, jnp.argmin(given.known))
         none = jnp.zeros(ids.shape[0], energy.vocabulary.codes.dtype)
         ordered = self._in_order(base, conditioning)
-        read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
-        unread = lambda ids: (base.unwritten(ids.shape[0]), none)
-        kept, log_p = jax.lax.cond(given.known[0], read, unread, ids)
+        # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
+        if ordered and is_shifted(base):
+            kept, log_p = read_prompt(base, ids, first, none)
+        else:
+            read = lambda ids: (base.kept(ids), base.in_order(ids).astype(none.dtype) if ordered else none)
+            unread = lambda ids: (base.unwritten(ids.shape[0]), none)
+            kept, log_p = jax.lax.cond(given.known[0], read, unread, ids)
         stands = None
         if drafted is not None:
-            first = jnp.where(jnp.all(given.known), length, jnp.argmin(given.known))
             follow = lambda i, context: drafted.follow(context, ids[i])
             stands = first, jax.lax.fori_loop(0, first, follow, jnp.zeros((), drafted.next.dtype))
         return WrittenBlocks(ids, kept, jnp.zeros((), int), log_p, self._pattern(base, conditioning), stands)
@@ -251,7 +242,7 @@ class Blocks(AbstractSampler):
         block = energy.after(written.kept, start, size)
         ids, forces = self._sampled(block, conditioning, key=key)
         kept = energy.extended(written.kept, ids, start)
-        return written._replace(ids=_put(written.ids, ids, start), kept=kept, forces=written.forces + forces)
+        return written._replace(ids=put(written.ids, ids, start), kept=kept, forces=written.forces + forces)
 
     def _in_order(self, energy: FreeEnergy, conditioning: Conditioning) -> bool:
         """Whether it is one token after another, each drawn once, at rest and under no evidence: one pass a token."""
@@ -290,8 +281,8 @@ class Blocks(AbstractSampler):
         ids = jnp.where(now.given.known, now.given.ids, drawn)
         if pattern is not None:
             pattern = dfa.next[pattern[0], ids[0]], pattern[1]
-        log_p = _put(written.log_p, log_p[0, ids], number)
-        return WrittenBlocks(_put(written.ids, ids, number), kept, written.forces + 1, log_p, pattern)
+        log_p = put(written.log_p, log_p[0, ids], number)
+        return WrittenBlocks(put(written.ids, ids, number), kept, written.forces + 1, log_p, pattern)
 
     def _drafted(self, energy: FreeEnergy, conditioning: Conditioning) -> Draft | None:
         """The draft, where it can be asked."""
@@ -332,14 +323,3 @@ class Blocks(AbstractSampler):
                 "`Blocks(size=1)`, or `sampling.Unmasking`."
             )
         return base
-
-
-@functools.lru_cache(maxsize=32)
-def _progress(moments: int, dtype: np.dtype) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Shares that are written and noise levels, on the device."""
-    there = np.linspace(0.0, 1.0, moments + 1, dtype=dtype)
-    return on_device(there), on_device(np.where(there < 1.0, np.inf, 0.0).astype(dtype))
-
-
-def _put(rows: Array, new: Array, start: Int[Array, ""] | int) -> Array:
-    return jax.lax.dynamic_update_slice_in_dim(rows, new.astype(rows.dtype), start, axis=0)
