@@ -377,9 +377,10 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
     noisy, clean = left.imshow(pixels(read["x"][0]), **look), middle.imshow(pixels(read["believed"][0]), **look)
     left.set(xticks=[], yticks=[], title="x, the state")
     middle.set(xticks=[], yticks=[], title=f"what is believed: {word}")
-    right.plot(read["F"], color="0.85")
+    evaluations = 2 * np.arange(len(read["F"]))
+    right.plot(evaluations, read["F"], color="0.85")
     (line,) = right.plot([], [], color="C0")
-    right.set(xlabel="evaluations / 2", ylabel="F, nats", title="one scalar falls")
+    right.set(xlabel="evaluations", ylabel="F, nats", title="one scalar falls")
     right.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     last = len(read["F"]) - 1
@@ -391,7 +392,7 @@ def film(model: ed.EnergyDLLM, word: str, path: Path, seed: int) -> None:
         noisy.set_data(x)
         noisy.set_clim(min(0.0, x.min()), max(1.0, x.max()))
         clean.set_data(pixels(read["believed"][now]))
-        line.set_data(np.arange(now + 1), read["F"][: now + 1])
+        line.set_data(evaluations[: now + 1], read["F"][: now + 1])
 
     FuncAnimation(figure, draw, frames=last + 10).save(path, PillowWriter(7), dpi=80)
 

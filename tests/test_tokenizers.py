@@ -39,7 +39,7 @@ def test_any_tokens_decode(pairs, ids):
     spelt = b"".join(pairs.spelling[n] for n in ids)
     assert pairs.decode(np.array(ids, np.int64)) == spelt.decode("utf-8", errors="replace")
     alone = [pairs.spelling[n].decode("utf-8", errors="replace") for n in ids]
-    assert pairs.pieces(np.array(ids, np.int64)) == alone
+    assert pairs.by_token(np.array(ids, np.int64)) == alone
 
 
 def test_byte_pairs_are_values(pairs):

@@ -46,7 +46,7 @@ class AbstractTokenizer(abc.ABC):
         # of a character that began before, what is left of it is no text by itself
         return len(self.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}"))
 
-    def pieces(self, ids: Integer[np.ndarray, " L"]) -> list[str]:
+    def by_token(self, ids: Integer[np.ndarray, " L"]) -> list[str]:
         """The string of each token by itself."""
         numbers = np.asarray(ids).tolist()
         each = {number: self.decode(np.asarray([number])) for number in set(numbers)}

@@ -47,7 +47,7 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
             return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
         ids, known, pieces = zip(*(typed(model, character, mask_unknown) for character in text), strict=True)
         return Typed(np.concatenate(ids), np.concatenate(known), [piece for each in pieces for piece in each])
-    return Typed(ids, np.ones(ids.size, bool), model.tokenizer.pieces(ids))
+    return Typed(ids, np.ones(ids.size, bool), model.tokenizer.by_token(ids))
 
 
 def captioned(model: EnergyDLLM, caption: str, mask_unknown: bool = False, name: str = "caption") -> Typed:

@@ -41,9 +41,9 @@ def scored(engine: Engine, model: EnergyDLLM, text: str, block: int) -> dict[str
         whole = {"method": "given all others", "pseudo_log_likelihood": short(-float(nll[:size].sum()))}
         whole["energy_nll"] = short(float(cost))
     return {
-        "tokens": model.tokenizer.pieces(ids[:size]),
+        "tokens": model.tokenizer.by_token(ids[:size]),
         "nll": [short(float(value)) for value in nll[:size]],
-        "likelier": model.tokenizer.pieces(likelier[:size]),
+        "likelier": model.tokenizer.by_token(likelier[:size]),
     } | whole
 
 
@@ -95,7 +95,7 @@ def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, referen
         "parts": {name: short(float(value)) for name, value in parts.items()},
         "neighbours": [
             {"place": int(j), "token": token, "nats": short(float(said[j]))}
-            for j, token in zip(strongest, model.tokenizer.pieces(ids[strongest]), strict=True)
+            for j, token in zip(strongest, model.tokenizer.by_token(ids[strongest]), strict=True)
         ],
     }
 

@@ -115,7 +115,7 @@ class Choice:
             "force_evaluations": shown.evaluations,
             "budget": shown.budget,
             "begin": self.begin,
-            "tokens": self.plan.model.tokenizer.pieces(ids),
+            "tokens": self.plan.model.tokenizer.by_token(ids),
             "certainty": [round(float(p), 3) for p in certainty],
             "given": given.tolist(),
             "stands": shown.stands,
