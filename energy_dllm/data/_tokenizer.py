@@ -47,7 +47,15 @@ class AbstractTokenizer(abc.ABC):
         return len(self.decode(ids).lstrip("\N{REPLACEMENT CHARACTER}"))
 
     def by_token(self, ids: Integer[np.ndarray, " L"]) -> list[str]:
-        """The string of each token by itself."""
+        """The string of each token by itself, `L` of them; `ValueError` as `decode`.
+
+        **Example:**
+        ```python
+        from energy_dllm.data import Characters
+
+        assert Characters("abc ").by_token(Characters("abc ").encode("a a")) == ["a", " ", "a"]
+        ```
+        """
         numbers = np.asarray(ids).tolist()
         each = {number: self.decode(np.asarray([number])) for number in set(numbers)}
         return [each[number] for number in numbers]
