@@ -5,6 +5,7 @@ import functools
 import math
 import time
 import tracemalloc
+from pathlib import Path
 
 import diffrax
 import families
@@ -345,3 +346,35 @@ def test_a_deep_model_of_many_tokens_is_made_in_the_memory_of_its_tables(uncheck
     assert tracemalloc.get_traced_memory()[1] < 0.3e9  # of numpy; all levels at once took 10 GB
     tracemalloc.stop()
     assert model.energy.vocabulary.codes.nbytes < 64 * model.energy.vocabulary.patterns.nbytes
+
+
+def test_no_command_replaces_what_it_reads_or_a_file_that_is_no_model(file, tmp_path, capsys):
+    text, model = tmp_path / "text.txt", tmp_path / "model.safetensors"
+    text.write_text("abc" * 500)
+    model.write_bytes(Path(file).read_bytes())
+    before = {path: path.read_bytes() for path in (text, model)}
+    notes = tmp_path / "notes.md"
+    notes.write_text("mine")
+    for command, part in {
+        f"train {text} --out {text} --steps 1": "is what is read",
+        f"train {text} --out {notes} --steps 1": "no model",
+        f"generate {model} -o {model}": "is what is read",
+        f"generate {model} --prompt-file {text} -o {text}": "is what is read",
+        f"export {model} -o {model} --int8": "is what is read",
+    }.items():
+        assert main(command.split()) == 2 and part in capsys.readouterr().err, command
+    assert {path: path.read_bytes() for path in before} == before and notes.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "notes.md", "text.txt"]
+
+
+def test_an_unknown_character_is_named_with_the_argument_it_is_in():
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, key=jax.random.key(0))
+    for arguments in ({"prompt": "aéb"}, {"suffix": "é"}):
+        with pytest.raises(ValueError, match=rf"`{next(iter(arguments))}` holds 1 characters .*mask_unknown"):
+            ed.generate(model, length=8, **arguments)
+
+
+def test_an_empty_text_makes_no_tokens(tmp_path):
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match="holds no tokens"):
+        ed.data.tokenize([tmp_path / "empty.txt"], tmp_path / "tokens", tokenizer=ed.data.Bytes())

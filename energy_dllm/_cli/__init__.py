@@ -90,7 +90,7 @@ def inspect(
     if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
     page = out.suffix == ".html"
-    ready("--out", out, "report.html" if page else "report", folder=not page)
+    ready("--out", out, "report.html" if page else "report", folder=not page, reads=[model])
     if not page and importlib.util.find_spec("matplotlib") is None:
         raise ImportError(
             "plots need matplotlib, which is optional: pip install 'energy-dllm[plot]', or from a checkout '.[plot]'."

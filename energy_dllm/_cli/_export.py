@@ -45,7 +45,7 @@ def export(
 
     energy-dllm export shakespeare -o small.safetensors --int8
     """
-    ready("--out", out, "small.safetensors" if int8 else "memory.cir")
+    ready("--out", out, "small.safetensors" if int8 else "memory.cir", reads=[model])
     if int8:
         if run or prompt or length != 1 or out.suffix != ".safetensors":
             raise ValueError(

@@ -2,23 +2,35 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def ready(flag: str, path: Path, example: str, *, folder: bool = False) -> None:
-    """`ValueError` if nothing can be written there; its folder is made.
+MODEL = ".safetensors"
+
+
+def ready(flag: str, path: Path, example: str, *, folder: bool = False, reads: Sequence[object] = ()) -> None:
+    """`ValueError` if nothing can be written there, or what is there would be lost; its folder is made.
 
     **Arguments:**
 
     - `flag`: what the command line calls it.
     - `path`: the file, or the `folder` of several.
     - `example`: a name that would do.
+    - `reads`: what the command reads, names of files among it: none of them is replaced. Nor is any file by a model
+      that is none.
     """
     if not folder and path.is_dir():
         raise ValueError(f"`{flag}` {path} is a folder; expected a file name, such as {example}.")
     if path.exists() and not path.is_dir() and (folder or not path.is_file()):
         kind = "a file; expected a folder" if folder else "a device or a pipe; expected a file name"
         raise ValueError(f"`{flag}` {path} is {kind}, such as {example}.")
+    if path.is_file() and any(os.path.exists(str(name)) and path.samefile(str(name)) for name in reads):
+        raise ValueError(
+            f"`{flag}` {path} is what is read, and would be lost; expected another name, such as {example}."
+        )
+    if example.endswith(MODEL) and path.is_file() and not _is_model(path):
+        raise ValueError(f"`{flag}` {path} is there, and no model; expected another name, such as {example}.")
     place = path if folder else Path(os.path.realpath(path)).parent
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -31,3 +43,10 @@ def ready(flag: str, path: Path, example: str, *, folder: bool = False) -> None:
         raise ValueError(
             f"`{flag}` {path} cannot be written ({error.strerror or error}); make room there, or choose another place."
         ) from error
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file begins as those of safetensors do, or is empty."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    return not begin or begin[8:] == b"{"

@@ -130,7 +130,7 @@ def train(
         raise ValueError(
             f"`--vocabulary` is {vocabulary}; expected at least the 256 bytes, and only with `--tokenizer byte-pairs`."
         )
-    ready("--out", out, "model.safetensors")
+    ready("--out", out, "model.safetensors", reads=[source])
     folder = out.with_name(f"{out.name}.training") if directory is None else directory
     ready("--directory", folder, "runs/mine", folder=True)
     try:

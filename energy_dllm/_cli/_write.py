@@ -88,7 +88,7 @@ def generate(
     energy-dllm generate digits --prompt seven -o seven.png
     """
     if out is not None:
-        ready("--out", out, "written.txt")
+        ready("--out", out, "written.txt", reads=[model, prompt_file])
     prompt = _prompt(prompt, prompt_file)
     if suffix and sampler.block is not None:
         raise ValueError("`--suffix` is not read by what is written with `--block`; leave one of them out.")
@@ -159,7 +159,7 @@ def infill(
     energy-dllm infill digit.png digits --hole hole.png -o filled.png
     """
     if out is not None:
-        ready("--out", out, "filled.txt")
+        ready("--out", out, "filled.txt", reads=[model, template, hole])
     if sampler.block is not None:
         raise ValueError(
             "`--block` reads nothing of the text behind a hole; leave it out, or use `energy-dllm generate`."

@@ -138,7 +138,11 @@ def read_tokens(folder: PathLike, *, validation: float = 0.1, test: float = 0.0)
     if state["source"] < len(state["sources"]):
         raise ValueError(f"`folder` {folder} is not finished; run the same `energy-dllm tokenize` again.")
     dtype, count = np.min_scalar_type(tokenizer.size - 1), state["tokens"]
-    if not count or (folder / "tokens.bin").stat().st_size != count * dtype.itemsize:
+    if not count:
+        raise ValueError(
+            f"`folder` {folder} holds no tokens, its sources being empty; give a text, and another folder."
+        )
+    if (folder / "tokens.bin").stat().st_size != count * dtype.itemsize:
         raise ValueError(f"`folder` {folder} has no {count} tokens in tokens.bin; remove it and tokenize again.")
     ids = np.memmap(folder / "tokens.bin", dtype, mode="r")
     train, valid, held = np.split(ids, [int(count * (1 - validation - test)), int(count * (1 - test))])

@@ -1,6 +1,7 @@
 """A passage block by block, each given those before it, of which keys and values are kept."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -192,24 +193,7 @@ class Blocks(AbstractSampler):
             # before the first block nothing has moved; `F` of known and masked tokens is the same at any `y`
             y = neutral if ordered else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
             look = lambda: observer(now, y, now)
-            if ordered and isinstance(recorded := jax.eval_shape(look), dict):
-                p = jnp.exp(written.log_p[:length])
-                if recorded["terms"]:
-                    moment = look()
-                else:  # where all is written, and before anything is, nothing need be asked
-                    known = {
-                        "ids": now.given.ids,
-                        "known": jnp.sum(there),
-                        "confidence": p,
-                        "entropy": 0.0,
-                        "terms": {},
-                    }
-                    fill = lambda value, like: jnp.broadcast_to(value, like.shape).astype(like.dtype)
-                    seen = lambda: jax.tree.map(fill, known, recorded)
-                    moment = jax.lax.cond(jnp.all(there) | (number == 0), seen, look)
-                moment |= {"confidence": jnp.where(there, p, moment["confidence"])}
-            else:
-                moment = look()
+            moment = _as_drawn(look, written, there, number == 0) if ordered else look()
             return (number, written), (written, moment)
 
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
@@ -323,3 +307,22 @@ class Blocks(AbstractSampler):
                 "`Blocks(size=1)`, or `sampling.Unmasking`."
             )
         return base
+
+
+def _as_drawn(
+    look: Callable[[], Any], written: WrittenBlocks, there: Bool[Array, " L"], begins: Bool[Array, ""]
+) -> Any:
+    """A moment of a passage that is written from left to right, in which tokens are as certain as when they were drawn.
+    Where no terms are recorded and all tokens are `there`, or none is written yet, the energy need not be asked."""
+    like = jax.eval_shape(look)
+    if not isinstance(like, dict):
+        return look()
+    p = jnp.exp(written.log_p[: there.shape[0]])
+    if like["terms"]:
+        moment = look()
+    else:
+        ids = written.ids[: there.shape[0]]
+        found = {"ids": ids, "known": jnp.sum(there), "confidence": p, "entropy": 0.0, "terms": {}}
+        fill = lambda value, leaf: jnp.broadcast_to(value, leaf.shape).astype(leaf.dtype)
+        moment = jax.lax.cond(jnp.all(there) | begins, lambda: jax.tree.map(fill, found, like), look)
+    return moment | {"confidence": jnp.where(there, p, moment["confidence"])}

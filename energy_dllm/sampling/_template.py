@@ -40,12 +40,14 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
         raise ValueError(f"`{name}` is {text!r}; expected a text, in quotes.")
     try:
         ids = np.asarray(model.tokenizer.encode(text))
-    except ValueError:
+    except ValueError as error:
         if not mask_unknown:
-            raise
+            what = str(error).partition(";")[0].replace("`text`", f"`{name}`")
+            fix = "leave them out, or have them drawn anew by `mask_unknown` (--unknown mask)"
+            raise ValueError(f"{what}; {fix}.") from error
         if len(text) == 1:
             return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
-        ids, known, pieces = zip(*(typed(model, character, mask_unknown) for character in text), strict=True)
+        ids, known, pieces = zip(*(typed(model, character, mask_unknown, name) for character in text), strict=True)
         return Typed(np.concatenate(ids), np.concatenate(known), [piece for each in pieces for piece in each])
     return Typed(ids, np.ones(ids.size, bool), model.tokenizer.by_token(ids))
 
@@ -75,7 +77,7 @@ def of_template(
     if not isinstance(template, str):
         raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)
-    texts = [typed(model, piece, mask_unknown) if isinstance(piece, str) else piece for piece in pieces]
+    texts = [typed(model, piece, mask_unknown, "template") if isinstance(piece, str) else piece for piece in pieces]
     fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
     room(max(fixed, 1), 1, 1, None, "template")
     if None not in pieces:

@@ -1,9 +1,8 @@
 """From a request to passages: given tokens, evidence, automata; long answers window after window."""
 
-import contextlib
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -210,20 +209,8 @@ def read(
     model: EnergyDLLM, text: str, mask_unknown: bool, name: str
 ) -> tuple[Integer[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """The tokens of a text, the argument `name` of a request, and which of them are known."""
-    with naming(name):
-        found = typed(model, text, mask_unknown, name)
+    found = typed(model, text, mask_unknown, name)
     return np.asarray(found.ids, np.int32), np.asarray(found.known, bool)
-
-
-@contextlib.contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Errors about the characters of a `text` are about this argument of a request."""
-    try:
-        yield
-    except ValueError as error:
-        what, sep, _ = str(error).partition("; use `Characters")
-        fix = "; leave them out, or set `mask_unknown`, under which they are drawn anew." if sep else ""
-        raise ValueError(what.replace("`text`", f"`{name}`", 1) + fix) from None
 
 
 def of_answer(
@@ -267,8 +254,7 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
     lengths = request.length if isinstance(request.length, list) else [request.length or 1]
     if max(lengths, default=1) > 4 * engine.lengths[-1]:
         raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens.")
-    with naming("template"):
-        given = of_template(model, request.template, request.length, bool(request.mask_unknown))
+    given = of_template(model, request.template, request.length, bool(request.mask_unknown))
     none = np.zeros(0, np.int32)
     made = Plan(
         name=name,
