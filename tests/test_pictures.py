@@ -431,3 +431,14 @@ def test_command_line_draws_and_fills(model, tokenizer, tmp_path, monkeypatch, c
     ):
         assert main(wrong.split()) == 2
         assert reason in capsys.readouterr()[1]
+
+
+def test_a_picture_is_looked_at_as_long_as_it_is(model, tmp_path):
+    assert ed.probe.page(model, tmp_path / "page.html", steps=2).is_file()
+    for look in (
+        lambda: ed.probe.page(model, tmp_path / "page.html", length=64),
+        lambda: ed.probe.inspect(model, tmp_path, length=64),
+        lambda: ed.probe.check(model, length=48),
+    ):
+        with pytest.raises(ValueError, match=f"pictures of this model have {model.tokenizer.places} tokens"):
+            look()

@@ -76,7 +76,9 @@ def inspect(
     out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures, or FILE.html.")] = None,
     check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
-    length: Length = 64,
+    length: Annotated[
+        int | None, _arg(help="Tokens of the passage.", help_behavior_hint="(default: 64, or those of a picture)")
+    ] = None,
     steps: Annotated[int, _arg(help="Steps through the noise schedule.")] = 64,
     seed: Seed = 0,
     json: Json = False,
@@ -86,7 +88,8 @@ def inspect(
     energy-dllm inspect shakespeare -o report
     """
     if check:
-        return health(load_model(model), model, length, seed, json)
+        loaded = load_model(model)
+        return health(loaded, model, _length(loaded, length), seed, json)
     if out is None:
         raise ValueError("`--out` is missing; expected a folder for the figures, or --check for a health report.")
     page = out.suffix == ".html"
@@ -96,6 +99,7 @@ def inspect(
             "plots need matplotlib, which is optional: pip install 'energy-dllm[plot]', or from a checkout '.[plot]'."
         )
     loaded = load_model(model)
+    length = _length(loaded, length)
     from ..probe import inspect as figures, page as report
 
     look = report if page else figures
@@ -106,6 +110,10 @@ def inspect(
         emit({"files": [str(path) for path in paths], "seed": seed}, model)
     else:
         print(*paths, sep="\n")
+
+
+def _length(model: Any, length: int | None) -> int:
+    return (model.tokenizer.places or 64) if length is None else length
 
 
 def info(

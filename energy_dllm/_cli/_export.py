@@ -57,6 +57,8 @@ def export(
     if length < 1:
         raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
     loaded = load_model(model)
+    if loaded.tokenizer.places not in (0, length):
+        raise ValueError(f"`--length` is {length}; pictures of {model} have {loaded.tokenizer.places} tokens.")
     ids = loaded.tokenizer.encode(prompt)
     if len(ids) > length:
         raise ValueError(f"`--prompt` has {len(ids)} tokens but `--length` is {length}; make `--length` larger.")

@@ -240,6 +240,8 @@ def _prompt(prompt: str, file: Path | None) -> str:
     name = "`--prompt -`" if file is None else f"`--prompt-file` {file}"
     if file is not None and not file.is_file():
         raise ValueError(f"{name} is not a file; check the spelling and the current folder.")
+    if file is None and sys.stdin is None:
+        raise ValueError("`--prompt -` is standard input, which is closed; expected a text there, or --prompt-file.")
     try:
         text = (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode("utf-8-sig")
     except UnicodeDecodeError as error:

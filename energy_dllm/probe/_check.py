@@ -14,6 +14,7 @@ from .._checks import seeded
 from .._model import EnergyDLLM
 from ..energy import FreeEnergy
 from ._measure import MULTIPLES, measure
+from ._record import passage_length
 from ._spectrum import largest_gain, relaxation_rates
 
 
@@ -70,7 +71,7 @@ def check(
     model: EnergyDLLM,
     text: str | Int[np.ndarray, " L"] | None = None,
     *,
-    length: int = 48,
+    length: int | None = None,
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> Health:
@@ -97,7 +98,7 @@ def check(
 
     - `model`: the model.
     - `text`: held-out text, of which the first `length` tokens are used; random tokens by default.
-    - `length`: tokens of the passage.
+    - `length`: tokens of the passage; by default 48, or as many as a picture has.
     - `seed`: of the random tokens, of which of them are hidden, and of all directions.
     - `progress`: a function that is told what is measured next.
 
@@ -118,6 +119,7 @@ def check(
     """
     if not isinstance(model.energy, FreeEnergy):
         raise ValueError(f"`model` has an energy of type {type(model.energy).__name__}, without a network to check.")
+    length = passage_length(model, length, 48)
     if length < 4:
         raise ValueError(f"`length` is {length}; expected at least 4 tokens, such as 48.")
     seeded(seed)

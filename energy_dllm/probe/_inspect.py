@@ -10,7 +10,7 @@ import numpy as np
 
 from .._model import EnergyDLLM
 from ._commitment import commitment_time
-from ._record import Record, record, write
+from ._record import Record, passage_length, record, write
 from .plot._motion import plot_energy, plot_relaxation
 from .plot._passage import plot_passage
 
@@ -20,7 +20,7 @@ def inspect(
     directory: str | os.PathLike,
     *,
     prompt: str = "",
-    length: int = 64,
+    length: int | None = None,
     steps: int = 64,
     seed: int = 0,
 ) -> list[Path]:
@@ -40,7 +40,7 @@ def inspect(
     - `model`: the model.
     - `directory`: a folder; made if it does not exist. Files of these names in it are replaced, each whole.
     - `prompt`: how the passage begins.
-    - `length`: tokens of the passage, the prompt among them.
+    - `length`: tokens of the passage, the prompt among them; by default 64, or as many as a picture has.
     - `steps`: steps of noise time, of five to six force evaluations each; the neurons get up to 10 time
       constants per unit of noise time, but never more than one a step.
     - `seed`: of all noise.
@@ -64,7 +64,7 @@ def inspect(
     folder = Path(directory)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`directory` {folder} is a file; expected a folder, which is made if it does not exist.")
-    seen = record(model, prompt, length, steps, seed)
+    seen = record(model, prompt, passage_length(model, length), steps, seed)
     files = {
         "energy.png": _png(plot_energy(seen.passage, noise_time=True)),
         "passage.png": _png(plot_passage(seen.passage, model.tokenizer)),

@@ -15,7 +15,17 @@ from .._model import EnergyDLLM
 from ..flow import AbstractEvidence, JointFlow, Trajectory
 from ._attribution import attribution
 from ._probes import attention_pattern, energy_by_token
-from ._record import Record, check_finite, generated, given_start, levels_of, recorded_from, validate, write
+from ._record import (
+    Record,
+    check_finite,
+    generated,
+    given_start,
+    levels_of,
+    passage_length,
+    recorded_from,
+    validate,
+    write,
+)
 
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -36,7 +46,7 @@ def page(
     file: str | os.PathLike,
     *,
     prompt: str = "",
-    length: int = 64,
+    length: int | None = None,
     steps: int = 64,
     seed: int = 0,
 ) -> Path:
@@ -69,6 +79,7 @@ def page(
     file = Path(file)
     if file.is_dir():
         raise ValueError(f"`file` {file} is a folder; expected a file, such as report.html.")
+    length = passage_length(model, length)
     known = validate(model, prompt, length, steps)
     seen = recorded_from(model, known[:WINDOW], min(length, WINDOW), steps, seed)
     times, land = seen.passage.times, seen.slice

@@ -65,6 +65,14 @@ def record(model: EnergyDLLM, prompt: str, length: int, steps: int, seed: int) -
     return recorded_from(model, validate(model, prompt, length, steps), length, steps, seed)
 
 
+def passage_length(model: EnergyDLLM, length: int | None, default: int = 64) -> int:
+    """Tokens of a passage if it is not said how many; a picture has those that it has, else `ValueError`."""
+    places = model.tokenizer.places
+    if places and length not in (None, places):
+        raise ValueError(f"`length` is {length}; pictures of this model have {places} tokens: leave it out.")
+    return (places or default) if length is None else length
+
+
 def validate(model: EnergyDLLM, prompt: str, length: int, steps: int) -> np.ndarray:
     """The ids of the prompt; `ValueError` if it does not fit, or for sizes that are not positive."""
     if length < 1:
