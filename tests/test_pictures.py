@@ -399,6 +399,7 @@ def test_known_pixels_are_kept(model, tokenizer):
         (lambda m: ed.generate(m, prompt="xxx"), "holds 'x', which is in no caption"),
         (lambda m: ed.generate(m, length=20), "`model` makes pictures of 11 tokens"),
         (lambda m: ed.infill(m, "one [3]"), "which have no template"),
+        (lambda m: ed.repair(m, "one"), "which have no typing errors"),
         (lambda m: ed.sampling.inpaint(m, drawings()[0], caption="one"), "leaves nothing open"),
         (lambda m: ed.sampling.inpaint(m, drawings()[0], np.zeros((4, 8))), r"`hole` is float64 of shape \(4, 8\)"),
         (lambda m: ed.sampling.inpaint(m, drawings()[0] / 255.0), "`pictures` is float64"),
