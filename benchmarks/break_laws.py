@@ -496,6 +496,20 @@ FAULTS = (
         "tests/test_generate.py -k loop_of_draws",
     ),
     (
+        "a shift is paid for by the chain rule",
+        "sampling/_align.py",
+        "return -jnp.sum(reader.in_order(likeliest) + typed, where=here)",
+        "return -jnp.sum(reader.in_order(likeliest), where=here)",
+        "tests/test_generate.py -k shift_is_paid",
+    ),
+    (
+        "no command replaces what it reads",
+        "_cli/_out.py",
+        "os.path.exists(str(name)) and path.samefile(str(name)) for name in reads",
+        "os.path.exists(str(name)) and not path.samefile(str(name)) for name in reads",
+        "tests/test_bad_inputs.py -k replaces",
+    ),
+    (
         "2: a deep energy is the sum of its layers (the memories are left out of the stream)",
         "energy/_deep.py",
         "stream = stream + delta",

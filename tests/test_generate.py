@@ -18,7 +18,7 @@ import energy_dllm as ed
 from energy_dllm.energy import AbstractFreeEnergy
 from energy_dllm.flow import AbstractEvidence, AbstractField
 from energy_dllm.sampling import of_template
-from energy_dllm.sampling._align import _at_rest
+from energy_dllm.sampling._align import _costs
 from energy_dllm.sampling._template import prices
 
 
@@ -426,6 +426,29 @@ def test_letters_that_are_missing_or_too_many_are_found():
     assert "insert" not in [edit.kind for edit in ed.repair(model, typed, rate=0.05).edits]
 
 
+def test_a_shift_is_paid_for_by_the_chain_rule_where_the_model_has_one(unchecked):
+    """The alignment of the least `-log P(w) - log P(typed | w)`, of all that are one shift away, each by itself."""
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), shift=True, key=jax.random.key(0))
+    reader, rate, shifted = model.energy.in_blocks(1), 0.8, []
+
+    @jax.jit
+    def price(ids):
+        b = ed.flow.Typo(jnp.maximum(ids, 0), rate, ids >= 0).field(model.energy.vocabulary.codes)
+        y = ed.flow.relax(model.energy, model.energy.neutral(len(ids)), b, steps=model.steps, step=model.step)
+        w = jnp.argmax(model.energy.logits(y, b), axis=-1)
+        return -jnp.sum(reader.in_order(w)) - jnp.sum(jnp.where(jax.nn.one_hot(w, 3, dtype=bool), b, 0.0))
+
+    for typed in np.random.default_rng(0).integers(0, 3, (6, 7)):
+        moves = [np.arange(7), *(np.delete(np.arange(7), j) for j in range(7))]
+        moves += [np.insert(np.arange(7), j, -1) for j in range(8)]
+        cost = np.array([0.0, *[np.log(3) - np.log(rate)] * 7, *[-np.log(rate)] * 8])
+        prices = cost + [float(price(jnp.asarray(np.where(move < 0, -1, typed[move])))) for move in moves]
+        fixed = ed.repair(model, model.decode(typed), rate=rate, shifts=1, frames=1)
+        assert fixed.origin.tolist() == moves[int(np.argmin(prices))].tolist()
+        shifted.append(int(np.argmin(prices)))
+    assert len(set(shifted)) > 2
+
+
 def test_a_character_outside_the_alphabet_is_repaired_as_one_that_is_unknown():
     """Whatever it is, it is masked: as a hole in the middle of what was typed, and reported as replaced."""
     model, *_ = families.markov_model()
@@ -457,8 +480,8 @@ def test_a_page_costs_what_all_its_texts_cost_together():
         total += law * np.prod([0.9 * (s == w) + 0.1 / 3 for s, w, k in zip(seen, text, known, strict=True) if k])
     here = jnp.arange(6) < 4  # padded
     pad = lambda row: jnp.pad(jnp.asarray(row), (0, 2))[None]
-    found = _at_rest(model.energy, pad(seen), pad(known), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
-    empty = _at_rest(model.energy, pad(seen), pad(known & False), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
+    found = _costs(model.energy, None, pad(seen), pad(known), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
+    empty = _costs(model.energy, None, pad(seen), pad(known & False), here[None], jnp.asarray(0.1), jnp.asarray(0.6), 1)
     assert np.allclose(found - empty, -np.log(total), atol=1e-9)
 
 

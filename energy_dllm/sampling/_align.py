@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device
 from .._types import Scalar
-from ..energy import AbstractFreeEnergy
+from ..energy import AbstractFreeEnergy, FreeEnergy
 from ..flow import Typo, relax
 from ._padding import padded_length
 
@@ -37,9 +38,12 @@ def aligned(
     shifts: int,
     steps: int,
     step: float,
+    reader: FreeEnergy | None = None,
 ) -> Aligned:
     """At most `shifts` deletions and insertions, one by one, each the one that lowers `-log P(typed, alignment)` most:
-    `F` at rest less that of a masked passage, `-log rate` for the shift, `log V` for a deleted token."""
+    `-log rate` for the shift, `log V` for a deleted token, and what the tokens that are left cost. With a `reader`, the
+    same energy in blocks of one, that is `-log P(w) - log P(typed | w)` of the likeliest tokens `w` at rest, by the
+    chain rule; else `F` at rest less that of a masked passage."""
     alignment = Aligned(np.arange(seen.size), np.ones(seen.size), {}, 0)
     longest, cost = seen.size + shifts + 1, -np.log(rate)
     longest = padded_length(longest) if getattr(energy, "ragged", False) else longest
@@ -48,9 +52,9 @@ def aligned(
         out = np.flatnonzero(origin >= 0) if origin.size > 1 else np.zeros(0, int)
         gaps = np.arange(origin.size + 1)
         moves = [origin, *(np.delete(origin, j) for j in out), *(np.insert(origin, j, -1) for j in gaps)]
-        # masked passages of these lengths, for the normaliser
-        lengths = origin.size + np.arange(-1, 2)
-        moves += [np.full(max(n, 1), -1) for n in lengths]
+        # masked passages of these lengths, for the normaliser; a chain rule has none
+        count, lengths = len(moves), origin.size + np.arange(-1, 2)
+        moves += [np.full(max(n, 1), -1) for n in lengths if reader is None]
         most = -(-len(moves) // BATCH) * BATCH
         rows = np.full((most, longest), -1)
         for row, each in zip(rows, moves, strict=False):
@@ -60,9 +64,10 @@ def aligned(
         every = [seen[rows], (rows >= 0) & known[rows], here]
         batches = [[on_device(part[n : n + BATCH]) for part in every] for n in range(0, most, BATCH)]
         numbers = [on_device(np.asarray(number, energy.vocabulary.codes.dtype)) for number in (rate, step)]
-        rest = np.concatenate([_at_rest(energy, *batch, *numbers, steps) for batch in batches]).astype(float)
-        rest = rest[: len(moves)]
-        prices = rest[:-3] - rest[-3:][sizes[: len(moves) - 3] - lengths[0]]
+        rest = np.concatenate([_costs(energy, reader, *batch, *numbers, steps) for batch in batches]).astype(float)
+        prices = rest[:count]
+        if reader is None:
+            prices = prices - rest[count : count + 3][sizes[:count] - lengths[0]]
         prices[1:] += cost
         prices[1 : 1 + out.size] += np.log(energy.size)
         best = int(np.argmin(prices))
@@ -83,8 +88,9 @@ def aligned(
 
 
 @eqx.filter_jit
-def _at_rest(
+def _costs(
     energy: AbstractFreeEnergy,
+    reader: FreeEnergy | None,
     ids: Int[Array, "N L"],
     known: Bool[Array, "N L"],
     here: Bool[Array, "N L"],
@@ -92,12 +98,17 @@ def _at_rest(
     step: Scalar,
     steps: int,
 ) -> Float[Array, " N"]:
-    """`F` of each alignment under its typed tokens, in nats."""
+    """What the typed tokens of each alignment cost, in nats."""
 
     def one(alignment):
         ids, known, here = alignment
         b = Typo(ids, rate, known).field(energy.vocabulary.codes)
         y = energy.neutral(ids.shape[0]).astype(b.dtype)
-        return energy(relax(energy, y, b, steps=steps, step=step, mask=here), b, mask=here)
+        y = relax(energy, y, b, steps=steps, step=step, mask=here)
+        if reader is None:
+            return energy(y, b, mask=here)
+        likeliest = jnp.argmax(energy.logits(y, b), axis=-1)
+        typed = jnp.take_along_axis(b, likeliest[:, None], axis=-1)[:, 0]
+        return -jnp.sum(reader.in_order(likeliest) + typed, where=here)
 
     return jax.vmap(one)((ids, known, here))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
 from .._types import Scalar
-from ..energy import DFA, AbstractFreeEnergy, Guidance, Padded
+from ..energy import DFA, AbstractFreeEnergy, FreeEnergy, Guidance, Padded
 from ..flow import AbstractEvidence, Relaxation, Trajectory, Typo, solve
 from ._align import aligned
 from ._motion import FRAMES, finite, observe
@@ -85,7 +85,8 @@ def repair(
     - `text`: what was typed.
     - `rate`: probability `q` that a token is wrong, `0 < q < 1`; the larger, the more is changed.
     - `shifts`: how many tokens may be missing, or too many, each with probability `rate`. They are
-      found one by one where the free energy falls most: about `2 L` relaxations for each.
+      found one by one where `-log P` of what was typed falls most: about `2 L` relaxations for each. That is the free
+      energy less that of a masked passage, or, of a model that also reads in blocks of one, the chain rule.
     - `mask_unknown`: whether characters outside the alphabet are masked, and so replaced; else they are an error.
     - `evidence`: what else is known of the tokens, as in `generate`; the answer matches every `flow.Matching` of it.
     - `guidance`: an energy that is added, as in `generate`.
@@ -128,7 +129,11 @@ def repair(
     others, matching = split_evidence(evidence, ids.size)
     energy = model.energy if guidance is None else guidance.on(model.energy)
     Typo(on_device(ids), rate)  # refuses a wrong one
-    alignment = aligned(energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step)
+    base = model.energy
+    reader = base.in_blocks(1) if isinstance(base, FreeEnergy) and 1 in model.blocks and guidance is None else None
+    alignment = aligned(
+        energy, ids, read_off, rate=rate, shifts=shifts, steps=model.steps, step=model.step, reader=reader
+    )
     there = alignment.origin >= 0
     stands = there & read_off[alignment.origin]
     written, length = ids[alignment.origin].astype(np.int32), stands.size
