@@ -428,7 +428,7 @@ def test_letters_that_are_missing_or_too_many_are_found():
 
 def test_a_shift_is_paid_for_by_the_chain_rule_where_the_model_has_one(unchecked):
     """The alignment of the least `-log P(w) - log P(typed | w)`, of all that are one shift away, each by itself."""
-    model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), shift=True, key=jax.random.key(0))
+    model: Any = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, blocks=(0, 1), shift=True, key=jax.random.key(0))
     reader, rate, shifted = model.energy.in_blocks(1), 0.8, []
 
     @jax.jit
