@@ -369,9 +369,15 @@ def test_no_command_replaces_what_it_reads_or_a_file_that_is_no_model(file, tmp_
 
 def test_an_unknown_character_is_named_with_the_argument_it_is_in():
     model = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, key=jax.random.key(0))
-    for arguments in ({"prompt": "aéb"}, {"suffix": "é"}):
+    for arguments in ({"prompt": "aéb"}, {"suffix": "é"}, {"stop": "é"}):
         with pytest.raises(ValueError, match=rf"`{next(iter(arguments))}` holds 1 characters .*mask_unknown"):
             ed.generate(model, length=8, **arguments)
+
+
+def test_a_prompt_of_a_closed_input_is_said(file, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["generate", file, "--prompt", "-"]) == 2
+    assert "`--prompt -` is standard input, which is closed" in capsys.readouterr().err
 
 
 def test_an_empty_text_makes_no_tokens(tmp_path):

@@ -396,7 +396,7 @@ def test_known_pixels_are_kept(model, tokenizer):
     ("call", "message"),
     [
         (lambda m: ed.generate(m, prompt="seven"), "`prompt` 'seven' has 5 letters"),
-        (lambda m: ed.generate(m, prompt="xxx"), "holds 'x', which is in no caption"),
+        (lambda m: ed.generate(m, prompt="xxx"), "`prompt` holds 'x', which is in no caption .*; expected of"),
         (lambda m: ed.generate(m, length=20), "`model` makes pictures of 11 tokens"),
         (lambda m: ed.infill(m, "one [3]"), "which have no template"),
         (lambda m: ed.repair(m, "one"), "which have no typing errors"),
@@ -434,8 +434,13 @@ def test_command_line_draws_and_fills(model, tokenizer, tmp_path, monkeypatch, c
         assert reason in capsys.readouterr()[1]
 
 
-def test_a_picture_is_looked_at_as_long_as_it_is(model, tmp_path):
+def test_a_picture_is_looked_at_as_long_as_it_is(model, tmp_path, capsys):
+    ed.save(tmp_path / "pictures.safetensors", model)
     assert ed.probe.page(model, tmp_path / "page.html", steps=2).is_file()
+    made, circuit = str(tmp_path / "pictures.safetensors"), str(tmp_path / "memory.cir")
+    assert main(["inspect", made, "-o", str(tmp_path / "page.html"), "--steps", "2"]) == 0
+    assert main(["export", made, "-o", circuit]) == 2
+    assert f"pictures of {made} have {model.tokenizer.places} tokens" in capsys.readouterr().err
     for look in (
         lambda: ed.probe.page(model, tmp_path / "page.html", length=64),
         lambda: ed.probe.inspect(model, tmp_path, length=64),

@@ -113,6 +113,7 @@ def inspect(
 
 
 def _length(model: Any, length: int | None) -> int:
+    """Tokens of the passage that is looked at, as `probe.inspect` has it."""
     return (model.tokenizer.places or 64) if length is None else length
 
 

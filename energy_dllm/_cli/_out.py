@@ -7,6 +7,7 @@ from pathlib import Path
 
 
 MODEL = ".safetensors"
+"""How the name of a file of a model ends."""
 
 
 def ready(flag: str, path: Path, example: str, *, folder: bool = False, reads: Sequence[object] = ()) -> None:

@@ -104,8 +104,8 @@ def check(
 
     **Returns:** a `Health`.
 
-    **Raises:** `ValueError` if the model has no network, `length` is below 4, or the text is shorter than `length` or
-    holds what the model does not know.
+    **Raises:** `ValueError` if the model has no network, `length` is below 4 or not that of a picture, or the text is
+    shorter than `length` or holds what the model does not know.
 
     **Example:**
 

@@ -47,7 +47,8 @@ def inspect(
 
     **Returns:** the paths of the files written.
 
-    **Raises:** `ValueError` if `length` or `steps` is not positive, `directory` is a file, or `prompt` is
+    **Raises:** `ValueError` if `length` or `steps` is not positive, `length` is not that of the pictures of a model,
+    `directory` is a file, or `prompt` is
     longer than `length` or holds characters the model does not know; `FloatingPointError` if the motion was
     not finite; `ImportError` without matplotlib. Nothing is written then.
 

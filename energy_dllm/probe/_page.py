@@ -64,7 +64,8 @@ def page(
 
     **Returns:** the path of the file.
 
-    **Raises:** `ValueError` if `length` or `steps` is not positive, `file` is a folder, or `prompt` does not fit;
+    **Raises:** `ValueError` if `length` or `steps` is not positive, `length` is not that of the pictures of a model,
+    `file` is a folder, or `prompt` does not fit;
     `FloatingPointError` if the motion was not finite.
 
     **Example:**

@@ -42,9 +42,9 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
         ids = np.asarray(model.tokenizer.encode(text))
     except ValueError as error:
         if not mask_unknown:
-            what = str(error).partition(";")[0].replace("`text`", f"`{name}`")
-            fix = "leave them out, or have them drawn anew by `mask_unknown` (--unknown mask)"
-            raise ValueError(f"{what}; {fix}.") from error
+            what, alphabet, _ = str(error).partition("; use `Characters")
+            fix = "; leave them out; of a prompt, suffix, template or text `mask_unknown` masks them (--unknown mask)"
+            raise ValueError(what.replace("`text`", f"`{name}`", 1) + (f"{fix}." if alphabet else "")) from error
         if len(text) == 1:
             return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
         ids, known, pieces = zip(*(typed(model, character, mask_unknown, name) for character in text), strict=True)

@@ -257,8 +257,9 @@ def _drawn(energy, y, b, temperature, *, key) -> Int[Array, " L"]:
     return energy.sample(y, b, tilt=tilt, dfa=None, key=key).astype(jnp.int32)
 
 
-def _tilt(logits, b, temperature):
-    """The temperature acts on the prior, not on the evidence; excluded tokens are never drawn."""
+def _tilt(logits: Float[Array, "*L V"], b: Float[Array, "*L V"], temperature: Scalar) -> Float[Array, "*L V"]:
+    """What a temperature adds to the logits under evidence `b`: it acts on the prior, not on the evidence; excluded
+    tokens are never drawn."""
     tilt = (1.0 / temperature - 1.0) * (logits - b)
     return jnp.where(Conditioning.allowed(b), tilt, LOG_ZERO)
 
