@@ -5,6 +5,7 @@ import functools
 import gzip
 import json
 import struct
+import sys
 from typing import Any
 
 import equinox as eqx
@@ -448,3 +449,11 @@ def test_a_picture_is_looked_at_as_long_as_it_is(model, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=f"pictures of this model have {model.tokenizer.places} tokens"):
             look()
+
+
+def test_a_picture_that_cannot_be_written_is_not_made(model, tmp_path, monkeypatch, capsys):
+    ed.save(tmp_path / "pictures.safetensors", model)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setattr(ed.sampling, "generate", None)  # not called
+    assert main(["generate", str(tmp_path / "pictures.safetensors"), "-o", str(tmp_path / "made.png")]) == 2
+    assert "pictures need pillow" in capsys.readouterr().err and not (tmp_path / "made.png").exists()

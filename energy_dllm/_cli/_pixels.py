@@ -1,9 +1,14 @@
 """Pictures on a terminal, two pixels a character, and in files."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+
+
+FILES = (".png", ".jpg", ".jpeg")
+"""Endings of names under which a picture is written as one; under others its text is."""
 
 
 def half_blocks(picture: Any) -> Text:
@@ -30,6 +35,14 @@ def save(path: Path, pictures: Any) -> None:
     from ..data import write_picture
 
     write_picture(path, np.concatenate(list(pictures), axis=1))
+
+
+def tried(path: Path) -> None:
+    """An error before the work that makes a picture, if it cannot be written to a file of this name."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / f"trial{path.suffix}", np.zeros((1, 1, 1), np.uint8))
 
 
 def _pairs(picture: Any) -> list[tuple[Any, Any]]:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ._pixels import half_blocks, plain as pixels, save
+from ._pixels import FILES, half_blocks, plain as pixels, save
 
 
 # From undecided to certain, in colours that every terminal theme keeps readable.
@@ -90,7 +90,7 @@ def _written(
                 console.rule(style="dim")
     else:
         print(plain)
-    if out is not None and drawn and out.suffix in (".png", ".jpg", ".jpeg"):
+    if out is not None and drawn and out.suffix in FILES:
         save(out, drawn)
     elif out is not None:
         out.write_text(plain + "\n", encoding="utf-8")

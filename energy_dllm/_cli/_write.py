@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from ._load import load_model
 from ._out import ready
+from ._pixels import FILES, tried
 from ._sampler import Sampler
 from ._show import emit, note, repaired, summary, written
 
@@ -95,6 +96,8 @@ def generate(
     size = 64 if length is None else length
     chosen = sampler.build(min(size, 128 if window is None else window))
     loaded = load_model(model)
+    if out is not None and loaded.tokenizer.places and out.suffix in FILES:
+        tried(out)
     size = loaded.tokenizer.places or size
     chosen = sampler.build(min(size, 128 if window is None else window), loaded)
     from ..sampling import generate, likeliest
