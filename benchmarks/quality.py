@@ -8,9 +8,10 @@
 
 `--models energy-4` is the energy in blocks of four tokens, `mixed` one whose windows are whole and in blocks of 1 and 4
 in turn, `both` and `shifted` whole and from left to right in turn, the latter with a shifted read-out; their cells have
-the bound of each. `train` runs one cell after the other (corpus, size,
-model, rate, seed), resumes where it was stopped, skips what is done and writes one JSON file a cell; `table` makes
-Markdown of all there are, `likelihood` measures a model's flow, `noise` what context is worth to it under noise.
+the bound of each. In `feedback` unknown tokens send their beliefs, read after three evaluations. `train` runs one cell
+after the other (corpus, size, model, rate, seed), resumes where it was stopped, skips what is done and writes one JSON
+file a cell; `table` makes Markdown of all there are, `likelihood` measures a model's flow, `noise` what context is
+worth to it under noise.
 `--tuning` holds the end of the training part out and scores on that, so that rates are chosen on it and not on the
 split that is reported. Sizes are 0.1M and 1M for a CPU, 10M for a GPU; parameters are counted without the fixed
 codes.
@@ -67,6 +68,16 @@ def contender(name: str, corpus: ed.data.Corpus, size: str, gaussian: float, see
     """One model and what it is trained on."""
     key, symbols = jax.random.key(seed), corpus.tokenizer.size
     dim, depth, tied, layer = SIZES[size]
+    if name == "feedback":
+        k1, k2 = jax.random.split(key)
+        stack = ed.energy.DeepStack(2 * dim, depth=depth, heads=4, memories=4 * dim, convolution=4, key=k1)
+        network = ed.energy.Network(ed.energy.Silent(), {"blocks": stack}, jnp.zeros(2 * dim))
+        vocabulary = ed.energy.MeanFieldVocabulary(symbols, 2 * dim, feedback=1.0, key=k2)
+        energy = ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+        objective = ed.learn.Denoising.at_rest(
+            gaussian=0.0, typo=0.0, shortest=0, horizon=3, step=0.8, speed_penalty=0.0
+        )
+        return ed.EnergyDLLM(corpus.tokenizer, energy=energy, steps=3, step=0.8, key=key), objective
     if name.startswith(("energy", "layer", *MIXED)):
         counts, block = corpus.counts(), int(name.partition("-")[2] or 0)
         if name != "layer":
@@ -329,7 +340,7 @@ def main() -> None:
     trains.add_argument("--data", type=Path, default=Path("../shared/data"))
     trains.add_argument("--size", choices=list(SIZES), default="0.1M")
     models = ["energy", "layer", "masked", "local", "tied", "autoregressive"]
-    kinds = [*models, *MIXED, *(f"energy-{n}" for n in BLOCKS)]
+    kinds = [*models, *MIXED, "feedback", *(f"energy-{n}" for n in BLOCKS)]
     trains.add_argument("--models", nargs="*", default=models, choices=kinds)
     trains.add_argument("--rates", nargs="*", type=float, default=[1.2e-2])
     trains.add_argument("--seeds", nargs="*", type=int, default=[0])

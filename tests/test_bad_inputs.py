@@ -177,6 +177,10 @@ LIBRARY = {
     "memories of NaN": (lambda m, t: ed.memory.LogSumExpMemory(jnp.full((2, 2), jnp.nan), beta=1.0), "`patterns`"),
     "a kappa of 0": (lambda m, t: ed.energy.FreeEnergy(m.energy.network, m.energy.vocabulary, kappa=0.0), "`kappa` is"),
     "a depth of 0": (lambda m, t: ed.EnergyDLLM(ABC, depth=0, key=jax.random.key(0)), "`depth`=0"),
+    "a feedback below 0": (
+        lambda m, t: ed.energy.MeanFieldVocabulary(3, 16, feedback=-1.0, key=jax.random.key(0)),
+        "`feedback` is -1.0; expected 0",
+    ),
     "an odd width": (lambda m, t: ed.energy.DeepStack(7, key=jax.random.key(0)), "`dim` is 7; expected an even number"),
     "heads that do not divide": (
         lambda m, t: ed.energy.DeepStack(16, heads=3, key=jax.random.key(0)),

@@ -15,12 +15,12 @@ from energy_dllm.flow import FORBIDDEN
 L, V, D = 7, 5, 16
 
 
-def functional(key, *, scale=1.0, **sizes):
+def functional(key, *, scale=1.0, feedback=0.0, **sizes):
     """A small deep energy; `scale` multiplies every pattern, so that the messages of the blocks are large."""
     sizes = {"depth": 2, "heads": 2, "memories": 6, "convolution": 1, "reach": 3, **sizes}
     k1, k2, k3 = jax.random.split(key, 3)
     network = ed.energy.Network(ed.energy.Silent(), {"blocks": ed.energy.DeepStack(D, **sizes, key=k1)}, jnp.zeros(D))
-    vocabulary = ed.energy.MeanFieldVocabulary(V, D, key=k2)
+    vocabulary = ed.energy.MeanFieldVocabulary(V, D, feedback=feedback, key=k2)
     patterns = scale * jax.random.normal(k3, (V, D))
     vocabulary = eqx.tree_at(lambda v: (v.patterns, v.prior), vocabulary, (patterns, jnp.linspace(-1.0, 1.0, V)))
     return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
@@ -35,8 +35,9 @@ def passages(key, count=3):
     return y, jnp.where(kind == 0, soft, jnp.where(kind == 1, known, 0.0))
 
 
-def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey):
-    energy = functional(getkey())
+@pytest.mark.parametrize("feedback", [0.0, 0.7])
+def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey, feedback):
+    energy = functional(getkey(), feedback=feedback)
     Lambda = lambda y, b: -jnp.sum(energy.vocabulary.per_token(y, b))
     for y, b in zip(*passages(getkey()), strict=True):
         np.testing.assert_allclose(jax.grad(Lambda)(y, b), energy.activation(y, b), atol=1e-12)
@@ -45,9 +46,9 @@ def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey):
         assert values.min() > -1e-12 and values.max() > 1e-3
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth):
-    energy = functional(getkey(), depth=depth)
+@pytest.mark.parametrize(("depth", "feedback"), [(1, 0.0), (2, 0.0), (3, 0.0), (2, 0.7)])
+def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth, feedback):
+    energy = functional(getkey(), depth=depth, feedback=feedback)
     mask = jnp.arange(L) < L - 1
     at = lambda y, b, g: {name: float(term.sum()) for name, term in energy.terms(y, b, mask=mask, g=g).items()}
     for y, b in zip(*passages(getkey()), strict=True):
@@ -75,8 +76,9 @@ def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
         np.testing.assert_allclose(sum(terms.values()), stack.per_token(g, valid), atol=1e-12)
 
 
-def test_padding_changes_nothing(getkey):
-    energy, (y, b) = functional(getkey()), passages(getkey(), 1)
+@pytest.mark.parametrize("feedback", [0.0, 0.7])
+def test_padding_changes_nothing(getkey, feedback):
+    energy, (y, b) = functional(getkey(), feedback=feedback), passages(getkey(), 1)
     short, mask = (y[0, :-2], b[0, :-2]), jnp.arange(L) < L - 2
     np.testing.assert_allclose(energy.force(y[0], b[0], mask=mask)[:-2], energy.force(*short), atol=1e-12)
     np.testing.assert_allclose(energy(y[0], b[0], mask=mask), energy(*short), atol=1e-12)
@@ -92,8 +94,23 @@ def test_masks_are_at_rest_after_one_full_step(getkey):
     assert jnp.max(jnp.abs(energy.force(one, soft))) > 1e-3  # a belief that context changes takes more
 
 
-def test_f_falls_under_any_evidence_and_the_drop_is_what_was_dissipated(getkey):
-    energy, (y, b) = functional(getkey(), scale=2.0), passages(getkey(), 4)
+def test_with_feedback_unknown_tokens_inform_one_another_from_the_second_evaluation_on(getkey):
+    key, ids = getkey(), jnp.arange(L) % V
+    silent, energy = functional(key, scale=3.0), functional(key, scale=3.0, feedback=1.0)
+    b = ed.flow.Given(ids, jnp.arange(L) % 2 == 0).field(energy.vocabulary.codes)
+    after = lambda energy, steps: ed.flow.relax(energy, energy.neutral(L), b, steps=steps, step=1.0)
+    np.testing.assert_allclose(after(energy, 1), after(silent, 1), atol=1e-12)
+    assert not energy.activation(energy.neutral(L), b)[1::2].any()
+    assert energy.activation(after(energy, 1), b)[1::2].all()
+    assert silent.one_shot and not energy.one_shot
+    assert jnp.max(jnp.abs(after(energy, 2) - after(silent, 2))) > 1e-2
+    with pytest.raises(ValueError, match="no blocks"):
+        energy.in_blocks(1)
+
+
+@pytest.mark.parametrize("feedback", [0.0, 0.7])
+def test_f_falls_under_any_evidence_and_the_drop_is_what_was_dissipated(getkey, feedback):
+    energy, (y, b) = functional(getkey(), scale=2.0, feedback=feedback), passages(getkey(), 4)
     step = 2e-3
 
     @jax.jit

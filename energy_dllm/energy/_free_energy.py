@@ -78,7 +78,8 @@ class FreeEnergy(AbstractFreeEnergy):
     @property
     def one_shot(self) -> bool:
         """Whether tokens that are known or unknown are at rest after one full step, their messages being constant."""
-        return isinstance(self.vocabulary, MeanFieldVocabulary) and isinstance(self.network.neurons, Silent)
+        silent = isinstance(self.vocabulary, MeanFieldVocabulary) and not self.vocabulary.feedback
+        return silent and isinstance(self.network.neurons, Silent)
 
     @property
     def ragged(self) -> bool:

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
@@ -181,6 +182,11 @@ class MeanFieldVocabulary(AbstractUnigram):
     `FreeEnergy` is a density functional, `F = <y, g> - Λ_b(y) + E(g)`, which falls along every relaxation whatever `E`
     is, for `Λ_b` is convex.
 
+    With `feedback` a token without evidence sends what is believed of it beyond the prior `π = softmax(c)`, `g_i =
+    feedback sum_w (p_iw - π_w) U_w`. This is the gradient of `feedback (log sum_w exp(<y_i, U_w> + c_w) - sum_w π_w
+    <y_i, U_w>)`, which is convex as well. The first evaluation is that of silent tokens; in further ones unknown tokens
+    inform one another, so that masks need a relaxation (`FreeEnergy.one_shot` is False), and there are no blocks.
+
     **Arguments:**
 
     - `size`: number of tokens `V`.
@@ -189,9 +195,11 @@ class MeanFieldVocabulary(AbstractUnigram):
     - `codes`: the vectors `e_w (V, C)` the noise acts on, such as the pixels of a patch (`data.Patches.codes`);
       one-hot by default.
     - `allowed`: which tokens may stand at each place of a layout `(L, V)`; by default all of them, anywhere.
+    - `feedback`: how much a token without evidence sends of its belief, 0 (none, the default) or more.
     - `key`: random key of the patterns.
 
-    **Raises:** `ValueError` if a size is not positive, `dim` is odd, or `codes` or `allowed` are of another size.
+    **Raises:** `ValueError` if a size is not positive, `dim` is odd, `feedback` is negative or infinite, or `codes` or
+    `allowed` are of another size.
 
     **Source:** Hohenberg & Kohn 1964 and Kohn & Sham 1965 for the form; the marginals and their convex dual, Wainwright
     & Jordan 2008 (doi 10.1561/2200000001).
@@ -211,6 +219,7 @@ class MeanFieldVocabulary(AbstractUnigram):
     patterns: Float[Array, "V D"]
     prior: Float[Array, " V"]
     allowed: Bool[Array, "L V"] | None = None
+    feedback: float = eqx.field(static=True, default=0.0)
 
     def __init__(
         self,
@@ -219,11 +228,14 @@ class MeanFieldVocabulary(AbstractUnigram):
         *,
         codes: Float[Array, "V C"] | None = None,
         allowed: Bool[Array, "L V"] | None = None,
+        feedback: float = 0.0,
         key: Key,
     ):
         sizes(size=size, dim=dim)
         if dim % 2:
             raise ValueError(f"`dim` is {dim}; expected an even number, half of it read and half of it compared.")
+        if not 0 <= feedback < np.inf:
+            raise ValueError(f"`feedback` is {feedback}; expected 0 (silent unknown tokens) or more, such as 1.")
         for name, found in (
             ("codes", None if codes is None else codes.shape[0]),
             ("allowed", None if allowed is None else allowed.shape[-1]),
@@ -235,7 +247,7 @@ class MeanFieldVocabulary(AbstractUnigram):
         half = dim // 2
         scale = jnp.repeat(jnp.asarray([1.0, 0.1 * half**-0.5]), half)
         self.codes = token_codes(size) if codes is None else codes
-        self.allowed = allowed
+        self.allowed, self.feedback = allowed, float(feedback)
         self.patterns = scale * jax.random.normal(key, (size, dim))
         self.prior = jnp.zeros(size)
 
@@ -246,16 +258,26 @@ class MeanFieldVocabulary(AbstractUnigram):
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, " L"]:
-        """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`; without evidence `-log sum_w exp(c_w)`."""
-        logits = jnp.where(self.informed(b)[:, None], self.logits(y, b), self.cavity_logits(y, b))
-        return valid(-jax.nn.logsumexp(logits, axis=-1), mask)
+        """`-log sum_w exp(<y_i, U_w> + c_w + b_iw)`, nats `(L,)`; without evidence `-log sum_w exp(c_w)`, and what
+        `feedback` makes of it."""
+        prior, here = self.cavity_logits(y, b), self.informed(b)[:, None]
+        energy = -jax.nn.logsumexp(jnp.where(here, self.logits(y, b), prior), axis=-1)
+        if self.feedback:
+            unary = self.unary_logits(y)
+            gain = jax.nn.logsumexp(unary + prior, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
+            gain -= jnp.sum(jax.nn.softmax(prior, axis=-1) * unary, axis=-1)
+            energy -= jnp.where(here[:, 0], 0.0, self.feedback * gain)
+        return valid(energy, mask)
 
     def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; 0 of a token without evidence."""
-        here = self.informed(b) if mask is None else self.informed(b) & mask
-        return jnp.where(here[:, None], self.posterior(y, b), 0.0) @ self.patterns
+        """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; without evidence 0, or what `feedback`
+        makes of it."""
+        here, p = self.informed(b)[:, None], self.posterior(y, b)
+        unknown = self.feedback * (p - jax.nn.softmax(self.cavity_logits(y, b), axis=-1)) if self.feedback else 0.0
+        weights = jnp.where(here, p, unknown)
+        return (weights if mask is None else jnp.where(mask[:, None], weights, 0.0)) @ self.patterns
 
 
 def token_codes(size: int) -> Float[Array, "V C"]:
