@@ -38,9 +38,10 @@ MOST_BYTES = 8e9
 class EnergyDLLM(eqx.Module):
     """A diffusion language model that is one explicit energy.
 
-    By default `F = <y, g> - Λ_b(y) + E(g)`: the `MeanFieldVocabulary` under evidence, and the correlation energy `E` of
-    a `DeepStack`. With `depth=1` it is one layer as in the literature, neurons of layer norm with pairwise, attention
-    and memory synapses beside a hidden Markov model of the tokens.
+    By default `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ_b(y) + E(g) - sum_i <a, g_i>]`, `g = grad Λ_b(y)`: the
+    `MeanFieldVocabulary` under evidence, and the correlation energy `E` of a `DeepStack`. With `depth=1` it is one
+    layer as in the literature, neurons of layer norm with pairwise, attention and memory synapses beside a hidden
+    Markov model of the tokens.
 
     **Arguments:**
 

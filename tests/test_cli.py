@@ -625,6 +625,11 @@ def test_help(run, command):
     assert "energy-dllm" in out and ("--json" in out or command is None)
 
 
+def test_version(run):
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"energy-dllm {ed.__version__}\n", "")
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom energy_dllm._cli import main\n"

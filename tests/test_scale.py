@@ -103,5 +103,7 @@ def test_bad_meshes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="`samples` is 3 and `mesh` has 2 devices; expected a multiple"):
         ed.generate(model, samples=3, mesh=mesh)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-    with pytest.raises(ImportError, match=r"need orbax, which is optional: pip install 'energy-dllm\[distributed\]'"):
+    with pytest.raises(
+        ImportError, match=r"need orbax, which is optional: pip install '\.\[distributed\]' in a checkout"
+    ):
         fit(mesh=jax.make_mesh((1,), ("data",)), directory=tmp_path)

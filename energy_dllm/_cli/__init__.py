@@ -34,7 +34,9 @@ Prompt = Annotated[str, _arg(help="How the passage begins; kept exactly.")]
 
 def evaluate(
     model: Model,
-    file: Annotated[str, Positional, _arg(metavar="FILE", help="A UTF-8 text file, `docs` or `grammar`.")],
+    file: Annotated[
+        str, Positional, _arg(metavar="FILE", help="A UTF-8 text file, or a built-in text: docs, grammar.")
+    ],
     /,
     *,
     length: Length = 64,
@@ -95,9 +97,7 @@ def inspect(
     page = out.suffix == ".html"
     ready("--out", out, "report.html" if page else "report", folder=not page, reads=[model])
     if not page and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError(
-            "plots need matplotlib, which is optional: pip install 'energy-dllm[plot]', or from a checkout '.[plot]'."
-        )
+        raise ImportError("plots need matplotlib, which is optional: pip install '.[plot]' in a checkout.")
     loaded = load_model(model)
     length = _length(loaded, length)
     from ..probe import inspect as figures, page as report
@@ -172,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     **Returns:** the exit code: 0, 1 for a failed `--check`, 2 for bad input (one sentence on stderr says what), 130 if
     interrupted, 143 if terminated.
     """
+    if list(sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print("energy-dllm", version())
+        return 0
     signals = Interruptible()
     try:
         chosen = parse(argv)
@@ -199,7 +202,7 @@ def parse(argv: Sequence[str] | None = None) -> Callable[[], int | None]:
     return tyro.extras.subcommand_cli_from_dict(
         {name: _later(command) for name, command in COMMANDS.items()},
         prog="energy-dllm",
-        description="A diffusion language model that is one explicit free energy.",
+        description="A diffusion language model that is one explicit free energy. --version prints the version.",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -19,7 +19,14 @@ def export(
     model: Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")],
     /,
     *,
-    out: Annotated[Path, _arg(aliases=["-o"], metavar="FILE", help="Where the netlist goes, such as memory.cir.")],
+    out: Annotated[
+        Path,
+        _arg(
+            aliases=["-o"],
+            metavar="FILE",
+            help="The file to write: a netlist, such as memory.cir, or with --int8 weights.",
+        ),
+    ],
     prompt: Annotated[str, _arg(help="Tokens that are known, at the beginning.")] = "",
     length: Annotated[int, _arg(help="Tokens of the passage; every one adds a copy of the hidden neurons.")] = 1,
     duration: Annotated[

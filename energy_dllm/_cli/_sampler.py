@@ -8,67 +8,90 @@ import tyro
 
 
 _arg = tyro.conf.arg
-_best = functools.partial(_arg, help_behavior_hint="(default: as measured best)")
+
+
+def _best(metavar: str, default: str, help: str) -> Any:
+    return _arg(metavar=metavar, help=help, help_behavior_hint=f"(default: {default})")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """How text is sampled; by default as was measured to write best."""
+    """How text is sampled; by default the descent, 25 force evaluations, temperature 1."""
 
     temperature: Annotated[
         float | None,
         _best(
-            metavar="FLOAT", help="Below 1 nearer to the likeliest texts, above 1 further; 0: search for the likeliest."
+            "FLOAT", "1, with --unmask 0.8", "Below 1 likelier text, above 1 less likely; 0: search for the likeliest."
         ),
     ] = None
     budget: Annotated[
-        int | None, _best(metavar="INT", help="Force evaluations for a passage, divided as was measured to be best.")
+        int | None,
+        _best(
+            "INT", "25, of a picture 48, of its hole 64", "Force evaluations of a passage, steps and draws together."
+        ),
     ] = None
-    steps: Annotated[int | None, _best(metavar="INT", help="Steps from noise to text: more are better and slower.")] = (
-        None
-    )
+    steps: Annotated[
+        int | None,
+        _best(
+            "INT", "two thirds of --budget, of a picture all", "Steps from noise to text: more are better and slower."
+        ),
+    ] = None
     until: Annotated[
         float | None,
-        _best(metavar="FLOAT", help="Share of the noise schedule after which the tokens are read out, 1 for all."),
+        _best(
+            "FLOAT",
+            "0.4, of a picture 0.87, of its hole 1",
+            "Share of the noise schedule after which the tokens are read out, 1 for all.",
+        ),
     ] = None
     front: Annotated[
         float | None,
         _best(
-            metavar="FLOAT",
-            help="With --field joint or rest: noise falls from left to right, with a front this many tokens wide.",
+            "FLOAT",
+            "none",
+            "With --field joint or rest: noise falls from left to right, with a front this many tokens wide.",
         ),
     ] = None
     churn: Annotated[
         float | None,
-        _best(metavar="FLOAT", help="With --field joint or rest: noise of the reverse diffusion, 0 for none."),
+        _best("FLOAT", "0", "With --field joint or rest: noise of the reverse diffusion, 0 for none."),
     ] = None
     field: Annotated[
         Literal["descent", "joint", "rest"] | None,
         _best(
-            metavar="{descent,joint,rest}",
-            help="The noise level is part of the state; follows a clock; hidden states relax at every step.",
+            "{descent,joint,rest}",
+            "descent",
+            "The vector field. descent: noise level and hidden states are part of the state. joint: the noise level "
+            "follows a schedule, hidden states move along. rest: it does, hidden states are relaxed at every step.",
         ),
     ] = None
     redraw: Annotated[
         float | None,
-        _best(metavar="FLOAT", help="Share of the tokens, the least certain, that are drawn anew at the end."),
+        _best(
+            "FLOAT", "0.25, of a picture 0", "Share of the tokens, the least certain, that are drawn anew at the end."
+        ),
     ] = None
     block: Annotated[
         int | None,
         _best(
-            metavar="INT",
-            help="Write so many tokens after another, each given all before it: 1 left to right. --budget is the draws "
-            "of a block.",
+            "INT",
+            "the whole passage, or as the model was trained",
+            "Write in blocks of so many tokens, each given all before it: 1 writes from left to right. --budget is "
+            "then the number of rounds in which the tokens of a block are drawn.",
         ),
     ] = None
     unmask: Annotated[bool, _arg(help="Draw all tokens in rounds, in place of the descent.")] = False
-    rounds: Annotated[int | None, _best(metavar="INT", help="Rounds in which tokens are drawn.")] = None
+    rounds: Annotated[
+        int | None,
+        _best("INT", "a third of --budget, with --unmask 32", "Rounds in which tokens are drawn."),
+    ] = None
     order: Annotated[
         Literal["random", "certain", "left"] | None,
-        _best(metavar="{random,certain,left}", help="Which drawn tokens become known first."),
+        _best("{random,certain,left}", "certain, with --unmask left", "Which drawn tokens become known first."),
     ] = None
     remask_rounds: Annotated[
-        int | None, _best(metavar="INT", help="Rounds after that, each draws the least likely tokens anew.")
+        int | None,
+        _best("INT", "0, with --unmask 16", "Rounds after that, each of which draws the least likely tokens anew."),
     ] = None
 
     def build(self, length: int, model: Any = None, *, filling: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""`energy-dllm train`: a text to a model, and what is said on the way."""
+"""`energy-dllm train`: a text to a model, and its progress output."""
 
 import contextlib
 import shutil
@@ -23,7 +23,9 @@ Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
 
 def train(
     source: Annotated[
-        str, Positional, _arg(metavar="SOURCE", help="A text file, a folder of `tokenize`, `docs` or `grammar`.")
+        str,
+        Positional,
+        _arg(metavar="SOURCE", help="A text file, a folder that `tokenize` wrote, or a built-in text: docs, grammar."),
     ],
     /,
     *,

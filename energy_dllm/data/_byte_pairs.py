@@ -32,8 +32,8 @@ class BytePairs(AbstractTokenizer):
     Every text encodes and decodes exactly: what no merge knows is spelt in bytes. A token is some bytes of UTF-8, so
     it may be part of a character; a sample that ends inside of one decodes to `�` there.
 
-    Trained by the `tokenizers` library: `pip install 'energy-dllm[bpe]'`. Without it a tokenizer of GPT-2's form, as
-    those of `from_text`, still encodes, slowly: a prompt, not a corpus.
+    Trained by the `tokenizers` library: `pip install '.[bpe]'` in a checkout. Without it a tokenizer of GPT-2's form,
+    as those of `from_text`, still encodes, slowly: a prompt, not a corpus.
 
     **Arguments:**
 
@@ -219,7 +219,7 @@ def _library() -> Any:
         import tokenizers
     except ImportError:
         raise ImportError(
-            "byte pairs need the tokenizers library, which is optional: pip install 'energy-dllm[bpe]'."
+            "byte pairs need the tokenizers library, which is optional: pip install '.[bpe]' in a checkout."
         ) from None
     return tokenizers
 

@@ -137,7 +137,7 @@ def read_pictures(
 ) -> Corpus:
     """A folder of PNG and JPEG files as a corpus; in sub-folders, whose names are the captions, or without captions.
 
-    Needs pillow: `pip install 'energy-dllm[image]'`.
+    Needs pillow: `pip install '.[image]'` in a checkout.
 
     **Arguments:**
 
@@ -248,7 +248,5 @@ def _pillow():
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(
-            "pictures need pillow, which is optional: pip install 'energy-dllm[image]', or from a checkout '.[image]'."
-        ) from error
+        raise ImportError("pictures need pillow, which is optional: pip install '.[image]' in a checkout.") from error
     return Image

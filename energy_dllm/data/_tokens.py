@@ -184,7 +184,7 @@ def _of_parquet(path: Path, start: int, field: str) -> Iterator[tuple[str, int, 
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(
-            "Parquet files need pyarrow, which is optional: pip install 'energy-dllm[parquet]'."
+            "Parquet files need pyarrow, which is optional: pip install '.[parquet]' in a checkout."
         ) from error
     with parquet.ParquetFile(path) as file:
         if field not in file.schema_arrow.names:

@@ -54,7 +54,7 @@ class DeepStack(AbstractLayered):
     - `block`: tokens of a block; a token reads its own block and all before it. 0, the default, is the whole passage.
     - `shift`: compare token `i` with what is read at token `i - 1`, which does not read token `i` then: `E = -sum_i
       <r_i, sum_k Delta_k,i-1>`. Before the first token stands a learned start. Read from left to right (`block=1`) a
-      token takes one row of work in place of two, as in an autoregressive transformer; other blocks there are none.
+      token takes one row of work in place of two, as in an autoregressive transformer; `block` is then 0 or 1.
     - `key`: random key.
 
     **Raises:** `ValueError` if a size is not positive, `dim` is odd, `heads` does not divide `dim / 2`, there are

@@ -17,21 +17,21 @@ from ._vocabulary import CERTAIN, AbstractUnigram, AbstractVocabulary, MeanField
 
 
 class FreeEnergy(AbstractFreeEnergy):
-    """The free energy `F` of a passage: hidden network plus vocabulary.
+    """The free energy `F` of a passage, hidden network plus vocabulary; a token's input is `y`, its output `g`.
 
-    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] - sum_i log sum_w pi_iw exp(b_iw)`
+    `F = spring + 1/kappa [sum_i <y_i, g_i> - Λ(y_i) + E(g) - <a, g_i>] + vocabulary(y, b)`,   `g = grad Λ_b(y)`
 
-    The input of a token is its hidden state `y`, the context, with the prior `pi = softmax(<y, U> + c)`. Its output is
-    the activation `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`: that of its neurons plus its message, posterior minus
-    prior. The message of a token without evidence is 0; a known token has no prior (in `F` too, `-<y_i, U_w> - c_w`)
-    and its message is its pattern, `kappa U_w`. Both parts are one gradient, that of `Λ_b = Λ + kappa log sum_w pi_w
-    exp(b_w)`: the vocabulary is a layer of neurons whose threshold is the evidence. The message goes to the others and
-    not back to the token itself, so that no prior counts its own evidence.
+    where `Λ_b = Λ - kappa vocabulary`: the vocabulary is a layer of neurons whose threshold is the evidence. With the
+    `MeanFieldVocabulary` of the default model and `Silent` neurons, `Λ_b = kappa sum_i log sum_w exp(<y_i, U_w> + c_w +
+    b_iw)` and `g = kappa sum_w p_w U_w`, 0 for a token without evidence. With a `Vocabulary` the last term is `-sum_i
+    log sum_w pi_iw exp(b_iw)`, `pi = softmax(<y, U> + c)` the prior, `g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w`:
+    the neurons' activation plus a message, posterior minus prior, so that no prior counts its own evidence; a known
+    token has no prior (its term is `-<y_i, U_w> - c_w`), and its message is its pattern, `kappa U_w`.
 
     The force is `-dF/dg`, by autodiff of the scalar; the network does not depend on the noise level: one landscape, on
-    which only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with an
-    `HMMVocabulary`, and with a `Vocabulary` where every token is known or unknown; under soft evidence the latter need
-    not be convex where the prior is less certain than the evidence.
+    which only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a mean-field or
+    an `HMMVocabulary`, and with a `Vocabulary` where every token is known or unknown; under soft evidence that need not
+    be convex where the prior is less certain than the evidence.
 
     **Arguments:**
 
@@ -60,7 +60,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
         if not kappa > 0:
-            raise ValueError(f"`kappa` is {kappa}; expected a positive number, about half the hidden width.")
+            raise ValueError(f"`kappa` is {kappa}; expected a positive number, such as 1.0.")
         self.network = network
         self.vocabulary = vocabulary
         self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
@@ -103,7 +103,7 @@ class FreeEnergy(AbstractFreeEnergy):
     def activation(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
-        """`g = grad Λ(y) + kappa sum_w (p_w - pi_w) U_w (L, D)`, the gradient of `Λ_b`."""
+        """`g (L, D)`, the gradient of `Λ_b`: by default `kappa sum_w p_w U_w`, see the class."""
         self._check(y, b)
         with jax.named_scope("vocabulary"):
             message = self.kappa * self.vocabulary.message(y, b, mask)
@@ -126,7 +126,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
         - `y`: hidden state `(L, D)`.
         - `b`: evidence `(L, V)`, log-likelihoods in nats.
-        - `spring`: the spring of the evidence `(L,)`, `|x_i|^2 / (2 sigma_i^2)` under Gaussian noise.
+        - `spring`: that of the evidence `(L,)`, under Gaussian noise `|x_i|^2 / (2 sigma_i^2) + tau^2 C log sigma_i`.
         - `mask`: which tokens are valid `(L,)`; all of them by default.
         - `g`: activations `(L, D)`, to hold them fixed while `y` or `b` vary; by default `activation(y, b)`. At fixed
           `g`, `dF/db = -p` exactly, and `-dF/dg` is the `force`.

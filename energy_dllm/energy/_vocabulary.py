@@ -173,14 +173,14 @@ class Vocabulary(AbstractUnigram):
 
 
 class MeanFieldVocabulary(AbstractUnigram):
-    """The tokens as the only layer of neurons: `Λ_b(y) = sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, convex.
+    """The tokens as the only layer of neurons: `E = -sum_i log sum_w exp(<y_i, U_w> + c_w + b_iw)`, concave in `y`.
 
-    A token without evidence has `log sum_w exp(c_w)` in its place. The activation `g_i = grad Λ_b = sum_w p_iw U_w` is
-    the posterior mean pattern: the pattern itself of a known token, under noise a belief that takes the context into
-    account. A token without evidence is silent, `g_i = 0`: what is masked changes nothing for the others, so under
-    masks the posterior is at rest after one evaluation of the force. With `Silent` neurons and `kappa=1` the
-    `FreeEnergy` is a density functional, `F = <y, g> - Λ_b(y) + E(g)`, which falls along every relaxation whatever `E`
-    is, for `Λ_b` is convex.
+    A token without evidence has `log sum_w exp(c_w)` in its place. The message `-dE/dy_i = sum_w p_iw U_w` is the
+    posterior mean pattern: the pattern itself of a known token, under noise a mean that takes the context into account.
+    The message of a token without evidence is 0: what is masked changes nothing for the others, so under masks the
+    posterior is at rest after one evaluation of the force. With `Silent` neurons the `FreeEnergy` is a density
+    functional, `F = spring + 1/kappa [<y, g> - Λ_b(y) + E(g) - <a, g>]` with `Λ_b = kappa sum_i log sum_w exp(...)` and
+    `g = grad Λ_b`, which falls along every relaxation whatever the correlation energy `E(g)` is, for `Λ_b` is convex.
 
     With `feedback` a token without evidence sends what is believed of it beyond the prior `π = softmax(c)`, `g_i =
     feedback sum_w (p_iw - π_w) U_w`. This is the gradient of `feedback (log sum_w exp(<y_i, U_w> + c_w) - sum_w π_w

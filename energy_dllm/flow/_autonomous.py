@@ -24,15 +24,16 @@ class AutonomousDescent(AbstractField):
     so `dF/dt <= 0` from noise to text wherever `Λ_b` is convex. With `y` at rest `-sigma^2 dF/dx = x_hat - x` is the
     probability flow, and `dF/dlog sigma = tau^2 L C - sum_iw p_iw |x_i - e_w|^2 / sigma^2` vanishes where `sigma` is
     `1 / tau` times the maximum-likelihood noise level of `x`: as `pace` grows sigma follows it, and falls as the noise
-    does, `sigma ~ e^-t`. The right-hand side does not depend on `t`. A `y` that lags behind is looked ahead of: the
-    gradient in `x` at fixed `y` is `sum_w q_iw e_w - x_i`, `q_iw = p_iw (1 + <U_w - g_i, -dF/dg_i>)`, the posterior
-    after the next step of `y`.
+    does, `sigma ~ e^-t`. The right-hand side does not depend on `t`. Where `y` is not at rest, `-sigma^2 dF/dx` at
+    fixed `y` is `sum_w q_iw e_w - x_i` with `q_iw = p_iw (1 + <kappa U_w - g_i, -dF/dg_i>)`: to first order the
+    posterior after the next full step of `y`.
 
     With `steps` the hidden state is that after as many steps from neutral, taken anew at every evaluation, as in a
-    training without untracked steps: neighbours cannot confirm one another until they are certain too early. A `step`
-    above 1 weighs context by so much more against the noise, `p = softmax(step <y, U> + c + b)` of one step. `x` and
-    `sigma` then descend `F` at fixed beliefs `g`, where `dF/db = -p` and `-sigma^2 dF/dx = x_hat - x` wherever `y` is;
-    that the change of `y` does not raise `F` is an observation, not a theorem.
+    training without untracked steps: tokens then cannot reinforce one another's estimates and be certain too early. A
+    `step` above 1 gives the context more weight against the noise: after one step of that size from neutral `p =
+    softmax(step <y, U> + c + b)`, `y` being the full step. `x` and `sigma` then descend `F` at fixed activations `g`,
+    where `dF/db = -p` and `-sigma^2 dF/dx = x_hat - x` wherever `y` is; that the change of `y` does not raise `F` is an
+    observation, not a theorem.
 
     **Arguments:**
 

@@ -79,7 +79,7 @@ class InformationUniform(AbstractSchedule):
 
     **Raises:** `ValueError` if the noise times run backwards, shapes differ or the curve gains no information.
 
-    **Source:** time warping of CDCD (arXiv 2211.15089); entropy-rate schedules, see the page on the idea.
+    **Source:** time warping of CDCD (arXiv 2211.15089).
 
     **Example:**
 

@@ -48,9 +48,7 @@ def harness(model: EnergyDLLM, *, window: int = 64) -> Any:
     try:
         base = importlib.import_module("lm_eval.api.model").LM
     except ImportError:
-        raise ImportError(
-            "the harness needs lm_eval: pip install 'energy-dllm[eval]', or from a checkout '.[eval]'."
-        ) from None
+        raise ImportError("the harness needs lm_eval: pip install '.[eval]' in a checkout.") from None
     return type("Harness", (_Answers, base), {})(model, window)
 
 

@@ -80,7 +80,5 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise ImportError(
-            "the hub needs huggingface_hub: pip install 'energy-dllm[hub]', or from a checkout '.[hub]'."
-        ) from None
+        raise ImportError("the hub needs huggingface_hub: pip install '.[hub]' in a checkout.") from None
     return huggingface_hub

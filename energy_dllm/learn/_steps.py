@@ -19,7 +19,7 @@ class Steps:
             import orbax.checkpoint as ocp
         except ImportError as error:
             raise ImportError(
-                "sharded checkpoints need orbax, which is optional: pip install 'energy-dllm[distributed]'."
+                "sharded checkpoints need orbax, which is optional: pip install '.[distributed]' in a checkout."
             ) from error
         self.args, self.folder = ocp.args, folder
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)

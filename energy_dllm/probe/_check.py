@@ -165,7 +165,10 @@ def _findings(model, seen, rates, gain, least, largest, read) -> list[Finding]:
         "asymmetry of the denoiser",
         seen["asymmetry"],
         0.2,
-        "The default relaxation stops far from rest; raise `steps`, or train with a longer `Denoising(horizon=)`.",
+        (
+            "The default relaxation stops far from rest; raise `steps`, or train with a longer `Denoising(horizon=)`. "
+            "A deep energy that is trained for one step fails this by design."
+        ),
     )
     advice = "All tokens fall into one hidden state; train at random, late times, and check for a term that dominates."
     not_below("spread", seen["spread"][-1], 0.02, advice)

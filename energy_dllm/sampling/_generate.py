@@ -58,8 +58,8 @@ def generate(
       there is not changed; blocks after it are not sampled.
     - `mask_unknown`: whether characters of `prompt` and `suffix` outside the alphabet are masked, and so drawn like all
       unknown tokens; by default they are an error.
-    - `frames`: at most so many moments are recorded after the start, the end among them; with 0 none, which saves the
-      energies of the record: from left to right a third of the time.
+    - `frames`: at most so many moments (32 by default) are recorded after the start, the end among them; with 0 none,
+      which saves the energies of the record: from left to right a third of the time.
     - `watch`: called after every recorded moment with the `Generation` so far. It does not change the result, except
       that a `controller` starts anew at every moment.
     - `mesh`: devices that the passages are split over; every one has all parameters.

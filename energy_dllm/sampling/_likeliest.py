@@ -15,9 +15,9 @@ from ._motion import Generation
 def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
     """Of every `of` passages the one of the highest `FreeEnergy.log_likelihood`, one evaluation of the energy each.
 
-    Of a model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) that is the chain rule, exact. Else it is
-    worth as much as the energy knows of the likelihood of a whole text, for which it must have been asked in training
-    (`learn.Denoising(likelihood=)`).
+    For a model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) that is the chain rule, exact. For any
+    other deep energy it is an estimate, and ranks passages well only after training with
+    `learn.Denoising(likelihood=)`.
 
     **Arguments:**
 

@@ -92,7 +92,7 @@ def repair(
     - `guidance`: an energy that is added, as in `generate`.
     - `time`: longest relaxation, in time constants; default ten times the model's own.
     - `stop`: largest speed that counts as rest, as in `solve`.
-    - `frames`: moments to record, denser at the beginning.
+    - `frames`: moments to record (32 by default), denser at the beginning.
 
     **Returns:** a `Repair`.
 

@@ -7,6 +7,4 @@ try:
     for name in ("pydantic", "starlette", "uvicorn"):
         importlib.import_module(name)
 except ImportError as error:
-    raise ImportError(
-        f"the server needs {error.name}: pip install 'energy-dllm[serve]', or from a checkout '.[serve]'."
-    ) from None
+    raise ImportError(f"the server needs {error.name}: pip install '.[serve]' in a checkout.") from None

@@ -41,7 +41,7 @@ def style():
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("plots need matplotlib, which is optional: pip install 'energy-dllm[plot]'.") from error
+        raise ImportError("plots need matplotlib, which is optional: pip install '.[plot]' in a checkout.") from error
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):  # pyright: ignore
         yield
 
