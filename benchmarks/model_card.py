@@ -30,7 +30,7 @@ def main() -> None:
             lines.append(f"| {name} | {way} | {bits:.3f} | {error:.3f} | {score['characters']:,} |")
     curve = notes["scores"]["validation"]["relaxation_curve"]
     best = min(ce for _, ce in curve)
-    lines += ["", "| relaxation time | cross-entropy of masked characters, nats | above the best |", "|---|---|---|"]
+    lines += ["", "| relaxation time | cross-entropy of masked tokens, nats | above the best |", "|---|---|---|"]
     lines += [f"| {time:.1f} | {ce:.3f} | {ce / best - 1:+.1%} |" for time, ce in curve]
     lines += ["", "| step of the relaxation, same time | cross-entropy, nats |", "|---|---|"]
     lines += [f"| {step:g} | {ce:.4f} |" for step, ce in notes["scores"]["validation"]["step_curve"]]
