@@ -182,10 +182,10 @@ class MeanFieldVocabulary(AbstractUnigram):
     functional, `F = spring + 1/kappa [<y, g> - Λ_b(y) + E(g) - <a, g>]` with `Λ_b = kappa sum_i log sum_w exp(...)` and
     `g = grad Λ_b`, which falls along every relaxation whatever the correlation energy `E(g)` is, for `Λ_b` is convex.
 
-    With `feedback` a token without evidence sends what is believed of it beyond the prior `π = softmax(c)`, `g_i =
-    feedback sum_w (p_iw - π_w) U_w`. This is the gradient of `feedback (log sum_w exp(<y_i, U_w> + c_w) - sum_w π_w
-    <y_i, U_w>)`, which is convex as well. The first evaluation is that of silent tokens; in further ones unknown tokens
-    inform one another, so that masks need a relaxation (`FreeEnergy.one_shot` is False), and there are no blocks.
+    With `feedback` a token without evidence sends its belief beyond the prior, `feedback sum_w (p_iw - π_w) U_w` with
+    `π = softmax(c)`. Its energy is then less by `feedback (log sum_w π_w exp <y_i, U_w> - sum_w π_w <y_i, U_w>)`, which
+    is convex too. The first evaluation is that of silent tokens; in further ones unknown tokens inform one another, so
+    that masks need a relaxation (`FreeEnergy.one_shot` is False), and there are no blocks.
 
     **Arguments:**
 
