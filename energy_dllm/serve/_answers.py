@@ -264,4 +264,4 @@ async def _stream(
             yield head | {"choices": [], "usage": _usage(plans, choices)}
         server.metrics.tokens += sum(choice.tokens for choice in choices)
 
-    return streamed(records())
+    return streamed(records(), server.timeout)

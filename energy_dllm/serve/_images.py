@@ -70,7 +70,7 @@ async def _made(server: Any, asked: Any, plan: PicturePlan, kind: str) -> Any:
     moments = written(server.engine, drawings, server.timeout, moments=bool(asked.stream))
     if asked.stream:
         first = await anext(moments)
-        return streamed(_records(server, asked, plan, kind, moments, first))
+        return streamed(_records(server, asked, plan, kind, moments, first), server.timeout)
     async with contextlib.aclosing(moments):
         async for _ in moments:
             pass

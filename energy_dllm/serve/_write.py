@@ -152,6 +152,7 @@ async def written(
     Leaving it early (the client is gone, the time is over) cancels what is not yet written.
     """
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue()
+    end = loop.time() + timeout
     passages: dict[int, Passage] = {}
 
     def start(choice: Any) -> Passage | None:
@@ -167,22 +168,24 @@ async def written(
     first = [made for choice in choices if (made := await begin(choice)) is not None]
     try:
         engine.submit(*first)
-        async with asyncio.timeout(timeout):
-            while passages:
+        while passages:
+            async with asyncio.timeout_at(end):  # in one task; a stream goes on in another than it was begun in
                 choice, item = await arrived.get()
-                if choice.index not in passages:  # it has ended, at a stop; this was on its way
-                    continue
-                if isinstance(item, Exception):
-                    raise item
-                if item is not None:
-                    yield choice, item, choice.take(item)
-                    if choice.reason is not None:
-                        passages.pop(choice.index).cancelled = True
-                else:
-                    del passages[choice.index]
-                    later = await begin(choice)
-                    if later is not None:
-                        engine.submit(later, limit=False)
+            if loop.time() > end:  # a client that reads slowly
+                raise TimeoutError
+            if choice.index not in passages:  # it has ended, at a stop; this was on its way
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if item is not None:
+                yield choice, item, choice.take(item)
+                if choice.reason is not None:
+                    passages.pop(choice.index).cancelled = True
+            else:
+                del passages[choice.index]
+                later = await begin(choice)
+                if later is not None:
+                    engine.submit(later, limit=False)
     except TimeoutError:
         raise APIError(504, f"this took longer than {timeout:g} s; ask for less.", code="timeout") from None
     finally:

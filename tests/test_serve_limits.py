@@ -1,0 +1,83 @@
+"""What the server lets nobody take: time, memory, and the thread that answers; without HTTP where that is enough."""
+
+import asyncio
+import time
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from energy_dllm.serve import _sent
+from energy_dllm.serve._errors import APIError
+from energy_dllm.serve._sent import streamed
+from energy_dllm.serve._task import Budget, Passage
+from energy_dllm.serve._write import written
+
+
+class Shown:
+    """A choice of which moments are there at once, and no end."""
+
+    index, stops, ends_line, light, reason = 0, (), False, True, None
+
+    def __init__(self, count):
+        self.count = count
+
+    def next(self, engine, deliver):
+        for n in range(self.count):
+            deliver(n)
+        ids, keys = np.zeros(2, np.int32), np.zeros((2, 2), np.uint32)
+        given = ids, ids > 0, np.zeros((2, 3), np.float32), 2
+        return Passage("toy", *given, 1.0, keys, Budget(4, 0), False, None, 0, deliver)
+
+    def take(self, item):
+        return str(item)
+
+
+ENGINE: Any = types.SimpleNamespace(submit=lambda *tasks, limit=True: None)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_stream_ends_in_time_in_whichever_task_it_goes_on(count):
+    """Begun in a task that then ends, as the server does; no more moments come, or the client looks at them late."""
+
+    async def late():
+        moments = written(ENGINE, [Shown(count)], 0.05, moments=True)
+        assert (await asyncio.ensure_future(anext(moments)))[2] == "0"
+        await asyncio.sleep(0.1 if count > 1 else 0)
+        await asyncio.wait_for(anext(moments), 5)
+
+    start = time.monotonic()
+    with pytest.raises(APIError, match="longer than 0.05 s"):
+        asyncio.run(late())
+    assert time.monotonic() - start < 4
+
+
+def test_a_client_that_does_not_read_is_left(monkeypatch):
+    monkeypatch.setattr(_sent, "LATE", 0.05)
+    closed = []
+
+    async def records():
+        try:
+            while True:
+                yield {}
+        finally:
+            closed.append(True)
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async def asked():
+        await asyncio.wait_for(streamed(records(), 0.05)({"type": "http"}, never, never), 5)
+
+    asyncio.run(asked())
+
+    async def reads(message):
+        if message.get("body"):
+            await never()
+
+    async def begun():
+        await asyncio.wait_for(streamed(records(), 0.05)({"type": "http"}, never, reads), 5)
+
+    asyncio.run(begun())
+    assert closed == [True]
