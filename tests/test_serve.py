@@ -228,6 +228,7 @@ BAD = {
     "a number in quotes": ("/v1/completions", {"prompt": "a", "max_tokens": "5"}, 400, "max_tokens"),
     "too many tokens": ("/v1/completions", {"prompt": "a", "max_tokens": 10**9}, 400, "max_tokens"),
     "no number": ("/v1/completions", b'{"prompt": "a", "temperature": NaN}', 400, "temperature"),
+    "a stop that is too long": ("/v1/completions", {"prompt": "a", "stop": ["b", "a" * 65]}, 400, "stop"),
     "best of": ("/v1/completions", {"prompt": "a", "best_of": 3}, 400, "best_of"),
     "a block the model has not": ("/v1/completions", {"prompt": "a", "block": 1}, 400, "block"),
     "too long to be written at once": ("/v1/completions", {"prompt": "a", "suffix": "b" * 99}, 400, None),

@@ -15,6 +15,7 @@ SAMPLES = 8
 Text = Annotated[str, Field(max_length=TEXT)]
 Count = Annotated[int, Field(ge=1, le=SAMPLES)]
 Top = Annotated[int, Field(ge=0, le=5)]
+Stop = Annotated[str, Field(max_length=64)]
 Chance = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(max_length=200, description="One of /v1/models; the first of them by default.")]
 Zero = Annotated[float, Field(ge=0, le=0, description="Not supported: 0 is all that is taken.")]
@@ -70,7 +71,7 @@ class _AbstractAnswered(_AbstractWritten):
 
     max_tokens: Annotated[int, Field(ge=1, le=TOKENS)] | None = None
     block: Block | None = None
-    stop: Annotated[str, Field(max_length=64)] | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)] | None = Field(
         None, description="Nats of evidence for a token id, at every place that is written."
     )

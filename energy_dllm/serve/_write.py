@@ -96,7 +96,8 @@ class Choice:
         elif whole:
             self.reason = "stop" if self.ends_line else "length"
         else:  # what may be the beginning of a stop does not stand yet
-            held = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+            starts = (stop[:n] for stop in self.stops for n in range(1, min(len(stop), len(text) + 1)))
+            held = max((len(start) for start in starts if text.endswith(start)), default=0)
             text = text[: len(text) - held]
         if not text.startswith(self.text):
             text = self.text
