@@ -26,8 +26,10 @@ from served import Running, driven, refused
 import energy_dllm as ed
 from energy_dllm.data import Characters, RegexDFA
 from energy_dllm.serve._automaton import Strict, line_of
+from energy_dllm.serve._body import parsed
+from energy_dllm.serve._errors import APIError
 from energy_dllm.serve._plan import of_answer
-from energy_dllm.serve._requests import TEXT, CompletionRequest
+from energy_dllm.serve._requests import TEXT, ChatRequest, CompletionRequest
 from energy_dllm.serve._run import listen
 from energy_dllm.serve._schema import pattern_of
 from energy_dllm.serve._write import Choice, written
@@ -142,6 +144,18 @@ def test_chat_is_a_line_behind_a_plain_template(client, model):
     assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason in ("stop", "length")
 
 
+def test_a_chat_goes_on_with_what_the_client_was_answered(client):
+    """Its own object, with all that the API knows of and is null here; and what asks for nothing asks for nothing."""
+    talk: list[Any] = [{"role": "user", "content": "hi"}]
+    said = client.chat.completions.create(model="toy", messages=talk, max_tokens=3, seed=5).choices[0].message
+    whole, nothing = said.model_dump(), dict.fromkeys(("content", "annotations", "audio"))
+    for answer, text in ((said, said.content), (whole, said.content), (whole | nothing, "")):
+        extra: Any = dict(tools=None, tool_choice=None, store=False)
+        again = [*talk, answer, {"role": "user", "content": "so"}]
+        made = client.chat.completions.create(model="toy", messages=again, max_tokens=3, **extra)
+        assert made.usage.prompt_tokens == len(f"user: hi\nassistant: {text}\nuser: so\nassistant:")
+
+
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 4}, "age": {"type": "integer"}, "ok": {"type": "boolean"}},
@@ -232,6 +246,12 @@ BAD = {
     "best of": ("/v1/completions", {"prompt": "a", "best_of": 3}, 400, "best_of"),
     "a block the model has not": ("/v1/completions", {"prompt": "a", "block": 1}, 400, "block"),
     "too long to be written at once": ("/v1/completions", {"prompt": "a", "suffix": "b" * 99}, 400, None),
+    "an argument of a message": (
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": "a", "tool_call_id": "x"}]}, 400, "messages"
+    ),
+    "a message without text": (
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": None}]}, 400, "messages"
+    ),
     "tools": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": []}, 400, "tools"),
     "an impossible pattern": ("/v1/completions", {"prompt": "a", "regex": "[ab]{90}"}, 400, None),
     "a malformed pattern": ("/v1/completions", {"prompt": "a", "regex": "("}, 400, "pattern"),
@@ -269,6 +289,33 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_wrong_is_said(running, name):
     refused(running, *BAD[name])
+
+
+FAULTS = [
+    (
+        ChatRequest,
+        {"messages": [{"role": "user", "content": "a", "x": 1}]},
+        "`messages[0].x` is not supported here; le",
+    ),
+    (
+        ChatRequest,
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "`messages[0].content[0].text` is m",
+    ),
+    (ChatRequest, {"messages": [{"role": "user"}]}, "`messages[0].content` is missing"),
+    (ChatRequest, {"messages": [], "tools": [{}]}, "`messages` is wrong: List should have at least 1"),
+    (CompletionRequest, {"stop": ["a", "b" * 65]}, "`stop[1]` is wrong: String should have at most 64"),
+    (CompletionRequest, {"stop": 5}, "`stop` is wrong: Input should be a valid string, not 5"),
+    (CompletionRequest, {"x" * 999: 5}, "`" + "x" * 60 + "` is not supported here; expected some of model"),
+]
+
+
+@pytest.mark.parametrize(("schema", "given", "fault"), FAULTS)
+def test_a_fault_is_named_where_it_is(schema, given, fault):
+    with pytest.raises(APIError) as caught:
+        parsed(schema, json.dumps(given).encode(), "application/json")
+    assert caught.value.message.startswith(fault)
+    assert caught.value.param == next(iter(given))[:60]
 
 
 def test_the_client_knows_these_errors(client):

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.requests import Request
 
 from ._errors import APIError
@@ -18,6 +19,8 @@ DROPPED = 16 << 20
 """Bytes of a larger one that are read nevertheless."""
 SLOW = 30.0
 """Seconds in which a request has to be there."""
+LISTED = 256
+"""Faults of a request that are looked at."""
 PARTS = 64
 """Of a form, at most."""
 FORM = "multipart/form-data"
@@ -45,25 +48,28 @@ async def body(request: Request) -> bytes:
 def parsed(schema: type[BaseModel], body: bytes, kind: str) -> Any:
     """What is asked for: JSON, or of a `schema` with files a form where the content type `kind` says so; `APIError`
     that names the argument at fault."""
+    fields = form(body, kind) if getattr(schema, "form", False) and kind.lower().startswith(FORM) else None
     try:
-        if getattr(schema, "form", False) and kind.lower().startswith(FORM):
-            return schema.model_validate_strings(form(body, kind))
-        return schema.model_validate_json(body)
+        return schema.model_validate_json(body) if fields is None else schema.model_validate_strings(fields)
     except ValidationError as errors:
-        first = errors.errors(include_url=False, include_context=False)[0]
-    where = [str(part) for part in first["loc"]]
-    if first["type"] == "json_invalid" or not where:
+        found = errors.errors(include_url=False, include_context=False)
+    first = found[0]
+    if first["type"] == "json_invalid" or not first["loc"]:
         raise APIError(400, f"the body is no such JSON object: {first['msg']}.", code="invalid_json")
-    name = where[0]
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(schema.model_fields)
-        raise APIError(
-            400, f"`{name[:60]}` is not supported here; expected some of {known}.", param=name, code="unknown_parameter"
-        )
+    name = str(first["loc"][0])[:60]
+    given = from_json(body) if fields is None else fields
+    # of what may be of several kinds, the kind that it was nearest to
+    alike = [(_place(given, each), each) for each in found[:LISTED] if each["loc"][0] == first["loc"][0]]
+    place, first = max(alike, key=lambda each: len(each[0]))
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:60]}" for part in place)[1:]
+    if first["type"] in ("extra_forbidden", "none_required"):
+        known = f"expected some of {', '.join(schema.model_fields)}"
+        fix = known if len(place) == 1 and first["type"] == "extra_forbidden" else "leave it out"
+        raise APIError(400, f"`{where}` is not supported here; {fix}.", param=name, code="unknown_parameter")
     if first["type"] == "missing":
         raise APIError(
             400,
-            f"`{'.'.join(where)}` is missing; /openapi.json says what is expected.",
+            f"`{where}` is missing; /openapi.json says what is expected.",
             param=name,
             code="missing_parameter",
         )
@@ -71,7 +77,18 @@ def parsed(schema: type[BaseModel], body: bytes, kind: str) -> Any:
         given = json.dumps(first["input"], ensure_ascii=False)[:60]
     except (TypeError, ValueError):
         given = "not a number"
-    raise APIError(400, f"`{name}` is wrong: {first['msg']}, not {given}.", param=name, code="invalid_value")
+    raise APIError(400, f"`{where}` is wrong: {first['msg']}, not {given}.", param=name, code="invalid_value")
+
+
+def _place(given: Any, error: Any) -> list[str | int]:
+    """Where in what was given an error is: the names of the kinds that were tried there are left out."""
+    found, missing = [], error["type"] == "missing"
+    for n, part in enumerate(error["loc"], 1):
+        inside = isinstance(given, list) and isinstance(part, int) or isinstance(given, dict) and part in given
+        if inside or missing and n == len(error["loc"]):
+            found.append(part)
+            given = given[part] if inside else None
+    return found
 
 
 def form(body: bytes, kind: str) -> dict[str, str]:

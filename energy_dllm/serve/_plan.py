@@ -315,7 +315,10 @@ def _pattern(request: Any, model: EnergyDLLM) -> str | None:
 def chat_prompt(messages: list[ask.Message]) -> str:
     """The plain template: a line `role: content` for each message, then `assistant:`."""
     lines = []
-    for message in messages:
-        parts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
+    for n, message in enumerate(messages):
+        content = message.content
+        if content is None and message.role != "assistant":
+            raise ValueError(f"`messages[{n}].content` is null, of a {message.role}; expected a text.")
+        parts = [content] if isinstance(content, str) else [part.text for part in content or ()]
         lines.append(f"{message.role}: {''.join(parts)}\n")
     return "".join(lines) + "assistant:"

@@ -28,6 +28,7 @@ Block = Annotated[
         "model has been trained so, and nothing is asked for that is of the whole passage.",
     ),
 ]
+Nothing = Annotated[None, Field(description="Not supported: null is all that is taken.")]
 One = Annotated[float, Field(ge=1, le=1, description="Not supported: 1 is all that is taken; see `temperature`.")]
 
 
@@ -107,8 +108,15 @@ class Message(_AbstractStrict):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(max_length=64)]
+    content: Text | Annotated[list[Part], Field(max_length=64)] | None = Field(
+        description="null of an assistant alone."
+    )
     name: Annotated[str, Field(max_length=64)] | None = None
+    refusal: Nothing = None
+    annotations: Nothing = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Nothing = None
 
 
 class ChatRequest(_AbstractAnswered):
@@ -118,6 +126,9 @@ class ChatRequest(_AbstractAnswered):
     max_completion_tokens: Annotated[int, Field(ge=1, le=TOKENS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Top | None = None
+    tools: Nothing = None
+    tool_choice: Nothing = None
+    store: Literal[False] | None = Field(None, description="Nothing is stored.")
 
 
 class InfillRequest(_AbstractWritten):
