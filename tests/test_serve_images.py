@@ -19,6 +19,7 @@ from served import Running, driven, refused
 import energy_dllm as ed
 from energy_dllm.serve._body import form
 from energy_dllm.serve._errors import APIError
+from energy_dllm.serve._pictures import opened
 
 
 pytest.importorskip("PIL")
@@ -189,6 +190,18 @@ def test_a_picture_is_not_unpacked_before_its_size_is_known(running):
         )
         status, text = running.get(EDITS, {"image": base64.b64encode(bomb).decode(), "prompt": "one"})
         assert status == 400 and word in text, text
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_size_behind_another_chunk_or_another_head_is_not_believed(model, hidden):
+    """Where the size stands a chunk of another kind, or a head that a second one takes back; neither is unpacked."""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = lambda down, across: struct.pack(">IIBBBBB", across, down, 8, 0, 0, 0, 0)
+    first = chunk(b"prVt" if hidden else b"IHDR", head(*SHAPE))
+    data = zlib.compress(bytes(3000 * 3001), 9)
+    bomb = b"\x89PNG\r\n\x1a\n" + first + chunk(b"IHDR", head(3000, 3000)) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    with pytest.raises(ValueError, match="`image` is no PNG file"):
+        opened(model, base64.b64encode(bomb).decode(), "image")
 
 
 def test_a_form_is_its_fields():

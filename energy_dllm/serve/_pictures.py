@@ -130,7 +130,7 @@ def opened(
         content = base64.b64decode(file.partition("base64,")[2] if file.startswith("data:") else file, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"`{name}` is no base64; expected that of a PNG file.") from None
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24 or not _headed(content):
         raise ValueError(f"`{name}` is no PNG file; expected one of {size_of(model)} pixels.")
     across, down = struct.unpack(">II", content[16:24])
     if (down, across) != tokenizer.shape:  # read from its head: a large one is not unpacked
@@ -143,6 +143,16 @@ def opened(
         raise ValueError(f"`{name}` is a PNG file that cannot be read; take another copy.") from None
     seen = pixels[..., 0] if tokenizer.channels == 1 else pixels[..., :3]
     return seen, pixels[..., -1] > 0
+
+
+def _headed(content: bytes) -> bool:
+    """Whether the head of a PNG file is its first chunk and the only one, so that no other says how large it is."""
+    place, heads = 8, []
+    while place + 8 <= len(content):
+        size, kind = struct.unpack(">I4s", content[place : place + 8])
+        heads += [place] if kind == b"IHDR" else []
+        place += 12 + size
+    return heads == [8]
 
 
 def known_caption(model: EnergyDLLM, caption: str) -> None:
