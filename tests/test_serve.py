@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from typing import Any
@@ -667,6 +668,22 @@ def test_a_schema_is_its_pattern(name):
 def test_a_schema_that_is_not_regular_is_refused(schema, fault):
     with pytest.raises(ValueError, match=fault):
         pattern_of(schema, Characters(ALPHABET))
+
+
+@pytest.mark.parametrize("whole", [
+    {"anyOf": [{"$ref": "#/$defs/a"}] * 2_000},
+    {"type": "object", "properties": {str(n): {"$ref": "#/$defs/a"} for n in range(2_000)}},
+    {"enum": ["x" * 15_000] * 2_000},
+])  # fmt: skip
+def test_a_schema_that_is_too_long_is_refused_before_all_of_it_is_made(whole):
+    tokenizer = Characters(ALPHABET)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more than 20,000 characters"):
+            pattern_of({**whole, "$defs": {"a": {"const": "x" * 15_000}}}, tokenizer)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..data import AbstractTokenizer
@@ -60,12 +60,21 @@ class _Schema:
 
     def pattern(self, schema: Any, depth: int, where: str) -> str:
         made = self.unlimited(schema, depth, where)
-        self.short(made, where)
+        self.short(len(made), where)
         return made
 
-    def short(self, made: str, where: str) -> None:
-        if len(made) > LONGEST:
+    def short(self, size: int, where: str) -> None:
+        if size > LONGEST:
             raise ValueError(f"`{where}` needs a pattern of more than {LONGEST:,} characters; make the schema simpler.")
+
+    def together(self, patterns: Iterable[str], where: str) -> list[str]:
+        """All of them, or an error as soon as they are too long, before the rest is made."""
+        found, size = [], 0
+        for each in patterns:
+            size += len(each)
+            self.short(size, where)
+            found.append(each)
+        return found
 
     def unlimited(self, schema: Any, depth: int, where: str) -> str:
         if depth > DEEPEST:
@@ -84,22 +93,21 @@ class _Schema:
                 values = [schema[word]] if word == "const" else schema[word]
                 if not isinstance(values, list) or not values:
                     raise ValueError(f"`{where}.enum` is {_short(values)}; expected a list of values.")
-                return _either([_literal(value) for value in values])
+                return _either(self.together(map(_literal, values), where))
         for word in ("anyOf", "oneOf"):
             if word in schema:
                 self.only(rest, {word}, where)
                 choices = schema[word]
                 if not isinstance(choices, list) or not choices:
                     raise ValueError(f"`{where}.{word}` is {_short(choices)}; expected a list of schemas.")
-                return _either(
-                    [self.pattern(each, depth + 1, f"{where}.{word}[{n}]") for n, each in enumerate(choices)]
-                )
+                made = (self.pattern(each, depth + 1, f"{where}.{word}[{n}]") for n, each in enumerate(choices))
+                return _either(self.together(made, where))
         kind = schema.get("type")
         if isinstance(kind, list) and kind:
             shared = {key: value for key, value in schema.items() if key != "type"}
             known = lambda each: KNOWN.get(each, set()) | IGNORED if isinstance(each, str) else IGNORED
             kinds = [{k: v for k, v in shared.items() if k in known(each)} | {"type": each} for each in kind]
-            return _either([self.pattern(each, depth + 1, where) for each in kinds])
+            return _either(self.together((self.pattern(each, depth + 1, where) for each in kinds), where))
         if not isinstance(kind, str) or kind not in KNOWN:
             raise ValueError(f"`{where}.type` is {_short(kind)}; expected one of {', '.join(KNOWN)}.")
         self.only(rest, {"type", *KNOWN[kind]}, where)
@@ -136,16 +144,16 @@ class _Schema:
             )
         if missing := [name for name in required if name not in properties]:
             raise ValueError(f"`{where}.required` has {_short(missing[0])}, which `properties` does not describe.")
-        pairs = [
-            (_literal(name) + ":" + self.pattern(each, depth + 1, f"{where}.{name}"), name in required)
-            for name, each in properties.items()
-        ]
+        pairs = (
+            _literal(name) + ":" + self.pattern(each, depth + 1, f"{where}.{name}") for name, each in properties.items()
+        )
+        pairs = zip(self.together(pairs, where), (name in required for name in properties), strict=True)
         # what may follow after the first n properties, with a comma before it or, if none was written yet, without
         later, first = "", ""
-        for pair, needed in reversed(pairs):
+        for pair, needed in reversed(list(pairs)):
             first = f"{pair}{later}" if needed else _either([f"{pair}{later}", first])
             later = f",{pair}{later}" if needed else f"(,{pair})?{later}"
-            self.short(first + later, where)
+            self.short(len(first) + len(later), where)
         return r"\{" + first + r"\}"
 
     def array(self, schema: Mapping[str, Any], depth: int, where: str) -> str:
