@@ -270,6 +270,7 @@ BAD = {
         "/v1/completions", {"prompt": "a", "forbid": [[1, c] for c in ALPHABET]}, 400, "forbid"
     ),
     "a token id there is not": ("/v1/completions", {"prompt": "a", "logit_bias": {"99": 1}}, 400, "logit_bias"),
+    "a length over the window": ("/v1/infill", {"template": "abc[*]xyz", "length": [8, LENGTH + 1]}, 400, "length"),
     "no hole": ("/v1/infill", {"template": "abc"}, 400, "template"),
     "a malformed hole": ("/v1/infill", {"template": "a[b"}, 400, "template"),
     "a hole that is too wide": ("/v1/infill", {"template": "[500]"}, 400, None),

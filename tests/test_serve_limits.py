@@ -5,14 +5,27 @@ import time
 import types
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from energy_dllm.serve import _sent
+import energy_dllm as ed
+from energy_dllm.serve import _inside, _sent
 from energy_dllm.serve._errors import APIError
+from energy_dllm.serve._inside import repaired
 from energy_dllm.serve._sent import streamed
 from energy_dllm.serve._task import Budget, Passage
 from energy_dllm.serve._write import written
+
+
+def test_a_repair_with_shifts_is_of_a_short_text(monkeypatch):
+    """The calls behind it wait meanwhile: it is refused before it is begun."""
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=jax.random.key(0))
+    engine = ed.serve.application({"toy": model}, lengths=(64, 128)).state.engine
+    monkeypatch.setattr(_inside, "repair", lambda *_, **__: pytest.fail("it was begun"))
+    for size, shifts in ((97, 1), (49, 2)):
+        with pytest.raises(ValueError, match=rf"`shifts` is {shifts} .* {size} tokens; expected at most {size - 1} "):
+            repaired(engine, model, "a" * size, 0.1, shifts, True)
 
 
 class Shown:

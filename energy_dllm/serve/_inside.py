@@ -21,6 +21,8 @@ from ._write import short
 
 AT_ONCE = 8
 """Relaxations at once."""
+SHIFTED = 96
+"""Tokens times shifts of a repair, at most: every shift is looked for by `2 L` relaxations of all tokens."""
 NEIGHBOURS = 12
 """Messages of other tokens that are listed."""
 
@@ -116,7 +118,12 @@ def repaired(
     engine: Engine, model: EnergyDLLM, text: str, rate: float, shifts: int, mask_unknown: bool
 ) -> dict[str, Any]:
     """`sampling.repair`, of texts that fit into a window."""
-    _padded(engine, model, text, mask_unknown)
+    _, size, _ = _padded(engine, model, text, mask_unknown)
+    if size * shifts > SHIFTED:
+        raise ValueError(
+            f"`shifts` is {shifts} with a text of {size} tokens; expected at most {SHIFTED // shifts} of them, so send "
+            "it in parts."
+        )
     fixed = repair(model, text, rate=rate, shifts=shifts, mask_unknown=mask_unknown)
     return {
         "text": fixed.text,

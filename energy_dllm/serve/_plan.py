@@ -252,8 +252,8 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
     """The holes of a template."""
     model = engine.models[name]
     lengths = request.length if isinstance(request.length, list) else [request.length or 1]
-    if max(lengths, default=1) > 4 * engine.lengths[-1]:
-        raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens.")
+    if max(lengths, default=1) > engine.lengths[-1]:  # several are compared, which takes long
+        raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens: shorten it.")
     given = of_template(model, request.template, request.length, bool(request.mask_unknown))
     none = np.zeros(0, np.int32)
     made = Plan(
