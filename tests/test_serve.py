@@ -1,6 +1,7 @@
 """The server, over HTTP: by the `openai` client, and by requests that are wrong."""
 
 import asyncio
+import collections
 import concurrent.futures
 import json
 import re
@@ -26,6 +27,7 @@ from served import Running, driven, refused
 
 import energy_dllm as ed
 from energy_dllm.data import Characters, RegexDFA
+from energy_dllm.serve import _automaton
 from energy_dllm.serve._automaton import Strict, line_of
 from energy_dllm.serve._body import parsed
 from energy_dllm.serve._errors import APIError
@@ -685,6 +687,20 @@ def test_a_schema_that_is_too_long_is_refused_before_all_of_it_is_made(whole):
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_automata_are_kept_as_many_as_fit(monkeypatch):
+    tokenizer, bytes_of = Characters(ALPHABET), lambda: sum(each.next.nbytes for each in _automaton._kept_ones.values())
+    monkeypatch.setattr(_automaton, "_kept_ones", collections.OrderedDict())
+    size = line_of("[ab]{40}", tokenizer).next.nbytes
+    assert size == 42 * 4 * len(ALPHABET) == bytes_of()
+    monkeypatch.setattr(_automaton, "KEPT", 3 * size)
+    first, second = (line_of(f"[{c}d]{{40}}", tokenizer) for c in "ef")
+    assert line_of("[ed]{40}", tokenizer) is first
+    assert len({id(line_of(f"[{c}d]{{40}}", tokenizer)) for c in "gh"}) == 2 and bytes_of() == 3 * size
+    assert line_of("[ed]{40}", tokenizer) is first and line_of("[fd]{40}", tokenizer) is not second
+    line_of("[ed]{400}", tokenizer)  # larger than all that is kept
+    assert bytes_of() == 3 * size
 
 
 def test_an_automaton_and_its_most_likely_text_agree_with_enumeration():

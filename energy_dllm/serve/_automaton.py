@@ -1,6 +1,9 @@
 """Patterns about a part of a passage: which tokens they leave open, and the most likely tokens that they accept."""
 
+import collections
 import functools
+import threading
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -13,9 +16,35 @@ BREAK = "\n"
 """What ends a structured answer: the text behind it is free, and cut away."""
 LONGEST = 20_000
 """Characters of a pattern, at most."""
+KEPT = 64 << 20
+"""Bytes of the automata that are kept for later requests."""
+_kept_ones: collections.OrderedDict[tuple[object, ...], RegexDFA] = collections.OrderedDict()
+_lock = threading.Lock()
 
 
-@functools.lru_cache(maxsize=64)
+def _kept(make: Callable[..., RegexDFA]) -> Callable[..., RegexDFA]:
+    """A function whose values are kept, as many as fit of those that were asked for last."""
+
+    @functools.wraps(make)
+    def found(*asked: object) -> RegexDFA:
+        key = make.__name__, *asked
+        with _lock:
+            if key in _kept_ones:
+                _kept_ones.move_to_end(key)
+                return _kept_ones[key]
+        made = make(*asked)
+        made = RegexDFA(made.next.astype(np.int32), made.accept)
+        with _lock:
+            if made.next.nbytes <= KEPT:
+                _kept_ones[key] = made
+            while sum(each.next.nbytes for each in _kept_ones.values()) > KEPT:
+                _kept_ones.popitem(last=False)
+        return made
+
+    return found
+
+
+@_kept
 def line_of(pattern: str, tokenizer: AbstractTokenizer) -> RegexDFA:
     """One line that matches the pattern, then nothing, or a line break and any text.
 
@@ -47,13 +76,13 @@ def line_of(pattern: str, tokenizer: AbstractTokenizer) -> RegexDFA:
     return RegexDFA(table, np.append(made.accept, True))
 
 
-@functools.lru_cache(maxsize=64)
+@_kept
 def matching(pattern: str, tokenizer: AbstractTokenizer) -> RegexDFA:
     """The automaton of a pattern about a whole text."""
     return RegexDFA.of(pattern, tokenizer)
 
 
-@functools.lru_cache(maxsize=64)
+@_kept
 def avoiding(words: tuple[str, ...], tokenizer: AbstractTokenizer) -> RegexDFA:
     """The automaton of texts without these words."""
     return RegexDFA.without(list(words), tokenizer)
