@@ -111,6 +111,11 @@ def test_text_before_and_behind(client):
     )
     text = made.choices[0].text
     assert len(text) == 16 and text.startswith("abc") and text.endswith("xyz")
+    offsets, tokens = made.choices[0].logprobs.text_offset, made.choices[0].logprobs.tokens
+    assert [text[n] for n in offsets] == tokens and offsets[0] == 3
+    asked: Any = dict(model="toy", prompt="abc", suffix="xyz", max_tokens=10, seed=1, echo=True)
+    parts: Any = client.completions.create(**asked, stream=True, extra_body={"commit": False})
+    assert "".join(part.choices[0].text for part in parts) == text
 
 
 def test_several_prompts_and_stops(client):
@@ -206,6 +211,10 @@ def test_infill_keeps_what_is_given(running):
     text = made["choices"][0]["text"]
     assert text.startswith("abc") and text.endswith("xyz[1]") and text[3:7].isalpha() and len(text) == 13
     assert len(made["choices"][0]["tokens"]) == 13
+    assert made["usage"] == {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    for stream in (False, True):
+        status, said = running.get("/v1/infill", {"template": "abc[4]xyz", "seed": 1, "stream": stream})
+        assert re.findall('"finish_reason": ?"([a-z]+)"', said) == ["stop"] and status == 200
     stars = running.post("/v1/infill", template="abc[*]xyz", length=[8, 9, 10])
     assert 8 <= len(stars["choices"][0]["text"]) <= 10
 
@@ -480,12 +489,26 @@ def test_a_model_of_both_kinds_writes_from_left_to_right(in_order, ordered):
         stop = text[10:12]
         cut = client.completions.create(**asked, stop=stop, stream=True)
         assert "".join(chunk.choices[0].text for chunk in cut) == text[: text.index(stop)]
+        cut = client.completions.create(**asked, stop=stop, logprobs=0)
+        nats, said = cut.choices[0].logprobs.token_logprobs, cut.model_extra["energy_dllm"]
+        assert len(nats) == text.index(stop) and np.isclose(said["free_energy"][0], -sum(nats), atol=1e-3)
+        assert cut.usage.completion_tokens == len(nats) + 1 <= said["force_evaluations"][0] < len(text)
+        long = client.completions.create(**asked | {"max_tokens": 70}, logprobs=1)
+        nats = long.choices[0].logprobs.token_logprobs
+        assert len(nats) == 70 and max(nats) < 0 and all(long.choices[0].logprobs.top_logprobs)
+        assert np.isclose(long.model_extra["energy_dllm"]["free_energy"][0], -sum(nats), atol=1e-3)
         cold = [client.completions.create(**{**asked, "seed": n}, temperature=0).choices[0].text for n in (1, 2)]
         assert cold[0] == cold[1] != text
         talk: Any = dict(model="toy", messages=[{"role": "user", "content": "hi"}], max_tokens=12, seed=5)
         said = client.chat.completions.create(**talk).choices[0].message.content
         parts: Any = client.chat.completions.create(**talk, stream=True)
-        assert "".join(part.choices[0].delta.content for part in parts).strip(" ") == said
+        assert "".join(part.choices[0].delta.content for part in parts) == said
+        spaces = {**talk, "logit_bias": {str(ALPHABET.index(" ")): 3}, "n": 8}
+        whole = client.chat.completions.create(**spaces)
+        parts, said = client.chat.completions.create(**spaces, stream=True), [""] * 8
+        for part in parts:
+            said[part.choices[0].index] += part.choices[0].delta.content
+        assert said == [choice.message.content for choice in whole.choices] and any(" " in text for text in said)
 
 
 def test_lines_that_are_written_together_are_those_written_alone(in_order):

@@ -47,11 +47,12 @@ async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> 
     before = lambda choice: prompts[choice.index // count] if asked.echo else ""
 
     def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
-        found = _logprobs(choice, asked.logprobs) if whole and asked.logprobs is not None else None
+        top, first = asked.logprobs, len(before(choice))
+        found = _logprobs(choice, top, first) if whole and top is not None else None
         return {"index": choice.index, "text": text, "logprobs": found, "finish_reason": reason}
 
     if asked.stream:
-        return await _stream(server, asked, choices, head, one, before)
+        return await _stream(server, asked, choices, head, one, before, behind)
     await _all(server, choices)
     usage = _usage(plans, choices)
     if drawn > count:
@@ -74,10 +75,12 @@ async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
 
     def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
         found = _chat_logprobs(choice, asked.top_logprobs or 0) if whole and asked.logprobs else None
-        said = {"content": text} if asked.stream else {"role": "assistant", "content": text, "refusal": None}
-        if asked.stream and choice.index not in begun:
-            begun.add(choice.index)
-            said = {"role": "assistant", **said}
+        new = choice.text.strip(" ")
+        if asked.stream:  # spaces at its beginning are left out, and others sent when something follows
+            sent, begun[choice.index] = begun.get(choice.index), new
+            said = ({"role": "assistant"} if sent is None else {}) | {"content": new[len(sent or "") :]}
+        else:
+            said = {"role": "assistant", "content": new, "refusal": None}
         return {
             "index": choice.index,
             "delta" if asked.stream else "message": said,
@@ -85,11 +88,11 @@ async def chat(server: Any, asked: ask.ChatRequest, _: Request) -> Any:
             "finish_reason": reason,
         }
 
-    begun: set[int] = set()
+    begun: dict[int, str] = {}
     if asked.stream:
-        return await _stream(server, asked, choices, head, one, lambda choice: "")
+        return await _stream(server, asked, choices, head, one)
     await _all(server, choices)
-    made = [one(each, each.text.strip(" "), each.reason, True) for each in choices]
+    made = [one(each, each.text, each.reason, True) for each in choices]
     return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
 
 
@@ -108,9 +111,9 @@ async def infill(server: Any, asked: ask.InfillRequest, _: Request) -> Any:
         return {"index": choice.index, "text": text, "finish_reason": reason}
 
     if asked.stream:
-        return await _stream(server, asked, choices, head, one, lambda choice: "")
+        return await _stream(server, asked, choices, head, one)
     await _all(server, choices)
-    made = [one(each, each.text, "stop", True) | {"tokens": each.logprobs()} for each in choices]
+    made = [one(each, each.text, each.reason, True) | {"tokens": each.logprobs()} for each in choices]
     return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
 
 
@@ -167,7 +170,7 @@ def _choices(plans: Sequence[Plan], count: int, stops: Sequence[str]) -> list[Ch
 
 def _likeliest(choices: list[Choice], each: int, count: int) -> list[Choice]:
     """Of every prompt's choices those with the highest log-probability a token, which is exact from left to right."""
-    mean = lambda choice: float(np.mean(choice.log_p[choice.first : choice.first + max(1, len(choice.logprobs()))]))
+    mean = lambda choice: float(np.mean(choice.log_p[choice.first : choice.first + max(1, choice.shown)]))
     groups = [choices[n : n + each] for n in range(0, len(choices), each)]
     best = [choice for group in groups for choice in sorted(group, key=mean, reverse=True)[:count]]
     for index, choice in enumerate(best):
@@ -207,14 +210,15 @@ def _usage(plans: Sequence[Plan], choices: Sequence[Choice]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 
-def _logprobs(choice: Choice, top: int) -> dict[str, Any]:
+def _logprobs(choice: Choice, top: int, first: int) -> dict[str, Any]:
+    """As the API has them, the answer beginning at character `first` of what is returned."""
     found = choice.logprobs()
     likely = [dict(list(each["top"].items())[:top]) for each in found]
     return {
         "tokens": [each["token"] for each in found],
         "token_logprobs": [each["logprob"] for each in found],
         "top_logprobs": likely if top else None,
-        "text_offset": [each["offset"] for each in found],
+        "text_offset": [first + each["offset"] for each in found],
     }
 
 
@@ -241,7 +245,8 @@ async def _stream(
     choices: Sequence[Choice],
     head: dict[str, Any],
     one: Callable[[Choice, str, str | None, bool], dict[str, Any]],
-    before: Callable[[Choice], str],
+    before: Callable[[Choice], str] = lambda choice: "",
+    behind: Callable[[Choice], str] = lambda choice: "",
 ) -> StreamingResponse:
     """Events as the passage condenses; what is wrong before the first of them is an ordinary answer."""
     moments = written(server.engine, choices, server.timeout, moments=True)
@@ -256,6 +261,7 @@ async def _stream(
                 choice, shown, new = item
                 text = new if choice.index in begun else before(choice) + new
                 begun.add(choice.index)
+                text += "" if choice.reason is None else behind(choice)
                 chunk = one(choice, text, choice.reason, choice.reason is not None)
                 yield head | {"choices": [chunk], "energy_dllm": head["energy_dllm"] | choice.moment(shown)}
                 item = await anext(moments, None)

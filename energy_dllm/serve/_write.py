@@ -43,7 +43,7 @@ class Choice:
         self.log_p, self.entropy = np.zeros(size), np.zeros(size)
         self.tops: list[tuple[Any, Any] | None] = [None] * size
         self.sigma, self.free_energy = float("nan"), float("nan")
-        self.evaluations, self.window_end = 0, 0
+        self.evaluations, self.earlier, self.window_end = 0, 0, 0
 
     @property
     def light(self) -> bool:
@@ -69,17 +69,22 @@ class Choice:
         size = self.window_end - self.begin
         self.stands = self.begin + shown.stands
         final = shown.final
-        free = ~self.given[here]
+        free, new = ~self.given[here], ~self.given[here] | self.fixed[here]
         self.ids[here][free] = moment.ids[:size][free]
-        self.log_p[here], self.entropy[here] = moment.log_p[:size], moment.entropy[:size]
-        for i in range(size if final else shown.stands if shown.in_order else 0):
+        # what was written in earlier windows keeps what was said of it there
+        self.log_p[here][new], self.entropy[here][new] = moment.log_p[:size][new], moment.entropy[:size][new]
+        for i in np.flatnonzero(new[: size if final else shown.stands if shown.in_order else 0]).tolist():
             self.tops[self.begin + i] = (moment.top[i], moment.top_log_p[i])
         self.sigma, self.free_energy = float(moment.sigma), float(moment.free_energy)
+        self.evaluations = self.earlier + shown.evaluations
         if final:
             self.known[here] = True
             self.given[here] = True
-            self.evaluations += shown.budget
-        return self._grow(final and self.window_end == self.plan.size)
+            self.earlier = self.evaluations
+        text = self._grow(final and self.window_end == self.plan.size)
+        if self.plan.block and self.reason is not None:
+            self.free_energy = -float(self.log_p[self.first : self.first + self.shown].sum())
+        return text
 
     def _grow(self, whole: bool) -> str:
         """The text up to where it stands, or ends."""
@@ -94,7 +99,7 @@ class Choice:
         if found:
             text, self.reason = text[: min(found)], "stop"
         elif whole:
-            self.reason = "stop" if self.ends_line else "length"
+            self.reason = "stop" if self.ends_line or not self.plan.append else "length"
         else:  # what may be the beginning of a stop does not stand yet
             starts = (stop[:n] for stop in self.stops for n in range(1, min(len(stop), len(text) + 1)))
             held = max((len(start) for start in starts if text.endswith(start)), default=0)
@@ -127,10 +132,8 @@ class Choice:
     def logprobs(self) -> list[dict[str, Any]]:
         """Of every token of the answer: its text, log-probability, and the likeliest tokens there."""
         decode, found, length = self.plan.model.tokenizer.decode, [], 0
-        for i in range(self.first, self.last):
+        for i in range(self.first, self.first + self.shown):
             token = decode(self.ids[i : i + 1])
-            if length >= len(self.text):
-                break
             top = self.tops[i] or ([], [])
             # what is excluded is not listed
             likely = {decode(w[None]): short(float(p)) for w, p in zip(*top, strict=True) if p > FORBIDDEN / 2}
@@ -139,9 +142,20 @@ class Choice:
         return found
 
     @property
+    def shown(self) -> int:
+        """How many tokens of the answer its text has."""
+        count, length = 0, 0
+        while length < len(self.text) and self.first + count < self.last:
+            length += len(self.plan.model.tokenizer.decode(self.ids[self.first + count :][:1]))
+            count += 1
+        return count
+
+    @property
     def tokens(self) -> int:
-        """How many were written."""
-        return max(0, min(self.stands, self.last) - self.first)
+        """How many were written of what is shown, and one for what ended it."""
+        end = min(self.stands, self.last)
+        end = min(end, self.first + self.shown + 1) if self.reason == "stop" and self.plan.append else end
+        return int(np.count_nonzero(~self.fixed[self.first : max(self.first, end)]))
 
 
 async def written(
