@@ -331,6 +331,38 @@ def test_a_fault_is_named_where_it_is(schema, given, fault):
     assert caught.value.param == next(iter(given))[:60]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "a", "forbid": [[1, "a" * 500_000]]}),
+        ("/v1/completions", {"prompt": "a", "logit_bias": {"9" * 500_000: 1}}),
+        ("/v1/completions", {"prompt": "a", "a" * 500_000: 1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a", "a" * 500_000: 1}]}),
+        ("/v1/attribution", {"text": "abc", "place": 1, "reference": "a" * 500_000}),
+    ],
+)
+def test_no_answer_repeats_a_long_argument(running, path, body):
+    status, text = running.get(path, body)
+    assert status == 400 and len(text) < 700 and "`" in text, text[:1000]
+
+
+def test_pages_of_other_sites_are_refused(running):
+    """Those of this server are not, nor is a client that is no page."""
+    for origin, status in (
+        (running.url, 200),
+        ("https://example.org", 403),
+        ("null", 403),
+        ("http://127.0.0.1:1", 403),
+    ):
+        asked = urllib.request.Request(running.url + "/v1/recall", b'{"cue": "parcel"}', {"Origin": origin})
+        try:
+            with urllib.request.urlopen(asked, timeout=240) as answer:
+                assert answer.status == status
+        except urllib.error.HTTPError as error:
+            with error:
+                assert error.code == status and b"foreign_origin" in error.read()
+
+
 def test_the_client_knows_these_errors(client):
     with pytest.raises(openai.NotFoundError, match="this server has toy"):
         client.completions.create(model="none", prompt="a")
@@ -405,7 +437,11 @@ def test_a_full_queue_and_clients_that_leave(running):
 
 
 def test_a_key_is_asked_for(model, monkeypatch):
-    monkeypatch.setenv("ENERGY_DLLM_API_KEY", "sesame")
+    for wrong in (" ", "sésame", "a\tb"):
+        monkeypatch.setenv("ENERGY_DLLM_API_KEY", wrong)
+        with pytest.raises(ValueError, match="`ENERGY_DLLM_API_KEY` is blank or"):
+            ed.serve.application({"toy": model})
+    monkeypatch.setenv("ENERGY_DLLM_API_KEY", " sesame\n")
     with Running(ed.serve.application({"toy": model}, lengths=(LENGTH,), batches=(1,), timeout=0.001)) as running:
         for key, status in ((None, 401), ("sesam", 401), ("sésame", 401), ("sesame", 200)):
             assert running.get("/v1/models", key=key)[0] == status

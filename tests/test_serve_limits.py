@@ -47,7 +47,7 @@ class Shown:
         return str(item)
 
 
-ENGINE: Any = types.SimpleNamespace(submit=lambda *tasks, limit=True: None)
+ENGINE: Any = types.SimpleNamespace(queue=2, submit=lambda *tasks, limit=True: None)
 
 
 @pytest.mark.parametrize("count", [1, 9])
@@ -64,6 +64,18 @@ def test_a_stream_ends_in_time_in_whichever_task_it_goes_on(count):
     with pytest.raises(APIError, match="longer than 0.05 s"):
         asyncio.run(late())
     assert time.monotonic() - start < 4
+
+
+def test_more_passages_than_the_queue_holds_are_refused():
+    """To come back later would not help."""
+
+    async def asked(count):
+        return await anext(written(ENGINE, [Shown(1) for _ in range(count)], 5.0, moments=True))
+
+    assert asyncio.run(asked(2))
+    with pytest.raises(APIError, match="`n` asks for 3 passages") as caught:
+        asyncio.run(asked(3))
+    assert caught.value.status == 400 and caught.value.param == "n"
 
 
 def test_a_client_that_does_not_read_is_left(monkeypatch):

@@ -47,7 +47,7 @@ class Server:
     def __init__(self, engine: Engine, memory: TextMemory | None, timeout: float):
         self.engine, self.memory, self.timeout = engine, memory, timeout
         self.metrics, self.created = Metrics(engine), int(time.time())
-        self.key = os.environ.get(KEY, "").encode()
+        self.key = _key(os.environ.get(KEY, ""))
 
     def model(self, name: str | None, pictures: bool | None = False) -> str:
         """The name of a model that is served and writes text, or makes `pictures` (None: whichever), by default the
@@ -232,8 +232,23 @@ async def _answered(server: Server, request: Request, schema: type[BaseModel], a
         return _error(sentence(error))
 
 
+def _key(given: str) -> bytes:
+    """As it is asked for; `ValueError` for one that no header can carry."""
+    key = given.strip()
+    if given and not (key and key.isascii() and key.isprintable()):
+        raise ValueError(f"`{KEY}` is blank or has characters that are not ASCII; choose another, or leave it empty.")
+    return key.encode()
+
+
 def _let_in(server: Server, request: Request) -> None:
     if not server.key:
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            raise APIError(
+                403,
+                f"the page of another site, {origin[:80]}, may not ask this server, which has no key; set {KEY}.",
+                code="foreign_origin",
+            )
         return
     given = request.headers.get("authorization", "")
     scheme, _, key = given.partition(" ")

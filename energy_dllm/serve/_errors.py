@@ -6,6 +6,10 @@ import traceback
 from typing import Any
 
 
+LONGEST = 600
+"""Characters of a sentence, at most: a request may repeat much of itself."""
+
+
 class Full(Exception):
     """The queue has no room, or is closed."""
 
@@ -22,8 +26,9 @@ class APIError(Exception):
     """
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None):
+        message = message if len(message) <= LONGEST else message[: LONGEST - 3] + "..."
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param, self.code = status, message, param and param[:60], code
 
     @property
     def body(self) -> dict[str, Any]:
@@ -32,7 +37,13 @@ class APIError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error"}
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
 
 
 def refused(error: Exception) -> APIError:

@@ -83,7 +83,7 @@ def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, referen
     if reference is not None:
         found = read(model, reference, False, "reference")[0]
         if len(found) != 1:
-            raise ValueError(f"`reference` is {reference!r}, {len(found)} tokens; expected one.")
+            raise ValueError(f"`reference` is {reference[:40]!r}, {len(found)} tokens; expected one.")
         other = int(found[0])
     why = _attributed(model, on_device(ids), on_device(known), on_device(np.array(place)), on_device(np.array(other)))
     against, odds, parts, pairs = jax.tree.map(np.asarray, why)

@@ -159,7 +159,7 @@ def _common(request: Any, model: EnergyDLLM, block: int) -> dict[str, Any]:
         if text not in symbols:
             symbols[text] = read(model, text, False, "forbid")[0]
         if len(symbols[text]) != 1:
-            raise ValueError(f"`forbid` has {text!r}, {len(symbols[text])} tokens; expected one, such as 'e'.")
+            raise ValueError(f"`forbid` has {text[:40]!r}, {len(symbols[text])} tokens; expected one, such as 'e'.")
         forbid.append((place, int(symbols[text][0])))
     vocabulary = model.energy.vocabulary
     wants = request.avoid or getattr(request, "match", None) or getattr(request, "regex", None)
@@ -288,7 +288,7 @@ def _bias(request: Any, model: EnergyDLLM) -> tuple[tuple[int, float], ...]:
     bias = []
     for word, nats in (request.logit_bias or {}).items():
         if not word.isascii() or not word.isdigit() or len(word) > 9 or int(word) >= model.size:
-            raise ValueError(f"`logit_bias` has the token id {word!r}; expected one of 0 to {model.size - 1}.")
+            raise ValueError(f"`logit_bias` has the token id {word[:40]!r}; expected one of 0 to {model.size - 1}.")
         bias.append((int(word), float(nats)))
     return tuple(bias)
 

@@ -166,6 +166,11 @@ async def written(
 
     Leaving it early (the client is gone, the time is over) cancels what is not yet written.
     """
+    if len(choices) > engine.queue:
+        fault = (
+            f"`n` asks for {len(choices)} passages, and the queue of this server holds {engine.queue}; ask for fewer."
+        )
+        raise APIError(400, fault, param="n", code="invalid_value")
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue()
     end = loop.time() + timeout
     passages: dict[int, Passage] = {}
