@@ -6,8 +6,7 @@ import json
 import re
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from ._errors import APIError
@@ -57,7 +56,7 @@ def parsed(schema: type[BaseModel], body: bytes, kind: str) -> Any:
     if first["type"] == "json_invalid" or not first["loc"]:
         raise APIError(400, f"the body is no such JSON object: {first['msg']}.", code="invalid_json")
     name = str(first["loc"][0])[:60]
-    given = from_json(body) if fields is None else fields
+    given = TypeAdapter(Any).validate_json(body) if fields is None else fields
     # of what may be of several kinds, the kind that it was nearest to
     alike = [(_place(given, each), each) for each in found[:LISTED] if each["loc"][0] == first["loc"][0]]
     place, first = max(alike, key=lambda each: len(each[0]))
