@@ -673,6 +673,39 @@ def test_the_descent_stays_where_it_is_asked_for(in_order, ordered):
     assert np.isclose(score["log_likelihood"], -nll.sum(), atol=1e-4)
 
 
+DRIVE_IN_ORDER = """
+await until(() => !$('how').hidden);
+const box = $('text'), tokens = () => moments.at(-1).tokens, spent = () => moments.map(m => m.force_evaluations);
+$('prompt').value = 'abc'; $('block').value = '1'; $('form').oninput();
+seen.push($('count').textContent == 'New tokens');
+$('length').value = 70; press(document, 'Enter'); await until(() => done);
+const first = tokens(), grows = v => v.every((each, k) => !k || each > v[k - 1]);
+seen.push(first.length == 73 && box.children.length == 73, first.join('').startsWith('abc'));
+seen.push(grows(spent()) && spent().at(-1) == 70 && moments.at(-1).budget == 70);
+seen.push(grows(moments.map(m => m.free_energy)));
+seen.push(moments.at(-1).certainty.slice(3).every(p => p < 1), document.querySelectorAll('.given').length == 3);
+box.children[60].click(); await until(() => $('why').textContent.includes('the sum of'));
+seen.push($('why').textContent.startsWith('token 60 '), document.querySelector('mark').textContent == name(first[60]));
+press(box.children[60], 'Delete'); await again();
+seen.push(tokens().slice(0, 60).join() == first.slice(0, 60).join(), tokens()[60] != first[60]);
+$('length').value = 5; press(document, 'Enter'); await again();
+seen.push(at == 7 && document.querySelectorAll('#text [tabindex="0"]').length == 1);
+at = 99; press(box, 'Delete'); seen.push(forbid.length == 1);
+const real = fetch; let asked = null;
+window.fetch = async (...given) => { asked = given; return new Response(JSON.stringify({token: '??'})) };
+await why(5); window.fetch = real;
+seen.push($('why').textContent.includes('other tokens'));
+$('model').onchange(); seen.push(forbid.length == 0 && !$('chips').children.length);
+$('prompt').value = 'abc[2]'; $('form').oninput(); seen.push($('count').textContent == 'Tokens in all');
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt install chromium)")
+def test_a_text_of_several_windows_in_the_playground(in_order, tmp_path):
+    """All of it is shown, explained and forbidden at its place; then a shorter one, and what is read otherwise."""
+    assert driven(in_order, DRIVE_IN_ORDER, tmp_path) == "true " * 16 + "0"
+
+
 # ------------------------------------------------------------------------------------------- constraints, without HTTP
 
 STRINGS = {

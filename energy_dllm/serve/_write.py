@@ -82,8 +82,9 @@ class Choice:
             self.given[here] = True
             self.earlier = self.evaluations
         text = self._grow(final and self.window_end == self.plan.size)
-        if self.plan.block and self.reason is not None:
-            self.free_energy = -float(self.log_p[self.first : self.first + self.shown].sum())
+        if self.plan.block:  # of all windows
+            end = min(self.stands, self.last) if self.reason is None else self.first + self.shown
+            self.free_energy = -float(self.log_p[self.first : end].sum())
         return text
 
     def _grow(self, whole: bool) -> str:
@@ -114,19 +115,19 @@ class Choice:
         ids = shown.moment.ids[: shown.stands if shown.in_order else self.window_end - self.begin]
         given = self.fixed[self.begin : self.begin + len(ids)]
         ids = np.where(given, self.ids[self.begin : self.begin + len(ids)], ids)
-        certainty = np.exp(shown.moment.log_p[: len(ids)])
+        certainty = np.exp(self.log_p[self.begin : self.begin + len(ids)])
         return {
             "index": self.index,
             "motion": shown.motion,
-            "force_evaluations": shown.evaluations,
-            "budget": shown.budget,
+            "force_evaluations": self.evaluations,
+            "budget": self.evaluations - shown.evaluations + shown.budget,
             "begin": self.begin,
             "tokens": self.plan.model.tokenizer.by_token(ids),
             "certainty": [round(float(p), 3) for p in certainty],
             "given": given.tolist(),
             "stands": shown.stands,
             "sigma": short(float(shown.moment.sigma)),
-            "free_energy": short(float(shown.moment.free_energy)),
+            "free_energy": short(self.free_energy),
         }
 
     def logprobs(self) -> list[dict[str, Any]]:
