@@ -32,7 +32,7 @@ LAYERS = (
     ("_model",),
     ("flow",),
     ("energy", "data"),
-    ("_types", "_checks"),
+    ("_types", "_checks", "_files"),
 )
 LEVEL = {room: len(LAYERS) - i for i, rooms in enumerate(LAYERS) for room in rooms}
 ROOMS = ("data", "energy", "flow", "sampling", "memory", "learn", "probe", "circuit", "serve")

@@ -214,6 +214,24 @@ def test_netlist_names_what_is_wrong():
         made.deck(t1=1.0, max_step=0)
     with pytest.raises(ValueError, match=r"`max_step`=2.0 is longer than `t1`=1.0"):
         made.deck(t1=1.0, max_step=2.0)
+    with pytest.raises(ValueError, match=r"`max_step` is 0; expected a positive number"):
+        made.expected_seconds(t1=1.0, max_step=0)
+    with pytest.raises(ValueError, match=r"`t1` is inf"):
+        made.deck(t1=float("inf"))
+
+
+def test_a_netlist_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    made = circuit.lower(lambda t, y: -y, jnp.ones(1))
+    path = made.save(tmp_path / "a.cir", t1=1.0)
+    before = path.read_text()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="cannot be written .No space left on device.; what was there is kept"):
+        made.save(path, t1=2.0)
+    assert path.read_text() == before and [each.name for each in tmp_path.iterdir()] == ["a.cir"]
 
 
 def impostor(tmp_path, monkeypatch, body: str, version: str = "ngspice-39") -> None:

@@ -172,6 +172,15 @@ def test_file_errors(tmp_path, unchecked):
         path.write_bytes(empty)
         with pytest.raises(ValueError, match=r"`path` .* is empty"):
             data.read_text(path)
+    for begin, words in ((b"\x1f\x8b\x08", "gunzip"), (b"\xfd7zXZ\0", "unxz"), (b"PAR1", "energy-dllm tokenize")):
+        path.write_bytes(begin + b"abc")
+        with pytest.raises(ValueError, match=words):
+            data.read_text(path)
+    path.write_text("abc", encoding="utf-16")
+    with pytest.raises(ValueError, match="is UTF-16; convert it, for example with `iconv -f UTF-16"):
+        data.read_text(path)
+    with pytest.raises(ValueError, match="is a pipe or a device; expected a file"):
+        data.read_text("/dev/null")
     # The fault sits behind the first chunk, in front of which a character straddles the border.
     before = b"a" * ((1 << 20) - 1) + "é".encode()
     for tail, offset in ((b"\xff", 0), (b"b\xc3(", 1), (b"b\xc3", 1)):

@@ -1,6 +1,7 @@
 """A circuit: a netlist, and which of its voltages are the state of the model."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .._files import replace
 from ._netlist import Netlist, escape, number
 
 
@@ -59,6 +61,7 @@ class Circuit:
 
         From `benchmarks/circuit.py`: within a factor of four there, and more where products are many.
         """
+        _positive(t1=t1, max_step=max_step)
         return 0.02 + 1e-6 * self.elements * max(20.0, t1 / max_step)
 
     def deck(self, *, t1: float, max_step: float = 0.05, tolerance: float = 1e-5) -> str:
@@ -75,9 +78,7 @@ class Circuit:
 
         **Raises:** `ValueError` if one of them is not positive, or `max_step` is longer than `t1`.
         """
-        for name, value in (("t1", t1), ("max_step", max_step), ("tolerance", tolerance)):
-            if not value > 0:
-                raise ValueError(f"`{name}` is {value}; expected a positive number.")
+        _positive(t1=t1, max_step=max_step, tolerance=tolerance)
         if max_step > t1:
             raise ValueError(f"`max_step`={max_step} is longer than `t1`={t1}; a hundredth of `t1` is a good start.")
         step, end = number(max_step * self.seconds), number(t1 * self.seconds)
@@ -88,9 +89,9 @@ class Circuit:
         return self.netlist.text(options, f".tran {step} {end} 0 {step} uic", *saved)
 
     def save(self, path: str | Path, *, t1: float, max_step: float = 0.05, tolerance: float = 1e-5) -> Path:
-        """Write `deck` to a file, with the units in front; `ngspice -b FILE` runs it."""
+        """Write `deck` to a file, whole or not at all, with the units in front; `ngspice -b FILE` runs it."""
         path = Path(path)
-        path.write_text(self.deck(t1=t1, max_step=max_step, tolerance=tolerance))
+        replace(path, self.deck(t1=t1, max_step=max_step, tolerance=tolerance).encode(), "memory.cir")
         return path
 
     def unflatten(self, voltages: np.ndarray) -> PyTree[Any]:
@@ -100,3 +101,9 @@ class Circuit:
         parts = np.split(voltages / self.volts, sizes, axis=1)
         shaped = [part.reshape(-1, *np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)]
         return jax.tree.unflatten(structure, shaped)
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"`{name}` is {value}; expected a positive number.")

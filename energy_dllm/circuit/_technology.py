@@ -1,5 +1,6 @@
 """What parts are made of, and how far from exact they are."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -31,7 +32,8 @@ class Technology(eqx.Module):
     - `offset`, `base`: spread in volts of the drivers' inputs, and of the transistors' base voltages.
     - `levels`: number of values a conductance can take, from 0 to the largest; 0 for any.
 
-    **Raises:** `ValueError` if one of them is negative, or one that must be positive is not.
+    **Raises:** `ValueError` if one of them is negative or not finite, one that must be positive is not, or `levels` is
+    no whole number.
 
     **Example:**
 
@@ -67,7 +69,8 @@ class Technology(eqx.Module):
     def __check_init__(self):
         needed = ("resistance", "capacitance", "volts", "rail", "tail", "load", "efficiency", "temperature")
         for name, value in vars(self).items():
-            if value < 0 or (name in needed and not value > 0) or (name == "levels" and value == 1):
+            whole = name != "levels" or (value % 1 == 0 and value != 1)
+            if not 0 <= value < math.inf or (name in needed and not value > 0) or not whole:
                 raise ValueError(
                     f"`{name}` is {value}; expected a {'positive' if name in needed else 'sensible'} number."
                 )

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from ._byte_pairs import last_border
+from ._sources import packed
 from ._tokenizer import AbstractTokenizer, Bytes, Characters
 
 
@@ -106,6 +107,10 @@ def _open(path: Path) -> np.memmap:
         raise ValueError(f"`path` {str(path)!r} is a folder, expected a text file; name one file in it.")
     if not path.exists():
         raise FileNotFoundError(f"`path` {str(path)!r} does not exist; check the spelling and the current folder.")
+    if not path.is_file():
+        raise ValueError(f"`path` {str(path)!r} is a pipe or a device; expected a file, so write it to one first.")
+    if (fault := packed(path)) is not None:
+        raise ValueError(f"`path` {str(path)!r} is {fault}.")
     size = path.stat().st_size
     with path.open("rb") as file:
         mark = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0

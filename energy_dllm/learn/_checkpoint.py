@@ -6,6 +6,7 @@ with a sentence that names it.
 """
 
 import importlib.resources
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,8 +37,8 @@ def save(
     - `int8`: matrices `w` of 32 bits or more as `scale q`, `q` of one byte, one scale for each channel: about 0.27 of
       the size. `load` gives them their former dtype; saved again with `int8`, what it read gives the same bytes.
 
-    **Raises:** `ValueError` if the model has a part that cannot be described, or numbers that are not finite; `OSError`
-    if the file cannot be written.
+    **Raises:** `ValueError` if the model has a part that cannot be described, numbers that are not finite, or `notes`
+    that JSON cannot hold; `OSError` if the file cannot be written.
 
     **Example:**
 
@@ -54,7 +55,13 @@ def save(
     broken = [place for place, array in arrays.items() if not finite(array)]
     if broken:
         raise ValueError(f"`model` has numbers that are not finite in {broken[0]}; expected finite ones.")
-    header = {"format": FORMAT, "structure": structure, "notes": dict(notes or {})}
+    try:
+        header = {"format": FORMAT, "structure": structure, "notes": json.loads(json.dumps(dict(notes or {})))}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`notes` has what JSON cannot hold ({error}); expected numbers, texts, lists and dicts, such as "
+            "`float(loss)`."
+        ) from None
     if int8:
         arrays, header["dtypes"] = to_int8(arrays)
     write(path, arrays, header)

@@ -1,18 +1,18 @@
 """Arrays and a JSON header in one safetensors file: written whole or not at all, read as written or not at all."""
 
-import contextlib
-import glob
 import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from .._files import replace
 
 
 FORMAT = "energy_dllm 3"
@@ -23,50 +23,11 @@ _CHECKSUM = "sha256"
 
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
     """Write arrays and a JSON header to a safetensors file, whole or not at all."""
-    path = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
-    if path.is_dir():
-        raise ValueError(f"`path` {path} is a folder; expected a file name such as model.safetensors.")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"`path` {path} is a device or a pipe; expected a file name such as model.safetensors.")
     data = {name: np.array(array, order="C") for name, array in arrays.items()}
     # one entry: of several the order would be another in every process
     text = json.dumps({**header, _CHECKSUM: _checksum(data, header)})
     content = safetensors.numpy.save(data, {PACKAGE: text})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            f"`path` {path} cannot be written ({error.strerror or error}); what was there is kept, so make room or "
-            "choose another place."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _sweep(path: Path) -> None:
-    """Remove what saves of this file have left whose process was killed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            if not _alive(int(left.name.split(".")[-2])):
-                left.unlink()
-
-
-def _alive(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    replace(Path(path), content, "model.safetensors")
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -105,27 +66,3 @@ def _checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> st
         digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """The folder is locked for one training; the system lifts the lock when its owner ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # a system without such locks
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"`directory` {folder} is in use by another training; wait for its end, or give another folder."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from .._checks import seeded, sizes
+from .._files import alone
 from ..data import Corpus, Windows
-from ._file import alone
 from ._log import Log, bar
 from ._mesh import agreed, automatic, batch, constrain, place, shares, whole
 from ._objective import AbstractObjective
