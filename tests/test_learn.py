@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from families import host
 
 import energy_dllm as ed
 from energy_dllm import _files
-from energy_dllm.learn import _cost, _file, _fit
+from energy_dllm.learn import _cost, _file, _fit, _log
 from energy_dllm.learn._structure import build, describe
 
 
@@ -522,6 +523,55 @@ def test_a_folder_of_another_training_is_refused(small, corpus, tmp_path):
     assert (tmp_path / "checkpoint.safetensors").stat().st_size == len(before) // 2  # left as it was found
 
 
+def test_another_text_or_alphabet_is_another_training(small, corpus, tmp_path):
+    folder, path = tmp_path / "run", tmp_path / "run" / "checkpoint.safetensors"
+    train(small, corpus, until=2, directory=folder)
+    turned = dataclasses.replace(corpus, train=corpus.train[::-1])
+    with pytest.raises(ValueError, match=r"holds another training: its text is '3,000 tokens \(\w+\)', now '3,000 tok"):
+        train(small, turned, directory=folder)
+    other = dataclasses.replace(corpus, tokenizer=ed.data.Characters(corpus.tokenizer.alphabet[::-1]))
+    with pytest.raises(ValueError, match=r"`corpus` has Characters of 29 symbols \(\w+\), `model` Characters of 29"):
+        train(small, other)
+    # one of before, which does not say what it learned from
+    arrays, header = _file.read(path)
+    for kept in (header["training"], header["notes"]["training"]):
+        assert kept.pop("text") and kept.pop("tokenizer").startswith("Characters of 29")
+    del header["notes"]["training"]["seed"]
+    _file.write(path, arrays, header)
+    train(small, corpus, until=3, directory=folder)
+    assert "text" in _file.read(path)[1]["training"]
+
+
+def test_a_log_of_something_else_stays(small, corpus, tmp_path):
+    log = tmp_path / "log.jsonl"
+    for content in ('{"text": "mine"}\n' * 9, "my notes", "[1]\n"):
+        log.write_text(content)
+        with pytest.raises(ValueError, match=r"`directory` .* has a log.jsonl that is of no training"):
+            train(small, corpus, until=1, directory=tmp_path)
+        assert log.read_text() == content and os.listdir(tmp_path) == ["log.jsonl"]
+    for ours in ("", '{"st', '{"step": 1, "loss": 2.0}\n{"step": 2'):  # of trainings that were killed
+        log.write_text(ours)
+        train(small, corpus, until=1, directory=tmp_path)
+        assert json.loads(log.read_text())["step"] == 1
+        (tmp_path / "checkpoint.safetensors").unlink()
+
+
+def test_a_log_that_cannot_be_written_keeps_what_is_learned(small, corpus, tmp_path, monkeypatch):
+    def full(record):
+        if record["step"] == 3:
+            raise OSError(28, "No space left on device")
+        return dumps(record)
+
+    dumps = json.dumps
+    with monkeypatch.context() as patch:
+        patch.setattr(_log, "json", types.SimpleNamespace(dumps=full, loads=json.loads))
+        with pytest.raises(OSError, match=r"`directory` .* cannot be written .No space left on device.; make room"):
+            train(small, corpus, until=4, directory=tmp_path)
+    assert ed.learn.notes(tmp_path / "checkpoint.safetensors")["step"] == 3
+    whole = host(train(small, corpus, until=4))
+    assert eqx.tree_equal(host(train(small, corpus, until=4, directory=tmp_path)), whole)
+
+
 def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(small, corpus, tmp_path):
     couplings = lambda m: m.energy.network.synapses["pairwise"].left
     scaled = lambda by: eqx.tree_at(couplings, small, replace_fn=lambda c: jnp.asarray(np.asarray(c) * by))
@@ -546,9 +596,15 @@ def test_nan_stops_with_the_step_the_term_and_the_last_good_checkpoint(small, co
         (dict(average=1.0), "`average` is 1"),
         (dict(until=0), "`until` is 0"),
         (dict(steps=4, until=5), "`until` is 5; expected one of the 4 `steps`"),
+        (dict(until=1.5), "`until` is 1.5"),
+        (dict(until=True), "`until` is True"),
+        (dict(checkpoint_seconds="x"), "`checkpoint_seconds` is 'x'"),
+        (dict(checkpoint_seconds=math.nan), "`checkpoint_seconds` is nan"),
+        (dict(progress="yes"), "`progress` is 'yes'"),
+        (dict(directory=__file__), "`directory` .* is a file or below one; expected a folder"),
     ],
 )
-def test_fit_names_bad_settings(settings, message, model, corpus):
+def test_fit_names_bad_settings(settings, message, model, corpus, unchecked):
     with pytest.raises(ValueError, match=message):
         train(model, corpus, **settings)
 

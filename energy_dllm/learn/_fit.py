@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import numbers
 import os
 import time
 from collections.abc import Callable
@@ -18,13 +19,13 @@ from jaxtyping import Array, PyTree
 
 from .._checks import seeded, sizes
 from .._files import alone
-from ..data import Corpus, Windows
+from ..data import AbstractTokenizer, Corpus, Windows
 from ._log import Log, bar
 from ._mesh import agreed, automatic, batch, constrain, place, shares, whole
 from ._objective import AbstractObjective
 from ._optimizer import default_optimizer
 from ._signals import Signals
-from ._training import Checkpoints, Run
+from ._training import Checkpoints, Run, alphabet_of, of_corpus
 
 
 Model = TypeVar("Model", bound=eqx.Module)
@@ -60,9 +61,10 @@ def fit(
     - `objective`: `Denoising()` for the energy model, `twin.objective` for a twin.
     - `steps`: batches in all. `length`, `batch_size`: tokens of a window, by default 64 or a whole picture, and windows
       of a batch.
-    - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training, that
-      is resumed, exactly: the result is bit by bit that of a run that was never interrupted. Ctrl-C and SIGTERM save a
-      checkpoint first; a second one does not wait for it. `ed.load` of the checkpoint is the model as it stands.
+    - `directory`: where checkpoints and `log.jsonl` go. If it already holds a checkpoint of the same training (the
+      text is compared at some thousand places, an `optimizer` of your own by its shapes alone), that is resumed,
+      exactly: the result is bit by bit that of a run that was never interrupted. Ctrl-C and SIGTERM save a checkpoint
+      first; a second one does not wait for it. `ed.load` of the checkpoint is the model as it stands.
 
     Other arguments:
 
@@ -83,8 +85,9 @@ def fit(
 
     **Returns:** the model with averaged parameters.
 
-    **Raises:** `ValueError` for sizes that are not positive, a text shorter than a window, a `directory` that holds
-    another training or in which one is running, or with it a model that `save` would refuse; `FloatingPointError` if
+    **Raises:** `ValueError` for sizes that are not positive, a text shorter than a window or of another tokenizer than
+    the model's, a `directory` that holds another training, or a `log.jsonl` of something else, or in which one is
+    running, or with it a model that `save` would refuse; `OSError` if it cannot be written; `FloatingPointError` if
     loss or gradient stop being finite, naming the step and the term of F that broke first. Parameters and checkpoint
     are then those of the last good step.
 
@@ -108,10 +111,21 @@ def fit(
             "windows); expected a multiple of them."
         )
     end = steps if until is None else until
-    if not 0 < end <= steps:
+    if isinstance(end, bool) or not isinstance(end, int | np.integer) or not 0 < end <= steps:
         raise ValueError(f"`until` is {until}; expected one of the {steps} `steps`, or nothing.")
+    if not isinstance(checkpoint_seconds, numbers.Real) or not checkpoint_seconds >= 0:
+        raise ValueError(f"`checkpoint_seconds` is {checkpoint_seconds!r}; expected a number of seconds, such as 60.")
+    for name, called in (("progress", progress), ("log", log)):
+        if not (callable(called) or called is None or (isinstance(called, bool) and name == "progress")):
+            raise ValueError(f"`{name}` is {called!r}; expected a function that is called after every step.")
     if not 0 <= average < 1:
         raise ValueError(f"`average` is {average}; expected a decay of at least 0 and below 1, such as 0.999.")
+    alphabet = getattr(model, "tokenizer", None)
+    if isinstance(alphabet, AbstractTokenizer) and alphabet != corpus.tokenizer:
+        raise ValueError(
+            f"`corpus` has {alphabet_of(corpus.tokenizer)}, `model` {alphabet_of(alphabet)}; expected one tokenizer, "
+            "so make the corpus with that of the model."
+        )
     places = corpus.tokenizer.places
     length = (places or 64) if length is None else length
     windows = Windows(corpus.train, length=length, batch=batch_size, seed=seed, whole=places > 0)
@@ -128,6 +142,7 @@ def fit(
     if jax.tree.leaves(eqx.filter(objective, eqx.is_inexact_array)):  # a schedule, whose numbers its repr hides
         described += f" of numbers {_fingerprint('', objective)}"
     settings["objective"] = described
+    settings |= of_corpus(corpus)
     folder, leads = None if directory is None else Path(directory), jax.process_index() == 0
     as_model = lambda parameters: eqx.combine(_cast(whole(parameters, mesh), kinds), static)
     signals = Signals()
@@ -163,7 +178,13 @@ def fit(
                 now = time.monotonic()
                 record = {"step": n + 1, "loss": float(loss), "gradient_norm": float(norm)}
                 record["seconds"] = round(now - start, 3)
-                line(**record)
+                try:
+                    line(**record)
+                except OSError:  # a disk that is full: what is learned may still have room in place of what is there
+                    if checkpoints is not None and mesh is None:
+                        with contextlib.suppress(OSError):
+                            checkpoints.write(run)
+                    raise
                 if log is not None and leads:
                     log(record)
                 advance(float(loss))

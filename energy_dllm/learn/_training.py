@@ -1,5 +1,8 @@
 """What a training is at one moment, and its checkpoints: one file, or on a mesh sharded ones."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,30 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from .._checks import on_device
-from ..data import Windows
+from ..data import AbstractTokenizer, Corpus, Windows
 from ._file import FORMAT, read, write
 from ._mesh import place
 from ._steps import FOLDER, Steps
 from ._structure import describe
+
+
+_OF_CORPUS = ("tokenizer", "text")
+_PLACES = 4096
+
+
+def alphabet_of(tokenizer: AbstractTokenizer) -> str:
+    """What a message calls it; another one has another digest."""
+    about = dataclasses.asdict(tokenizer) if dataclasses.is_dataclass(tokenizer) else {}
+    digest = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:12]
+    return f"{type(tokenizer).__name__} of {tokenizer.size} symbols ({digest})"
+
+
+def of_corpus(corpus: Corpus) -> dict[str, str]:
+    """What tells one corpus from another: its tokenizer, its length, and ids evenly spaced over it."""
+    ids = corpus.train
+    places = np.linspace(0, len(ids) - 1, min(_PLACES, len(ids))).astype(int)
+    digest = hashlib.sha256(np.asarray(ids[places], np.int64).tobytes()).hexdigest()[:12]
+    return dict(zip(_OF_CORPUS, (alphabet_of(corpus.tokenizer), f"{len(ids):,} tokens ({digest})"), strict=True))
 
 
 class Run(eqx.Module):
@@ -115,7 +137,9 @@ class Checkpoints:
             raise ValueError(
                 f"`directory` {self.folder} holds a checkpoint of another kind or version; give another folder."
             )
-        different = sorted(k for k in settings if training.get(k) != settings[k])
+        # checkpoints of before do not say what they were learning from
+        unknown = {name for name in _OF_CORPUS if name not in training}
+        different = sorted(k for k in settings if k not in unknown and training.get(k) != settings[k])
         if different:
             name = different[0]
             raise ValueError(
