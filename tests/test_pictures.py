@@ -182,6 +182,21 @@ def test_folders_of_pictures_are_read_and_bad_files_are_named(tmp_path):
         ed.data.read_pictures(tmp_path / "none")
 
 
+def test_pixels_are_those_that_are_seen(tmp_path, unchecked):
+    image = pytest.importorskip("PIL.Image")
+    wide = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    image.fromarray(wide).save(tmp_path / "wide.png")
+    assert np.array_equal(ed.data.read_picture(tmp_path / "wide.png"), wide >> 8)
+    assert ed.data.read_picture(tmp_path / "wide.png", colour=True, alpha=True).shape == (3, 4, 4)
+    exif = image.Exif()
+    exif[0x0112] = 6  # the camera was turned to its right
+    image.fromarray((wide >> 8).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(ed.data.read_picture(tmp_path / "turned.png"), np.rot90(wide >> 8, -1))
+    for fault in (np.zeros((2, 2)), np.zeros((2, 2, 5), np.uint8)):
+        with pytest.raises(ValueError, match=r"`picture` has shape .*; expected \(rows, columns\)"):
+            ed.data.write_picture(tmp_path / "fault.png", fault)
+
+
 def test_whole_windows_are_pictures():
     ids = np.arange(60)
     windows = ed.data.Windows(ids, length=6, batch=200, seed=3, whole=True)

@@ -101,6 +101,13 @@ def test_files_of_other_kinds_are_refused(pairs, tmp_path, unchecked):
     refused({**good, "model": {**good["model"], "end_of_word_suffix": "</w>"}}, "with a `end_of_word_suffix`")
     vocabulary = {token: n for token, n in good["model"]["vocab"].items() if token != "a"}
     refused({**good, "model": {**good["model"], "vocab": vocabulary}}, "not all bytes")
+    refused({**good, "added_tokens": [5]}, "is not the content of a tokenizer.json")
+    refused({**good, "model": {"type": "BPE", "vocab": good["model"]["vocab"]}}, "is not the content")
+    for pair in ("abc", "zzz qqq"):
+        refused({**good, "model": {**good["model"], "merges": [pair]}}, f"merges '{pair}', which are no two tokens")
+    split = {"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated", "invert": False}
+    both = {"type": "Sequence", "pretokenizers": [split, good["pre_tokenizer"]]}
+    refused({**good, "pre_tokenizer": both}, "cannot be read by tokenizers")
     with pytest.raises(FileNotFoundError, match="neither tokenizer.json nor vocab.json"):
         data.BytePairs.from_file(tmp_path / "..")
     with pytest.raises(FileNotFoundError, match="is not a file"):

@@ -113,8 +113,11 @@ class BytePairs(AbstractTokenizer):
                 raise FileNotFoundError(f"`path` {str(path)!r} is not a file; expected a tokenizer.json.")
             read = lambda: path.read_text(encoding="utf-8")
         try:
-            return cls(read())
-        except (ValueError, AttributeError) as error:
+            made = cls(read())
+            if importlib.util.find_spec("tokenizers") is not None:
+                _ = made._encoder  # patterns that it cannot read are said now
+            return made
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             reason = str(error) if "`definition`" in str(error) else f"`definition` is no JSON; {_EXPECTED}."
             raise ValueError(reason.replace("`definition`", f"`path` {str(path)!r}")) from None
 
@@ -153,7 +156,11 @@ class BytePairs(AbstractTokenizer):
 
     @functools.cached_property
     def _encoder(self) -> Any:
-        return _library().Tokenizer.from_str(self.definition)
+        library = _library()
+        try:
+            return library.Tokenizer.from_str(self.definition)
+        except Exception as error:  # the library has no kinds of them
+            raise ValueError(f"`definition` cannot be read by tokenizers ({error}); {_EXPECTED}.") from None
 
     @functools.cached_property
     def _plain_encoder(self) -> Callable[[str], list[int]]:
@@ -247,11 +254,16 @@ def _of_gpt2(vocabulary: dict[str, int], merges: str) -> str:
 def _canonical(definition: str) -> str:
     """The part of a tokenizer.json that decides ids and texts, in one form; `ValueError` for another kind."""
     try:
-        content = json.loads(definition)
-        model = content["model"]
-        kind = model.get("type", "BPE" if "merges" in model else "unknown")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return _parsed(json.loads(definition))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if "`definition`" in str(error):
+            raise
         raise ValueError(f"`definition` is not the content of a tokenizer.json; {_EXPECTED}.") from None
+
+
+def _parsed(content: dict[str, Any]) -> str:
+    model = content["model"]
+    kind = model.get("type", "BPE" if "merges" in model else "unknown")
     if kind != "BPE":
         raise ValueError(f"`definition` is a tokenizer of kind {kind}; {_EXPECTED}.")
     parts = _parts(content.get("pre_tokenizer"), "pretokenizers")
@@ -279,6 +291,10 @@ def _canonical(definition: str) -> str:
     if ids != list(range(len(ids))) or not letters <= set(texts) or not all(set(token) <= letters for token in texts):
         raise ValueError(f"`definition` is a tokenizer whose tokens are not all bytes, numbered from 0; {_EXPECTED}.")
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+    for pair in merges:
+        one, _, two = pair.partition(" ")
+        if not (one in texts and two in texts and one + two in texts):
+            raise ValueError(f"`definition` is a tokenizer that merges {pair!r}, which are no two tokens; {_EXPECTED}.")
     return json.dumps(
         {
             "version": "1.0",

@@ -203,6 +203,8 @@ def read_picture(
 ) -> UInt8[np.ndarray, "rows columns *channels"]:
     """The pixels of a PNG or JPEG file, `(rows, columns)`, with `colour` `(rows, columns, 3)`, uint8. Needs pillow.
 
+    A photograph is turned as its camera says; of 16 bits a pixel the upper 8 are taken.
+
     **Arguments:**
 
     - `path`: the file, or one that is open.
@@ -216,8 +218,13 @@ def read_picture(
     if not isinstance(path, io.BufferedIOBase) and not Path(path).is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} is not a file; expected a PNG or JPEG picture.")
     try:
+        from PIL import ImageOps
+
         with image.open(source) as file:
-            picture = file.convert("RGBA") if alpha else file
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits a pixel, of which the upper half is kept
+                picture = image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+            picture = picture.convert("RGBA") if alpha else picture
             picture = picture.convert(("RGB" if colour else "L") + "A" * alpha)
             if shape is not None and picture.size != (shape[1], shape[0]):
                 picture = picture.resize((shape[1], shape[0]))
@@ -241,6 +248,11 @@ def write_picture(
     assert read_picture("grey.png").shape == (4, 6)
     ```
     """
+    if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (2, 3, 4))):
+        raise ValueError(
+            f"`picture` has shape {picture.shape} of {picture.dtype}; expected (rows, columns) or (rows, columns, 3) "
+            "of uint8, such as `(255 * picture).astype(np.uint8)`."
+        )
     _pillow().fromarray(picture).save(cast(Any, path), "PNG" if isinstance(path, io.BufferedIOBase) else None)
 
 

@@ -134,6 +134,6 @@ def _text(value: Any) -> str:
         if isinstance(value, str):
             value.encode()  # half of a pair of surrogates is no text
             return value
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise _NoText(f"it has what is not UTF-8, {error.reason}") from None
     raise _NoText(f"it is of type {type(value).__name__}")
