@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 import energy_dllm as ed
+from energy_dllm import _files
 from energy_dllm._cli import main
+from energy_dllm._cli._corpus import built_in, corpus_of
 
 
 ABC = ed.data.Characters("abc ")
@@ -295,6 +297,20 @@ COMMANDS = {
     "train grammar --out m --steps 2 --learning-rate nan": "`learning_rate` is nan",
     "export FILE -o m.cir --seed -1": "`seed` is -1",
     "export FILE -o m.cir --length 0": "`--length` is 0",
+    "export FILE -o m.cir --max-step 0": "`--max-step` is 0",
+    "export FILE -o m.cir --max-step -1": "`--max-step` is -1",
+    "export FILE -o m.cir --max-step 99": "`--max-step` is 99.0, longer than all",
+    "export FILE -o m.cir --duration inf": "`--duration` is inf",
+    "export FILE -o m.safetensors": "`--out` m.safetensors has the name of a model; expected one such as memory.cir",
+    "export FILE -o m.safetensors --int8 --duration 2": "without `--prompt`, `--length`, `--duration`",
+    "export FILE -o m.safetensors --int8 --limit 2": "`--limit` and `--run`, which are for a circuit",
+    "train grammar --out a/b/m --length 0": "`--length` is 0",
+    "train grammar --out a/b/m --batch-size 0": "`--batch-size` is 0",
+    "train nowhere --out a/b/m --directory c/d": "does not exist",
+    "train grammar --out m --directory m": "`--out` m is where `--directory` m has the training",
+    "train grammar --out m --directory m/runs": "`--out` m is where `--directory` m/runs has the training",
+    "tokenize nowhere -o a/b": "which is not a file",
+    "generate FILE -o a/b/c.txt --length 0": "`length` is 0",
     "generate FILE --prompt-file nowhere": "`--prompt-file` nowhere is not a file",
     "generate FILE --unmask --rounds -1": "`rounds` is -1",
     "generate FILE --unmask --remask-rounds -1": "`remask_rounds` is -1",
@@ -369,6 +385,46 @@ def test_no_command_replaces_what_it_reads_or_a_file_that_is_no_model(file, tmp_
         assert main(command.split()) == 2 and part in capsys.readouterr().err, command
     assert {path: path.read_bytes() for path in before} == before and notes.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "notes.md", "text.txt"]
+
+
+def test_a_netlist_replaces_netlists_alone(file, tmp_path, capsys):
+    notes = tmp_path / "notes.md"
+    notes.write_text("mine")
+    assert main(["export", file, "-o", str(notes)]) == 2 and "no netlist" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
+def test_a_training_replaces_and_removes_its_own_files_alone(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs, mine = tmp_path / "runs", tmp_path / "m.training"
+    runs.mkdir()
+    mine.mkdir()
+    (runs / "log.jsonl").write_text("abc cab " * 64)
+    sizes = "--steps 1 --length 4 --batch-size 2 --validate-every 0".split()
+    argv = ["train", "runs/log.jsonl", "--init", file, "--out", "m", *sizes]
+    assert main([*argv, "--directory", "runs"]) == 2
+    assert "`--directory` runs has `source` runs/log.jsonl, which would be lost" in capsys.readouterr().err
+    assert (runs / "log.jsonl").read_text() == "abc cab " * 64
+    assert main([*argv]) == 2 and "`source` runs/log.jsonl holds records" in capsys.readouterr().err
+    assert mine.is_dir()  # empty, and not ours
+    (mine / "notes.md").write_text("mine")
+    (runs / "log.jsonl").rename("text.txt")
+    argv[1] = "text.txt"
+    with _files.alone(mine):
+        assert main(argv) == 2 and "is in use by another training" in capsys.readouterr().err
+    assert main(argv) == 0
+    assert (tmp_path / "m").is_file() and [path.name for path in mine.iterdir()] == ["notes.md"]
+
+
+def test_a_text_of_the_package_goes_before_files_of_its_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "grammar").write_text("abc " * 99)
+    assert built_in("docs") and built_in("grammar") and not built_in("./grammar")
+    assert corpus_of("grammar").entropy and "./grammar is the file of that name" in capsys.readouterr().err
+    assert corpus_of("./grammar").tokenizer.size == 4
+    ed.data.tokenize(["./grammar"], "docs")
+    assert not built_in("docs") and corpus_of("docs").tokenizer.size == 4
 
 
 def test_an_unknown_character_is_named_with_the_argument_it_is_in():

@@ -606,7 +606,7 @@ def test_export_runs(run, model, tmp_path):
         (["--length", "0"], "`--length` is 0"),
         (["--prompt", "abc"], "`--prompt` has 3 tokens but `--length` is 1"),
         (["--limit", "20"], "elements, about"),
-        (["--duration", "-1"], "`t1` is -1"),
+        (["--duration", "-1"], "`--duration` is -1"),
         (["--run"], "apt install ngspice"),
     ],
 )

@@ -16,10 +16,10 @@ from tyro.conf import Positional
 
 from ._check import health
 from ._compiled import quickly, remember
-from ._corpus import corpus_of
+from ._corpus import built_in, corpus_of
 from ._export import export
 from ._load import load_model
-from ._out import ready
+from ._out import ready, tidy
 from ._serve import serve
 from ._signals import Interruptible
 from ._show import anatomy, busy, emit, scores, table, version
@@ -62,7 +62,7 @@ def evaluate(
     from ..learn import evaluate
 
     # the held-out part of a named corpus; a file is held out as a whole
-    ids = corpus.validation if file in ("docs", "grammar") else corpus.train
+    ids = corpus.validation if built_in(file) else corpus.train
     with busy(f"measuring {model} on windows of {length} tokens: compiling first"):
         score = evaluate(loaded, ids, length=length, windows=windows, seed=seed, block=block, cost=cost)
     if json:
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         chosen = parse(argv)
         remember()
-        with signals:
+        with signals, tidy():
             code = chosen()
             sys.stdout.flush()
     except BrokenPipeError:  # such as by `head`

@@ -3,6 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from ._show import note
+
+
+RECORDS = (".jsonl", ".ndjson", ".parquet")
+
+
+def built_in(source: str) -> bool:
+    """Whether this names a text that comes with the package; a folder of tokens of that name goes before it."""
+    return source in ("docs", "grammar") and not (Path(source) / "tokens.json").exists()
+
 
 def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = None, vocabulary: int = 1024) -> Any:
     """A corpus by name, a file or a folder of tokens: in parts to train on, undivided to measure on with a tokenizer.
@@ -14,7 +24,15 @@ def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = 
 
     if validation is None:
         validation = 0.1 if tokenizer is None or isinstance(tokenizer, str) else 0.0
-    if Path(source).is_dir():
+    named = built_in(source)
+    if named and Path(source).is_file():
+        note(f"{source} is the text that comes with the package; ./{source} is the file of that name")
+    if Path(source).suffix.lower() in RECORDS and Path(source).is_file():
+        raise ValueError(
+            f"`source` {source} holds records; write their texts as tokens first, `energy-dllm tokenize {source} -o "
+            "tokens`, and give that folder, or give it a name in .txt to take it as it stands."
+        )
+    if Path(source).is_dir() and not named:
         corpus = read_tokens(source, validation=validation)
         if tokenizer not in (None, corpus.tokenizer):
             raise ValueError(
@@ -24,9 +42,9 @@ def corpus_of(source: str, tokenizer: Any = None, *, validation: float | None = 
     coder: Any = None if isinstance(tokenizer, str) else tokenizer
     if tokenizer == "bytes":
         coder = Bytes()
-    if tokenizer == "byte-pairs" and source in ("docs", "grammar"):
+    if tokenizer == "byte-pairs" and named:
         raise ValueError(f"`--tokenizer` is byte-pairs and `source` {source}; expected a text file to find pairs in.")
-    if tokenizer in ("characters", "byte-pairs") and source not in ("docs", "grammar"):
+    if tokenizer in ("characters", "byte-pairs") and not named:
         corpus = read_text(source, validation=validation)
         if tokenizer == "characters" and isinstance(corpus.tokenizer, Characters):
             return corpus

@@ -1,5 +1,6 @@
 """`energy-dllm export`: the relaxation of a model as a netlist, and its run in a simulator; or its weights as int8."""
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,11 +9,12 @@ import tyro
 from tyro.conf import Positional
 
 from ._load import load_model
-from ._out import ready
+from ._out import MODEL, NETLIST, ready
 from ._show import emit, note
 
 
 _arg = tyro.conf.arg
+LIMIT = 150_000
 
 
 def export(
@@ -38,7 +40,7 @@ def export(
         ),
     ] = None,
     max_step: Annotated[float, _arg(help="Largest step of the simulator in time constants; sets the accuracy.")] = 0.1,
-    limit: Annotated[int, _arg(help="Refuse to write more elements than this.")] = 150_000,
+    limit: Annotated[int, _arg(help="Refuse to write more elements than this.")] = LIMIT,
     int8: Annotated[bool, _arg(help="Write the model itself instead, with matrices of one byte a number.")] = False,
     run: Annotated[bool, _arg(help="Simulate it in ngspice, and compare with diffrax.")] = False,
     seed: Annotated[int, _arg(help="Without effect: nothing is random here.")] = 0,
@@ -52,17 +54,21 @@ def export(
 
     energy-dllm export shakespeare -o small.safetensors --int8
     """
-    ready("--out", out, "small.safetensors" if int8 else "memory.cir", reads=[model])
+    of_circuit = run or prompt or length != 1 or duration is not None or max_step != 0.1 or limit != LIMIT
+    if int8 and (of_circuit or out.suffix != MODEL):
+        raise ValueError(
+            f"`--int8` writes weights, `--out` is {out}; expected a name such as small.safetensors, without "
+            "`--prompt`, `--length`, `--duration`, `--max-step`, `--limit` and `--run`, which are for a circuit."
+        )
+    if not int8 and out.suffix == MODEL:
+        raise ValueError(f"`--out` {out} has the name of a model; expected one such as memory.cir, or add `--int8`.")
+    for flag, value in {"--length": length, "--duration": duration, "--max-step": max_step}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"`{flag}` is {value}; expected a positive number.")
+    ready("--out", out, f"small{MODEL}" if int8 else f"memory{NETLIST}", reads=[model])
     if int8:
-        if run or prompt or length != 1 or out.suffix != ".safetensors":
-            raise ValueError(
-                f"`--int8` writes weights, `--out` is {out}; expected a name such as small.safetensors, without "
-                "`--prompt`, `--length` and `--run`, which are for a circuit."
-            )
         _smaller(model, out, json)
         return
-    if length < 1:
-        raise ValueError(f"`--length` is {length}; expected a positive number of tokens.")
     loaded = load_model(model)
     if loaded.tokenizer.places not in (0, length):
         raise ValueError(f"`--length` is {length}; pictures of {model} have {loaded.tokenizer.places} tokens.")
@@ -80,6 +86,10 @@ def export(
     from ..flow import Given, Relaxation
 
     t1 = loaded.steps * loaded.step if duration is None else duration
+    if max_step > t1:
+        raise ValueError(
+            f"`--max-step` is {max_step}, longer than all {t1} time constants; a hundredth of them will do."
+        )
     with jax.enable_x64(True):  # the simulator computes in double precision
         double = lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf
         loaded = jax.tree.map(double, loaded)

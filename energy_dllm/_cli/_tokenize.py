@@ -1,5 +1,6 @@
 """`energy-dllm tokenize`: texts larger than memory to ids on disk."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from ._out import ready
-from ._show import emit
+from ._show import busy, emit
 from ._write import Json
 
 
@@ -43,11 +44,14 @@ def tokenize(
 
     from ..data import BytePairs, Bytes, tokenize
 
-    ready("--out", out, "tokens", folder=True)
     coder: Any = Bytes() if tokenizer == "bytes" else None
     if tokenizer not in (None, "bytes"):
         coder = BytePairs.from_file(tokenizer)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    ready("--out", out, "tokens", folder=True)
+    on_terminal = sys.stderr.isatty()
+    # a bar on a terminal, a line now and then elsewhere
+    said = contextlib.nullcontext() if on_terminal else busy(f"writing {len(sources)} texts as tokens")
+    with said, Progress(console=Console(stderr=True), disable=not on_terminal) as bar:
         task = bar.add_task("tokens", total=1.0)
         corpus = tokenize(
             sources, out, tokenizer=coder, field=field, progress=lambda share: bar.update(task, completed=share)

@@ -1,7 +1,6 @@
 """`energy-dllm train`: a text to a model, and its progress output."""
 
 import contextlib
-import shutil
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from ._write import Json, Seed
 
 
 _arg = tyro.conf.arg
+_OWN = ("checkpoint.safetensors", "log.jsonl", "grown.safetensors")
 Length = Annotated[int, _arg(help="Tokens of a passage or window.")]
 
 
@@ -132,23 +132,30 @@ def train(
         raise ValueError(
             f"`--vocabulary` is {vocabulary}; expected at least the 256 bytes, and only with `--tokenizer byte-pairs`."
         )
-    ready("--out", out, "model.safetensors", reads=[source])
+    for flag, size in {"--length": length, "--batch-size": batch_size}.items():
+        if size < 1:
+            raise ValueError(f"`{flag}` is {size}; expected a positive number.")
     folder = out.with_name(f"{out.name}.training") if directory is None else directory
-    ready("--directory", folder, "runs/mine", folder=True)
-    try:
-        model, corpus = _start(
-            source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
+    own = [(folder / name).resolve() for name in _OWN]
+    if out.resolve() in (*own, folder.resolve(), *folder.resolve().parents):
+        raise ValueError(
+            f"`--out` {out} is where `--directory` {folder} has the training; expected another name, such as "
+            "model.safetensors."
         )
-    except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # nothing is in it
-        raise
+    if Path(source).resolve() in own:
+        raise ValueError(f"`--directory` {folder} has `source` {source}, which would be lost; give another folder.")
+    ready("--out", out, "model.safetensors", reads=[source])
+    ready("--directory", folder, "runs/mine", folder=True)
+    model, corpus = _start(
+        source, init, dim, depth, tokenizer, vocabulary, pretraining, fit_split_merge, length, seed, blocks
+    )
     depth = depth or (2 if init is None else None)
     if pretraining is None:
         pretraining = 1000 if depth == 1 else 0
     import equinox as eqx
     import jax
 
+    from .._files import alone
     from ..learn import Denoising, MaximumLikelihood, evaluate, fit, fit_split_merge as grown, save
 
     objective = (Denoising if getattr(model.energy, "one_shot", False) else Denoising.at_rest)()
@@ -164,50 +171,57 @@ def train(
     done = _steps_of(folder)
     marks = [mark for mark in range(every, steps, every) if mark > done] if every else []
     # a batch of pretraining is four times as large, and costs about a third of one of the training
-    with Stages({"pretraining": (pretraining, 0.3), "training": (steps, 1.0)}, done) as stages:
-        try:
-            if fit_split_merge:
-                stretch = min(256, len(corpus.train) - 1)
-                with busy("counting the states of the vocabulary by expectation-maximisation"):
-                    fitted = grown(model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder)
-                model = eqx.tree_at(lambda model: model.energy.vocabulary, model, fitted)
-            if pretraining:
-                first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
-                first |= {"directory": folder / "pretraining"}
-                stages.compiling("pretraining", f"batches of {4 * batch_size} windows of {length} tokens")
-                model = fit(model, corpus, MaximumLikelihood(), **first, progress=stages.advance)
-            pretrained = fit_split_merge or pretraining or init is not None
-            settings["optimizer"] = pretrained_optimizer if pretrained else None
-            stages.compiling("training", f"batches of {batch_size} windows of {length} tokens")
-            for mark in [*marks, steps]:
-                trained = fit(
-                    model, corpus, objective, **settings, until=mark, directory=folder, progress=stages.advance
-                )
-                if mark < steps:
-                    stages.say(f"{stages.curve()}\n{_look(trained, corpus, mark, length, seed)}".lstrip("\n"))
-            with busy("measuring the model on the held-out text: compiling first"):
-                score = evaluate(trained, corpus.validation, length=length, seed=seed).as_dict()
-        except KeyboardInterrupt as stop:
-            kept = f"stopped; what is finished is in {folder}; to go on from there, run the same again"
-            raise KeyboardInterrupt(str(stop) or kept) from None
-    seconds = round(time.monotonic() - start, 3)
-    settings.pop("optimizer", None)
-    record = {
-        "source": source,
-        "init": init,
-        "dim": model.energy.dim,
-        "depth": depth,
-        "tokenizer": type(corpus.tokenizer).__name__,
-        "vocabulary": corpus.tokenizer.size,
-        **settings,
-        "pretraining": pretraining,
-        "fit_split_merge": fit_split_merge,
-        "seconds": seconds,
-        **score,
-    }
-    save(out, trained, notes={**record, "energy_dllm": version()})
-    if directory is None:
-        shutil.rmtree(folder, ignore_errors=True)
+    costs = {"pretraining": (pretraining, 0.3), "training": (steps, 1.0)}
+    # locked once for all that follows, and each `fit`
+    with alone(folder, "--directory", lend=True):
+        with Stages(costs, done) as stages:
+            try:
+                if fit_split_merge:
+                    stretch = min(256, len(corpus.train) - 1)
+                    with busy("counting the states of the vocabulary by expectation-maximisation"):
+                        fitted = grown(
+                            model.energy.vocabulary, corpus.train, length=stretch, seed=seed, directory=folder
+                        )
+                    model = eqx.tree_at(lambda model: model.energy.vocabulary, model, fitted)
+                if pretraining:
+                    first = {**settings, "steps": pretraining, "batch_size": 4 * batch_size, "average": 0.99}
+                    first |= {"directory": folder / "pretraining"}
+                    stages.compiling("pretraining", f"batches of {4 * batch_size} windows of {length} tokens")
+                    model = fit(model, corpus, MaximumLikelihood(), **first, progress=stages.advance)
+                pretrained = fit_split_merge or pretraining or init is not None
+                settings["optimizer"] = pretrained_optimizer if pretrained else None
+                stages.compiling("training", f"batches of {batch_size} windows of {length} tokens")
+                for mark in [*marks, steps]:
+                    trained = fit(
+                        model, corpus, objective, **settings, until=mark, directory=folder, progress=stages.advance
+                    )
+                    if mark < steps:
+                        with busy("measuring on some of the held-out text, and writing a sample"):
+                            seen = _look(trained, corpus, mark, length, seed)
+                        stages.say(f"{stages.curve()}\n{seen}".lstrip("\n"))
+                with busy("measuring the model on the held-out text: compiling first"):
+                    score = evaluate(trained, corpus.validation, length=length, seed=seed).as_dict()
+            except KeyboardInterrupt as stop:
+                kept = f"stopped; what is finished is in {folder}; to go on from there, run the same again"
+                raise KeyboardInterrupt(str(stop) or kept) from None
+        seconds = round(time.monotonic() - start, 3)
+        settings.pop("optimizer", None)
+        record = {
+            "source": source,
+            "init": init,
+            "dim": model.energy.dim,
+            "depth": depth,
+            "tokenizer": type(corpus.tokenizer).__name__,
+            "vocabulary": corpus.tokenizer.size,
+            **settings,
+            "pretraining": pretraining,
+            "fit_split_merge": fit_split_merge,
+            "seconds": seconds,
+            **score,
+        }
+        save(out, trained, notes={**record, "energy_dllm": version()})
+        if directory is None:
+            _remove(folder / "pretraining", folder)
     if json:
         emit(record, str(out))
         return
@@ -254,6 +268,15 @@ def _start(
     if model is not None:
         settings = {name: getattr(model, name) for name in ("energy", "schedule", "steps", "step")}
     return EnergyDLLM(corpus.tokenizer, **settings, blocks=blocks, key=jax.random.key(seed)), corpus
+
+
+def _remove(*folders: Path) -> None:
+    """What trainings keep in these folders; what else is there stays."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            for name in _OWN:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _steps_of(folder: Path) -> int:
