@@ -137,7 +137,7 @@ def test_head_room_is_refused_with_the_wire_and_its_range(getkey):
         (lambda: circuit.Technology(rail=0.0), "`rail` is 0.0; expected a positive"),
         (lambda: circuit.Technology(conductance=-0.1), "`conductance` is -0.1"),
         (lambda: circuit.Technology(levels=1), "`levels` is 1"),
-        (lambda: circuit.Technology(**{"levels": 2.5}), "`levels` is 2.5"),
+        (lambda: circuit.Technology(levels=2.5), "`levels` is 2.5"),  # pyright: ignore[reportArgumentType]
         (lambda: circuit.Technology(conductance=float("nan")), "`conductance` is nan"),
         (lambda: circuit.Technology(rail=float("inf")), "`rail` is inf"),
         (lambda: circuit.Crossbar(jnp.ones((2, 3)), (2, 0)), "expected positive numbers"),
