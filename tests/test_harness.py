@@ -78,7 +78,7 @@ def test_what_cannot_be_asked_is_refused(model, monkeypatch, standing):
         ed.learn.harness(model).loglikelihood(requests(("a", "z")))
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "lm_eval.api.model")
-    with pytest.raises(ImportError, match=r"energy-dllm\[eval\]"):
+    with pytest.raises(ImportError, match=r"\.\[eval\]"):
         ed.learn.harness(model)
 
 

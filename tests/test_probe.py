@@ -503,7 +503,7 @@ def test_plots_name_what_is_wrong(relaxed, model):
 
 def test_plots_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'energy-dllm\[plot\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[plot\]' in a checkout"):
         ed.probe.plot_relaxation_curve([(0.6, 3.0), (6.0, 2.0)])
 
 
