@@ -336,6 +336,13 @@ def test_commitment_time():
     assert ed.probe.commitment_time(times[:1], tokens[:1]).tolist() == [-1.0] * 4
 
 
+def test_records_that_were_not_reached_are_no_change():
+    times, none = jnp.array([0.0, 1.0, 2.0, jnp.inf, jnp.inf, 2.5]), jnp.iinfo(int).max
+    tokens = jnp.array([[1, 5, 7], [2, 5, 7], [1, 5, 7], [none] * 3, [none] * 3, [1, 5, 8]])
+    assert ed.probe.commitment_time(times, tokens).tolist() == [2.0, 0.0, 2.5]
+    assert ed.probe.commitment_time(times[:5], tokens[:5]).tolist() == [2.0, 0.0, 0.0]
+
+
 def test_commitment_time_of_confidence():
     sure = jnp.array([[0.95, 0.2, 0.9, 0.1], [0.5, 0.2, 0.9, 0.1], [0.9, 0.99, 0.9, 0.1]]) >= 0.9
     found = jnp.where(sure[-1], ed.probe.commitment_time(jnp.arange(3.0), sure), jnp.inf)

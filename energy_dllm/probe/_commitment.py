@@ -1,5 +1,6 @@
 """Times at which tokens stop changing, from recorded probes."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
@@ -9,7 +10,7 @@ def commitment_time(times: Float[Array, " N"], tokens: Shaped[Array, "N L"]) -> 
 
     **Arguments:**
 
-    - `times`: recorded times `(N,)`, increasing.
+    - `times`: recorded times `(N,)`, increasing; infinite where a path that came to rest did not get to.
     - `tokens`: the `tokens` probe at each of them `(N, L)`; or `confidence >= 0.9`, for the time from which on that
       holds where it holds at the end.
 
@@ -28,5 +29,10 @@ def commitment_time(times: Float[Array, " N"], tokens: Shaped[Array, "N L"]) -> 
     """
     if tokens.ndim != 2 or times.shape != tokens.shape[:1]:
         raise ValueError(f"`tokens` has shape {tokens.shape}; expected ({times.shape[0]}, L), one row a time.")
-    kept = jnp.cumprod(jnp.flip(tokens == tokens[-1], axis=0), axis=0)
-    return jnp.asarray(times)[tokens.shape[0] - jnp.sum(kept, axis=0)]
+    times = jnp.asarray(times)
+    reached = jnp.isfinite(times)
+    end = tokens[jnp.max(jnp.where(reached, jnp.arange(times.size), 0))]
+    same = (tokens == end) | ~reached[:, None]
+    kept = jnp.cumprod(jnp.flip(same, axis=0), axis=0)
+    # a record that was not reached stands for the next that was
+    return jax.lax.cummin(times, reverse=True)[tokens.shape[0] - jnp.sum(kept, axis=0)]
