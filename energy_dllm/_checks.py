@@ -40,11 +40,19 @@ def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *o
     return eqx.error_if(value, fault(*known), message)
 
 
-def sizes(**sizes: int) -> None:
-    """`ValueError` naming the first of these numbers that is not positive."""
+def sizes(least: int = 1, /, **sizes: int) -> None:
+    """`ValueError` naming the first of these numbers that is no integer of at least so much."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"`{name}` is {size}; expected a positive integer.")
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
+            wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+            raise ValueError(f"`{name}` is {size}; expected {wanted}.")
+
+
+def one_a_token(length: int, **arrays: Any) -> None:
+    """`ValueError` naming the first of these that is not `(L,)`; `None` is left out."""
+    for name, array in arrays.items():
+        if array is not None and jnp.shape(array) != (length,):
+            raise ValueError(f"`{name}` has shape {jnp.shape(array)}; expected ({length},), one a token.")
 
 
 def seeded(seed: int) -> None:
@@ -53,12 +61,47 @@ def seeded(seed: int) -> None:
         raise ValueError(f"`seed` is {seed!r}; expected an integer of at least 0 and below 2**32.")
 
 
+def number(name: str, value: Any, fits: Callable[[Any], Any], words: str) -> None:
+    """`ValueError` naming a number, of Python, numpy or jax, that does not fit; of one that is traced nothing is asked.
+
+    **Arguments:**
+
+    - `name`, `value`: the argument.
+    - `fits`: true of the numbers that are allowed; false of NaN.
+    - `words`: what was expected, and the usual fix.
+    """
+    if isinstance(value, Tracer):
+        return
+    array = np.asarray(value)
+    real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    if not real or not np.all(fits(array)):
+        raise ValueError(f"`{name}` is {repr(value) if isinstance(value, str) else value}; expected {words}.")
+
+
+def positive(number: Any) -> Any:
+    """Whether it is above 0 and finite."""
+    return (number > 0) & (number < np.inf)
+
+
+def booleans(name: str, values: Any) -> jax.Array:
+    """An array of booleans; `ValueError` naming it unless it is one, of booleans or of zeros and ones."""
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    if values.dtype == bool:
+        return jnp.asarray(values)
+    words = (
+        f"`{name}` is {values.dtype}{list(values.shape)}; expected booleans, or zeros and ones, such as `array != 0`."
+    )
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise ValueError(words)
+    return error_if(lambda values: (values != 0) & (values != 1), words, values).astype(bool)
+
+
 def is_value(number: Any, value: float) -> bool:
     """Whether a number has this value; of an array, which may be traced, nothing is asked."""
     return not isinstance(number, jax.Array) and number == value
 
 
-def expected(**arguments: tuple[Any, type, str]) -> None:
+def expected(**arguments: tuple[Any, type | tuple[type, ...], str]) -> None:
     """`ValueError` naming the first argument that is neither `None` nor of its type; each has an example of it."""
     for name, (value, kind, example) in arguments.items():
         if value is not None and not isinstance(value, kind):
@@ -86,15 +129,19 @@ def finite(tree: Any) -> bool:
     return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves if eqx.is_inexact_array_like(leaf))
 
 
+def floats(array: Any) -> jax.Array:
+    """An array of floats: integers and booleans are converted."""
+    array = jnp.asarray(array)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
 def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N"], Float[Array, " M"]]:
     """Validated patterns and log-weights as leaves."""
     if isinstance(patterns, (list, tuple)):
         shapes = sorted({np.shape(pattern) for pattern in patterns})
         if len(shapes) > 1:
             raise ValueError(f"`patterns` have the shapes {shapes}; expected one shape (N,) for all, pad or cut them.")
-    rows = jnp.asarray(patterns)
-    if not jnp.issubdtype(rows.dtype, jnp.floating):
-        rows = rows.astype(float)
+    rows = floats(patterns)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"`patterns` has shape {rows.shape}; expected (M, N) with at least one pattern, one a row.")
     infinite = lambda rows: ~(abs(rows) < np.inf)
@@ -110,7 +157,7 @@ def stored(patterns: Patterns, weights: Array | None) -> tuple[Float[Array, "M N
 
 def log_positive(name: str, value: Float[Array, ""] | float, dtype) -> Float[Array, ""]:
     """The logarithm of a parameter that must be positive."""
-    if isinstance(value, (int, float)) and not value > 0:
-        raise ValueError(f"`{name}` is {value}; expected a positive number.")
-    value = jnp.asarray(value, dtype)
-    return jnp.log(error_if(lambda value: ~(value > 0), f"`{name}` must be positive.", value))
+    number(name, value, positive, "a positive number")
+    if isinstance(value, Tracer):
+        value = error_if(lambda value: ~positive(value), f"`{name}` must be positive and finite.", value)
+    return jnp.log(jnp.asarray(value, dtype))

@@ -126,6 +126,23 @@ def test_evidence_values_are_checked(make, message):
         make()
 
 
+@pytest.mark.parametrize("known", [[1, 0, 1], np.array([1, 0, 1]), jnp.array([1, 0, 1]), np.array([True, False, True])])
+def test_a_mask_of_zeros_and_ones_is_one_of_booleans(known, unchecked):
+    ids, codes, right = jnp.array([0, 2, 1]), jnp.eye(3), jnp.array([True, False, True])
+    for make in (ed.flow.Given, lambda ids, known: ed.flow.Typo(ids, 0.1, known)):
+        assert (make(ids, known).field(codes) == make(ids, right).field(codes)).all()
+        traced = eqx.filter_jit(lambda known, make=make: make(ids, known).field(codes))(jnp.asarray(known))
+        assert (traced == make(ids, right).field(codes)).all()
+
+
+def test_evidence_in_lists_and_integers(unchecked):
+    assert (
+        ed.flow.Allowed([[1, 0]]).field(jnp.eye(2)) == ed.flow.Allowed(jnp.array([[True, False]])).field(jnp.eye(2))
+    ).all()
+    assert ed.flow.Likelihood([[0.0, 1.5]]).field(jnp.eye(2)).tolist() == [[0.0, 1.5]]
+    assert ed.flow.Gaussian(jnp.eye(3, dtype=int), 0.5).sigma.tolist() == [0.5] * 3
+
+
 # ------------------------------------------------------------------------------------------- schedules
 
 SCHEDULES = {

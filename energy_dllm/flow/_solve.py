@@ -11,7 +11,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import expected, finite, forward_mode, sizes
+from .._checks import concrete, expected, finite, forward_mode, number, sizes
 from .._types import Key, Scalar
 from ._field import AbstractMotion
 from ._probing import observed
@@ -118,11 +118,11 @@ def solve(
 
     **Returns:** a `Trajectory`.
 
-    **Raises:** `ValueError` for a `state` that is not finite, a `solver`, `controller` or `adjoint` that is not one, a
-    `stop` that is not positive, times that run backwards, a stochastic field without `key` or `step`, a flow map along
-    anything but the `ProbabilityFlow` of a landscape without guidance, a negative `step`, `levels` beside a
-    `controller` or `step`, or a probe whose shapes depend on values; a runtime error if `levels` do not lead from `t0`
-    to `t1`.
+    **Raises:** `ValueError` for a `state` that is not finite, a `solver`, `controller`, `adjoint`, `key` or probe that
+    is not one, a `stop` or `step` that is not positive, times that run backwards, `times` outside of the interval,
+    `levels` that do not lead from `t0` to `t1`, a stochastic field without `key` or `step`, a flow map along anything
+    but the `ProbabilityFlow` of a landscape without guidance, `levels` beside a `controller` or `step`, or a probe
+    whose shapes depend on values; a runtime error for `times` and `levels` that are traced.
 
     **Example:**
 
@@ -142,18 +142,26 @@ def solve(
         solver=(solver, diffrax.AbstractSolver, "diffrax.Tsit5()"),
         controller=(controller, diffrax.AbstractStepSizeController, "diffrax.PIDController(rtol=1e-3, atol=1e-4)"),
         adjoint=(adjoint, diffrax.AbstractAdjoint, "diffrax.ForwardMode()"),
+        probes=(probes, Mapping, '{"F": lambda time, state, field: ...}'),
+        key=(key, (jax.Array, np.ndarray), "jax.random.key(0)"),
     )
     if not finite(state):
         raise ValueError("`state` has a NaN or an infinity; expected finite numbers to start from.")
     sizes(max_steps=max_steps)
-    if stop is not None and not isinstance(stop, jax.Array) and not (isinstance(stop, int | float) and stop > 0):
-        raise ValueError(f"`stop` is {stop!r}; expected a positive speed that counts as rest, such as 1e-4.")
+    for name, time in (("t0", t0), ("t1", t1)):
+        number(name, time, np.isreal, "a time")
+    if stop is not None:
+        number("stop", stop, lambda speed: speed > 0, "a positive speed that counts as rest, such as 1e-4")
+    if step is not None:
+        number("step", step, lambda step: step > 0, "a positive step size")
+    for name, probe in (probes or {}).items():
+        if not callable(probe):
+            raise ValueError(f"`probes` has {probe!r} as {name!r}; expected a function of time, state and field.")
     stochastic = hasattr(field, "amplitude")
-    if all(isinstance(t, (int, float)) for t in (t0, t1)) and not t1 > t0:
+    if concrete((t0, t1)) and not np.all(np.asarray(t1) > np.asarray(t0)):
         raise ValueError(f"`t1`={t1} is not after `t0`={t0}; noise time s = -log sigma increases towards text.")
-    if isinstance(step, (int, float)) and not step > 0:
-        raise ValueError(f"`step` is {step}; expected a positive step size.")
     if levels is not None:
+        levels = jnp.asarray(levels)
         if controller is not None or step is not None:
             raise ValueError("`levels` fix every step; leave out `controller` and `step`, or `levels`.")
         if levels.ndim != 1 or levels.shape[0] < 2:
@@ -172,7 +180,14 @@ def solve(
     t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
     step = None if step is None else jnp.asarray(step)
     stop = None if stop is None else jnp.asarray(stop)
-    times = None if times is None else jnp.asarray(times)
+    if levels is not None and not _runs(levels, t0, t1, ends=True):
+        raise ValueError(f"`levels` must increase from exactly `t0`={t0} to exactly `t1`={t1}.")
+    if times is not None:
+        times = jnp.asarray(times)
+        if times.ndim != 1 or not times.size:
+            raise ValueError(f"`times` has shape {times.shape}; expected (N,), at least one, or None for the end only.")
+        if not _runs(times, t0, t1):
+            raise ValueError(f"`times` must increase within `t0`={t0} and `t1`={t1}: all time runs forwards.")
     probes = {} if probes is None else dict(probes)
     if stochastic and levels is not None:  # noise is drawn afresh, and no gradient goes through it
         if adjoint is not None:
@@ -192,7 +207,7 @@ def solve(
 @eqx.filter_jit
 def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes, stop, key, clock, max_steps, adjoint):
     if levels is not None:
-        astray = jnp.any(jnp.diff(levels) <= 0) | (levels[0] != t0) | (levels[-1] != t1)
+        astray = jnp.any(~(jnp.diff(levels) > 0)) | (levels[0] != t0) | (levels[-1] != t1)
         levels = eqx.error_if(levels, astray, "`levels` must increase from exactly `t0` to exactly `t1`.")
         controller = diffrax.StepTo(levels)
 
@@ -214,7 +229,7 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
     record = lambda t, y, args: (t, y)
     subs = [diffrax.SubSaveAt(t1=True, fn=record)]
     if times is not None:
-        backwards = jnp.any(jnp.diff(times) <= 0)
+        backwards = jnp.any(~(jnp.diff(times) > 0))
         times = eqx.error_if(
             times, backwards, "`times` must increase: noise time and relaxation time both run forwards."
         )
@@ -256,6 +271,17 @@ def _solve(field, state, t0, t1, solver, controller, step, levels, times, probes
         clock=ys[-1] if clock else None,
         result=solution.result,
     )
+
+
+def _runs(times, t0, t1, *, ends: bool = False) -> bool:
+    """Whether times, where they are known, increase from `t0` to `t1`: within them, or from one end to the other."""
+    if not concrete((times, t0, t1)):
+        return True
+    times, start, stop = map(np.asarray, (times, t0, t1))
+    if jnp.issubdtype(times.dtype, jnp.floating):
+        start, stop = start.astype(times.dtype), stop.astype(times.dtype)
+    inside = (times[0] == start) & (times[-1] == stop) if ends else (times[0] >= start) & (times[-1] <= stop)
+    return bool(inside and np.all(np.diff(times) > 0))
 
 
 def _speed(motion: PyTree[Array]) -> Scalar:

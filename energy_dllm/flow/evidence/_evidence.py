@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._checks import concrete, error_if, finite
+from ..._checks import concrete, error_if, finite, floats, number, positive, sizes
 from ..._types import Scalar
 
 
@@ -46,7 +46,8 @@ class AbstractEvidence(eqx.Module):
         return self.sources if isinstance(self, Evidences) else (self,)
 
     def __add__(self, other: "AbstractEvidence") -> "AbstractEvidence":
-        """Evidence from two independent sources: `b` and springs add. `ValueError` if their lengths differ.
+        """Evidence from two independent sources: `b` and springs add. `ValueError` if their lengths differ, or if the
+        other is none.
 
         **Example:**
 
@@ -108,9 +109,8 @@ class Gaussian(AbstractEvidence):
         *,
         temperature: Scalar | float = 1.0,
     ):
-        if not isinstance(temperature, jax.Array) and not 0 < temperature < np.inf:
-            raise ValueError(f"`temperature` is {temperature}; expected a positive number, 1 for Bayes' rule.")
-        x = jnp.asarray(x)
+        number("temperature", temperature, positive, "a positive number, 1 for Bayes' rule")
+        x = floats(x)
         if x.ndim != 2:
             raise ValueError(f"`x` has shape {x.shape}; expected (L, C), one code a token.")
         sigma = jnp.asarray(sigma, x.dtype)
@@ -146,6 +146,8 @@ class Masked(AbstractEvidence):
 
     - `length`: number of tokens `L`, positive.
 
+    **Raises:** `ValueError` if `length` is no positive integer.
+
     **Example:**
 
     ```python
@@ -158,8 +160,7 @@ class Masked(AbstractEvidence):
     tokens: int = eqx.field(static=True)
 
     def __init__(self, length: int):
-        if length < 1:
-            raise ValueError(f"`length` is {length}; expected a positive number of tokens.")
+        sizes(length=length)
         self.tokens = length
 
     @property
@@ -182,6 +183,9 @@ class Evidences(AbstractEvidence):
     sources: tuple[AbstractEvidence, ...]
 
     def __init__(self, sources: tuple[AbstractEvidence, ...]):
+        for source in sources:
+            if not isinstance(source, AbstractEvidence):
+                raise ValueError(f"`evidence` is a {type(source).__name__}; expected one, such as `flow.Masked(64)`.")
         flat = [part for source in sources for part in source.parts]
         lengths = [source.length for source in flat]
         if len(set(lengths)) > 1:

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._checks import sizes
 from ...data import AbstractTokenizer, RegexDFA
 from ...energy import DFA
 from ._evidence import FORBIDDEN, AbstractEvidence
@@ -45,8 +46,7 @@ class Matching(AbstractEvidence):
     wanted: str = eqx.field(static=True)
 
     def __init__(self, pattern: str | RegexDFA, tokenizer: AbstractTokenizer | None, *, length: int, wanted: str = ""):
-        if length < 1:
-            raise ValueError(f"`length` is {length}; expected a positive number of tokens.")
+        sizes(length=length)
         if isinstance(pattern, str):
             if tokenizer is None:
                 raise ValueError("`tokenizer` is None; a pattern needs the symbols of the model, `model.tokenizer`.")
@@ -68,7 +68,11 @@ class Matching(AbstractEvidence):
         return cls(avoided, tokenizer, length=length, wanted=f"`words` to avoid, {list(words)},")
 
     def __and__(self, other: "Matching") -> "Matching":
-        """One automaton for both; `ValueError` if no passage of this length matches both."""
+        """One automaton for both; `ValueError` if no passage of this length matches both, or they differ in length."""
+        if self.tokens != other.tokens:
+            raise ValueError(
+                f"`length` is {self.tokens} of one and {other.tokens} of the other; expected the same of both."
+            )
         both = self.automaton & other.automaton
         names = f"{self.wanted} and {other.wanted}"
         if not both.accept.any():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._checks import error_if, on_device
+from ..._checks import booleans, error_if, number, on_device
 from ._evidence import FORBIDDEN, AbstractEvidence
 
 
@@ -17,9 +17,9 @@ class Given(AbstractEvidence):
     **Arguments:**
 
     - `ids`: tokens `(L,)`; those that are not known are ignored.
-    - `known`: which tokens are given `(L,)`; all of them by default.
+    - `known`: which tokens are given `(L,)`, booleans or zeros and ones; all of them by default.
 
-    **Raises:** `ValueError` if shapes do not match, or if a known id is outside the vocabulary.
+    **Raises:** `ValueError` if shapes do not match, `known` has other numbers, or a known id is outside the vocabulary.
 
     **Example:**
 
@@ -59,9 +59,9 @@ class Typo(AbstractEvidence):
 
     - `ids`: tokens as seen `(L,)`.
     - `rate`: probability `q` that a token was replaced by a random one, `0 < q < 1`.
-    - `known`: which tokens were seen at all `(L,)`; all of them by default.
+    - `known`: which tokens were seen at all `(L,)`, booleans or zeros and ones; all of them by default.
 
-    **Raises:** `ValueError` if shapes do not match or a plain number `rate` is outside (0, 1).
+    **Raises:** `ValueError` if shapes do not match, `known` has other numbers, or `rate` is known to be outside (0, 1).
 
     **Example:**
 
@@ -83,8 +83,7 @@ class Typo(AbstractEvidence):
         rate: Float[Array, ""] | float,
         known: Bool[Array, " L"] | None = None,
     ):
-        if isinstance(rate, (int, float)) and not 0 < rate < 1:
-            raise ValueError(f"`rate` is {rate}; expected a probability between 0 and 1, such as 0.1.")
+        number("rate", rate, lambda q: (q > 0) & (q < 1), "a probability between 0 and 1, such as 0.1")
         self.ids, self.known = _tokens(ids, known)
         self.rate = jnp.asarray(rate, jnp.result_type(float))
 
@@ -110,9 +109,9 @@ class Allowed(AbstractEvidence):
 
     **Arguments:**
 
-    - `sets`: which tokens are allowed where `(L, V)`.
+    - `sets`: which tokens are allowed where `(L, V)`, booleans or zeros and ones.
 
-    **Raises:** `ValueError` if `sets` is not `(L, V)`, or if a place allows nothing.
+    **Raises:** `ValueError` if `sets` is not `(L, V)` or has other numbers, or if a place allows nothing.
 
     **Example:**
 
@@ -127,6 +126,7 @@ class Allowed(AbstractEvidence):
     sets: Bool[Array, "L V"]
 
     def __init__(self, sets: Bool[Array, "L V"]):
+        sets = booleans("sets", sets)
         if sets.ndim != 2:
             raise ValueError(f"`sets` has shape {sets.shape}; expected (L, V), one row a token.")
         empty = lambda sets: ~sets.any(axis=-1)
@@ -170,6 +170,7 @@ class Likelihood(AbstractEvidence):
     b: Float[Array, "L V"]
 
     def __init__(self, b: Float[Array, "L V"]):
+        b = b if isinstance(b, jax.Array) else np.asarray(b)
         if b.ndim != 2:
             raise ValueError(f"`b` has shape {b.shape}; expected (L, V), one row a token.")
         fault = lambda b: ~(abs(b) < np.inf)
@@ -195,7 +196,7 @@ def _tokens(ids, known):
     ids = jnp.asarray(ids)
     if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
         raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
-    known = on_device(np.ones(ids.shape, bool)) if known is None else jnp.asarray(known)
+    known = on_device(np.ones(ids.shape, bool)) if known is None else booleans("known", known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
     return ids, known
