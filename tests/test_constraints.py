@@ -369,6 +369,25 @@ def test_a_linear_wish_is_evidence(model, getkey):
     assert guidance.name == "pull + guidance"
 
 
+@pytest.mark.parametrize("names", [("guidance", "guidance"), ("neurons", "vocabulary"), ("a", "a 2")])
+def test_no_term_is_lost_by_its_name(names, model, getkey):
+    y, b = jax.random.normal(getkey(), (6, 16)), jax.random.normal(getkey(), (6, 4))
+    energy = model.energy
+    for n, name in enumerate((*names, *names)):
+        energy = ed.energy.Guidance(lambda p, n=n: jnp.sum(p[:, n]) ** 2, name=name).on(energy)
+    terms, before = energy.terms(y, b), model.energy.terms(y, b)
+    assert len(terms) == len(before) + 4 and set(before) < set(terms)
+    assert np.allclose(sum(jnp.sum(term) for term in terms.values()), energy(y, b), atol=1e-10)
+
+
+def test_a_product_is_made_where_it_is_traced(model, getkey):
+    y, b = jax.random.normal(getkey(), (6, 32)), jax.random.normal(getkey(), (6, 4))
+    free_energy = lambda energy, y: (1.5 * energy - 0.5 * energy)(y, b)
+    right = free_energy(model.energy, y)
+    assert np.allclose(jax.jit(lambda y: free_energy(model.energy, y))(y), right)
+    assert np.allclose(eqx.filter_jit(free_energy)(model.energy, y), right)
+
+
 def test_a_product_is_a_landscape(model, getkey):
     """Weights of one landscape add up to it, evidence counts once, and all neurons descend."""
     other = families.small_model("abc ").energy

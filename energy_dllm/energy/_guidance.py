@@ -21,7 +21,7 @@ class Guidance(eqx.Module):
 
     - `function`: `p (L, V)` to a scalar in nats, differentiable: a count, a distance, any Equinox classifier.
     - `weight`: its strength; negative for the opposite.
-    - `name`: under which it appears among the terms.
+    - `name`: under which it appears among the terms; with a number, as `guidance 2`, where a term has that name.
 
     **Example:**
 
@@ -100,7 +100,11 @@ class GuidedEnergy(AbstractWrapped):
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
         share = (cost - jnp.sum(p * pull)) / jnp.maximum(jnp.sum(here), 1)
         terms = self.base.terms(y, b - pull, spring=spring, mask=mask)
-        return {**terms, self.guidance.name: jnp.where(here, share, 0.0)}
+        name, number = self.guidance.name, 1
+        while name in terms:
+            number += 1
+            name = f"{self.guidance.name} {number}"
+        return {**terms, name: jnp.where(here, share, 0.0)}
 
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None

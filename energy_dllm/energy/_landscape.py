@@ -7,8 +7,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import concrete, one_a_token
 from .._types import Key, Scalar
 from ._dfa import DFA, chosen
 
@@ -183,7 +185,8 @@ class ProductOfExperts(AbstractFreeEnergy):
         self.landscapes = tuple(part for _, part in parts)
         self.weights = jnp.asarray([weight for weight, _ in parts], jnp.result_type(float))
         first, *others = (landscape.vocabulary.codes for landscape in self.landscapes)
-        if any(codes.shape != first.shape for codes in others) or any(jnp.any(codes != first) for codes in others):
+        differ = lambda codes: concrete((codes, first)) and not np.array_equal(np.asarray(codes), np.asarray(first))
+        if any(codes.shape != first.shape or differ(codes) for codes in others):
             raise ValueError("`landscapes` differ in their token codes; expected one vocabulary, encoded alike.")
 
     @property
@@ -219,6 +222,7 @@ class ProductOfExperts(AbstractFreeEnergy):
         mask: Bool[Array, " L"] | None = None,
     ) -> dict[str, Float[Array, " L"]]:
         """Those of the landscapes, weighted, under their names and numbers; `evidence`, so that it counts once."""
+        one_a_token(b.shape[0], spring=spring, mask=mask)
         terms = {
             f"{name} {n}": weight * term
             for n, weight, landscape, own in self._each(y)
