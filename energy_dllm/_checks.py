@@ -40,7 +40,7 @@ def error_if(fault: Callable[..., ArrayLike], message: str, value: jax.Array, *o
     return eqx.error_if(value, fault(*known), message)
 
 
-def sizes(least: int = 1, /, **sizes: int) -> None:
+def sizes(least: int = 1, /, **sizes: int | np.integer) -> None:
     """`ValueError` naming the first of these numbers that is no integer of at least so much."""
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from ._checks import finite, on_device
+from ._checks import expected, finite, on_device, sizes
 from ._types import Key
 from .data import AbstractTokenizer
 from .energy import (
@@ -120,8 +120,11 @@ class EnergyDLLM(eqx.Module):
         deep = depth > 1 if energy is None else isinstance(energy, FreeEnergy) and energy.one_shot
         if shift and not deep:
             raise ValueError("`shift` is True at `depth=1`; one layer has no read-out to shift: leave one of them out.")
+        expected(key=(key, (jax.Array, np.ndarray), "jax.random.key(0)"))
+        given = dict(heads=heads, memories=memories, rank=rank)
+        sizes(**{name: value for name, value in given.items() if value is not None})
         if energy is None:
-            size, memories = tokenizer.size, memories or 2 * dim
+            size, memories = tokenizer.size, 2 * dim if memories is None else memories
             states = (0 if deep else 4 * dim) if states is None else states
             need = 4 * (states * (states + size) + size * (dim + min(size, 512)) + dim * (memories + dim) * depth)
             if need > MOST_BYTES:
@@ -133,8 +136,8 @@ class EnergyDLLM(eqx.Module):
             if deep:
                 k1, k2 = jax.random.split(key)
                 heads = heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim // 2 % n == 0)
-                sizes = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
-                stack = DeepStack(dim, **sizes, rotary=rotary, grids=tokenizer.grids, shift=shift, key=k1)
+                shape = dict(depth=depth, heads=heads, memories=memories, convolution=reach)
+                stack = DeepStack(dim, **shape, rotary=rotary, grids=tokenizer.grids, shift=shift, key=k1)
                 network = Network(Silent(), {"blocks": stack}, jnp.zeros(dim))
                 own: dict[str, Any] = {}
                 if tokenizer.grids:  # patches of pictures have pixels for codes, and places of their own
@@ -207,7 +210,9 @@ class EnergyDLLM(eqx.Module):
         """The hidden state `y (L, D)` after the default relaxation (or `steps` of `step`) from neutral."""
         b = self.field(evidence)
         y = self.energy.neutral(b.shape[0])
-        return relax(self.energy, y, b, steps=steps or self.steps, step=self.step if step is None else step)
+        return relax(
+            self.energy, y, b, steps=self.steps if steps is None else steps, step=self.step if step is None else step
+        )
 
     def terms(self, evidence: AbstractEvidence, y: Float[Array, "L D"]) -> dict[str, Float[Array, " L"]]:
         """Every term of `F` by name, token by token, at the hidden state `y`."""

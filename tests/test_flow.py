@@ -405,6 +405,12 @@ def test_the_bound_of_the_flow_is_within_two_per_cent_of_enumeration():
     assert (np.abs(estimated.mean(1) - exact.mean(1)) < 4 * error + 0.02).all() and error.max() > 0.1
 
 
+def test_a_number_of_steps_of_numpy_has_a_gradient(landscape):
+    y, b = landscape.neutral(4), jnp.ones((4, landscape.size))
+    slope = lambda steps: jax.grad(lambda y: jnp.sum(ed.flow.relax(landscape, y, b, steps=steps, step=0.5)))(y)
+    assert (slope(np.int64(2)) == slope(2)).all()
+
+
 def test_likelihood_settings_are_checked(landscape):
     flow, schedule = ed.flow.ProbabilityFlow(landscape), ed.flow.LogLinear()
     for steps, directions in ((0, 1), (8, 0)):

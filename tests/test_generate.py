@@ -614,8 +614,10 @@ def test_bad_levels_are_named(model):
     with pytest.raises(ValueError, match="`levels` has shape"):
         solve(levels=jnp.array([0.0]))
     for wrong in ([0.0, 0.5], [0.5, 1.0], [0.0, 0.6, 0.4, 1.0]):
-        with pytest.raises(eqx.EquinoxRuntimeError, match="must increase from exactly"):
+        with pytest.raises(ValueError, match="must increase from exactly"):
             solve(levels=jnp.array(wrong))
+        with pytest.raises(eqx.EquinoxRuntimeError, match="must increase from exactly"):
+            eqx.filter_jit(lambda levels: solve(levels=levels).final)(jnp.array(wrong))
 
 
 def test_the_likeliest_of_several_is_kept_with_all_that_is_its_own(getkey):

@@ -62,6 +62,22 @@ def test_sizes_are_checked(settings, message, getkey):
         ed.EnergyDLLM(ed.data.Characters("abc "), **{"dim": 16, **settings}, key=getkey())
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_evidence_of_more_digits_than_the_model(depth, getkey):
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, depth=depth, key=getkey())
+    single = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, model)
+    evidence = ed.flow.Gaussian(jnp.eye(4)[jnp.array([0, 2, 1])], jnp.array([0.5, 1.0, 2.0]))
+    assert np.allclose(single.settle(evidence), model.settle(evidence), atol=1e-3)
+    y, b = single.energy.neutral(3), model.field(evidence)
+    fast = [ed.flow.relax(m.energy, y, b, steps=2, step=0.5, momentum=0.5) for m in (single, model)]
+    assert np.allclose(*fast, atol=1e-3)
+
+
+def test_no_steps_are_none(getkey):
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=16, key=getkey())
+    assert (model.settle(ed.flow.Given(jnp.array([0, 1])), steps=0) == model.energy.neutral(2)).all()
+
+
 def test_energy_and_tokenizer_must_agree(getkey):
     energy, _ = families.make_energy(getkey(), size=5)
     with pytest.raises(ValueError, match="vocabulary of 5, `tokenizer` of 4"):

@@ -3,8 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import number, sizes
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 
@@ -14,7 +16,7 @@ def relax(
     y: Float[Array, "L D"],
     b: Float[Array, "L V"],
     *,
-    steps: int | Int[Array, ""],
+    steps: int | np.integer | Int[Array, ""],
     step: Scalar | float,
     momentum: Scalar | float = 0.0,
     mask: Bool[Array, " L"] | None = None,
@@ -37,7 +39,7 @@ def relax(
 
     **Returns:** the hidden state `(L, D)`, without momentum at `t = steps * step`.
 
-    **Raises:** `ValueError` if shapes do not match or `momentum` is not in [0, 1).
+    **Raises:** `ValueError` if shapes do not match, `steps` or `step` is negative or `momentum` is not in [0, 1).
 
     **Source:** the heavy ball, Polyak 1964.
 
@@ -52,20 +54,27 @@ def relax(
     assert model.energy(y, b) < model.energy(model.energy.neutral(8), b)
     ```
     """
-    if isinstance(momentum, float | int) and not 0 <= momentum < 1:
-        raise ValueError(f"`momentum` is {momentum}; expected a share of at least 0 and below 1, such as 0.9.")
+    if not isinstance(steps, jax.Array):
+        sizes(0, steps=steps)
+        steps = int(steps)
+    number("step", step, lambda step: (step >= 0) & (step < np.inf), "a step size in time constants, such as 0.5")
+    share = "a share of at least 0 and below 1, such as 0.9"
+    number("momentum", momentum, lambda momentum: (momentum >= 0) & (momentum < 1), share)
     return _relax(energy, y, b, steps, step, momentum, mask)
 
 
 # Jitted on its own, so that it is compiled once for every shape even outside a larger jitted function.
 @eqx.filter_jit
 def _relax(energy, y, b, steps, step, momentum, mask):
+    y = y.astype(jnp.result_type(y, b))
+    move = lambda y: (step * energy.kappa * energy.force(y, b, mask=mask)).astype(y.dtype)
+
     def euler(y, _):
-        return y + step * energy.kappa * energy.force(y, b, mask=mask), None
+        return y + move(y), None
 
     def heavy(state, _):
         y, v = state
-        v = momentum * v + step * energy.kappa * energy.force(y, b, mask=mask)
+        v = momentum * v + move(y)
         return (y + v, v), None
 
     if isinstance(momentum, float | int) and momentum == 0:
