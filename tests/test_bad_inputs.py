@@ -23,6 +23,7 @@ from energy_dllm._cli._corpus import built_in, corpus_of
 ABC = ed.data.Characters("abc ")
 NAN, INF = math.nan, math.inf
 BIG = 10**13
+EXACT = ed.energy.Empirical(np.array([[0, 1], [2, 3]]), size=4)
 
 
 class Broken(ed.flow.Masked):
@@ -93,7 +94,7 @@ LIBRARY = {
     "evidence and none": (lambda m, t: ed.flow.Masked(3) + None, "`evidence` is a NoneType"),
     "a certain rate of numpy": (lambda m, t: ed.flow.Typo(jnp.zeros(2, int), np.float32(1.0)), "`rate` is 1.0"),
     "a rate in words": (lambda m, t: ed.flow.Typo(jnp.zeros(2, int), "a"), "`rate` is 'a'"),
-    "a temperature of jax": (lambda m, t: ed.flow.Gaussian(jnp.eye(4), 1.0, temperature=jnp.array(0.0)), "`temperature`"),
+    "a temperature of 0": (lambda m, t: ed.flow.Gaussian(jnp.eye(4), 1.0, temperature=jnp.zeros(())), "`temperature`"),
     "patterns of two lengths": (
         lambda m, t: ed.flow.Matching("a*", ABC, length=3) & ed.flow.Matching("a*", ABC, length=4),
         "`length` is 3 of one and 4 of the other",
@@ -253,6 +254,36 @@ LIBRARY = {
         lambda m, t: ed.probe.Barrier(jnp.sum, jnp.ones(2), jnp.zeros(2), images=2),
         "`images`=2 must be 3 or more",
     ),
+    "a spring of another length": (lambda m, t: at_rest(m.energy, spring=jnp.zeros(1)), "`spring` has shape (1,)"),
+    "a mask of another length": (lambda m, t: at_rest(m.energy, mask=jnp.ones(1, bool)), "`mask` has shape (1,)"),
+    "a mask of a column": (
+        lambda m, t: m.energy.force(m.energy.neutral(8), jnp.zeros((8, 4)), mask=jnp.ones((8, 1), bool)),
+        "`mask` has shape (8, 1); expected (8,)",
+    ),
+    "a spring of a product": (lambda m, t: at_rest(2.0 * m.energy, spring=jnp.zeros(())), "`spring` has shape ()"),
+    "a mask of a product": (lambda m, t: at_rest(2.0 * m.energy, mask=jnp.ones(1, bool)), "`mask` has shape (1,)"),
+    "a spring of a data set": (lambda m, t: at_rest(EXACT, 2, spring=jnp.zeros(1)), "`spring` has shape (1,)"),
+    "a mask of a data set": (lambda m, t: at_rest(EXACT, 2, mask=jnp.ones(1, bool)), "`mask` has shape (1,)"),
+    "a density of another length": (lambda m, t: EXACT.log_density(jnp.zeros((1, 4)), 1.0), "`x` has shape (1, 4)"),
+    "a density without noise": (lambda m, t: EXACT.log_density(jnp.zeros((2, 4)), 0.0), "`sigma` is 0.0"),
+    "a beta of numpy": (lambda m, t: ed.energy.Softmax(beta=np.float32(-1.0)), "`beta` is -1.0"),
+    "a beta of jax": (lambda m, t: ed.energy.Tanh(beta=jnp.array(0.0)), "`beta` is 0.0"),
+    "an infinite epsilon": (lambda m, t: ed.energy.LayerNorm(epsilon=INF), "`epsilon` is inf"),
+    "an infinite beta": (lambda m, t: ed.memory.LogSumExpMemory(jnp.eye(2), beta=INF), "`beta` is inf"),
+    "an infinite kappa": (
+        lambda m, t: ed.energy.FreeEnergy(m.energy.network, m.energy.vocabulary, kappa=INF),
+        "`kappa` is inf",
+    ),
+    "no heads": (lambda m, t: ed.EnergyDLLM(ABC, dim=16, heads=0, key=jax.random.key(0)), "`heads` is 0"),
+    "no memories": (lambda m, t: ed.EnergyDLLM(ABC, dim=16, memories=0, key=jax.random.key(0)), "`memories` is 0"),
+    "no rank": (lambda m, t: ed.EnergyDLLM(ABC, dim=16, depth=1, rank=0, key=jax.random.key(0)), "`rank` is 0"),
+    "a seed of a model": (lambda m, t: ed.EnergyDLLM(ABC, dim=16, key=0), "`key` is 0"),
+    "momentum of numpy": (lambda m, t: relax(m, momentum=np.float32(1.0)), "`momentum` is 1.0"),
+    "steps below 0": (lambda m, t: relax(m, steps=-1), "`steps` is -1"),
+    "half a step of a relaxation": (lambda m, t: relax(m, steps=0.5), "`steps` is 0.5"),
+    "a relaxation by NaN": (lambda m, t: relax(m, step=NAN), "`step` is nan"),
+    "samples of NaN": (lambda m, t: ed.memory.Memorisation(np.full((2, 2), NAN), np.eye(2)), "`samples` has a NaN"),
+    "a training set of NaN": (lambda m, t: ed.memory.Memorisation(np.eye(2), np.full((2, 2), NAN)), "`training` has a"),
     # ------------------------------------------------------------------------------------- learning
     "a learning rate of infinity": (lambda m, t: ed.learn.default_optimizer(INF, 9), "`learning_rate` is inf"),
     "a learning rate of NaN": (lambda m, t: ed.learn.default_optimizer(NAN, 9), "`learning_rate` is nan"),
@@ -268,7 +299,13 @@ LIBRARY = {
 
 
 def relax(model, **options):
-    return ed.flow.relax(model.energy, model.energy.neutral(8), jnp.zeros((8, 4)), steps=2, step=0.5, **options)
+    return ed.flow.relax(
+        model.energy, model.energy.neutral(8), jnp.zeros((8, 4)), **{"steps": 2, "step": 0.5, **options}
+    )
+
+
+def at_rest(energy, length=8, **options):
+    return energy(energy.neutral(length), jnp.zeros((length, 4)), **options)
 
 
 def fit(model, **options):

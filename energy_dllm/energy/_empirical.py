@@ -9,7 +9,7 @@ import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import Patterns, on_device, stored
+from .._checks import Patterns, number, on_device, one_a_token, positive, stored
 from .._types import LOG_ZERO, Key, Scalar
 from ._dfa import DFA, chosen
 from ._landscape import AbstractFreeEnergy
@@ -130,6 +130,7 @@ class Empirical(AbstractFreeEnergy):
         `evidence` is how badly each token agrees with what was recalled, `-sum_w p_iw b_iw`; `items` the price of
         recalling it, `KL(p(mu | b) | w)` in equal parts. Their sum is `F`. `y (L, 0)` is ignored.
         """
+        one_a_token(b.shape[0], spring=spring)
         logs = self.log_shares(b, mask)
         shares = jnp.exp(logs)
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
@@ -181,13 +182,21 @@ class Empirical(AbstractFreeEnergy):
         return jnp.where(some, item, chosen(self.logits(y, b) + tilt, dfa, key))
 
     def log_density(self, x: Float[Array, "L C"], sigma: Scalar | float) -> Scalar:
-        """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level."""
+        """`log p_sigma(x)`, normalised: the data seen through Gaussian noise of one level.
+
+        `ValueError` if `x` has another shape than an item, or `sigma` is not positive.
+        """
         codes = self.vocabulary.codes
+        shape = (self.items.shape[1], codes.shape[1])
+        if jnp.shape(x) != shape:
+            raise ValueError(f"`x` has shape {jnp.shape(x)}; expected {shape}, one code a token.")
+        number("sigma", sigma, positive, "a positive noise level")
         squared = jnp.sum((x[:, None] - codes) ** 2, axis=-1)
         normaliser = 0.5 * x.size * jnp.log(2 * jnp.pi * jnp.asarray(sigma) ** 2)
         return jax.nn.logsumexp(self._scores(-squared / (2 * jnp.asarray(sigma) ** 2))) - normaliser
 
     def _scores(self, b, mask=None):
+        one_a_token(b.shape[0], mask=mask)
         if not self._few:
             each = self._each(b)
             return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)

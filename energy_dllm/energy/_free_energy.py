@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import number, one_a_token, positive
 from .._types import Key, Scalar
 from ._deep import DeepStack, Kept
 from ._dfa import DFA
@@ -59,10 +60,8 @@ class FreeEnergy(AbstractFreeEnergy):
     log_kappa: Scalar
 
     def __init__(self, network: Network, vocabulary: AbstractVocabulary, *, kappa: float):
-        if not kappa > 0:
-            raise ValueError(f"`kappa` is {kappa}; expected a positive number, such as 1.0.")
-        self.network = network
-        self.vocabulary = vocabulary
+        number("kappa", kappa, positive, "a positive number, such as 1.0")
+        self.network, self.vocabulary = network, vocabulary
         self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
 
     def __check_init__(self):
@@ -104,7 +103,7 @@ class FreeEnergy(AbstractFreeEnergy):
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`g (L, D)`, the gradient of `Λ_b`: by default `kappa sum_w p_w U_w`, see the class."""
-        self._check(y, b)
+        self._check(y, b, mask=mask)
         with jax.named_scope("vocabulary"):
             message = self.kappa * self.vocabulary.message(y, b, mask)
         return self.network.activation(y) + message
@@ -133,9 +132,9 @@ class FreeEnergy(AbstractFreeEnergy):
 
         **Returns:** a dict of arrays `(L,)` in nats, whose sum over everything is `F`.
 
-        **Raises:** `ValueError` if `y` or `b` has the wrong shape.
+        **Raises:** `ValueError` if `y`, `b`, `spring` or `mask` has the wrong shape.
         """
-        self._check(y, b)
+        self._check(y, b, spring=spring, mask=mask)
         g = self.activation(y, b, mask) if g is None else g
         terms = self._by_name(y, g, mask)
         with jax.named_scope("vocabulary"):
@@ -344,8 +343,9 @@ class FreeEnergy(AbstractFreeEnergy):
         """The terms that depend on `g`: one for all, or one for each by name."""
         return {name: value / self.kappa for name, value in self.network.terms(y, mask, g=g).items()}
 
-    def _check(self, y, b):
+    def _check(self, y, b, **others):
         if y.ndim != 2 or y.shape[1] != self.dim:
             raise ValueError(f"`y` has shape {y.shape}; expected (L, {self.dim}). Use `vmap` for a batch.")
         if b.shape != (y.shape[0], self.size):
             raise ValueError(f"`b` has shape {b.shape}; expected ({y.shape[0]}, {self.size}), one row a token.")
+        one_a_token(y.shape[0], **others)

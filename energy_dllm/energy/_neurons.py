@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import log_positive
 from .._types import Scalar
 
 
@@ -90,7 +91,7 @@ class Softmax(AbstractNeurons):
     log_beta: Scalar
 
     def __init__(self, *, beta: float = 1.0):
-        self.log_beta = jnp.log(_positive("beta", beta))
+        self.log_beta = log_positive("beta", beta, jnp.result_type(float))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
         """`1/beta log sum_d exp(beta y_d)`."""
@@ -129,8 +130,8 @@ class LayerNorm(AbstractNeurons):
     log_epsilon: Scalar
 
     def __init__(self, *, gamma: float = 1.0, epsilon: float = 1.0):
-        self.log_gamma = jnp.log(_positive("gamma", gamma))
-        self.log_epsilon = jnp.log(_positive("epsilon", epsilon))
+        self.log_gamma = log_positive("gamma", gamma, jnp.result_type(float))
+        self.log_epsilon = log_positive("epsilon", epsilon, jnp.result_type(float))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
         """`D gamma (sqrt(var(y) + epsilon) - sqrt(epsilon))`, 0 at 0, with all digits of a small state."""
@@ -161,7 +162,7 @@ class Tanh(AbstractNeurons):
     log_beta: Scalar
 
     def __init__(self, *, beta: float = 1.0):
-        self.log_beta = jnp.log(_positive("beta", beta))
+        self.log_beta = log_positive("beta", beta, jnp.result_type(float))
 
     def lagrangian(self, y: Float[Array, " D"]) -> Scalar:
         """`1/beta sum_d log cosh(beta y_d)`, written so that large states do not overflow."""
@@ -194,9 +195,3 @@ def _risen(square: Scalar, log_epsilon: Scalar) -> Scalar:
     """`sqrt(square + epsilon) - sqrt(epsilon)` without the difference."""
     epsilon = jnp.exp(log_epsilon)
     return square / (jnp.sqrt(square + epsilon) + jnp.sqrt(epsilon))
-
-
-def _positive(name: str, value: float) -> Float[Array, ""]:
-    if isinstance(value, (int, float)) and not value > 0:
-        raise ValueError(f"`{name}` is {value}; expected a positive number.")
-    return jnp.asarray(value, jnp.result_type(float))

@@ -161,7 +161,7 @@ class Memorisation(eqx.Module):
     - `distance (S,)`: how far that is; `between (S,)`: how far the closest other sample is.
     - `near`: the distance that was called near.
 
-    **Raises:** `ValueError` if shapes do not match, or `near` is not positive.
+    **Raises:** `ValueError` if shapes do not match, a number is not finite, or `near` is not positive.
 
     **Source:** Pham et al. 2025 (arXiv 2505.21777), whose thresholds are tuned to images.
 
@@ -196,6 +196,11 @@ class Memorisation(eqx.Module):
             raise ValueError(
                 f"`samples` {made.shape} and `training` {stored.shape}; expected two rows or more, equally wide."
             )
+        for name, rows in (("samples", made), ("training", stored)):
+            if not np.isfinite(rows).all():
+                raise ValueError(
+                    f"`{name}` has a NaN or an infinity; expected finite numbers, so leave those rows out."
+                )
         if near is None:
             near = 0.5 * float(np.median(_nearest(stored, stored, itself=True)[1]))
         if not near > 0:

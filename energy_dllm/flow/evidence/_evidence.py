@@ -8,7 +8,6 @@ sources adds, so it composes with `+`. A token that is excluded has a finite log
 import abc
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
