@@ -51,8 +51,8 @@ def sizes(least: int = 1, /, **sizes: int | np.integer) -> None:
 def one_a_token(length: int, **arrays: Any) -> None:
     """`ValueError` naming the first of these that is not `(L,)`; `None` is left out."""
     for name, array in arrays.items():
-        if array is not None and jnp.shape(array) != (length,):
-            raise ValueError(f"`{name}` has shape {jnp.shape(array)}; expected ({length},), one a token.")
+        if array is not None and np.shape(array) != (length,):
+            raise ValueError(f"`{name}` has shape {np.shape(array)}; expected ({length},), one a token.")
 
 
 def seeded(seed: int) -> None:
@@ -96,6 +96,16 @@ def booleans(name: str, values: Any) -> jax.Array:
     return error_if(lambda values: (values != 0) & (values != 1), words, values).astype(bool)
 
 
+def tokens(ids: Any, size: int | None = None) -> jax.Array:
+    """Token ids `(L,)`; `ValueError` unless they are integers and, where known, in a vocabulary of this size."""
+    ids = jnp.asarray(ids)
+    if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
+    if size is not None and concrete(ids) and np.any((np.asarray(ids) < 0) | (np.asarray(ids) >= size)):
+        raise ValueError(f"`ids` has a token outside the vocabulary of {size}; encode with its tokenizer.")
+    return ids
+
+
 def is_value(number: Any, value: float) -> bool:
     """Whether a number has this value; of an array, which may be traced, nothing is asked."""
     return not isinstance(number, jax.Array) and number == value
@@ -105,7 +115,8 @@ def expected(**arguments: tuple[Any, type | tuple[type, ...], str]) -> None:
     """`ValueError` naming the first argument that is neither `None` nor of its type; each has an example of it."""
     for name, (value, kind, example) in arguments.items():
         if value is not None and not isinstance(value, kind):
-            raise ValueError(f"`{name}` is {value!r}; expected an object such as {example}.")
+            shown = f"a {type(value).__name__}" if isinstance(value, eqx.Module | jax.Array) else repr(value)
+            raise ValueError(f"`{name}` is {shown}; expected an object such as {example}.")
 
 
 def forward_mode(tree: Any) -> bool:

@@ -1,6 +1,6 @@
 """Bad input, of the library and of the command line: one sentence that names what was wrong, before any work."""
 
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 import functools
 import math
 import time
@@ -23,6 +23,7 @@ from energy_dllm._cli._corpus import built_in, corpus_of
 ABC = ed.data.Characters("abc ")
 NAN, INF = math.nan, math.inf
 BIG = 10**13
+NOTHING = ed.energy.DFA(jnp.array([[1, 2], [2, 2]]), jnp.array([False, True]))
 EXACT = ed.energy.Empirical(np.array([[0, 1], [2, 3]]), size=4)
 
 
@@ -181,6 +182,17 @@ LIBRARY = {
     "a time of NaN": (lambda m, t: ed.repair(m, "ab", time=NAN), "`time` is nan"),
     "no end of time": (lambda m, t: ed.repair(m, "ab", time=INF), "`time` is inf"),
     "a certain rate": (lambda m, t: ed.repair(m, "ab", rate=1.0), "`rate` is 1.0"),
+    "a certain rate of numpy, repaired": (lambda m, t: ed.repair(m, "ab", rate=np.float32(3.5)), "`rate` is 3.5"),
+    "a descent without noise": (lambda m, t: ed.sampling.descent(temperature=0.0), "`temperature` is 0.0"),
+    "a model by name": (lambda m, t: ed.generate("shakespeare"), "`model` is 'shakespeare'"),
+    "a model by name, filled in": (lambda m, t: ed.infill("shakespeare", "a[2]"), "`model` is 'shakespeare'"),
+    "a model by name, repairing": (lambda m, t: ed.repair("shakespeare", "ab"), "`model` is 'shakespeare'"),
+    "a sampler by name": (lambda m, t: write(m, sampler="diffusion"), "`sampler` is 'diffusion'"),
+    "a sampler's class": (lambda m, t: write(m, sampler=ed.sampling.Unmasking), "`sampler` is <class"),
+    "guidance by a function": (lambda m, t: write(m, guidance=jnp.sum), "`guidance` is <"),
+    "guidance by a function, repairing": (lambda m, t: ed.repair(m, "ab", guidance=jnp.sum), "`guidance` is <"),
+    "an order by name": (lambda m, t: quick(order="left_to_right"), "`order` is 'left_to_right'"),
+    "an order of corrections by name": (lambda m, t: quick(remask_order="least"), "`remask_order` is 'least'"),
     # --------------------------------------------------------------------------------------- recall
     "no cue": (lambda m, t: t.recall(None), "`cue` is None"),
     "an empty cue": (lambda m, t: t.recall(""), "`cue` is empty"),
@@ -192,6 +204,9 @@ LIBRARY = {
     "a line that is none": (lambda m, t: ed.TextMemory(["ab", None]), "`lines` has None"),
     "weights of NaN": (lambda m, t: ed.TextMemory(["ab"], weights=[NAN]), "`weights`"),
     "a line never stored": (lambda m, t: t.remove("cc"), "`line` 'cc' is not stored"),
+    "a typo by name": (lambda m, t: t.recall("a", typo="a"), "`typo` is 'a'"),
+    "a line that is a number": (lambda m, t: t.add(5), "`lines` is 5"),
+    "lines that are numbers": (lambda m, t: t.add([5]), "`lines` has 5"),
     # ------------------------------------------------------------------------------ patterns, models
     "a pattern that is not closed": (lambda m, t: ed.flow.Matching("(a", ABC, length=4), "not closed"),
     "a pattern of 500 brackets": (
@@ -284,6 +299,52 @@ LIBRARY = {
     "a relaxation by NaN": (lambda m, t: relax(m, step=NAN), "`step` is nan"),
     "samples of NaN": (lambda m, t: ed.memory.Memorisation(np.full((2, 2), NAN), np.eye(2)), "`samples` has a NaN"),
     "a training set of NaN": (lambda m, t: ed.memory.Memorisation(np.eye(2), np.full((2, 2), NAN)), "`training` has a"),
+    "a negative id of a likelihood": (lambda m, t: likelihood(m, [0, -1]), "`ids` has a token outside the vocab"),
+    "an id outside of a likelihood": (lambda m, t: likelihood(m, jnp.array([0, 4])), "`ids` has a token outside the"),
+    "no directions": (lambda m, t: likelihood(m, [0, 1], directions=0), "`directions` is 0"),
+    "a negative id of a prior": (lambda m, t: m.energy.vocabulary.nll(jnp.array([0, -1])), "`ids` has a token outside"),
+    "an id outside of a hidden Markov model": (
+        lambda m, t: ed.energy.HMMVocabulary(4, 8, states=4, key=jax.random.key(0)).nll(jnp.array([0, 4])),
+        "`ids` has a token outside the vocabulary of 4",
+    ),
+    "a negative id of a line": (lambda m, t: lines([[0, -1]]), "`ids` has a token outside the vocabulary of 3"),
+    "an id outside of a line": (lambda m, t: lines([[0, 4]]), "`ids` has a token outside the vocabulary of 3"),
+    "a state that is none": (lambda m, t: automaton(next=[[0, 3]]), "`next` has what is no state"),
+    "a negative state": (lambda m, t: automaton(next=[[0, -1]]), "`next` has what is no state"),
+    "half a state": (lambda m, t: automaton(next=[[0, 0.5]]), "`next` has what is no state"),
+    "a start that is none": (lambda m, t: automaton(start=1), "`start` is 1"),
+    "a negative start": (lambda m, t: automaton(start=jnp.array(-1)), "`start` is -1"),
+    "half an end": (lambda m, t: automaton(accept=[0.5]), "`accept` is float"),
+    "no string to draw": (lambda m, t: NOTHING.sample(jnp.zeros((2, 2)), key=jax.random.key(0)), "`b` is about 2"),
+    "no string to choose": (lambda m, t: NOTHING.best(jnp.zeros((2, 2))), "`b` is about 2 tokens"),
+    "no string to weigh": (lambda m, t: NOTHING.posterior(jnp.zeros((2, 2))), "`b` is about 2 tokens"),
+    "churn of NaN of a flow": (
+        lambda m, t: ed.flow.ReverseDiffusion(ed.flow.ProbabilityFlow(m.energy), churn=NAN),
+        "`churn` is nan",
+    ),
+    "infinite noise": (lambda m, t: ed.flow.LogLinear(sigma_max=INF), "`sigma_max`=inf"),
+    "noise times without end": (
+        lambda m, t: ed.flow.InformationUniform(np.array([0.0, INF]), np.array([1.0, 0.5])),
+        "`noise_times` has a NaN or an infinity",
+    ),
+    "a curve without end": (
+        lambda m, t: ed.flow.InformationUniform(np.array([0.0, 1.0]), np.array([INF, 0.5])),
+        "`cross_entropy` has a NaN or an infinity",
+    ),
+    "rates of NaN": (lambda m, t: ed.memory.capacity([1.0, 2.0], [1.0, NAN]), "`rates` must be finite"),
+    "no loads": (lambda m, t: ed.memory.capacity([], []), "`loads` (0,)"),
+    "flips at NaN": (
+        lambda m, t: ed.memory.glauber(jnp.sum, jnp.ones(2), sweeps=1, temperature=NAN, key=jax.random.key(0)),
+        "`temperature` is nan",
+    ),
+    "a motion without end": (lambda m, t: ed.memory.Langevin(jnp.sum, temperature=INF), "`temperature` is inf"),
+    "a pattern between two": (lambda m, t: ed.memory.GaussianMemory(jnp.eye(2)).remove(0.7), "`indices` has 0.7"),
+    "a simplex twice": (
+        lambda m, t: ed.memory.SimplicialMemory(jnp.ones((1, 4)), triples=np.array([[0, 1, 2], [2, 1, 0]])),
+        "`triples` has a simplex twice",
+    ),
+    "half a degree": (lambda m, t: ed.memory.PolynomialMemory(jnp.eye(2), degree=2.5), "`degree` is 2.5"),
+    "no path to save to": (lambda m, t: ed.save(m, "model.safetensors"), "`path` is a EnergyDLLM"),
     # ------------------------------------------------------------------------------------- learning
     "a learning rate of infinity": (lambda m, t: ed.learn.default_optimizer(INF, 9), "`learning_rate` is inf"),
     "a learning rate of NaN": (lambda m, t: ed.learn.default_optimizer(NAN, 9), "`learning_rate` is nan"),
@@ -302,6 +363,19 @@ def relax(model, **options):
     return ed.flow.relax(
         model.energy, model.energy.neutral(8), jnp.zeros((8, 4)), **{"steps": 2, "step": 0.5, **options}
     )
+
+
+def likelihood(model, ids, **options):
+    flow = ed.flow.ProbabilityFlow(model.energy, steps=1)
+    return ed.flow.FlowLikelihood(flow, ids, model.schedule, key=jax.random.key(0), steps=2, **options)
+
+
+def lines(ids):
+    return ed.energy.PairHMMMixture(jnp.array(ids), jnp.zeros(2), ed.energy.NGram(jnp.ones((3, 3))))
+
+
+def automaton(**changed):
+    return ed.energy.DFA(**{"next": [[0, 1]], "accept": [True], **changed})
 
 
 def at_rest(energy, length=8, **options):

@@ -380,6 +380,12 @@ def test_no_term_is_lost_by_its_name(names, model, getkey):
     assert np.allclose(sum(jnp.sum(term) for term in terms.values()), energy(y, b), atol=1e-10)
 
 
+def test_a_weight_may_stand_behind(model):
+    guidance = ed.energy.Guidance(lambda p: jnp.sum(p[:, 0]), weight=3.0)
+    assert (guidance * 2.0).weight == (2.0 * guidance).weight == 6.0
+    assert (model.energy * 1.5).weights.tolist() == [1.5] and (-model.energy).weights.tolist() == [-1.0]
+
+
 def test_a_product_is_made_where_it_is_traced(model, getkey):
     y, b = jax.random.normal(getkey(), (6, 32)), jax.random.normal(getkey(), (6, 4))
     free_energy = lambda energy, y: (1.5 * energy - 0.5 * energy)(y, b)

@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_named(make, message, unchecked):
             lambda: ed.memory.GaussianMemory(jnp.eye(3), weights=jnp.array([1.0, 0.0, 1.0])),
             "`weights` must be positive",
         ),
-        (lambda: ed.memory.GaussianMemory(jnp.eye(3), beta=jnp.array(-1.0)), "`beta` must be positive"),
+        (lambda: ed.memory.GaussianMemory(jnp.eye(3), beta=jnp.array(-1.0)), "`beta` is -1.0"),
         (lambda: ed.memory.PositiveFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
         (lambda: ed.memory.TrigonometricFeatureMemory(3, key=jax.random.key(0))(jnp.ones(3)), "the memory is empty"),
         (lambda: ed.memory.PositiveFeatureMemory(3, key=jax.random.key(0)).remove(jnp.ones((1, 3))), "are more than"),

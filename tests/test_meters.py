@@ -152,3 +152,37 @@ def test_a_model_is_told_from_its_training_set():
 def test_what_does_not_fit_is_named(make, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_flips_at_a_traced_temperature(temperature, unchecked):
+    """And from a state of integers."""
+    memory = ed.memory.HopfieldMemory(jnp.array([[1.0, -1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 1.0, -1.0, -1.0]]))
+    flip = lambda x, t: ed.memory.glauber(memory, x, sweeps=3, temperature=t, key=jax.random.key(3))
+    cue = jnp.array([1, -1, -1, -1, -1])
+    right = flip(cue.astype(float), temperature)
+    assert (jax.jit(flip)(cue.astype(float), temperature) == right).all() and (flip(cue, temperature) == right).all()
+
+
+def test_a_motion_has_a_gradient_in_its_temperature():
+    memory = ed.memory.GaussianMemory(jnp.eye(2), beta=4.0)
+
+    def end(temperature):
+        field = ed.memory.Langevin(memory, temperature=temperature)
+        return ed.solve(field, jnp.zeros(2), t0=0.0, t1=0.5, step=0.1, key=jax.random.key(0)).final.sum()
+
+    value, slope = jax.value_and_grad(end)(0.1)
+    assert np.isclose(value, end(0.1)) and np.isclose(slope, (end(0.101) - end(0.099)) / 0.002, rtol=1e-3)
+
+
+def test_states_of_integers_are_states(unchecked):
+    rows = np.array([[2, 0], [-2, 0], [1, 1]])
+    memory, key = ed.memory.GaussianMemory(rows[:2], beta=4.0), jax.random.key(0)
+    read = lambda x: x - jax.grad(memory)(x)
+    for measure in (
+        lambda rows: ed.memory.CriticalNoise(rows, key=key, draws=8).sigma,
+        lambda rows: ed.memory.basin(read, jnp.asarray(rows[0]), jnp.asarray(rows[2]), key=key, tries=4),
+        lambda rows: ed.memory.Minima(memory, jnp.asarray(rows), steps=20).points,
+        lambda rows: ed.probe.hessian_spectrum(memory, jnp.asarray(rows[2]), key=key).values,
+    ):
+        assert np.allclose(measure(rows), measure(rows.astype(float)))

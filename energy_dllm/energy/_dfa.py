@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import on_device
+from .._checks import booleans, concrete, number, on_device
 from .._types import LOG_ZERO, Key, Scalar
 
 
@@ -22,7 +23,8 @@ class DFA(eqx.Module):
     - `accept`: the states in which a string may end `(Q,)`.
     - `start`: the state a string begins in.
 
-    **Raises:** `ValueError` if shapes do not match.
+    **Raises:** `ValueError` if shapes do not match or there is no such state; in `posterior`, `sample` and `best`, of
+    evidence that is not traced, if no string of its length is accepted.
 
     **Source:** the forward-backward algorithm (Baum et al. 1970; Rabiner 1989).
 
@@ -43,10 +45,15 @@ class DFA(eqx.Module):
     start: Int[Array, ""]
 
     def __init__(self, next: Int[Array, "Q V"], accept: Bool[Array, " Q"], start: Int[Array, ""] | int = 0):
-        shapes = jnp.shape(next), jnp.shape(accept)
+        shapes = np.shape(next), np.shape(accept)
         if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
             raise ValueError(f"`next` and `accept` have shapes {shapes}; expected (Q, V) and (Q,).")
-        self.next, self.accept = jnp.asarray(next, jnp.int32), jnp.asarray(accept)
+        if concrete(next):
+            states, table = shapes[1][0], np.asarray(next)
+            if not np.issubdtype(table.dtype, np.integer) or not ((table >= 0) & (table <= states)).all():
+                raise ValueError(f"`next` has what is no state; expected integers of 0 to {states}, {states} for none.")
+        number("start", start, lambda state: (state >= 0) & (state < shapes[1][0]) & (state % 1 == 0), "a state")
+        self.next, self.accept = jnp.asarray(next, jnp.int32), booleans("accept", accept)
         self.start = jnp.asarray(start, self.next.dtype)
 
     @classmethod
@@ -71,7 +78,9 @@ class DFA(eqx.Module):
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
-        return -jax.grad(self.__call__)(b)
+        energy, slope = jax.value_and_grad(self.__call__)(b)
+        self._some(-energy, b)
+        return -slope
 
     def sample(self, b: Float[Array, "N V"], *, key: Key) -> Int[Array, " N"]:
         """An accepted string drawn from `exp(sum_i b_i(x_i))`, exactly."""
@@ -108,7 +117,14 @@ class DFA(eqx.Module):
 
         return jnp.concatenate([jax.lax.scan(step, end, b, reverse=True)[1], end[None]])
 
+    def _some(self, log_mass, b):
+        """`ValueError` if it is known that nothing is accepted."""
+        if concrete((log_mass, b)) and not np.asarray(log_mass) > LOG_ZERO / 2:
+            raise ValueError(f"`b` is about {b.shape[0]} tokens, of which no string is accepted; change either.")
+
     def _forward(self, b, backward, choose):
+        self._some(backward[0, self.start], b)
+
         def step(state, now):
             n, row, after = now
             token = choose(n, row + padded(after, LOG_ZERO)[self.next[state]])

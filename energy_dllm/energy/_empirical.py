@@ -188,8 +188,8 @@ class Empirical(AbstractFreeEnergy):
         """
         codes = self.vocabulary.codes
         shape = (self.items.shape[1], codes.shape[1])
-        if jnp.shape(x) != shape:
-            raise ValueError(f"`x` has shape {jnp.shape(x)}; expected {shape}, one code a token.")
+        if np.shape(x) != shape:
+            raise ValueError(f"`x` has shape {np.shape(x)}; expected {shape}, one code a token.")
         number("sigma", sigma, positive, "a positive noise level")
         squared = jnp.sum((x[:, None] - codes) ** 2, axis=-1)
         normaliser = 0.5 * x.size * jnp.log(2 * jnp.pi * jnp.asarray(sigma) ** 2)

@@ -61,6 +61,9 @@ class Guidance(eqx.Module):
     def __rmul__(self, strength: Scalar | float) -> "Guidance":
         return Guidance(self.function, strength * self.weight, self.name)
 
+    def __mul__(self, strength: Scalar | float) -> "Guidance":
+        return strength * self
+
     def __add__(self, other: "Guidance") -> "Guidance":
         name = self.name if self.name == other.name else f"{self.name} + {other.name}"
         return Guidance(Both(self, other), 1.0, name)

@@ -107,6 +107,14 @@ class AbstractFreeEnergy(eqx.Module):
         """`weight * energy`: the distribution to that power, a `ProductOfExperts` of one."""
         return ProductOfExperts([self], [weight])
 
+    def __mul__(self, weight: Scalar | float) -> "AbstractFreeEnergy":
+        """`energy * weight`, as `weight * energy`."""
+        return weight * self
+
+    def __neg__(self) -> "AbstractFreeEnergy":
+        """`-1 * energy`."""
+        return -1.0 * self
+
     def __add__(self, other: "AbstractFreeEnergy") -> "AbstractFreeEnergy":
         """`one + another`: the product of both distributions, a `ProductOfExperts`."""
         return ProductOfExperts([self, other], [1.0, 1.0])

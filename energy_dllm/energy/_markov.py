@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from .._checks import sizes
+from .._checks import sizes, tokens
 from .._types import LOG_ZERO, Key
 from ._dfa import DFA, padded
 from ._viterbi import viterbi, viterbi_accepted
@@ -126,6 +126,7 @@ class HMMVocabulary(AbstractVocabulary):
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log P(w_i | w_1 .. w_(i-1))`, nats `(L,)`."""
+        ids = tokens(ids, self.codes.shape[0])
         initial, transition, emission = self.tables()
 
         def step(forward, likelihood):

@@ -3,8 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._checks import concrete
 from .._types import Key, Scalar
 
 
@@ -138,7 +140,7 @@ class PairHMMMixture(eqx.Module):
     - `log_weights`: `log w_0, log w_1, ... (M + 1,)`, that of the background first.
     - `background`: the prior of text that is not stored.
 
-    **Raises:** `ValueError` if shapes do not match.
+    **Raises:** `ValueError` if shapes do not match, or a token is outside the vocabulary.
 
     **Source:** the exponential memory of Demircigil et al. 2017 on log-likelihoods; the alignments are those of a pair
     hidden Markov model (Durbin et al. 1998, chapter 4).
@@ -163,6 +165,9 @@ class PairHMMMixture(eqx.Module):
         shapes = jnp.shape(self.ids), jnp.shape(self.log_weights)
         if len(shapes[0]) != 2 or shapes[1] != (shapes[0][0] + 1,):
             raise ValueError(f"`ids` and `log_weights` have shapes {shapes}; expected (M, L) and (M + 1,).")
+        size = self.background.size
+        if concrete(self.ids) and np.any((np.asarray(self.ids) < 0) | (np.asarray(self.ids) > size)):
+            raise ValueError(f"`ids` has a token outside the vocabulary of {size}; pad the ends of lines with {size}.")
 
     def placed(self, b: Float[Array, "N V"], *, mask: Bool[Array, " N"] | None = None) -> Float[Array, " M"]:
         """`sum_i b_i(xi_m,i)`: the log-likelihood of the evidence, aligned with the beginning of every line."""

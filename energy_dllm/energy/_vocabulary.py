@@ -9,7 +9,7 @@ import numpy as np
 from einops import einsum
 from jaxtyping import Array, Bool, Float, Int
 
-from .._checks import sizes
+from .._checks import sizes, tokens
 from .._types import Key
 from ._dfa import DFA, chosen
 from ._synapses import valid
@@ -49,7 +49,7 @@ class AbstractVocabulary(eqx.Module):
 
     @abc.abstractmethod
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """Minus the log probability of each token at `y = 0`, nats `(L,)`."""
+        """Minus the log probability of each token at `y = 0`, nats `(L,)`; `ValueError` for one of no such number."""
 
     @abc.abstractmethod
     def sample(
@@ -98,6 +98,7 @@ class AbstractUnigram(AbstractVocabulary):
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log softmax(c)` among the tokens allowed at each place, nats `(L,)`."""
+        ids = tokens(ids, self.prior.shape[0])
         if self.allowed is None:
             return -jax.nn.log_softmax(self.prior)[ids]
         among = jax.nn.logsumexp(jnp.where(self.allowed, self.prior, -2.0 * CERTAIN), axis=-1)

@@ -13,10 +13,11 @@
 import abc
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import number
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ._relax import relax
@@ -308,8 +309,7 @@ class ReverseDiffusion(AbstractField):
     def __init__(self, flow: AbstractFlow, *, churn: Scalar | float = 0.5):
         if not isinstance(flow, AbstractFlow):
             raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
-        if not isinstance(churn, jax.Array) and churn < 0:
-            raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
+        number("churn", churn, lambda churn: (churn >= 0) & (churn < np.inf), "0 (no noise) or more")
         self.flow, self.churn = flow, churn
 
     @property

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from einops import einsum
 from jaxtyping import Array, Float, Int
 
+from .._checks import sizes, tokens
 from .._types import Key, Scalar
 from ._field import AbstractMotion, ProbabilityFlow
 from ._schedule import AbstractSchedule
@@ -80,7 +81,7 @@ class FlowLikelihood(eqx.Module):
     Both densities are of `x / sigma`; their normalisations cancel and are left out.
     - `force_evaluations`: of the path.
 
-    **Raises:** `ValueError` if `steps` or `directions` is not positive.
+    **Raises:** `ValueError` if `steps` or `directions` is not positive, or a token is outside the vocabulary.
 
     **Source:** Song et al. 2021 (arXiv 2011.13456); the bound for tokens, Li et al. 2022 (arXiv 2205.14217).
 
@@ -125,9 +126,9 @@ class FlowLikelihood(eqx.Module):
         directions: int | None = 1,
         solver: diffrax.AbstractSolver | None = None,
     ):
-        if steps < 1 or (directions is not None and directions < 1):
-            raise ValueError(f"`steps`={steps} and `directions`={directions} must be positive.")
+        sizes(steps=steps, directions=1 if directions is None else directions)
         codes = flow.energy.vocabulary.codes
+        ids = tokens(ids, codes.shape[0])
         # -1/sigma, from the text to full noise
         levels = -jnp.exp(schedule.levels(steps)[::-1].astype(codes.dtype))
         k1, k2 = jax.random.split(key)

@@ -77,7 +77,8 @@ class InformationUniform(AbstractSchedule):
       measurement has it rise.
     - `uniform`: share of the steps spread evenly in `log sigma`, between 0 and 1.
 
-    **Raises:** `ValueError` if the noise times run backwards, shapes differ or the curve gains no information.
+    **Raises:** `ValueError` if the noise times run backwards, a number is not finite, shapes differ or the curve gains
+    no information.
 
     **Source:** time warping of CDCD (arXiv 2211.15089).
 
@@ -107,6 +108,9 @@ class InformationUniform(AbstractSchedule):
             raise ValueError(
                 f"`noise_times` {s.shape} and `cross_entropy` {ce.shape} must be two curves of equal length >= 2."
             )
+        for name, curve in (("noise_times", s), ("cross_entropy", ce)):
+            if not np.isfinite(curve).all():
+                raise ValueError(f"`{name}` has a NaN or an infinity; expected finite numbers.")
         if not (np.diff(s) > 0).all():
             raise ValueError("`noise_times` runs backwards; expected increasing noise times -log sigma.")
         if not 0 < uniform <= 1:
@@ -149,7 +153,7 @@ class InformationUniform(AbstractSchedule):
 
 
 def _ordered(sigma_max: float, sigma_min: float) -> tuple[float, float]:
-    if not sigma_max > sigma_min > 0:
+    if not np.inf > sigma_max > sigma_min > 0:
         raise ValueError(
             f"`sigma_max`={sigma_max} and `sigma_min`={sigma_min}; expected sigma_max > sigma_min > 0 "
             "(a schedule runs from noise to text)."

@@ -14,6 +14,7 @@ from typing import Any
 
 import equinox as eqx
 
+from .._checks import expected
 from ._file import FORMAT, PACKAGE, read, write
 from ._hub import download, is_repository, upload
 from ._int8 import SCALE, restored, to_int8
@@ -37,8 +38,8 @@ def save(
     - `int8`: matrices `w` of 32 bits or more as `scale q`, `q` of one byte, one scale for each channel: about 0.27 of
       the size. `load` gives them their former dtype; saved again with `int8`, what it read gives the same bytes.
 
-    **Raises:** `ValueError` if the model has a part that cannot be described, numbers that are not finite, or `notes`
-    that JSON cannot hold; `OSError` if the file cannot be written.
+    **Raises:** `ValueError` if `path` is none, the model has a part that cannot be described, numbers that are not
+    finite, or `notes` that JSON cannot hold; `OSError` if the file cannot be written.
 
     **Example:**
 
@@ -51,6 +52,7 @@ def save(
     assert ed.load(path).tokenizer == model.tokenizer
     ```
     """
+    expected(path=(path, (str, os.PathLike), '"model.safetensors", as in save("model.safetensors", model)'))
     structure, arrays = describe(model)
     broken = [place for place, array in arrays.items() if not finite(array)]
     if broken:

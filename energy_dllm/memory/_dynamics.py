@@ -9,11 +9,11 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._checks import floats, is_value, number, positive, sizes
 from .._types import Key, Scalar
 from ..flow import AbstractMotion
 
@@ -86,11 +86,10 @@ class Langevin(AbstractMotion):
     """
 
     energy: Callable[[Array], Scalar]
-    temperature: float = eqx.field(static=True)
+    temperature: Scalar | float
 
-    def __init__(self, energy: Callable[[Array], Scalar], *, temperature: float = 1.0):
-        if not temperature > 0:
-            raise ValueError(f"`temperature` is {temperature}; expected a positive number (`Descent` has none).")
+    def __init__(self, energy: Callable[[Array], Scalar], *, temperature: Scalar | float = 1.0):
+        number("temperature", temperature, positive, "a positive number (`Descent` has none)")
         self.energy, self.temperature = energy, temperature
 
     @property
@@ -112,7 +111,7 @@ def glauber(
     x: Float[Array, " N"],
     *,
     sweeps: int,
-    temperature: float = 0.0,
+    temperature: Scalar | float = 0.0,
     key: Key,
 ) -> Float[Array, " N"]:
     """Flips of binary neurons, one at a time in random order: heat-bath dynamics on any scalar.
@@ -155,16 +154,18 @@ def glauber(
     assert (ed.memory.glauber(memory, cue, sweeps=2, key=jax.random.key(0)) == memory.patterns[0]).all()
     ```
     """
-    if sweeps < 0 or temperature < 0:
-        raise ValueError(f"`sweeps`={sweeps} and `temperature`={temperature} must not be negative.")
+    sizes(0, sweeps=sweeps)
+    number("temperature", temperature, lambda temperature: temperature >= 0, "0 or more")
+    x = floats(x)
 
     def update(x, site):
         index, uniform = site
         rise = energy(x.at[index].set(1.0)) - energy(x.at[index].set(-1.0))
-        if temperature > 0:
-            up = uniform < jax.nn.sigmoid(-rise / temperature)
-            return x.at[index].set(jnp.where(up, 1.0, -1.0)), None
-        return x.at[index].set(jnp.where(rise == 0, x[index], -jnp.sign(rise))), None
+        cold = jnp.where(rise == 0, x[index], -jnp.sign(rise))
+        if is_value(temperature, 0):
+            return x.at[index].set(cold), None
+        warm = jnp.where(uniform < jax.nn.sigmoid(-rise / temperature), 1.0, -1.0)
+        return x.at[index].set(jnp.where(temperature > 0, warm, cold)), None
 
     def sweep(x, key):
         k1, k2 = jax.random.split(key)

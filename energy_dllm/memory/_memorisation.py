@@ -115,8 +115,9 @@ class CriticalNoise(eqx.Module):
             enough = 0.5 * np.log1p(spectrum * np.exp(-middle)).sum() > np.log(len(rows))
             low, high = (middle, high) if enough else (low, middle)
         condensation = float(np.exp(low / 2))
-        sigma = jnp.asarray(condensation * np.array(ratios), jnp.asarray(vectors).dtype)
-        mass, effective = _measure(GaussianMemory(vectors), sigma, key, draws)
+        memory = GaussianMemory(vectors)
+        sigma = jnp.asarray(condensation * np.array(ratios), memory.patterns.dtype)
+        mass, effective = _measure(memory, sigma, key, draws)
         self.speciation, self.condensation = float(spectrum.max() ** 0.5), condensation
         self.sigma, self.mass, self.effective = sigma, mass, effective
 

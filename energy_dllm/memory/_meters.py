@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .._checks import floats
 from .._types import Key, Scalar
 
 
@@ -62,7 +63,8 @@ def capacity(loads: Float[Array | np.ndarray, " n"], rates: Float[Array | np.nda
 
     **Returns:** a load, a float; infinite if the rate never falls below `level`.
 
-    **Raises:** `ValueError` if shapes differ, loads do not increase, or the first rate is below `level`.
+    **Raises:** `ValueError` if shapes differ, loads do not increase, a number is not finite, or the first rate is below
+    `level`.
 
     **Example:**
 
@@ -73,8 +75,10 @@ def capacity(loads: Float[Array | np.ndarray, " n"], rates: Float[Array | np.nda
     ```
     """
     loads, rates = np.asarray(loads, float), np.asarray(rates, float)
-    if loads.ndim != 1 or loads.shape != rates.shape or not (np.diff(loads) > 0).all():
+    if loads.ndim != 1 or not loads.size or loads.shape != rates.shape or not (np.diff(loads) > 0).all():
         raise ValueError(f"`loads` {loads.shape} must increase and be as many as `rates` {rates.shape}.")
+    if not (np.isfinite(rates).all() and np.isfinite(loads).all()):
+        raise ValueError("`loads` and `rates` must be finite; one has a NaN or an infinity.")
     if rates[0] < level:
         raise ValueError(f"`rates` begin at {rates[0]}, below the `level` {level}; start with a smaller load.")
     below = np.flatnonzero(rates < level)
@@ -122,6 +126,7 @@ def basin(
     """
     if tries < 1:
         raise ValueError(f"`tries` is {tries}; expected a positive integer.")
+    pattern, radii = floats(pattern), floats(radii)
     way = jax.random.normal(key, (tries, pattern.size), pattern.dtype)
     way = way / jnp.linalg.norm(way, axis=1, keepdims=True)
     home = jnp.broadcast_to(recall(pattern), way.shape)
@@ -182,6 +187,7 @@ class Minima(eqx.Module):
         step: float = 1.0,
         apart: float = 1e-3,
     ):
+        starts = floats(starts)
         if starts.ndim != 2 or not len(starts):
             raise ValueError(f"`starts` has shape {starts.shape}; expected (S, N), one start a row.")
         if steps < 1 or not step > 0 or not apart > 0:

@@ -89,7 +89,7 @@ class AbstractPatternMemory(AbstractMemory):
         """A memory without the patterns of these indices; `ValueError` for one that is not there."""
         count = self.patterns.shape[0]
         for index in indices:
-            if not -count <= index < count:
+            if not isinstance(index, int | np.integer) or not -count <= index < count:
                 raise ValueError(f"`indices` has {index}; the memory holds {count} patterns, 0 to {count - 1}.")
         kept = np.delete(np.arange(count), np.array(indices, int))
         if not kept.size:

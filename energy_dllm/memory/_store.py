@@ -1,11 +1,24 @@
 """Lines as arrays: tokens with one column a line, and what is counted on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, UInt
 
 from ..data import AbstractTokenizer
+
+
+def texts(lines: Any) -> list[str]:
+    """The lines as a list; `ValueError` if they are none, or not texts."""
+    if not isinstance(lines, Iterable):
+        raise ValueError(f"`lines` is {lines!r}; expected texts.")
+    lines = list(lines)
+    if odd := [line for line in lines if not isinstance(line, str)]:
+        raise ValueError(f"`lines` has {odd[0]!r}; expected texts.")
+    if not lines:
+        raise ValueError("`lines` is empty; expected at least one line to store.")
+    return lines
 
 
 def columns_of(lines: Sequence[str], tokenizer: AbstractTokenizer) -> UInt[np.ndarray, "L M"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import Patterns, log_positive, stored
+from .._checks import Patterns, log_positive, sizes, stored
 from .._types import Scalar
 from ._states import AbstractSum, overlaps
 
@@ -105,8 +105,7 @@ class PolynomialMemory(AbstractSum):
     degree: int = eqx.field(static=True)
 
     def __init__(self, patterns: Patterns, *, degree: int = 3, weights: Float[Array, " M"] | None = None):
-        if degree < 2:
-            raise ValueError(f"`degree` is {degree}; expected a whole number of at least 2.")
+        sizes(2, degree=degree)
         self.patterns, self.log_weights = stored(patterns, weights)
         self.degree = degree
 
@@ -181,7 +180,8 @@ class SimplicialMemory(AbstractSum):
     - `triples`: the simplices `(T, 3)` as indices of neurons; all of them by default.
     - `weights`: weights `(M,)`, positive; 1 by default.
 
-    **Raises:** `ValueError` for no pattern, shapes that differ, fewer than three neurons, or a triple that is none.
+    **Raises:** `ValueError` for no pattern, shapes that differ, fewer than three neurons, or a triple that is none
+    or that is there twice.
 
     **Source:** Burns & Fukai 2023, Simplicial Hopfield networks (arXiv 2305.05179).
 
@@ -239,4 +239,6 @@ def _simplices(triples: np.ndarray, size: int) -> Int[Array, "T 3"]:
     rows = np.sort(triples, axis=1)
     if rows.min() < 0 or rows.max() >= size or (np.diff(rows, axis=1) == 0).any():
         raise ValueError(f"`triples` has a row that is not three different neurons of 0 to {size - 1}.")
+    if len(np.unique(rows, axis=0)) < len(rows):
+        raise ValueError("`triples` has a simplex twice; expected each once, in any order of its neurons.")
     return jnp.asarray(rows)

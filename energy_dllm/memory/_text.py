@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, UInt
 
-from .._checks import on_device
+from .._checks import number, on_device
 from ..data import AbstractTokenizer, Characters
 from ..energy import NGram, PairHMMMixture
 from ..flow import AbstractEvidence, Likelihood
 from ._keys import Keys, lines_of, same
 from ._normal import normal
 from ._recall import CLEAN, GAPS, SIEVE, THRESHOLD, TYPOS, Cue, Recall, agreement, beside, judged, masses, sifted
-from ._store import columns_of, counts_of, firsts_of, lengths_of, padded, weights_of
+from ._store import columns_of, counts_of, firsts_of, lengths_of, padded, texts, weights_of
 
 
 LARGEST = 8192
@@ -72,11 +72,7 @@ class TextMemory(eqx.Module):
     ):
         if isinstance(lines, str):
             raise ValueError("`lines` is one string; expected a list of them, such as text.splitlines().")
-        lines = list(lines)
-        if odd := [line for line in lines if not isinstance(line, str)]:
-            raise ValueError(f"`lines` has {odd[0]!r}; expected texts.")
-        if not lines:
-            raise ValueError("`lines` is empty; expected at least one line to store.")
+        lines = texts(lines)
         self.tokenizer = Characters.from_text("".join(lines)) if tokenizer is None else tokenizer
         self.normalize = normalize
         columns = columns_of(lines, self.tokenizer)
@@ -117,9 +113,7 @@ class TextMemory(eqx.Module):
 
         **Raises:** as the constructor.
         """
-        lines = [lines] if isinstance(lines, str) else list(lines)
-        if not lines:
-            raise ValueError("`lines` is empty; expected at least one line to add.")
+        lines = [lines] if isinstance(lines, str) else texts(lines)
         old, new = padded(np.asarray(self.columns), columns_of(lines, self.tokenizer), self.tokenizer.size)
         keys, key = self.keys.add([self._normal(line) for line in lines])
         return self._with(
@@ -199,8 +193,8 @@ class TextMemory(eqx.Module):
         ```
         """
         for name, value in (("typo", typo), ("clean", clean), ("threshold", threshold)):
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"`{name}` is {value}; expected a number between 0 and 1.")
+            if value is not None:
+                number(name, value, lambda share: (share > 0) & (share < 1), "a number between 0 and 1")
         if sieve < 2:
             raise ValueError(f"`sieve` is {sieve}; expected at least 2 lines, one for each way of choosing them.")
         if not isinstance(cue, str | AbstractEvidence):

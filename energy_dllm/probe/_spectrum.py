@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import floats
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractMotion
@@ -86,6 +87,7 @@ def hessian_spectrum(
     ```
     """
     _count(count)
+    point = floats(point)
     return _spectrum(*_hessian(energy, point, jax.random.normal(key, point.shape, point.dtype), count), point)
 
 

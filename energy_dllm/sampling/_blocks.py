@@ -4,13 +4,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer
 
-from .._checks import on_device, seeded
+from .._checks import expected, on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
@@ -36,6 +37,10 @@ def write(
     watch: Callable[[Generation], object] | None,
     mesh: Mesh | None = None,
 ) -> Generation:
+    expected(
+        sampler=(sampler, AbstractSampler, "sampling.descent(25)"),
+        guidance=(guidance, Guidance, "energy.Guidance(lambda p: p[0, 0])"),
+    )
     room(given.length, samples, frames, window)
     seeded(seed)
     split = _split(mesh, samples)
@@ -189,7 +194,8 @@ class _Blocks:
         dfa = self.conditioning.dfa
         if dfa is None or self.reachable is None:
             return None
-        return DFA(dfa.next, on_device(self.reachable[end]), 0)
+        accept = on_device(self.reachable[end])
+        return eqx.tree_at(lambda dfa: (dfa.accept, dfa.start), dfa, (accept, jnp.zeros_like(dfa.start)))
 
     def _advance(self, begin: int, end: int) -> None:
         """Advance the automaton over a generated window."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._checks import is_value, sizes
+from .._checks import is_value, number, positive, sizes
 from .._types import Key, Scalar
 from ..energy import AbstractFreeEnergy
 from ..flow import (
@@ -333,6 +333,7 @@ def descent(evaluations: int = 25, *, temperature: float = 1.0, schedule: Abstra
     ```
     """
     sizes(evaluations=evaluations)
+    number("temperature", temperature, positive, "a positive number, such as 0.8")
     rounds = evaluations // 3
     finish = (
         Unmasking(rounds=rounds, temperature=temperature, order=most_certain, steps=1, step=1.0) if rounds else None

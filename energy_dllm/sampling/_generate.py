@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
+from .._checks import expected
 from .._model import EnergyDLLM
 from ..energy import Guidance
 from ..flow import AbstractEvidence
@@ -66,10 +67,10 @@ def generate(
 
     **Returns:** a `Generation`.
 
-    **Raises:** `ValueError` for sizes that are not positive, `samples` that the devices of `mesh` do not divide, a
-    prompt and suffix that leave no token to write or have characters unknown to the model, evidence that contradicts
-    other evidence (both are named), a `stop` that is not one token or would cut off given text or a pattern, or a field
-    that does not move `x`; `FloatingPointError` if the motion diverges.
+    **Raises:** `ValueError` for a model, sampler or guidance that is none, sizes that are not positive, `samples` that
+    the devices of `mesh` do not divide, a prompt and suffix that leave no token to write or have characters unknown to
+    the model, evidence that contradicts other evidence (both are named), a `stop` that is not one token or would cut
+    off given text or a pattern, or a field that does not move `x`; `FloatingPointError` if the motion diverges.
 
     **Example:**
 
@@ -81,6 +82,7 @@ def generate(
     assert written.texts[0].startswith("cab") and written.free_energy.shape == (1, 5)
     ```
     """
+    expected(model=(model, EnergyDLLM, 'load("shakespeare")'))
     if model.tokenizer.places:
         if suffix or stop or window or length not in (None, model.tokenizer.places):
             raise ValueError(
@@ -161,6 +163,7 @@ def infill(
     assert text[:4] == "abc " and text[7:] == " cab"
     ```
     """
+    expected(model=(model, EnergyDLLM, 'load("shakespeare")'))
     if model.tokenizer.places:
         raise ValueError(
             "`model` makes pictures, which have no template; use `sampling.inpaint(model, picture, hole)`."

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer
 
-from .._checks import on_device, sizes
+from .._checks import expected, on_device, sizes
 from .._model import EnergyDLLM
 from .._types import Scalar
 from ..energy import DFA, AbstractFreeEnergy, FreeEnergy, Guidance, Padded
@@ -110,6 +110,10 @@ def repair(
     assert len(fixed.text) == 7 and fixed.free_energy[-1] <= fixed.free_energy[0]
     ```
     """
+    expected(
+        model=(model, EnergyDLLM, 'load("shakespeare")'),
+        guidance=(guidance, Guidance, "energy.Guidance(lambda p: p[0, 0])"),
+    )
     sizes(frames=frames)
     if model.tokenizer.places:
         raise ValueError("`model` makes pictures, which have no typing errors; expected one that writes text.")

@@ -79,7 +79,8 @@ class Unmasking(AbstractSampler):
     - `remask_order`: which tokens are masked first; by default the `least_likely` given the others.
     - `steps`, `step`: the relaxation in each round, number and size of its Euler steps.
 
-    **Raises:** `ValueError` for sizes that are not positive, or a negative temperature or number of remasking rounds.
+    **Raises:** `ValueError` for sizes that are not positive, an order that is no function, or a negative temperature or
+    number of remasking rounds.
 
     **Source:** masked diffusion (Austin et al. 2021, arXiv 2107.03006); order by confidence (Chang et al. 2022, arXiv
     2202.04200); remasking (Wang et al. 2025, arXiv 2503.00307).
@@ -135,8 +136,10 @@ class Unmasking(AbstractSampler):
             raise ValueError(
                 f"`temperature` is {temperature}; expected 0 (the most likely passage) or more, such as 0.7."
             )
-        if not isinstance(remask_rounds, int | np.integer) or remask_rounds < 0:
-            raise ValueError(f"`remask_rounds` is {remask_rounds}; expected 0 (none) or more.")
+        sizes(0, remask_rounds=remask_rounds)
+        for name, each in (("order", order), ("remask_order", remask_order)):
+            if not callable(each):
+                raise ValueError(f"`{name}` is {each!r}; expected a function, such as `sampling.most_certain`.")
         if not 0 < remask_fraction <= 1:
             raise ValueError(f"`remask_fraction` is {remask_fraction}; expected a share above 0 and up to 1.")
         self.rounds, self.temperature, self.order = rounds, temperature, order

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._checks import booleans, error_if, number, on_device
+from ..._checks import booleans, error_if, number, on_device, tokens
 from ._evidence import FORBIDDEN, AbstractEvidence
 
 
@@ -170,11 +170,10 @@ class Likelihood(AbstractEvidence):
     b: Float[Array, "L V"]
 
     def __init__(self, b: Float[Array, "L V"]):
-        b = b if isinstance(b, jax.Array) else np.asarray(b)
-        if b.ndim != 2:
-            raise ValueError(f"`b` has shape {b.shape}; expected (L, V), one row a token.")
+        if np.ndim(b) != 2:
+            raise ValueError(f"`b` has shape {np.shape(b)}; expected (L, V), one row a token.")
         fault = lambda b: ~(abs(b) < np.inf)
-        self.b = error_if(fault, "`b` must be finite; use `FORBIDDEN` for a token that is ruled out.", b)
+        self.b = error_if(fault, "`b` must be finite; use `FORBIDDEN` for a token that is ruled out.", jnp.asarray(b))
 
     @property
     def length(self) -> int:
@@ -193,9 +192,7 @@ class Likelihood(AbstractEvidence):
 
 
 def _tokens(ids, known):
-    ids = jnp.asarray(ids)
-    if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(f"`ids` is {ids.dtype}{list(ids.shape)}; expected integers (L,); `vmap` for a batch.")
+    ids = tokens(ids)
     known = on_device(np.ones(ids.shape, bool)) if known is None else booleans("known", known)
     if known.shape != ids.shape:
         raise ValueError(f"`known` has shape {known.shape}; expected {ids.shape}, as `ids`.")
