@@ -414,7 +414,7 @@ def test_a_number_of_steps_of_numpy_has_a_gradient(landscape):
 def test_likelihood_settings_are_checked(landscape):
     flow, schedule = ed.flow.ProbabilityFlow(landscape), ed.flow.LogLinear()
     for steps, directions in ((0, 1), (8, 0)):
-        with pytest.raises(ValueError, match="must be positive"):
+        with pytest.raises(ValueError, match="is 0; expected a positive integer"):
             ed.flow.FlowLikelihood(
                 flow, jnp.zeros(4, int), schedule, key=jax.random.key(0), steps=steps, directions=directions
             )

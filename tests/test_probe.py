@@ -550,7 +550,7 @@ def test_inspect(model, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"length": 0}, r"`length` is 0; expected a positive integer"),
+        ({"length": 0}, r"`length` is 0; expected a positive number of tokens"),
         ({"steps": 0}, r"`steps` is 0; expected a positive number of steps"),
         ({"prompt": "aaa", "length": 2}, r"`prompt` has 3 tokens but `length` is 2; make `length` larger"),
         ({"prompt": "axe"}, r"`prompt` 'axe' cannot be encoded: .*'x' at 1"),
