@@ -31,8 +31,7 @@ class FreeEnergy(AbstractFreeEnergy):
 
     The force is `-dF/dg`, by autodiff of the scalar; the network does not depend on the noise level: one landscape, on
     which only the evidence `b` changes. Where `Λ_b` is convex `F` cannot rise: under any evidence with a mean-field or
-    an `HMMVocabulary`, and with a `Vocabulary` where every token is known or unknown; under soft evidence that need not
-    be convex where the prior is less certain than the evidence.
+    an `HMMVocabulary`, with a `Vocabulary` where every token is known or unknown or the prior more certain than `b`.
 
     **Arguments:**
 
@@ -65,9 +64,9 @@ class FreeEnergy(AbstractFreeEnergy):
         self.log_kappa = jnp.log(jnp.asarray(kappa, jnp.result_type(float)))
 
     def __check_init__(self):
-        widths = self.network.bias.shape[-1], self.vocabulary.patterns.shape[-1]
-        if widths[0] != widths[1]:
-            raise ValueError(f"`network` has width {widths[0]} but `vocabulary` has width {widths[1]}.")
+        width, other = self.network.bias.shape[-1], self.vocabulary.patterns.shape[-1]
+        if width != other:
+            raise ValueError(f"`network` has width {width} but `vocabulary` has width {other}.")
 
     @property
     def kappa(self) -> Scalar:
@@ -77,8 +76,8 @@ class FreeEnergy(AbstractFreeEnergy):
     @property
     def one_shot(self) -> bool:
         """Whether tokens that are known or unknown are at rest after one full step, their messages being constant."""
-        silent = isinstance(self.vocabulary, MeanFieldVocabulary) and not self.vocabulary.feedback
-        return silent and isinstance(self.network.neurons, Silent)
+        vocabulary, neurons = self.vocabulary, self.network.neurons
+        return isinstance(vocabulary, MeanFieldVocabulary) and isinstance(neurons, Silent) and not vocabulary.feedback
 
     @property
     def ragged(self) -> bool:
