@@ -331,7 +331,7 @@ def test_a_data_set_is_saved_and_loaded_bitwise(exact, tmp_path):
             r"`b` has shape \(3, 5\); expected \(4, 5\)",
         ),
         (lambda: ed.memory.Langevin(jnp.sum, temperature=0.0), "`temperature` is 0.0"),
-        (lambda: ed.memory.glauber(jnp.sum, jnp.ones(3), sweeps=-1, key=jax.random.key(0)), "`sweeps`=-1"),
+        (lambda: ed.memory.glauber(jnp.sum, jnp.ones(3), sweeps=-1, key=jax.random.key(0)), "`sweeps` is -1"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message, unchecked):
