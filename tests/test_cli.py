@@ -538,7 +538,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(tmp_path):
     (tmp_path / "text.txt").write_text("abc cab\n" * 64)
     out, folder = tmp_path / "m.safetensors", tmp_path / "m.safetensors.training"
     argv = [sys.executable, "-m", "energy_dllm", "train", str(tmp_path / "text.txt"), "--out", str(out)]
-    argv += "--steps 400 --pretraining 0 --dim 16 --length 8 --batch-size 2".split()
+    argv += "--steps 400 --pretraining 0 --dim 16 --length 8 --batch-size 2 --blocks 0".split()
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").stat().st_size:

@@ -126,9 +126,9 @@ def test_the_answer_of_the_shipped_model_does_not_depend_on_the_solver(shipped, 
         ce = lambda log_p: -jnp.sum(jnp.where(known, 0, jnp.take_along_axis(log_p, ids[:, None], -1)[:, 0]))
         return ce(exact), ce(shipped.log_posterior(ids, known))
 
-    # many masks: one passage may settle in another valley, the mean must not
-    keep = jnp.linspace(0.05, 0.95, 32)[:, None]
-    known = jax.random.uniform(getkey(), (32, ids.shape[0])) < keep
+    # few and many masks
+    keep = jnp.linspace(0.05, 0.95, 8)[:, None]
+    known = jax.random.uniform(getkey(), (8, ids.shape[0])) < keep
     exact, euler = (jnp.sum(ce) for ce in jax.vmap(both)(known))
     assert abs(euler / exact - 1) < 0.03
 
