@@ -145,11 +145,10 @@ class Choice:
     @property
     def shown(self) -> int:
         """How many tokens of the answer its text has."""
-        count, length = 0, 0
-        while length < len(self.text) and self.first + count < self.last:
-            length += len(self.plan.model.tokenizer.decode(self.ids[self.first + count :][:1]))
-            count += 1
-        return count
+        end = max(self.first, min(self.stands, self.last))
+        there = self.plan.model.tokenizer.by_token(self.ids[self.first : end])
+        sizes = np.array([len(token) for token in there], int)
+        return int(np.count_nonzero(np.cumsum(sizes) - sizes < len(self.text)))
 
     @property
     def tokens(self) -> int:
