@@ -50,8 +50,8 @@ def tokenize(
     ready("--out", out, "tokens", folder=True)
     on_terminal = sys.stderr.isatty()
     # a bar on a terminal, a line now and then elsewhere
-    said = contextlib.nullcontext() if on_terminal else busy(f"writing {len(sources)} texts as tokens")
-    with said, Progress(console=Console(stderr=True), disable=not on_terminal) as bar:
+    working = contextlib.nullcontext() if on_terminal else busy(f"writing {len(sources)} texts as tokens")
+    with working, Progress(console=Console(stderr=True), disable=not on_terminal) as bar:
         task = bar.add_task("tokens", total=1.0)
         corpus = tokenize(
             sources, out, tokenizer=coder, field=field, progress=lambda share: bar.update(task, completed=share)

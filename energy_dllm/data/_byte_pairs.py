@@ -115,7 +115,7 @@ class BytePairs(AbstractTokenizer):
         try:
             made = cls(read())
             if importlib.util.find_spec("tokenizers") is not None:
-                _ = made._encoder  # patterns that it cannot read are said now
+                _ = made._encoder  # made here, so that a pattern it cannot read is an error of this file
             return made
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             reason = str(error) if "`definition`" in str(error) else f"`definition` is no JSON; {_EXPECTED}."

@@ -145,7 +145,7 @@ def _tokenize(
         with full():
             os.fsync(file.fileno())
     finally:
-        with contextlib.suppress(OSError):  # what was not written has been said
+        with contextlib.suppress(OSError):  # what was not written has raised already
             file.close()
         if not (state["source"] or state["position"]):
             for name in (*_OWN, _TEMPORARY):

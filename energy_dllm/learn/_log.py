@@ -59,7 +59,7 @@ class Log:
 
     def __exit__(self, *_):
         if self.path is not None:
-            with contextlib.suppress(OSError):  # each line was written, or that it was not has been said
+            with contextlib.suppress(OSError):  # a line that was not written has raised already
                 self.file.close()
 
 

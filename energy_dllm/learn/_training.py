@@ -137,7 +137,7 @@ class Checkpoints:
             raise ValueError(
                 f"`directory` {self.folder} holds a checkpoint of another kind or version; give another folder."
             )
-        # checkpoints of before do not say what they were learning from
+        # older checkpoints have no record of the corpus
         unknown = {name for name in _OF_CORPUS if name not in training}
         different = sorted(k for k in settings if k not in unknown and training.get(k) != settings[k])
         if different:

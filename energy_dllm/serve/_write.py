@@ -71,7 +71,7 @@ class Choice:
         final = shown.final
         free, new = ~self.given[here], ~self.given[here] | self.fixed[here]
         self.ids[here][free] = moment.ids[:size][free]
-        # what was written in earlier windows keeps what was said of it there
+        # tokens of earlier windows keep the probabilities they were drawn with
         self.log_p[here][new], self.entropy[here][new] = moment.log_p[:size][new], moment.entropy[:size][new]
         for i in np.flatnonzero(new[: size if final else shown.stands if shown.in_order else 0]).tolist():
             self.tops[self.begin + i] = (moment.top[i], moment.top_log_p[i])
