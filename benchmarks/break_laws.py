@@ -727,6 +727,20 @@ FAULTS = (
         "tests/test_deep.py -k masks_are_at_rest",
     ),
     (
+        "4: unknown tokens send what they believe beyond the prior (they send it too)",
+        "energy/_vocabulary.py",
+        "self.feedback * (p - jax.nn.softmax(self.cavity_logits(y, b), axis=-1))",
+        "self.feedback * p",
+        "tests/test_deep.py -k with_feedback",
+    ),
+    (
+        "1: what unknown tokens send is a gradient (their energy has no feedback)",
+        "energy/_vocabulary.py",
+        "energy -= jnp.where(here[:, 0], 0.0, self.feedback * gain)",
+        "energy -= jnp.where(here[:, 0], 0.0, 0.0 * gain)",
+        "tests/test_deep.py -k gradient_of_a_convex",
+    ),
+    (
         "4: the autonomous descent follows the slope of its scalar (the noise level the wrong way)",
         "flow/_autonomous.py",
         "-self.pace * dlevel / size",
