@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -71,9 +72,19 @@ def test_what_it_writes_is_what_it_calls_greedy(model, standing):
     assert short == made[: made.index(stop)]
 
 
+def test_a_long_text_is_kept_once(standing):
+    """Not for each of its tokens: of 3,000 that were 72 MB, and of a book more than there is."""
+    lm, text = ed.learn.harness(families.left_to_right("ab"), window=64), "abbabaabbb" * 300
+    lm.loglikelihood_rolling(requests((text,)))  # compiled
+    tracemalloc.start()
+    lm.loglikelihood_rolling(requests((text,)))
+    assert tracemalloc.get_traced_memory()[1] < 8e6
+    tracemalloc.stop()
+
+
 def test_what_cannot_be_asked_is_refused(model, monkeypatch, standing):
-    with pytest.raises(ValueError, match="`window` is 0"):
-        ed.learn.harness(model, window=0)
+    with pytest.raises(ValueError, match="`window` is 1"):
+        ed.learn.harness(model, window=1)
     with pytest.raises(ValueError, match="outside the alphabet"):
         ed.learn.harness(model).loglikelihood(requests(("a", "z")))
     monkeypatch.setitem(sys.modules, "lm_eval", None)

@@ -44,7 +44,7 @@ def harness(model: EnergyDLLM, *, window: int = 64) -> Any:
     lm_eval.simple_evaluate(model=ed.learn.harness(ed.load("stories")), tasks=["lambada_openai"], limit=100)
     ```
     """
-    sizes(window=window)
+    sizes(2, window=window)
     try:
         base = importlib.import_module("lm_eval.api.model").LM
     except ImportError:
@@ -62,7 +62,8 @@ class _Answers:
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Of each continuation given its context, in nats, and whether every token of it is the most likely one."""
         texts = [[self._ids(part) for part in request.args] for request in requests]
-        asked = [(np.concatenate(both), n) for both in texts for n in range(len(both[0]), sum(map(len, both)))]
+        whole = ((np.concatenate(both), len(both[0])) for both in texts)
+        asked = [(ids, n) for ids, begin in whole for n in range(begin, len(ids))]
         true = np.array([ids[n] for ids, n in asked], int)
         if self.in_order:
             nats, likeliest = self._side_by_side(asked)
@@ -124,7 +125,8 @@ class _Answers:
         half, windows, where = max(1, self.window // 2), {}, []
         for ids, n in asked:  # where a window begins depends on `n` alone
             begin = 0 if n < self.window else ((n - self.window) // half + 1) * half
-            number, _ = windows.setdefault((ids.tobytes(), begin), (len(windows), ids[begin : begin + self.window]))
+            part = ids[begin : begin + self.window]
+            number, _ = windows.setdefault(part.tobytes(), (len(windows), part))
             where.append((number, n - begin))
         rows = np.zeros((len(windows), self.window), np.int32)
         for number, ids in windows.values():
