@@ -380,6 +380,11 @@ def test_tables(run, model, tmp_path):
     code, out, _ = run("info", model, "--size", "--json")
     parts = record(out)["bytes"]
     assert code == 0 and parts.pop("all") == sum(parts.values()) == os.path.getsize(model)
+    twin = str(tmp_path / "twin.safetensors")
+    ed.save(twin, ed.learn.MaskedDiffusion(5, dim=8, depth=1, heads=2, key=jax.random.key(0)))
+    assert record(run("info", twin, "--json")[1])["kind"] == "MaskedDiffusion"
+    code, _, words = run("evaluate", twin, str(text))
+    assert code == 2 and "is a MaskedDiffusion; expected an EnergyDLLM" in words
     assert parts["energy.vocabulary"] > 0 and parts["description"] > 0
 
 

@@ -57,7 +57,7 @@ def evaluate(
 
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
-    loaded = load_model(model, twins=True)
+    loaded = load_model(model)
     corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate
 

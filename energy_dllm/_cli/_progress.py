@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ._show import note
+from ._show import note, spark
 
 
 EVERY = 30.0
 """Seconds between two lines where no terminal shows a bar."""
-HEIGHTS = "▁▂▃▄▅▆▇█"
-"""Of a curve of one line."""
 POINTS = 24
 """Of a curve, at most."""
 
@@ -75,9 +73,7 @@ class Stages:
         means = [sum(part) / len(part) for part in parts]
         if not means or not all(map(math.isfinite, means)):
             return ""
-        low, span = min(means), (max(means) - min(means)) or 1.0
-        drawn = "".join(HEIGHTS[min(7, int(8 * (mean - low) / span))] for mean in means)
-        return f"loss {means[0]:.3f} {drawn} {means[-1]:.3f}"
+        return f"loss {means[0]:.3f} {spark(means)} {means[-1]:.3f}"
 
     def say(self, words: str) -> None:
         """A line that stays."""

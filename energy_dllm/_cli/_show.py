@@ -223,9 +223,9 @@ def anatomy(model: Any) -> dict[str, Any]:
         return sum(leaf.size for leaf in jax.tree.leaves(part) if eqx.is_inexact_array(leaf))
 
     facts = {"kind": type(model).__name__}
-    facts |= {"tokenizer": f"{type(model.tokenizer).__name__}, {model.tokenizer.size} symbols"}
     if not isinstance(model, EnergyDLLM):
         return {**facts, "parameters": {"all": count(model)}}
+    facts |= {"tokenizer": f"{type(model.tokenizer).__name__}, {model.tokenizer.size} symbols"}
     if not isinstance(model.energy, FreeEnergy):
         return {**facts, "parameters": {"all": 0}}
     network, vocabulary = model.energy.network, model.energy.vocabulary
