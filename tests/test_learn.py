@@ -213,6 +213,10 @@ def test_the_horizon_grows_log_uniformly(small, corpus):
     assert 50 < late.max() <= 60 and late.min() == 0
     assert 0.35 < np.mean(late < 7) < 0.65  # the median of log-uniform on 1..61 is sqrt(61)
     assert untracked(5, 1.0).min() == 5 and untracked(5, 1.0).max() <= 60
+    # as many as are asked for, where the exponential of a logarithm is less by rounding
+    for n in (4, 6, 12, 48):
+        objective = ed.learn.Denoising(shortest=n, horizon=n, anneal=0.0)
+        assert objective.draw(small, ids, jax.random.key(0), jnp.array(1.0))[2] == n
 
 
 @pytest.mark.parametrize(("blocks", "shift"), [((0,), False), ((0, 1), True)])

@@ -220,7 +220,7 @@ def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _means(distinct: np.ndarray, counts: np.ndarray, size: int, seed: int, rounds: int = 25) -> np.ndarray:
-    """`size` centres by k-means, weighted by how often each patch occurs; the most frequent patch is one of them."""
+    """`size` centres by k-means, weighted by how often each patch occurs; it begins at the most frequent one."""
     draw = np.random.default_rng(seed)
     if len(distinct) > _MOST:
         kept = draw.choice(len(distinct), _MOST, replace=False, p=counts / counts.sum())

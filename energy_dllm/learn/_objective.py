@@ -74,7 +74,8 @@ class Denoising(AbstractObjective):
     **Arguments:**
 
     - `gaussian`, `typo`: share of the windows with that evidence; the rest are masked.
-    - `shortest`, `horizon`: fewest and most untracked steps.
+    - `shortest`, `horizon`: untracked steps are `floor(e^u) - 1`, `u` uniform from `log(1 + shortest)` to `log(1 +
+      horizon)`: at least `shortest`, and fewer than `horizon` where that is more.
     - `tracked`: steps the gradient follows.
     - `step`: mean size of a step in time constants; each batch draws one within 30 % of it.
     - `anneal`: fraction of the training over which `shortest` and `horizon` are reached.
@@ -305,7 +306,8 @@ class Denoising(AbstractObjective):
 
         grown = jnp.minimum(1.0, progress / self.anneal) if self.anneal > 0 else 1.0
         low, high = jnp.log(1.0 + self.shortest), jnp.log(1.0 + self.horizon)
-        free = jnp.floor(jnp.exp(grown * (low + (high - low) * jax.random.uniform(keys[7])))).astype(int) - 1
+        steps = jnp.exp(grown * (low + (high - low) * jax.random.uniform(keys[7])))
+        free = jnp.floor((1.0 + 1e-6) * steps).astype(int) - 1  # a whole number is one up to rounding
         step = self.step * jax.random.uniform(keys[8], (), dtype, 0.7, 1.3)
         return b, asked, jnp.clip(free, 0, self.horizon), step
 

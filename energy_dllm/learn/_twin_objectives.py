@@ -17,7 +17,7 @@ class Masking(AbstractObjective):
     as `Denoising`."""
 
     def __call__(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
-        """Mean cross-entropy over the masked tokens, nats per token."""
+        """Cross-entropy of the masked tokens, each of `n` in a window by the weight `1/sqrt(n)`, nats per token."""
         hidden, _ = mask(ids, jax.random.fold_in(key, 0))
         return cross_entropy(jax.vmap(model.log_posterior)(ids, ~hidden), ids, hidden)
 

@@ -273,22 +273,22 @@ class Autoregressive(AbstractTwin):
 
         def step(state, now):
             last, seen = state
-            place, told, noise = now
+            place, given, noise = now
             z, after = self.trunk.embedded(last, place), []
             for block, old in zip(self.trunk.blocks, seen, strict=True):
                 z, new = block.follow(z, place, old)
                 after.append(new)
             log_p = jax.nn.log_softmax(_norm(z) @ self.trunk.readout.T + self.trunk.readout_bias)
-            drawn = jnp.where(told < 0, jnp.argmax(log_p + temperature * noise), told).astype(last.dtype)
+            drawn = jnp.where(given < 0, jnp.argmax(log_p + temperature * noise), given).astype(last.dtype)
             return (drawn, after), (drawn, log_p)
 
         heads, width = self.trunk.blocks[0].out.shape[:2]
         empty = jnp.zeros((heads, length, width), self.trunk.embedding.dtype)
         start = jnp.asarray(self.size, jnp.int32), [(empty, empty) for _ in self.trunk.blocks]
-        told = jnp.full(length, -1) if prompt is None else jnp.full(length, -1).at[: prompt.shape[0]].set(prompt)
+        given = jnp.full(length, -1) if prompt is None else jnp.full(length, -1).at[: prompt.shape[0]].set(prompt)
         # of all draws at once: within the loop it takes as long as a block
         noise = jax.vmap(lambda key: jax.random.gumbel(key, (self.size,)))(jax.random.split(key, length))
-        return jax.lax.scan(step, start, (jnp.arange(length), told, noise))[1]
+        return jax.lax.scan(step, start, (jnp.arange(length), given, noise))[1]
 
 
 def _norm(z: Float[Array, "*L D"]) -> Float[Array, "*L D"]:
