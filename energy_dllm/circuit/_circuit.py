@@ -61,7 +61,7 @@ class Circuit:
 
         From `benchmarks/circuit.py`: within a factor of four there, and more where products are many.
         """
-        _positive(t1=t1, max_step=max_step)
+        positives(t1=t1, max_step=max_step)
         return 0.02 + 1e-6 * self.elements * max(20.0, t1 / max_step)
 
     def deck(self, *, t1: float, max_step: float = 0.05, tolerance: float = 1e-5) -> str:
@@ -78,7 +78,7 @@ class Circuit:
 
         **Raises:** `ValueError` if one of them is not positive, or `max_step` is longer than `t1`.
         """
-        _positive(t1=t1, max_step=max_step, tolerance=tolerance)
+        positives(t1=t1, max_step=max_step, tolerance=tolerance)
         if max_step > t1:
             raise ValueError(f"`max_step`={max_step} is longer than `t1`={t1}; a hundredth of `t1` is a good start.")
         step, end = number(max_step * self.seconds), number(t1 * self.seconds)
@@ -103,7 +103,8 @@ class Circuit:
         return jax.tree.unflatten(structure, shaped)
 
 
-def _positive(**values: float) -> None:
+def positives(**values: float) -> None:
+    """`ValueError` naming the first that is not positive and finite."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"`{name}` is {value}; expected a positive number.")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._types import Key
-from ._circuit import Circuit
+from ._circuit import Circuit, positives
 from ._netlist import GROUND
 
 
@@ -40,9 +40,7 @@ def thermal_noise(circuit: Circuit, key: Key, *, temperature: float, t1: float, 
     assert shaken.elements == circuit.elements + 2
     ```
     """
-    for name, value in (("temperature", temperature), ("t1", t1), ("step", step)):
-        if not value > 0:
-            raise ValueError(f"`{name}` is {value}; expected a positive number.")
+    positives(temperature=temperature, t1=t1, step=step)
     netlist = copy.deepcopy(circuit.netlist)
     times = np.arange(0.0, t1 + 2 * step, step) * circuit.seconds
     normal = np.asarray(jax.random.normal(key, (len(circuit.nodes), len(times))), float)

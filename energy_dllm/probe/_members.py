@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import sizes
 from .._types import Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractField
@@ -65,7 +66,7 @@ def strongest_memories(
     assert found["memory 1"]["tokens"].shape == (8, 2, 2)
     ```
     """
-    _positive("count", count)
+    sizes(count=count)
     energy, g = _activations(time, state, field)
     found = {}
     for name, (_, active, answer) in energy.network.memories(g).items():
@@ -87,8 +88,3 @@ def _activations(time, state, field) -> tuple[FreeEnergy, Float[Array, "L D"]]:
     y, b = seen(time, state, field)
     energy = learned(field)
     return energy, energy.activation(y, b)
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"`{name}` is {value}; expected a positive integer, such as 3.")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from .._checks import sizes
 from .._model import EnergyDLLM
 from .._types import Scalar
 from ..flow import Given
@@ -75,8 +76,7 @@ def score(model: EnergyDLLM, text: str | Int[Array, " L"], *, batch_size: int = 
     assert score.nll.shape == (5,) and (score.nll > 0).all()
     ```
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` is {batch_size}; expected a positive integer.")
+    sizes(batch_size=batch_size)
     if len(text) == 0:
         raise ValueError("`text` is empty; expected at least one token.")
     ids = model.encode(text) if isinstance(text, str) else jnp.asarray(text)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._checks import floats
+from .._checks import floats, sizes
 from .._types import Key, Scalar
 from ..energy import FreeEnergy
 from ..flow import AbstractMotion
@@ -86,7 +86,7 @@ def hessian_spectrum(
     assert jnp.allclose(found.values, jnp.array([-3.0, 1.0]), atol=1e-4)  # 1 - beta |xi|^2, and 1
     ```
     """
-    _count(count)
+    sizes(count=count)
     point = floats(point)
     return _spectrum(*_hessian(energy, point, jax.random.normal(key, point.shape, point.dtype), count), point)
 
@@ -121,7 +121,7 @@ def relaxation_rates(
     assert (rates.values > 0).all()  # at rest in a valley
     ```
     """
-    _count(count)
+    sizes(count=count)
     return _spectrum(*_rates(energy, y, b, jax.random.normal(key, y.shape, y.dtype), count), y)
 
 
@@ -234,7 +234,7 @@ def lyapunov(
     assert jnp.allclose(exponents, -1.0, atol=1e-3)
     ```
     """
-    _count(count)
+    sizes(count=count)
     if not t1 > t0 or not step > 0:
         raise ValueError(f"`t1`={t1} must be after `t0`={t0}, and `step`={step} positive.")
     return _lyapunov(field, state, t0, max(1, round((t1 - t0) / step)), t1 - t0, key, count)
@@ -264,8 +264,3 @@ def _lyapunov(field, state, t0, steps, time, key, count):
     q = jnp.linalg.qr(jax.random.normal(key, (flat.size, count), flat.dtype))[0]
     (_, _, grown), _ = jax.lax.scan(move, (flat, q, jnp.zeros(count, flat.dtype)), jnp.arange(steps))
     return jnp.sort(grown / (size * (steps - steps // 4)))[::-1]
-
-
-def _count(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"`count` is {count}; expected a positive integer, such as 32.")
