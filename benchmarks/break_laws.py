@@ -204,8 +204,8 @@ FAULTS = (
     (
         "padding is silent in every layer of a memory (in the first one only)",
         "energy/_memories.py",
-        "padded = jnp.pad(z if mask is None else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))",
-        "padded = jnp.pad(z if mask is None or n else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))",
+        "padded = jnp.pad(valid(z, mask), ((reach, reach), (0, 0)))",
+        "padded = jnp.pad(z if n else valid(z, mask), ((reach, reach), (0, 0)))",
         "tests/test_energy.py -k padding_does_not_pull",
     ),
     (
@@ -428,8 +428,8 @@ FAULTS = (
     (
         "padding is not there (it has a message)",
         "energy/_markov.py",
-        "jnp.where(mask[:, None], unary, 0.0), jnp.where(mask[:, None], scores, 0.0)",
-        "unary, scores",
+        "return valid(unary, mask), valid(unary + b, mask)",
+        "return unary, unary + b",
         "tests/test_markov.py -k padding",
     ),
     (

@@ -51,8 +51,12 @@ def test_many_items_are_looked_up_and_few_multiplied(exact, monkeypatch, getkey)
     mask = jnp.array([True, True, False, True])
     slope = jax.grad(lambda b: exact.log_shares(b)[0])
     read = lambda: (exact.logits(exact.neutral(4), b), exact.log_shares(b, mask), slope(b))
+    joint = PRIOR * np.exp(np.asarray(b)[np.arange(4), ITEMS].sum(axis=1))
+    free = lambda: float(exact(exact.neutral(4), b))
     few = read()
+    assert np.isclose(free(), -np.log(joint.sum()))
     monkeypatch.setattr("energy_dllm.energy._empirical.DENSE", 0)
+    assert np.isclose(free(), -np.log(joint.sum()))
     for one, other in zip(few, read(), strict=True):
         assert np.allclose(np.exp(one), np.exp(other), atol=1e-12)
 

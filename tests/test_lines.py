@@ -115,6 +115,14 @@ def test_the_energy_is_the_sum_over_lines_and_alignments(gap, getkey):
     assert np.allclose(p, terms / np.sum(terms), rtol=1e-10)
 
 
+@pytest.mark.parametrize("gap", [None, 0.2])
+def test_padding_of_a_cue_changes_no_term(gap, getkey):
+    """Neither those of the lines nor that of the background, whatever evidence stands there."""
+    lines, b = lines_of(np.random.default_rng(1), chain_of(2)), jax.random.normal(getkey(), (6, V))
+    gap = gap and jnp.asarray(gap)
+    assert np.allclose(lines.log_masses(b, gap=gap, mask=jnp.arange(6) < 4), lines.log_masses(b[:4], gap=gap))
+
+
 @pytest.mark.parametrize("gap", [None, 0.1])
 def test_posteriors_are_gradients_of_the_energy(gap, getkey):
     lines = lines_of(np.random.default_rng(2), chain_of(2))

@@ -308,6 +308,7 @@ def test_only_tokens_of_its_kind_stand_at_a_place(getkey, tokenizer):
     prior = np.where(tokenizer.allowed, energy.vocabulary.prior, -np.inf)
     log_p = prior - np.log(np.exp(prior).sum(-1, keepdims=True))
     np.testing.assert_allclose(energy.vocabulary.nll(ids), -log_p[np.arange(L), ids], atol=1e-12)
+    assert (energy.vocabulary.nll(ids[::-1])[:3] > 900).all()  # patches in place of letters
 
 
 def test_a_layout_has_one_length(tokenizer, model, unchecked):

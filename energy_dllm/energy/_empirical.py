@@ -13,6 +13,7 @@ from .._checks import Patterns, number, on_device, one_a_token, positive, stored
 from .._types import LOG_ZERO, Key, Scalar
 from ._dfa import DFA, chosen
 from ._landscape import AbstractFreeEnergy
+from ._synapses import valid
 
 
 # Largest number of entries of the dense one-hot tensor of the items: 1 MB in single precision.
@@ -134,7 +135,7 @@ class Empirical(AbstractFreeEnergy):
         logs = self.log_shares(b, mask)
         shares = jnp.exp(logs)
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
-        agreed = einsum(shares, self._each(b), "m, m l -> l")
+        agreed = einsum(shares, self._each(self._finite(b)), "m, m l -> l")
         price = jnp.sum(shares * (logs - self.log_weights)) / jnp.maximum(jnp.sum(here), 1)
         terms = {"evidence": jnp.where(here, -agreed, 0.0), "items": jnp.where(here, price, 0.0)}
         return terms if spring is None else terms | {"spring": jnp.where(here, spring, 0.0)}
@@ -197,25 +198,23 @@ class Empirical(AbstractFreeEnergy):
 
     def _scores(self, b, mask=None):
         one_a_token(b.shape[0], mask=mask)
+        b = valid(self._finite(b), mask)
         if not self._few:
-            each = self._each(b)
-            return self.log_weights + jnp.sum(each if mask is None else jnp.where(mask, each, 0.0), axis=-1)
-        self._check(b)
-        seen = jnp.maximum(b, LOG_ZERO)  # minus infinity, times 0, is no number
-        seen = seen if mask is None else jnp.where(mask[:, None], seen, 0.0)
-        return self.log_weights + einsum(self._one_hot(b.dtype), seen, "m l v, l v -> m")
+            return self.log_weights + jnp.sum(self._each(b), axis=-1)
+        return self.log_weights + einsum(self._one_hot(b.dtype), b, "m l v, l v -> m")
 
     def _each(self, b):
         """The evidence of every token of every item, `(M, L)`."""
-        self._check(b)
         return b[jnp.arange(b.shape[0]), self.items]
 
-    def _check(self, b):
+    def _finite(self, b):
+        """Evidence of the shape of an item; minus infinity, times 0, is no number."""
         if b.shape != (self.items.shape[1], self.size):
             raise ValueError(
                 f"`b` has shape {b.shape}; expected {(self.items.shape[1], self.size)}: evidence for as many tokens as "
                 "an item has, over the same vocabulary."
             )
+        return jnp.maximum(b, LOG_ZERO)
 
     @property
     def _few(self):

@@ -14,6 +14,7 @@ from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._network import Network
 from ._neurons import Silent
+from ._synapses import valid
 from ._vocabulary import CERTAIN, AbstractUnigram, AbstractVocabulary, MeanFieldVocabulary
 
 
@@ -139,7 +140,7 @@ class FreeEnergy(AbstractFreeEnergy):
         with jax.named_scope("vocabulary"):
             terms["vocabulary"] = self.vocabulary.per_token(y, b, mask)
         if spring is not None:
-            terms["spring"] = spring if mask is None else jnp.where(mask, spring, 0.0)
+            terms["spring"] = valid(spring, mask)
         return terms
 
     @eqx.filter_jit
@@ -175,7 +176,7 @@ class FreeEnergy(AbstractFreeEnergy):
         """Tokens of a block of a deep energy in which a token reads its own block and all before it; 0 where it reads
         the whole passage. `F = sum_k F_k(block k | blocks before)`: a masked token has no energy, so that where all
         behind block `k` is masked the force on it is that of `F_k` alone, and what is before does not depend on it."""
-        return self._stack[1].block if self._stack else 0
+        return self._stack.block if self._stack else 0
 
     def in_blocks(self, block: int) -> "FreeEnergy":
         """The same parameters, a token reading its own block of so many tokens and all before it; 0 for the whole.
@@ -271,20 +272,17 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def _deep(self) -> DeepStack:
-        if not self._stack:
-            raise ValueError("`energy` keeps nothing of a text; expected a deep one, with a `DeepStack`.")
-        return self._stack[1]
+        if self._stack is None:
+            raise ValueError("`energy` has no blocks and keeps nothing of a text; expected one with a `DeepStack`.")
+        return self._stack
 
     @property
-    def _stack(self) -> tuple[str, DeepStack] | None:
-        named = ((name, synapse) for name, synapse in self.network.synapses.items() if isinstance(synapse, DeepStack))
-        return next(named, None) if self.one_shot else None
+    def _stack(self) -> DeepStack | None:
+        stacks = (synapse for synapse in self.network.synapses.values() if isinstance(synapse, DeepStack))
+        return next(stacks, None) if self.one_shot else None
 
     def _with(self, change: Callable[[DeepStack], DeepStack]) -> "FreeEnergy":
-        if not self._stack:
-            raise ValueError("`energy` has no blocks; expected a deep one, with a `DeepStack`.")
-        name, stack = self._stack
-        return eqx.tree_at(lambda energy: energy.network.synapses[name], self, change(stack))
+        return eqx.tree_at(lambda energy: energy._deep, self, change(self._deep))
 
     @eqx.filter_jit
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._checks import concrete, one_a_token
 from .._types import Key, Scalar
 from ._dfa import DFA, chosen
+from ._synapses import valid
 
 
 class AbstractFreeEnergy(eqx.Module):
@@ -237,8 +238,8 @@ class ProductOfExperts(AbstractFreeEnergy):
             for name, term in landscape.terms(own, b, mask=mask).items()
         }
         uniform = jnp.log(self.size) - jax.nn.logsumexp(b, axis=-1)
-        terms["evidence"] = (1.0 - jnp.sum(self.weights)) * (uniform if mask is None else jnp.where(mask, uniform, 0.0))
-        return terms if spring is None else terms | {"spring": spring if mask is None else jnp.where(mask, spring, 0.0)}
+        terms["evidence"] = (1.0 - jnp.sum(self.weights)) * valid(uniform, mask)
+        return terms if spring is None else terms | {"spring": valid(spring, mask)}
 
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from .._checks import sizes, tokens
 from .._types import LOG_ZERO, Key
 from ._dfa import DFA, padded
+from ._synapses import valid
 from ._viterbi import viterbi, viterbi_accepted
 from ._vocabulary import AbstractVocabulary, token_codes
 
@@ -112,8 +113,7 @@ class HMMVocabulary(AbstractVocabulary):
         """`sum_w pi_iw <y_i, U_w>`, less the log mean of `exp(<y_i, U> + b_i)` given the tokens before, `(L,)`."""
         unary, scores = self._scores(y, b, mask)
         _, _, prior, norm = self._messages(scores)
-        energies = jnp.sum(self._emitted(prior) * unary, axis=-1) - norm
-        return energies if mask is None else jnp.where(mask, energies, 0.0)
+        return valid(jnp.sum(self._emitted(prior) * unary, axis=-1) - norm, mask)
 
     def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
@@ -122,7 +122,7 @@ class HMMVocabulary(AbstractVocabulary):
         _, scores = self._scores(y, b, mask)
         forward, backward, prior, _ = self._messages(scores)
         difference = jax.nn.softmax(self._cavity(forward, backward) + scores, axis=-1) - self._emitted(prior)
-        return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
+        return valid(difference, mask) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
         """`-log P(w_i | w_1 .. w_(i-1))`, nats `(L,)`."""
@@ -169,10 +169,7 @@ class HMMVocabulary(AbstractVocabulary):
     def _scores(self, y, b, mask):
         """Unary logits, and their sum with the evidence `(L, V)`; 0 where there is no token."""
         unary = self.unary_logits(y)
-        scores = unary + b
-        if mask is None:
-            return unary, scores
-        return jnp.where(mask[:, None], unary, 0.0), jnp.where(mask[:, None], scores, 0.0)
+        return valid(unary, mask), valid(unary + b, mask)
 
     def _messages(self, scores):
         return _messages(*(table.astype(scores.dtype) for table in self.tables()), scores)

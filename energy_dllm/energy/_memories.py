@@ -57,8 +57,7 @@ class MappingMemory(AbstractRecall):
 
     def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"]:
         """`-<g_i, W_2m> gelu(<W_1m, g_i> + w_m)`, `(L, M)`."""
-        energy = -self.activity(g)[0] * (g @ self.answers.T)
-        return energy if mask is None else jnp.where(mask[:, None], energy, 0.0)
+        return valid(-self.activity(g)[0] * (g @ self.answers.T), mask)
 
     def by_memory(self, g: Float[Array, "L D"], u: Float[Array, "L D"]) -> Float[Array, "L M"]:
         """The message of pair `m` to token `i` along `u_i`, `(L, M)`."""
@@ -139,7 +138,7 @@ class ConvolutionalMemory(AbstractCoupling, AbstractRecall):
         length, reach = g.shape[0], self.cues.shape[2] // self.view.shape[0] // 2
         for n, (cues, threshold) in enumerate(zip(self.cues, self.threshold, strict=True)):
             # padding is zero, like what lies beyond the ends, in every layer
-            padded = jnp.pad(z if mask is None else jnp.where(mask[:, None], z, 0.0), ((reach, reach), (0, 0)))
+            padded = jnp.pad(valid(z, mask), ((reach, reach), (0, 0)))
             window = jnp.concatenate([padded[o : o + length] for o in range(2 * reach + 1)], axis=-1)
             hidden.append(jax.nn.gelu(window @ cues.T + threshold))
             if n < len(self.onward):
@@ -148,8 +147,7 @@ class ConvolutionalMemory(AbstractCoupling, AbstractRecall):
 
     def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L pairs"]:
         """`-h_nim <g_i, W_nm>`, the energy of each token stored pair by stored pair, `(L, N M)`."""
-        energy = -self.recalled(g, mask) * (g @ self.answers.reshape(-1, g.shape[1]).T)
-        return energy if mask is None else jnp.where(mask[:, None], energy, 0.0)
+        return valid(-self.recalled(g, mask) * (g @ self.answers.reshape(-1, g.shape[1]).T), mask)
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """`-<g_i, sum_n W_n h_ni>`, `(L,)`."""

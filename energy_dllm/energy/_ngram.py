@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import concrete
 from .._types import Key, Scalar
+from ._synapses import valid
 
 
 class NGram(eqx.Module):
@@ -208,6 +209,7 @@ class PairHMMMixture(eqx.Module):
     ) -> Float[Array, " terms"]:
         """`log w_0 Z_0, log w_1 Z_1, ...`: the terms of the sum in `F`, that of the background first."""
         likelihood = self.placed(b, mask=mask)
+        b = valid(b, mask)  # no evidence about padding: the background's sum over it is 1
         if gap is not None:
             likelihood = jnp.logaddexp(likelihood, self.aligned(b, gap, mask=mask)) - jnp.log(2.0)
         return self.log_weights + jnp.concatenate([-self.background(b)[None], likelihood])

@@ -103,9 +103,7 @@ class Pairwise(AbstractCoupling):
 
     def per_token(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " L"]:
         """Half of every bond's energy at each of its ends, `(L,)`."""
-        if mask is not None:
-            g = jnp.where(mask[:, None], g, 0.0)
-        length = g.shape[0]
+        g, length = valid(g, mask), g.shape[0]
         u = einsum(g, self.left, "l d, o r d -> o l r")
         v = einsum(g, self.right, "l d, o r d -> o l r")
         energy = jnp.zeros(length, g.dtype)
@@ -253,8 +251,9 @@ def _others(length: int, mask: Bool[Array, " L"] | None) -> Bool[Array, "L L"]:
     return others if mask is None else others & mask[None, :] & mask[:, None]
 
 
-def valid(energy: Float[Array, " L"], mask: Bool[Array, " L"] | None) -> Float[Array, " L"]:
-    return energy if mask is None else jnp.where(mask, energy, 0.0)
+def valid(values: Float[Array, "L *_"], mask: Bool[Array, " L"] | None) -> Float[Array, "L *_"]:
+    """Rows of tokens, 0 where there is none."""
+    return values if mask is None else jnp.where(mask.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0)
 
 
 def rotate(z: Float[Array, "H L K"]) -> Float[Array, "H L K"]:

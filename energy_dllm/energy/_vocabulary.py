@@ -74,10 +74,6 @@ class AbstractVocabulary(eqx.Module):
         """`p = softmax(logits)`, the posterior over tokens `(L, V)`."""
         return jax.nn.softmax(self.logits(y, b), axis=-1)
 
-    def denoised(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L C"]:
-        """`x_hat_i = sum_w p_iw e_w`, the posterior mean of the token codes `(L, C)`."""
-        return self.posterior(y, b) @ self.codes
-
 
 class AbstractUnigram(AbstractVocabulary):
     """A vocabulary whose tokens are independent given the hidden state, with the prior `softmax(c)`."""
@@ -101,8 +97,9 @@ class AbstractUnigram(AbstractVocabulary):
         ids = tokens(ids, self.prior.shape[0])
         if self.allowed is None:
             return -jax.nn.log_softmax(self.prior)[ids]
-        among = jax.nn.logsumexp(jnp.where(self.allowed, self.prior, -2.0 * CERTAIN), axis=-1)
-        return among - self.prior[ids]
+        none = jnp.zeros((ids.shape[0], self.prior.shape[0]), self.prior.dtype)
+        log_p = jax.nn.log_softmax(self.cavity_logits(none, none), axis=-1)
+        return -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
     def sample(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, dfa: DFA | None = None, key: Key | None
@@ -160,8 +157,7 @@ class Vocabulary(AbstractUnigram):
         """`-log sum_w pi_iw exp(b_iw)`, nats `(L,)`; of a known token `-<y_i, U_w> - c_w - b_iw`."""
         prior = self.logits(y, jnp.zeros_like(b))
         expected = jnp.where(self.known(b), 0.0, jax.nn.logsumexp(prior, axis=-1))
-        energy = expected - jax.nn.logsumexp(prior + b, axis=-1)
-        return energy if mask is None else jnp.where(mask, energy, 0.0)
+        return valid(expected - jax.nn.logsumexp(prior + b, axis=-1), mask)
 
     def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
@@ -169,8 +165,7 @@ class Vocabulary(AbstractUnigram):
         """`sum_w (p_iw - pi_iw) U_w (L, D)`, minus the gradient of `per_token` in `y`; `U_w` of a known token."""
         prior = self.logits(y, jnp.zeros_like(b))
         expected = jnp.where(self.known(b)[:, None], 0.0, jax.nn.softmax(prior, axis=-1))
-        difference = jax.nn.softmax(prior + b, axis=-1) - expected
-        return (difference if mask is None else jnp.where(mask[:, None], difference, 0.0)) @ self.patterns
+        return valid(jax.nn.softmax(prior + b, axis=-1) - expected, mask) @ self.patterns
 
 
 class MeanFieldVocabulary(AbstractUnigram):
@@ -277,8 +272,7 @@ class MeanFieldVocabulary(AbstractUnigram):
         makes of it."""
         here, p = self.informed(b)[:, None], self.posterior(y, b)
         unknown = self.feedback * (p - jax.nn.softmax(self.cavity_logits(y, b), axis=-1)) if self.feedback else 0.0
-        weights = jnp.where(here, p, unknown)
-        return (weights if mask is None else jnp.where(mask[:, None], weights, 0.0)) @ self.patterns
+        return valid(jnp.where(here, p, unknown), mask) @ self.patterns
 
 
 def token_codes(size: int) -> Float[Array, "V C"]:
