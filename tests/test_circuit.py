@@ -160,6 +160,9 @@ def test_states_may_be_trees_with_strange_names():
     assert deck.startswith("* t  .end\n") and deck.count(".end\n") == 2 and deck.isascii()
     waves = made.unflatten(np.arange(10.0).reshape(2, 5))
     assert jax.tree.structure(waves) == jax.tree.structure(start) and waves["v+"][1].shape == (2, 1, 2)
+    # of two components on one node each would charge the capacitor of the other
+    alike = circuit.lower(lambda t, s: s, {"a": jnp.ones(2), "a_0": jnp.zeros(())})
+    assert len(set(alike.nodes)) == 3
 
 
 @hypothesis.given(st.text(min_size=1), st.text(min_size=1))
@@ -189,6 +192,9 @@ def test_a_primitive_without_a_rule_is_named_and_a_rule_can_be_added():
         (lambda t, y: y, jnp.array([jnp.nan]), r"`state` is not finite"),
         (lambda t, y: y[:1], jnp.ones(2), r"`field` returns another structure"),
         (lambda t, y: jnp.log(y), jnp.zeros(2), r"`field` is not finite at `state`: log gives -inf"),
+        (lambda t, y: y / 0.0, jnp.ones(2), r"`field` is not finite at `state`: div gives inf"),
+        (lambda t, y: y**2.5, -jnp.ones(2), r"`field` is not finite at `state`: pow gives nan"),
+        (lambda t, y: jnp.sqrt(y), -jnp.ones(2), r"`field` is not finite at `state`: sqrt gives nan"),
         (lambda t, y: y.astype(int) - y, jnp.ones(2), r"`field` turns a signal into int64"),
     ],
 )

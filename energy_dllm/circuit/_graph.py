@@ -40,8 +40,14 @@ class Function(NamedTuple):
     simpler: Callable[..., Any] | None = None
 
 
-def _power(x, y):
-    return float(x) ** float(y)
+def _value(function):
+    """As numpy has it: what is not finite is a number too, and refused where it is read."""
+
+    def value(*entries):
+        with np.errstate(all="ignore"):
+            return float(function(*entries))
+
+    return value
 
 
 def _product(graph, x, y):
@@ -54,6 +60,8 @@ def _product(graph, x, y):
 
 def _quotient(graph, x, y):
     if not isinstance(y, Node):
+        if y == 0 or math.isnan(y):
+            return None
         return graph.total([(1 / y, x)]) if math.isfinite(y) else 0.0
     b, y = _scaled(y)
     if not isinstance(x, Node):
@@ -94,17 +102,17 @@ def _scaled(node: Node) -> tuple[float, Node]:
 
 FUNCTIONS: Mapping[str, Function] = {
     "mul": Function("{}*{}", lambda x, y: x * y, _product),
-    "div": Function("{}/{}", lambda x, y: x / y, _quotient),
-    "exp": Function("exp({})", lambda x: math.exp(x) if x < 700 else math.inf),
-    "log": Function("ln({})", lambda x: math.log(x) if x > 0 else -math.inf),
-    "sqrt": Function("sqrt({})", lambda x: math.sqrt(x)),
+    "div": Function("{}/{}", _value(np.divide), _quotient),
+    "exp": Function("exp({})", _value(np.exp)),
+    "log": Function("ln({})", _value(np.log)),
+    "sqrt": Function("sqrt({})", _value(np.sqrt)),
     "tanh": Function("tanh({})", math.tanh),
-    "sin": Function("sin({})", math.sin),
-    "cos": Function("cos({})", math.cos),
+    "sin": Function("sin({})", _value(np.sin)),
+    "cos": Function("cos({})", _value(np.cos)),
     "abs": Function("abs({})", abs, lambda graph, x: x if positive(x) else None),
     "max": Function("max({},{})", max, _extreme(-math.inf)),
     "min": Function("min({},{})", min, _extreme(math.inf)),
-    "pow": Function("pow({},{})", _power),
+    "pow": Function("pow({},{})", _value(np.power)),
     # 1 or 0; the simulator's step is 1/2 where its argument is 0, this one is not
     "above": Function("({}>{}?1:0)", lambda x, y: float(x > y), _above),
     "choose": Function("({}>0.5?{}:{})", lambda p, x, y: x if p > 0.5 else y, _choice),

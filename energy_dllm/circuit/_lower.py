@@ -75,12 +75,12 @@ def lower(
 
 
 def _names(state: PyTree[Array]) -> tuple[str, ...]:
-    """A node for every component: `y` and its place in the tree and the array."""
+    """A node for every component: `y` and its place in the tree and the array, or its number where two are alike."""
     names = []
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         words = ["y", *(jax.tree_util.keystr((key,), simple=True) for key in path)]
         names += ["_".join([*words, *map(str, place)]) for place in np.ndindex(np.shape(leaf))]
-    return tuple(names)
+    return tuple(names if len(set(names)) == len(names) else (f"y_{n}" for n in range(len(names))))
 
 
 def _trace(graph: Graph, rules: Mapping[str, Rule], jaxpr: Any, consts: Any, inputs: list) -> list[np.ndarray]:
