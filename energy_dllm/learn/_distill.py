@@ -10,11 +10,11 @@ from jaxtyping import Array, Int
 from .._model import EnergyDLLM
 from .._types import Key, Scalar
 from ..flow import Gaussian, ProbabilityFlow
-from ._cross_entropy import first_parameter, stratified
-from ._objective import AbstractObjective
+from ._cross_entropy import stratified
+from ._twin_objectives import AbstractOnePass
 
 
-class Distilling(AbstractObjective):
+class Distilling(AbstractOnePass):
     """Distillation of the `ProbabilityFlow` of a model into a flow map, by cross-entropy.
 
     `D(x, s, s) = p(x, s)`, and `D(x, s, t) = a D(x, s, u) + (1 - a) D(x_u, u, t)`, `a = (e^(u-s) - 1) / (e^(t-s) - 1)`
@@ -94,7 +94,3 @@ class Distilling(AbstractObjective):
         target = jax.lax.stop_gradient(jnp.concatenate(targets))
         predicted = jax.vmap(lambda x, s, t: model(evidence(x, s), s, t))(x, times[0], times[2])
         return -jnp.mean(jnp.sum(target * predicted, axis=-1))
-
-    def diagnose(self, model: Callable, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
-        """The parameter that stopped being finite first."""
-        return first_parameter(model)

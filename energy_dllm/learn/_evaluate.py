@@ -16,7 +16,7 @@ from ..data import AbstractTokenizer, Windows
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
 from ._cost import costs
-from ._cross_entropy import asked_in_block, block_of, mask_blocks, stratified
+from ._cross_entropy import asked_in_block, block_of, mask_blocks, nll_of, stratified
 from ._twins import AbstractTwin, Autoregressive
 
 
@@ -240,7 +240,7 @@ def _relaxed(model, ids, known, pieces, step):
 
     def advance(y, steps):
         y = relax(model.energy, y, b, steps=steps, step=step)
-        return y, -_true(jax.nn.log_softmax(model.energy.logits(y, b), axis=-1), ids)
+        return y, nll_of(model.energy.logits(y, b), ids)
 
     return jax.lax.scan(advance, model.energy.neutral(ids.shape[0]), pieces)[1]
 
@@ -265,8 +265,7 @@ def _noised(model, ids, key, sigmas):
 
     def at(sigma):
         evidence = Gaussian(codes[ids] + sigma * noise, sigma)
-        logits = model.energy.logits(model.settle(evidence), model.field(evidence))
-        return -_true(jax.nn.log_softmax(logits, axis=-1), ids)
+        return nll_of(model.energy.logits(model.settle(evidence), model.field(evidence)), ids)
 
     return jax.lax.map(at, sigmas)
 

@@ -12,7 +12,15 @@ from ._cross_entropy import cross_entropy, first_parameter, mask
 from ._objective import AbstractObjective
 
 
-class Masking(AbstractObjective):
+class AbstractOnePass(AbstractObjective):
+    """An objective without a relaxation."""
+
+    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
+        """The parameter that stopped being finite first."""
+        return first_parameter(model)
+
+
+class Masking(AbstractOnePass):
     """Cross-entropy of masked tokens at a uniformly drawn rate, for the masked twins: from the same key the same masks
     as `Denoising`."""
 
@@ -21,12 +29,8 @@ class Masking(AbstractObjective):
         hidden, _ = mask(ids, jax.random.fold_in(key, 0))
         return cross_entropy(jax.vmap(model.log_posterior)(ids, ~hidden), ids, hidden)
 
-    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
-        """The parameter that stopped being finite first."""
-        return first_parameter(model)
 
-
-class NextToken(AbstractObjective):
+class NextToken(AbstractOnePass):
     """Cross-entropy of every token given those before it, for the autoregressive twin."""
 
     def __call__(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
@@ -34,12 +38,8 @@ class NextToken(AbstractObjective):
         everything = jnp.ones(ids.shape, bool)
         return cross_entropy(jax.vmap(model.log_posterior)(ids, everything), ids, everything)
 
-    def diagnose(self, model: Any, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
-        """The parameter that stopped being finite first."""
-        return first_parameter(model)
 
-
-class MaximumLikelihood(AbstractObjective):
+class MaximumLikelihood(AbstractOnePass):
     """The negative log-likelihood of a text under the vocabulary alone, `-log P(w_1 .. w_L) / L`: exact and cheap.
 
     Pretraining of an `HMMVocabulary`; neurons and synapses stay as they are.
@@ -57,7 +57,3 @@ class MaximumLikelihood(AbstractObjective):
     def __call__(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> Scalar:
         """Mean over the tokens, nats."""
         return jnp.mean(jax.vmap(model.energy.vocabulary.nll)(ids))
-
-    def diagnose(self, model: EnergyDLLM, ids: Int[Array, "B L"], key: Key, progress: Scalar) -> str:
-        """The parameter that stopped being finite first."""
-        return first_parameter(model)
