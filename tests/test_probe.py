@@ -1,6 +1,7 @@
 """Laws of what is read on the way: sums, rates, slices, and that every probe reads every field."""
 
 import functools
+import itertools
 import math
 import re
 import shutil
@@ -487,6 +488,45 @@ def test_plots_need_no_glyph_a_font_lacks(relaxed):
     figure = ed.probe.plot_passage(relaxed, strange, rows=2)
     figure.canvas.draw()
     assert {text.get_text() for text in figure.axes[0].texts} <= {"a", "□", "$", "\\"}
+
+
+def trajectory(*recorded) -> ed.flow.Trajectory:
+    """Of times, states and probes."""
+    times, states, probes = jax.tree.map(jnp.asarray, recorded)
+    none = jnp.zeros((), int)
+    return ed.flow.Trajectory(times, states, probes, none, none, none)
+
+
+def test_a_passage_of_byte_pairs_reads_as_one_line():
+    pairs = ed.load("stories").tokenizer
+    ids = pairs.encode("Once upon a time, there was a girl.\nShe ran.")
+    moments = np.stack([np.full_like(ids, pairs.encode(" little")[0]), ids])
+    seen = {"tokens": moments, "posterior_entropy": np.zeros(moments.shape)}
+    path = trajectory(np.array([0.0, 1.0]), np.zeros((2, 3, 2)), seen)
+    figure = ed.probe.plot_passage(path, pairs, rows=2)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for row in range(2):
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_position()[1] == row]
+        assert all(left.x1 <= right.x0 + 1.0 for left, right in itertools.pairwise(boxes))
+    words = "".join(text.get_text() for text in axes.texts if text.get_position()[1] == 1)
+    assert "".join(words.split()) == "Onceuponatime,therewasagirl.\u21b5Sheran."  # a letter alone has a space behind
+
+
+def test_noise_time_leaves_out_what_is_the_same_for_every_text():
+    s, terms = np.linspace(-1.0, 2.0, 5), {"neurons": np.arange(5.0), "vocabulary": np.ones(5)}
+    terms["spring"] = 2.0 - 3 * 7 * s
+    path = trajectory(s, (np.zeros((5, 3, 7)), np.zeros((5, 3, 2))), {"energy_terms": terms})
+    above, below = ed.probe.plot_energy(path, noise_time=True).axes
+    assert np.allclose(above.lines[0].get_ydata(), terms["neurons"] + 3.0)
+    assert {text.get_text().rpartition(" ")[0] for text in below.texts} == {"neurons", "vocabulary + spring"}
+
+
+def test_of_many_layers_those_of_a_kind_are_one_line():
+    terms = {f"{kind} {n}": np.array([0.0, 1.0]) for kind in ("attention", "memory") for n in range(1, 9)}
+    path = trajectory(np.array([0.0, 1.0]), np.zeros((2, 3, 2)), {"energy_terms": terms})
+    _, below = ed.probe.plot_energy(path).axes
+    assert {text.get_text() for text in below.texts} == {"attention +8", "memory +8"}
 
 
 def test_plots_read_evaluations():

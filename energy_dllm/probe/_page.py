@@ -53,8 +53,9 @@ def page(
     """Generate a passage and write an interactive HTML file that explains it; it opens from disk.
 
     The passage is generated as by `inspect`. The page has a slider over noise time, and for each moment the text
-    coloured by energy, the terms of `F`, and for the selected token the parts of its log-odds (`attribution`) and its
-    attention at the end; beside it a slice of the landscape.
+    coloured by energy, the terms of `F` (both without `C log sigma`, which is the same for every token), and for the
+    selected token the parts of its log-odds (`attribution`) and its attention at the end; beside it a slice of the
+    landscape.
 
     More than 256 tokens are generated window by window, each conditional on the last 64 tokens of the one before; the
     landscape is that of the first. Of a long passage fewer moments are kept, and beyond 512 tokens attribution is given
@@ -95,6 +96,8 @@ def page(
         pages.append(start + behind)
         rows.append(_from(row, behind))
     whole = jax.tree.map(lambda *each: np.concatenate(each, axis=-1), *rows)
+    # C log sigma is the same for every token, and larger than all else
+    whole["terms"]["spring"] += model.energy.vocabulary.codes.shape[1] * np.asarray(times)[keep, None]
     if length > DETAIL:
         whole["why"] = jax.tree.map(lambda each: each[-1:], whole["why"])
     why = whole["why"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...data import AbstractTokenizer
 from ...flow import Trajectory
-from ._style import COLOURS, GREY, INK, figure, recorded, style
+from ._style import COLOURS, GREY, INK, MONO, cells, cut, figure, glyphs, recorded, style
 
 
 def animate(
@@ -56,34 +56,41 @@ def animate(
     ids, entropy = np.asarray(recorded(path, "tokens")), np.asarray(recorded(path, "posterior_entropy"))
     certainty = 1.0 - entropy / np.log(max(tokenizer.size, 2))
     times, mean = np.asarray(path.times), certainty.mean(axis=1)
-    width = min(width, ids.shape[1])
-    rows = -(-ids.shape[1] // width)
-    cells = lambda values: np.pad(values, (0, rows * width - len(values)), constant_values=np.nan).reshape(rows, width)
-    glyphs = [{"␣": "", "\\n": "↵"}.get(symbol, symbol) for symbol in tokenizer.symbols]
+    length = ids.shape[1]
+    rows = -(-length // width)
     with style():
-        from matplotlib import animation, colors
+        from matplotlib import animation, collections, colors
 
         if file.suffix == ".mp4" and not animation.FFMpegWriter.isAvailable():
             raise ValueError("`file` ends with .mp4, which needs the program ffmpeg; install it, or write a .gif.")
-        made, (above, below) = figure(0.6 + 0.2 * width, 1.6 + 0.34 * rows, 2, 1, height_ratios=(rows, 2.2))
+        names = glyphs(tokenizer)
+        letters, widths = cells(names, ids[-1])
+        lines = [widths[n : n + width] for n in range(0, length, width)]
+        left = np.concatenate([np.cumsum(line) - line for line in lines])
+        across = max(line.sum() for line in lines)
+        # letters are of size 8 in place of 7.5, single ones further apart
+        scale = 1.1 if max(letters) > 1 else 1.5
+        made, (above, below) = figure(
+            0.6 + scale * max(across, 1.5), 1.6 + 0.34 * rows, 2, 1, height_ratios=(rows, 2.2)
+        )
         shades = colors.LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#d3e6f3", "#74b3dc"])
-        image = above.imshow(cells(certainty[0]), cmap=shades, vmin=0.0, vmax=1.0, aspect="auto")
+        places = [(x, n // width, x + w, n // width + 1) for n, (x, w) in enumerate(zip(left, widths, strict=True))]
+        corners = [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, y0, x1, y1 in places]
+        image = above.add_collection(
+            collections.PolyCollection(corners, cmap=shades, clim=(0.0, 1.0), edgecolor="face")
+        )
+        above.set(xlim=(0.0, across), ylim=(rows, 0.0))
         above.set_axis_off()
-        place = [divmod(n, width) for n in range(ids.shape[1])]
-        written = [
-            above.text(
-                column, row, "", ha="center", va="center", family="DejaVu Sans Mono", fontsize=8, parse_math=False
-            )
-            for row, column in place
-        ]
+        font = {"family": MONO, "fontsize": 8, "ha": "center", "va": "center", "parse_math": False}
+        written = [above.text((x0 + x1) / 2, y0 + 0.5, "", **font) for x0, y0, x1, _ in places]
         below.set(xlim=(times[0], times[-1]), ylim=(0.0, 1.0), xlabel="time", ylabel="certainty")
         below.plot(times, mean, color="#d8d8d8")
         (line,) = below.plot([], [], color=COLOURS[0])
 
         def draw(n):
-            image.set_data(cells(certainty[n]))
-            for label, w, sure in zip(written, ids[n], certainty[n], strict=True):
-                label.set_text(glyphs[w])
+            image.set_array(certainty[n])
+            for label, w, size, sure in zip(written, ids[n], letters, certainty[n], strict=True):
+                label.set_text(cut(names[w], size).ljust(size) if names[w] else "")
                 label.set_color(INK if sure > 0.25 else GREY)
             line.set_data(times[: n + 1], mean[: n + 1])
 

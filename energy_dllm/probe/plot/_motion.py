@@ -1,9 +1,11 @@
 """Figures of what the probes recorded. They read arrays and trajectories, never a model."""
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ...flow import Trajectory
@@ -16,16 +18,21 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 RELAXATION = "relaxation time $t$ (time constants)"
+DASHES = "-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5))
+"""Layers of one kind, first to last."""
+MOST = 14
+"""Terms that have labels of their own."""
 NOISE = "noise time $s = -\\log\\,\\sigma$"
 
 
 def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.figure.Figure":
     """The free energy on the way, and which terms changed it.
 
-    Above `F` itself; below the change of every term since the start, which add up to the change of `F`. A
-    spring and the vocabulary are shown as one: both are huge when the noise is weak, and only their sum is
-    informative. In relaxation time `F` can only fall; in noise time it may rise, because `sigma` reshapes the
-    landscape meanwhile.
+    Above `F` itself; below the change of every term since the start, which add up to the change of `F`. Colours tell
+    kinds of terms apart, dashes their layers; of more than 14 terms the layers of a kind are one. A spring and the
+    vocabulary are shown as one: both are huge when the noise is weak, and only their sum is informative. In relaxation
+    time `F` can only fall; in noise time it may rise, because `sigma` reshapes the landscape meanwhile, and it is
+    drawn without `L C log sigma`, which is the same for every text and larger than all else.
 
     **Arguments:**
 
@@ -51,11 +58,14 @@ def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.fi
     ```
     """
     times = np.asarray(path.times)
-    terms = recorded(path, "energy_terms")
+    terms = {name: np.asarray(term) for name, term in recorded(path, "energy_terms").items()}
+    if noise_time and "spring" in terms:
+        _, length, width = jax.tree.leaves(path.states)[0].shape  # the observation
+        terms["spring"] = terms["spring"] + length * width * times
     with style():
         made, (above, below) = figure(7.2, 5.4, 2, 1, sharex=True, height_ratios=(2, 3))
-        above.plot(times, sum(np.asarray(term) for term in terms.values()), color=INK)
-        above.set_ylabel("$F$ (nats)")
+        above.plot(times, sum(terms.values()), color=INK)
+        above.set_ylabel("$F - L C\\,\\log\\sigma$ (nats)" if noise_time else "$F$ (nats)")
         above.set_title("The free energy while the noise is lowered" if noise_time else "The free energy falls")
         _changes(below, times, terms)
         below.set_xlabel(NOISE if noise_time else RELAXATION)
@@ -207,11 +217,16 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
     if sizes.get(noise, 0.0) > 5 * max((size for name, size in sizes.items() if name != noise), default=math.inf):
         change = float(terms[noise][-1] - terms.pop(noise)[0])
         title += f" (not drawn: {noise}, {change:+,.0f}, mostly $L C\\,\\log\\sigma$)".replace("-", "\u2212")
-    ends = []
+    kind = lambda name: name.rstrip(" 0123456789")
+    kinds = list(dict.fromkeys(map(kind, terms)))
+    if len(terms) > MOST:
+        terms = {of: sum(term for name, term in terms.items() if kind(name) == of) for of in kinds}
+    ends, layers = [], collections.Counter()
     axes.axhline(0.0, color=GREY, linewidth=0.8)
-    for n, (name, term) in enumerate(terms.items()):
-        colour = COLOURS[n % len(COLOURS)]
-        axes.plot(times, term - term[0], color=colour, linestyle="-" if n < len(COLOURS) else "--")
+    for name, term in terms.items():
+        colour = COLOURS[kinds.index(kind(name)) % len(COLOURS)]
+        axes.plot(times, term - term[0], color=colour, linestyle=DASHES[layers[kind(name)] % len(DASHES)])
+        layers[kind(name)] += 1
         change = float(term[-1] - term[0])
         ends.append((change, f"{name} {change:+.3g}".replace("-", "\u2212"), colour))
     axes.set_title(title)

@@ -1,12 +1,12 @@
 """A passage condensing out of noise, drawn character by character."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data import AbstractTokenizer
 from ...flow import Trajectory
-from ._style import COLOURS, INK, figure, recorded, style
+from ._style import COLOURS, INK, MONO, cells, cut, figure, glyphs, recorded, style
 
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 
     """A passage condensing out of noise: a row for each moment, the final text at the bottom.
 
     Every cell is the likeliest token; its shade is the certainty `1 - entropy / log V`. A bar marks the
-    moment from which a token never changes again; without one it was there from the start.
+    moment from which a token never changes again; without one it was there from the start. A cell is as wide as the
+    token that is there at the end; longer ones before it are cut.
 
     **Arguments:**
 
@@ -56,25 +57,28 @@ def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 
     height, length = ids.shape
     with style():
         from matplotlib.colors import LinearSegmentedColormap
-        from matplotlib.font_manager import FontProperties
 
-        made, axes = figure(1.7 + 0.135 * max(length, 24), 1.1 + 0.19 * height)
+        names = glyphs(tokenizer)
+        letters, widths = cells(names, ids[-1])
+        edges = np.concatenate([[0.0], np.cumsum(widths)])
+        made, axes = figure(1.7 + max(edges[-1], 3.2), 1.1 + 0.19 * height)
         shades = LinearSegmentedColormap.from_list("certainty", ["#ffffff", "#d3e6f3", "#74b3dc"])
-        image = axes.imshow(certainty, cmap=shades, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
-        mono = FontProperties(family="DejaVu Sans Mono", size=7.5)
-        small = FontProperties(family="DejaVu Sans Mono", size=4.5)
-        glyphs = _glyphs(tokenizer, mono)
+        image = axes.pcolormesh(edges, np.arange(height + 1) - 0.5, certainty, cmap=shades, vmin=0.0, vmax=1.0)
+        axes.invert_yaxis()
+        font = {"family": MONO, "fontsize": 7.5, "ha": "center", "va": "center", "parse_math": False}
         for i, j in np.ndindex(height, length):
             colour = INK if certainty[i, j] > 0.25 else "#858585"
-            glyph = glyphs[ids[i, j]]
-            font = mono if len(glyph) < 2 else small
-            axes.text(j, i, glyph, color=colour, ha="center", va="center", fontproperties=font, parse_math=False)
+            glyph = cut(names[ids[i, j]], letters[j])
+            middle = (edges[j] + edges[j + 1]) / 2
+            axes.text(middle, i, glyph.ljust(letters[j]) if glyph else "", color=colour, **font)
         late = np.flatnonzero(commit > 0)
-        axes.hlines(commit[late] - 0.5, late - 0.5, late + 0.5, color=COLOURS[1], linewidth=1.8)
+        axes.hlines(commit[late] - 0.5, edges[late], edges[late + 1], color=COLOURS[1], linewidth=1.8)
         axes.set_title("bar: from here on it stays", loc="right", color=COLOURS[1], fontsize=8)
         marks = np.unique(np.linspace(0, height - 1, min(height, 9)).round().astype(int))
         axes.set_yticks(marks, [f"{sigma[m]:.2g}" for m in marks])
         axes.set_ylabel("noise level $\\sigma$")
+        tens = np.arange(0, length, 10 if length > 10 else 1)
+        axes.set_xticks((edges[tens] + edges[tens + 1]) / 2, map(str, tens))
         axes.set_xlabel("token")
         axes.set_title("A passage, from noise to text")
         axes.spines[:].set_visible(False)
@@ -82,14 +86,3 @@ def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 
         bar.set_label("certainty, 1 − entropy / log V")
         bar.outline.set_visible(False)
     return made
-
-
-def _glyphs(tokenizer: AbstractTokenizer, font: Any) -> list[str]:
-    """What to draw for each token: a space is blank, a line break an arrow, what the font lacks a box."""
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    drawable = FT2Font(findfont(font)).get_charmap()
-    special = {"␣": "", "\\n": "↵"}
-    named = [special.get(symbol, symbol) for symbol in tokenizer.symbols]
-    return [symbol if all(ord(c) in drawable for c in symbol) else "□" for symbol in named]

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from ...data import AbstractTokenizer
 from ...flow import Trajectory
 
 
 INK, GREY = "#1a1a1a", "#6b6b6b"
 # Okabe and Ito's colours, darkened where they would be too pale for a line on white.
 COLOURS = ("#0072b2", "#d55e00", "#00795a", "#b0508a", "#8a6100", "#3a8fc7", "#4d4d4d")
+MONO = "DejaVu Sans Mono"
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -91,6 +93,29 @@ def label_ends(axes: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
             annotation_clip=False,
             arrowprops=dict(arrowstyle="-", color=colour, linewidth=0.6, shrinkA=1, shrinkB=0, relpos=(0, 0.5)),
         )
+
+
+def glyphs(tokenizer: AbstractTokenizer) -> list[str]:
+    """What to draw for each token: a space is blank, a line break an arrow, what the font lacks a box."""
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    drawable = FT2Font(findfont(MONO)).get_charmap()
+    names = [symbol.replace("\\n", "\u21b5").replace("\u2423", " ") for symbol in tokenizer.symbols]
+    return ["" if name == " " else name if all(ord(c) in drawable for c in name) else "\u25a1" for name in names]
+
+
+def cells(names: list[str], ids: Any) -> tuple[list[int], np.ndarray]:
+    """Letters that the cell of each token of a text holds, and its width in inches at a size of 7.5: cells of tokens of
+    several letters are as wide as these, so that the text reads as one line."""
+    several = max(map(len, names)) > 1
+    letters = [max(len(names[w]), 1 + several) for w in ids]
+    return letters, np.array(letters) * (0.07 if several else 0.135)
+
+
+def cut(name: str, letters: int) -> str:
+    """A name that fits into a cell."""
+    return name if len(name) <= letters else name[: letters - 1] + "\u2026"
 
 
 def sigma_axis(axes: Any, *, label: str = "noise level $\\sigma$") -> None:

@@ -24,7 +24,7 @@ def attribution_figure(
         raise ValueError(f"`place` is {place}; the passage has {length} tokens, 0 to {length - 1}.")
     place = place % length
     symbols = tokenizer.symbols
-    token, reference = (repr(symbols[int(each[place])]) for each in (why.token, why.reference))
+    token, reference = (_glyph(symbols[int(each[place])]) for each in (why.token, why.reference))
     parts = {name: float(part[place]) for name, part in why.parts.items()}
     messages = sum((np.asarray(split)[place] for split in why.neighbours.values()), np.zeros(length))
     shown = np.arange(max(0, place - count), min(length, place + count + 1))
@@ -38,13 +38,16 @@ def attribution_figure(
         room = 0.02 * max(np.abs(values).max(), 1e-12)
         for n, value in enumerate(values):
             side = "left" if value >= 0 else "right"
-            above.text(value + (room if value >= 0 else -room), n, f"{value:+.2f}", ha=side, va="center", fontsize=8)
+            above.text(value + (room if value >= 0 else -room), n, _nats(value), ha=side, va="center", fontsize=8)
         above.margins(x=0.14)
         above.set_xlabel("nats; they add up to the log-odds")
-        above.set_title(f"Place {place}: {token} against {reference}, log-odds {float(why.log_odds[place]):+.2f} nats")
+        above.set_title(
+            f"Place {place}: {token} against {reference}, log-odds {_nats(float(why.log_odds[place]))} nats"
+        )
         below.bar(shown, messages[shown], color=_signed(messages[shown]), width=0.75)
         below.axhline(0.0, color=GREY, linewidth=0.8)
-        below.set_xticks(shown, [_glyph(symbols[int(text[n])]) for n in shown])
+        glyphs = [_glyph(symbols[int(text[n])]) for n in shown]
+        below.set_xticks(shown, glyphs, rotation=_turned(glyphs))
         below.get_xticklabels()[int(np.flatnonzero(shown == place)[0])].set_color(COLOURS[1])
         below.set_ylabel("nats")
         below.set_xlabel("neighbour (its own place: what was recalled there)")
@@ -54,7 +57,7 @@ def attribution_figure(
 
 
 def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "matplotlib.figure.Figure":
-    """Attention patterns: one map for each head, queries in rows, keys in columns.
+    """Attention patterns: one map for each head, queries in rows, keys in columns, coloured by the root of the share.
 
     **Arguments:**
 
@@ -84,6 +87,8 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
         )
     heads, length = pattern.shape[:2]
     with style():
+        from matplotlib.colors import PowerNorm
+
         across = min(heads, 3)
         down = -(-heads // across)
         made, grid = figure(1.0 + 3.4 * across, 0.8 + 3.1 * down, down, across, squeeze=False, sharex=True, sharey=True)
@@ -91,11 +96,12 @@ def plot_attention(pattern: Any, tokenizer: AbstractTokenizer, ids: Any) -> "mat
             if n >= heads:
                 axes.set_axis_off()
                 continue
-            axes.imshow(pattern[n], cmap="cividis", vmin=0.0, vmax=float(pattern.max()))
+            # by the root: most shares are small
+            axes.imshow(pattern[n], cmap="cividis", norm=PowerNorm(0.5, vmin=0.0, vmax=float(pattern.max())))
             axes.set_title(f"head {n}")
             if length <= 48:
                 glyphs = [_glyph(tokenizer.symbols[int(w)]) for w in ids]
-                axes.set_xticks(range(length), glyphs, fontsize=6.5)
+                axes.set_xticks(range(length), glyphs, fontsize=6.5, rotation=_turned(glyphs))
                 axes.set_yticks(range(length), glyphs, fontsize=6.5)
             axes.set_xlabel("key")
             if n % across == 0:
@@ -158,6 +164,18 @@ def _signed(values) -> list[str]:
     return [COLOURS[0] if value >= 0 else COLOURS[1] for value in values]
 
 
+def _nats(value: float) -> str:
+    """With three digits, none of them lost in a small value beside a large one."""
+    if abs(value) < 1e-6:
+        return "0"
+    return f"{value:+{'.0f' if abs(value) >= 100 else '.3g'}}".replace("-", "\u2212")
+
+
 def _glyph(symbol: str) -> str:
-    """A token as a tick label: a dollar sign would begin a formula."""
-    return {"\\n": "↵", "\n": "↵", "␣": "␣", " ": "␣"}.get(symbol, symbol.replace("$", r"\$"))
+    """A token as a label: a dollar sign would begin a formula."""
+    return symbol.replace("\\n", "↵").replace("$", r"\$")
+
+
+def _turned(glyphs: list[str]) -> float:
+    """Labels of several letters would overlap side by side."""
+    return 90.0 if any(len(glyph.replace("\\", "")) > 2 for glyph in glyphs) else 0.0
