@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 import functools
 import itertools
+import math
 import re
 from typing import Any
 
@@ -296,12 +297,34 @@ def test_the_bound_of_blocks_of_one_is_the_chain_rule():
     np.testing.assert_allclose(ordered, score.masked_nelbo_bits_per_char, rtol=1e-6)
 
 
-@pytest.mark.parametrize("block", [1, 3, 4])
+@pytest.mark.parametrize("block", [0, 1, 3, 4])
 def test_the_bound_of_a_model_that_knows_nothing_is_the_alphabet(block):
     model = small(block)
     model = eqx.tree_at(lambda m: m.energy.vocabulary.patterns, model, replace_fn=jnp.zeros_like)
     score = ed.evaluate(model, np.arange(400) % 3, length=12, windows=16, curves=False)
     np.testing.assert_allclose(score.masked_nelbo_bits_per_char, np.log2(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_the_bound_is_the_mean_over_all_masks(block):
+    """Against every mask of every block, each number of masked tokens being as likely; as far off as it is said."""
+    model, size = small(block), block or 4
+    text = np.random.default_rng(0).integers(0, 3, (64, 4))
+    exact = 0.0
+    for start in range(0, 4, size):
+        for hidden in itertools.product([False, True], repeat=size):
+            if not any(hidden):
+                continue
+            known = np.r_[np.ones(start, bool), ~np.array(hidden), np.zeros(4 - start - size, bool)]
+            log_p = jax.vmap(model.log_posterior, (0, None))(jnp.asarray(text), jnp.asarray(known))
+            nll = -np.take_along_axis(np.asarray(log_p), text[..., None], -1)[..., 0]
+            asked = nll[:, start : start + size][:, np.array(hidden)].sum() / text.size / np.log(2)
+            exact += asked / sum(hidden) / math.comb(size, sum(hidden))
+    found = [ed.evaluate(model, text.ravel(), length=4, curves=False, seed=seed) for seed in range(40)]
+    bits = np.array([score.masked_nelbo_bits_per_char for score in found])
+    errors = np.array([score.standard_error for score in found])
+    assert abs(bits.mean() - exact) < 4 * bits.std(ddof=1) / np.sqrt(40)
+    assert bits.std() < 1.3 * errors.mean() and errors.max() < 2 * errors.min()
 
 
 def test_training_asks_every_block_and_lowers_its_bound():

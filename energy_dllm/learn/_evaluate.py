@@ -16,7 +16,7 @@ from ..data import AbstractTokenizer, Windows
 from ..energy import FreeEnergy
 from ..flow import Gaussian, Given, relax
 from ._cost import costs
-from ._cross_entropy import asked_in_block, block_of, mask_blocks, nll_of, stratified
+from ._cross_entropy import asked_in_block, block_of, mask_blocks, nll_of
 from ._twins import AbstractTwin, Autoregressive
 
 
@@ -72,9 +72,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on held-out text.
 
-    `NELBO = E_r [1/r sum_(i masked) -log p(token_i | known)]` with the mask rate `r` stratified over windows, summed
-    and divided by their characters, whatever the tokens; it does not depend on the noise schedule of masked diffusion.
-    In blocks it is the sum of the bounds of all blocks, each given the text before.
+    `NELBO = E_n [L/n sum_(i masked) -log p(token_i | known)]` with the number `n` of masked tokens uniform from 1 to
+    `L`, stratified over windows, summed and divided by their characters, whatever the tokens; it does not depend on the
+    noise schedule of masked diffusion, and is its `E_r [1/r sum]` over mask rates `r`, with a finite variance. In
+    blocks it is the sum of the bounds of all blocks, each given the text before.
 
     **Arguments:**
 
@@ -115,10 +116,8 @@ def evaluate(
     places = 0 if tokenizer is None else tokenizer.places
     length = length or places or 64
     text = jnp.asarray(Windows.disjoint(ids, length, count=windows, seed=seed))
-    k1, k2, k3, k4 = jax.random.split(jax.random.key(seed), 4)
+    *_, k3, k4 = jax.random.split(jax.random.key(seed), 4)
     count = text.shape[0]
-    rate = jax.random.permutation(k1, stratified(k2, count))
-    known = jax.random.uniform(k3, text.shape) >= rate[:, None]
 
     if block is None and isinstance(model, EnergyDLLM) and model.blocks[0] and not block_of(model.energy):
         block = model.blocks[0]
@@ -127,12 +126,10 @@ def evaluate(
             raise ValueError(f"`block` is {block}; expected an energy model to read in blocks, or nothing.")
         model = eqx.tree_at(lambda model: model.energy, model, model.energy.in_blocks(block))
     block = block_of(model.energy) if isinstance(model, EnergyDLLM) else 0
-    weight = 1.0 / rate[:, None]
+    hidden = mask_blocks((count, length), block or length, k3)
     if isinstance(model, Autoregressive):
-        known, weight = jnp.zeros(text.shape, bool), 1.0
-    elif block:
-        hidden = mask_blocks((count, length), block, k3)
-        known, weight = ~hidden, asked_in_block(jnp.ones_like(hidden), block) / asked_in_block(hidden, block)
+        hidden = jnp.ones_like(hidden)
+    known, weight = ~hidden, asked_in_block(jnp.ones_like(hidden), block) / asked_in_block(hidden, block)
     ce = _each(_cross_entropy, model, (text, known), batch_size)
     bits = np.asarray(jnp.sum(jnp.where(known, 0.0, weight * ce), axis=-1) / math.log(2), float)
     characters = np.array(
