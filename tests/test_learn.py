@@ -613,6 +613,18 @@ def test_fit_names_bad_settings(settings, message, model, corpus, unchecked):
         train(model, corpus, **settings)
 
 
+@pytest.mark.parametrize("objective, moved", [(OBJECTIVE, "network"), (ed.learn.MaximumLikelihood(), "vocabulary")])
+def test_what_the_loss_does_not_depend_on_is_not_decayed(objective, moved, small, corpus):
+    """By an optimizer that shrinks all it is given; codes of tokens and levels of noise are no parameters."""
+    settings: dict[str, Any] = {**SIZES, "steps": 2, "optimizer": optax.adamw(1e-2, weight_decay=1.0)}
+    fitted, still = ed.fit(small, corpus, objective, **settings), objective is not OBJECTIVE
+    different = lambda one, other: not eqx.tree_equal(host(one), host(other))
+    assert different(getattr(fitted.energy, moved), getattr(small.energy, moved))
+    assert different(fitted.energy.network, small.energy.network) != still
+    assert not different(fitted.schedule, small.schedule)
+    assert not different(fitted.energy.vocabulary.codes, small.energy.vocabulary.codes)
+
+
 # ------------------------------------------------------------------------------------------- evaluate
 
 

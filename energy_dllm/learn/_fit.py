@@ -68,7 +68,8 @@ def fit(
 
     Other arguments:
 
-    - `learning_rate`: peak of the schedule of `default_optimizer`. `optimizer`: any optax transformation in its place.
+    - `learning_rate`: peak of the schedule of `default_optimizer`. `optimizer`: any optax transformation in its place;
+      an array without a gradient, such as the token codes, is not moved by it either.
     - `average`: decay of the exponential moving average of the parameters, which is what is returned. It, the
       parameters and the optimizer have 32 bits at least, whatever the model computes with.
     - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
@@ -228,6 +229,8 @@ def _update(run: Run, static, kinds, objective, update, ids, key, steps: int, av
     norm = optax.tree.norm(gradient)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
     change, state = update(gradient, run.optimizer, run.model)
+    # what the loss does not depend on, codes and noise levels, stays: weight decay would shrink it
+    change = jax.tree.map(lambda c, g: jnp.where(jnp.any(g != 0), c, 0), change, gradient)
     fresh = optax.apply_updates(run.model, change)
     decay = jnp.minimum(average, (1.0 + run.step) / (10.0 + run.step))
     # in this form the average of what never moves is what it was, to the last bit
