@@ -8,8 +8,10 @@ import sys
 import tracemalloc
 import types
 from pathlib import Path
+from typing import Any
 
 import families
+import jax
 import numpy as np
 import pytest
 
@@ -59,6 +61,21 @@ def test_likelihoods_are_one_normalised_law(model, standing):
         ids = model.encode(whole[:8])
         exact = float(model.energy.in_blocks(1).log_likelihood(ids))
         assert math.isclose(lm.loglikelihood_rolling(requests((whole[:8],)))[0], exact, rel_tol=1e-5)
+
+
+def test_byte_pairs_are_those_of_the_whole_text(standing):
+    """Wherever a text is cut; a word has the space before it, and what is half of a pair is not asked by itself."""
+    tokenizer = ed.load("stories").tokenizer
+    model = ed.EnergyDLLM(tokenizer, dim=16, blocks=(0, 1), shift=True, key=jax.random.key(0))
+    text = "There was a little girl"
+    ids = model.encode(text)
+    energy: Any = model.energy
+    each = np.asarray(energy.in_order(ids))
+    assert tokenizer.by_token(np.asarray(ids))[-2:] == [" little", " girl"]
+    cuts = {"There was a little ": -1, "There was a little": -1, "There was a lit": -2, text: len(ids)}
+    rows = requests(*((begins, text[len(begins) :]) for begins in cuts))
+    found = [nats for nats, _ in ed.learn.harness(model, window=16).loglikelihood(rows)]
+    assert np.allclose(found, [each[start:].sum() for start in cuts.values()], rtol=1e-5)
 
 
 def test_what_it_writes_is_what_it_calls_greedy(model, standing):

@@ -26,7 +26,8 @@ def harness(model: EnergyDLLM, *, window: int = 64) -> Any:
     on unknown: the deterministic order from left to right, one relaxation a token. `generate_until` takes the most
     likely token of the same posterior, over and over, so that what it writes is what `loglikelihood` calls greedy.
     A model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) is asked about all tokens of a window in one
-    evaluation; windows of a longer text then overlap by half.
+    evaluation; windows of a longer text then overlap by half. Spaces at the end of a context are part of the
+    continuation, as the harness has it, and text is made into tokens as a whole.
     A character that the tokenizer does not have is refused, as everywhere.
 
     **Arguments:**
@@ -61,9 +62,8 @@ class _Answers:
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Of each continuation given its context, in nats, and whether every token of it is the most likely one."""
-        texts = [[self._ids(part) for part in request.args] for request in requests]
-        whole = ((np.concatenate(both), len(both[0])) for both in texts)
-        asked = [(ids, n) for ids, begin in whole for n in range(begin, len(ids))]
+        texts = [self._divided(*request.args) for request in requests]
+        asked = [(ids, n) for ids, begin in texts for n in range(begin, len(ids))]
         true = np.array([ids[n] for ids, n in asked], int)
         if self.in_order:
             nats, likeliest = self._side_by_side(asked)
@@ -71,8 +71,8 @@ class _Answers:
             log_p = self._log_posteriors([(ids[:n], n) for ids, n in asked])
             nats, likeliest = log_p[np.arange(len(true)), true], log_p.argmax(-1)
         best = likeliest == true
-        ends = np.cumsum([len(continuation) for _, continuation in texts])
-        spans = [slice(end - len(texts[n][1]), end) for n, end in enumerate(ends)]
+        counts = [len(ids) - begin for ids, begin in texts]
+        spans = [slice(end - count, end) for end, count in zip(np.cumsum(counts), counts, strict=True)]
         return [(math.fsum(nats[span]), bool(best[span].all())) for span in spans]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
@@ -136,6 +136,14 @@ class _Answers:
         found = self._in_batches(functools.partial(_places, self.model), rows)
         at = tuple(np.array(where, int).reshape(-1, 2).T)
         return found[0][at], found[1][at]
+
+    def _divided(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
+        """The tokens of a whole text, and the first that is not one of its context: byte pairs reach over where it is
+        cut, and a space belongs to the word behind it, as in the models of the harness."""
+        cut = len(context.rstrip()) if continuation else len(context)
+        whole, before = self._ids(context + continuation), self._ids(context[:cut])
+        same = whole[: len(before)] == before[: len(whole)]
+        return whole, int(np.argmin(np.append(same, False)))
 
     def _ids(self, text: str) -> np.ndarray:
         return np.asarray(self.model.tokenizer.encode(text), int)
