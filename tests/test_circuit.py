@@ -25,7 +25,7 @@ ngspice = pytest.mark.skipif(
 )
 # how the simulator's functions are called here
 TONGUE = {"exp": np.exp, "ln": np.log, "tanh": np.tanh, "sqrt": np.sqrt, "abs": abs, "max": max, "min": min}
-TONGUE |= {"pow": pow, "sin": np.sin, "cos": np.cos}
+TONGUE |= {"pow": lambda x, y: pow(abs(x), y), "sin": np.sin, "cos": np.cos}
 
 
 def speeds(text: str, voltages: dict[str, float], time: float = 0.0) -> dict[str, float]:
@@ -128,6 +128,9 @@ FUNCTIONS = {
     "waves": lambda y: jnp.sin(y) * jnp.cos(2 * y) + jnp.abs(y) ** 1.5,
     "where": lambda y: jnp.where(y[::-1] >= y, jnp.minimum(y, 0.2), -y),
     "barrier": lambda y: y[::-1] * jax.lax.optimization_barrier((y, 2 * y))[1],
+    "powers of a signed base": lambda y: y ** jnp.array(3.0) + (y - 2.0) ** jnp.array(-1.0),
+    "force of a bound": jax.grad(lambda y: jnp.sum(jnp.clip(y, -0.3, 0.4) ** 2 + jnp.maximum(y, y[::-1]) ** 3)),
+    "force of extremes": jax.grad(lambda y: jnp.max(y**2) - jnp.min(y) ** 3 + jnp.max(jnp.stack([y, 2 * y]))),
     "sorted out": lambda y: jnp.max(y) - jnp.min(y) + jnp.mean(y) * y,
 }
 
@@ -311,8 +314,8 @@ def test_energy_transformer_follows_diffrax(getkey):
 @ngspice
 def test_simulator_agrees_on_every_function(getkey):
     y = 0.4 * jax.random.normal(getkey(), (5,))
-    # all but the one that jumps: where it does, a step is as good as its length
-    smooth = [function for name, function in FUNCTIONS.items() if name != "counts"]
+    # all but those that jump: where they do, a step is as good as its length
+    smooth = [function for name, function in FUNCTIONS.items() if not name.startswith(("counts", "force"))]
     field = lambda t, y: 0.2 * sum(f(y) for f in smooth) - 2.0 * y + jnp.sin(t)
     path = circuit.simulate(circuit.lower(field, y, t0=0.5), t1=0.5, max_step=0.002)
     # reference by Heun's method in small steps: nothing of flow is needed for a field without an energy

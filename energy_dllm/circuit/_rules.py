@@ -5,12 +5,13 @@ results are numpy object arrays whose entries are floats or nodes of the graph. 
 numpy; what is linear goes through `graph.total`; the rest through `graph.apply`, entry by entry.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ._graph import Graph
+from ._graph import Graph, Node
 
 
 Rule = Callable[..., Any]
@@ -32,16 +33,51 @@ def _not_above(graph: Graph, params: Any, x: np.ndarray, y: np.ndarray) -> np.nd
     return graph.each(lambda a, b: graph.total([(-1.0, graph.apply("above", a, b))], 1.0), x, y)
 
 
+def _equal(graph: Graph, a: Any, b: Any) -> Any:
+    """Two voltages are equal for no longer than a moment, unless they are one, or one is the largest of several.
+
+    The latter is how the derivative of a maximum finds the one it belongs to.
+    """
+    if a is b or a == b:
+        return 1.0
+    for one, other in ((a, b), (b, a)):
+        for op in ("max", "min"):
+            rivals = _rivals(one, other, op)
+            if rivals is not None:
+                rival = functools.reduce(lambda x, y, op=op: graph.apply(op, x, y), rivals)
+                beaten = graph.apply("above", *((rival, one) if op == "max" else (one, rival)))
+                return graph.total([(-1.0, beaten)], 1.0)
+    return 0.0
+
+
+def _rivals(one: Any, chosen: Any, op: str) -> list | None:
+    """What else the largest (or least) was chosen from, if `one` was among it."""
+    if chosen is one or chosen == one:
+        return []
+    if isinstance(chosen, Node) and chosen.op == op:
+        for branch, beside in (chosen.args, chosen.args[::-1]):
+            rivals = _rivals(one, branch, op)
+            if rivals is not None:
+                return [beside, *rivals]
+    return None
+
+
 def _integer_pow(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
-    exponent = params["y"]
+    return graph.each(lambda entry: _whole(graph, entry, params["y"]), x)
 
-    def power(entry):
-        result = 1.0
-        for _ in range(abs(exponent)):
-            result = graph.apply("mul", entry, result)
-        return result if exponent >= 0 else graph.apply("div", 1.0, result)
 
-    return graph.each(power, x)
+def _whole(graph: Graph, entry: Any, exponent: int) -> Any:
+    result = 1.0
+    for _ in range(abs(exponent)):
+        result = graph.apply("mul", entry, result)
+    return result if exponent >= 0 else graph.apply("div", 1.0, result)
+
+
+def _pow(graph: Graph, params: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # the simulator's own power is that of the absolute value
+    whole = lambda exponent: isinstance(exponent, float) and abs(exponent) <= 64 and exponent.is_integer()
+    power = lambda a, b: _whole(graph, a, int(b)) if whole(b) else graph.apply("pow", a, b)
+    return graph.each(power, x, y)
 
 
 def _exp(graph: Graph, params: Any, x: np.ndarray) -> np.ndarray:
@@ -248,7 +284,7 @@ RULES: dict[str, Rule] = {
     "rsqrt": _rsqrt,
     "square": _square,
     "integer_pow": _integer_pow,
-    "pow": _elementwise("pow"),
+    "pow": _pow,
     "sin": _elementwise("sin"),
     "cos": _elementwise("cos"),
     "abs": _elementwise("abs"),
@@ -260,9 +296,8 @@ RULES: dict[str, Rule] = {
     "lt": lambda graph, params, x, y: _compare(graph, params, y, x),
     "le": _not_above,
     "ge": lambda graph, params, x, y: _not_above(graph, params, y, x),
-    # two voltages are never equal for longer than a moment, unless they are one
-    "eq": lambda graph, params, x, y: graph.each(lambda a, b: float(a is b or a == b), x, y),
-    "ne": lambda graph, params, x, y: graph.each(lambda a, b: float(not (a is b or a == b)), x, y),
+    "eq": _binary(_equal),
+    "ne": lambda graph, params, x, y: _not(graph, params, _binary(_equal)(graph, params, x, y)),
     "and": _binary(_and),
     "or": _binary(_or),
     "not": _not,
