@@ -438,12 +438,14 @@ def test_a_solver_of_order_n_converges_with_slope_n(solver, order, landscape):
 
 
 @pytest.mark.parametrize(("solver", "order"), [(ed.flow.DDIM(), 1), (ed.flow.ExponentialHeun(), 2)])
-@pytest.mark.parametrize("kind", ["flow", "joint"])
+@pytest.mark.parametrize("kind", ["flow", "joint", "front", "joint front"])
 def test_an_exponential_integrator_of_order_n_converges_with_slope_n(solver, order, kind, landscape, getkey):
     state = getkey.normal((4, 5))
     field = ed.flow.ProbabilityFlow(ed.energy.Empirical(np.array([[0, 2, 1, 4], [3, 2, 2, 0]]), size=5), steps=1)
-    if kind == "joint":
+    if "joint" in kind:
         field, state = ed.flow.JointFlow(landscape, rate=2.0), (state, jnp.ones((4, landscape.dim)))
+    if "front" in kind:
+        field = ed.flow.RollingNoise(field, width=2.0, start=-1.0, end=1.0)
 
     vector = lambda path: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(path.final)])
     run = lambda solver, step: vector(ed.solve(field, state, t0=-1.0, t1=1.0, solver=solver, step=float(step)))
@@ -469,6 +471,11 @@ def test_an_exponential_integrator_takes_noise_away_exactly(solver):
     codes = np.eye(3)[[0, 2, 1]]
     assert np.allclose(path.final, codes + np.exp(-3.0) * (x - codes), atol=1e-12)
     assert path.force_evaluations == getattr(solver, "stages", 1)
+    # behind a front every token has lost what its own noise time says, those that have not set off nothing
+    flow = ed.flow.RollingNoise(ed.flow.ProbabilityFlow(energy, steps=1), width=1.0, start=-1.0, end=2.0)
+    path = ed.solve(flow, x, t0=-1.0, t1=0.5, levels=jnp.array([-1.0, 0.5]), solver=solver)
+    left = np.exp(-1.0 - np.asarray(flow.times(0.5, 3)[0]))[:, None]
+    assert np.allclose(path.final, codes + left * (x - codes), atol=1e-12) and left[2] == 1
 
 
 def test_relax_is_euler(landscape):

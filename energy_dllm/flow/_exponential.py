@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ._field import ProbabilityFlow
+from ._rolling import RollingNoise
 
 
 Average = Callable[[Float[Array, "L V"], Scalar, Scalar], Float[Array, "L V"]]
@@ -19,8 +20,9 @@ class DDIM(diffrax.AbstractSolver):
     """`x_t = r x_s + (1 - r) x_hat(x_s)`, `r = sigma_t / sigma_s = e^(s - t)`: one evaluation a step, order 1.
 
     The exact solution of `dx/ds = x_hat - x` if `x_hat` stood still, which Euler's method is only for short steps: a
-    step of any length ends between noise and text, never beyond. What moves along is stepped as by Euler's method
-    (`y` of a `JointFlow`), or by its own rate of `decay` (`AutonomousDescent`).
+    step of any length ends between noise and text, never beyond. Under `RollingNoise` `s` and `t` are the noise times
+    of each token. What moves along is stepped as by Euler's method (`y` of a `JointFlow`), or by its own rate of
+    `decay` (`AutonomousDescent`).
 
     With `average`, a flow map, the step is a jump along the `ProbabilityFlow`: `x_t = r x_s + (1 - r) D(x_s, s, t)`.
     This is exact with `D = int_s^t e^(u - t) x_hat(x_u) du / (1 - r)`, the posterior mean averaged over the path, so a
@@ -77,9 +79,8 @@ class DDIM(diffrax.AbstractSolver):
     ) -> tuple[PyTree[Array], None, dict[str, Any], None, diffrax.RESULTS]:
         """One step; `args` is the field, as `solve` passes it."""
         del solver_state, made_jump
-        h = terms.contr(t0, t1)
-        slope = terms.vf(t0, y0, args) if self.average is None else self._averaged(args, t0, t1, y0)
-        y1 = _ahead(y0, slope, h, self.decay)
+        slope = _slope(terms, t0, y0, args) if self.average is None else self._averaged(args, t0, t1, y0)
+        y1 = _ahead(y0, slope, _spans(terms, t0, t1, y0, args), self.decay)
         return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args) -> PyTree[Array]:
@@ -154,13 +155,13 @@ class ExponentialHeun(diffrax.AbstractSolver):
     ) -> tuple[PyTree[Array], PyTree[Array], dict[str, Any], None, diffrax.RESULTS]:
         """One step; its error is what the second evaluation changed."""
         del solver_state, made_jump
-        h = terms.contr(t0, t1)
-        here = terms.vf(t0, y0, args)
-        guess = _ahead(y0, here, h, self.decay)
-        there = terms.vf(t1, guess, args)
+        spans = _spans(terms, t0, t1, y0, args)
+        here = _slope(terms, t0, y0, args)
+        guess = _ahead(y0, here, spans, self.decay)
+        there = _slope(terms, t1, guess, args)
         # f = N - r x, so N_t - N_s is the change of f and r times that of x
-        change = _parts(lambda r, f0, f1, x0, x1: _second(r, h) * (f1 - f0 + r * (x1 - x0)), self.decay)(
-            here, there, y0, guess
+        change = _parts(lambda r, f0, f1, x0, x1, h: _second(r, h) * (f1 - f0 + r * (x1 - x0)), self.decay)(
+            here, there, y0, guess, spans
         )
         y1 = jax.tree.map(jnp.add, guess, change)
         return y1, change, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
@@ -170,14 +171,36 @@ class ExponentialHeun(diffrax.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-def _ahead(state, slope, h, decay):
+def _slope(terms, time, state, field):
+    """The motion in noise time; under rolling noise in that of each token, which may stand still until later."""
+    if not isinstance(field, RollingNoise):
+        return terms.vf(time, state, field)
+    return field.flow(field.times(time, _length(state))[0], state)
+
+
+def _spans(terms, start, end, state, field):
+    """How much of its time passes in a step, for every part of the state: for each token of `x` under rolling noise."""
+    h = own = terms.contr(start, end)
+    if isinstance(field, RollingNoise):
+        before, after = (field.times(time, _length(state))[0] for time in (start, end))
+        own = (after - before)[:, None]
+    return (own, *[h] * (len(state) - 1)) if isinstance(state, tuple) else own
+
+
+def _length(state):
+    return (state[0] if isinstance(state, tuple) else state).shape[0]
+
+
+def _ahead(state, slope, spans, decay):
     """Every part by the share `1 - e^(-r h)` of the way to where it is drawn; by the time `h` where `r` is 0."""
-    return _parts(lambda r, x, f: x + (-jnp.expm1(-r * h) / r if r else h) * f, decay)(state, slope)
+    return _parts(lambda r, x, f, h: x + (-jnp.expm1(-r * h) / r if r else h) * f, decay)(state, slope, spans)
 
 
 def _second(r, h):
     """What the second evaluation weighs, `(e^(-r h) - 1 + r h) / (r^2 h)`; `h / 2` where `r` is 0."""
-    return (jnp.expm1(-r * h) + r * h) / (r**2 * h) if r else h / 2
+    if not r:
+        return h / 2
+    return (jnp.expm1(-r * h) + r * h) / (r**2 * jnp.where(h > 0, h, 1.0))  # no time passes at a token out of the front
 
 
 def _parts(function, decay):
