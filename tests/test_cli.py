@@ -209,7 +209,8 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
 
     # as many windows as before: what is compiled for them serves again
     windows = found["characters"] // 8
-    code, printed, _ = run("evaluate", str(out), str(text), "--length", "8", "--windows", str(windows), "--json")
+    code, printed, words = run("evaluate", str(out), str(text), "--length", "8", "--windows", str(windows), "--json")
+    assert "was trained on a part of" in words
     found = record(printed)
     curves = {"relaxation_curve", "noise_curve", "step_curve"}
     assert code == 0 and set(found) >= {"masked_nelbo_bits_per_char", "standard_error", "characters"} | curves

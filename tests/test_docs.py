@@ -160,6 +160,7 @@ def folder(tmp_path_factory) -> Path:
     """Where commands are run: a text of one's own, another to measure on, and a model of each that is named."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "my.txt").write_text("the cat sees the dog.\n" * 40)
+    (folder / "other.txt").write_text("the dog sees the cat.\n" * 40)
     (folder / "prompt.txt").write_text("the dog\n")
     ed.data.tokenize([folder / "my.txt"], folder / "tokens")
     for name, ink in (("digit", slice(6, 22)), ("hole", slice(0, 14))):

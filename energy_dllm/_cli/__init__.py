@@ -22,7 +22,7 @@ from ._load import load_model
 from ._out import ready, tidy
 from ._serve import serve
 from ._signals import Interruptible
-from ._show import anatomy, busy, emit, scores, table, version
+from ._show import anatomy, busy, emit, note, scores, table, version
 from ._tokenize import tokenize
 from ._train import Length, train
 from ._write import Json, Model, Seed, generate, infill, repair
@@ -59,8 +59,11 @@ def evaluate(
     """
     loaded = load_model(model)
     corpus = corpus_of(file, loaded.tokenizer)
-    from ..learn import evaluate
+    from ..learn import evaluate, notes
 
+    source = notes(model).get("source")
+    if not built_in(file) and source and Path(source).name == Path(file).name:
+        note(f"{model} was trained on a part of {source}: its `info` has the figure of the rest")
     # the held-out part of a named corpus; a file is held out as a whole
     ids = corpus.validation if built_in(file) else corpus.train
     with busy(f"measuring {model} on windows of {length} tokens: compiling first"):

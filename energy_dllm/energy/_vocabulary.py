@@ -208,6 +208,8 @@ class MeanFieldVocabulary(AbstractUnigram):
     vocabulary = ed.energy.MeanFieldVocabulary(5, 8, key=jax.random.key(0))
     message = vocabulary.message(jnp.ones((3, 8)), jnp.zeros((3, 5)).at[0, 1:].set(ed.flow.FORBIDDEN))
     assert jnp.allclose(message[0], vocabulary.patterns[0]) and not message[1:].any()
+    believing = ed.energy.MeanFieldVocabulary(5, 8, feedback=1.0, key=jax.random.key(0))
+    assert believing.message(jnp.ones((3, 8)), jnp.zeros((3, 5)))[1:].any()
     ```
     """
 

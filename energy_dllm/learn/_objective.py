@@ -168,7 +168,7 @@ class Denoising(AbstractObjective):
 
     @classmethod
     def at_rest(cls, **settings: Any) -> "Denoising":
-        """The recipe for one layer, whose answer is that at rest: fewer windows under noise, and relaxations of 2 to 6
+        """The recipe for one layer, whose answer is that at rest: fewer windows under noise, and relaxations of 2 to 5
         untracked steps of 0.6 before 2 that the gradient follows; `settings` as above."""
         recipe = dict(gaussian=0.12, horizon=6, tracked=2, step=0.6, prefix=0.0, known=0.0)
         return cls(**{**recipe, **settings})
