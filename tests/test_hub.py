@@ -53,6 +53,10 @@ def test_a_model_on_the_hub_comes_back_with_its_card(hub):
     assert 'library_name: "energy_dllm"' in head and 'license: "cc0-1.0"' in head and ": null" not in head
     assert 'ed.load("me/toy")' in body and r"| data | a \| b |" in body and '{"bits": 1.5}' in body
     assert f"{(hub / 'me/toy/model.safetensors').stat().st_size:,}" in body
+    # one that makes pictures
+    ed.learn.save_to_hub("me/digits", ed.load("digits"))
+    card = (hub / "me/digits/README.md").read_text()
+    assert '"text-to-image"' in card and "pictures[0]" in card and "texts[0]" not in card
     # again, smaller, in the same place
     before = (hub / "me/toy/model.safetensors").read_bytes()
     ed.learn.save_to_hub("me/toy", model, int8=True)

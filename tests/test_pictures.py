@@ -188,6 +188,11 @@ def test_pixels_are_those_that_are_seen(tmp_path, unchecked):
     image.fromarray(wide).save(tmp_path / "wide.png")
     assert np.array_equal(ed.data.read_picture(tmp_path / "wide.png"), wide >> 8)
     assert ed.data.read_picture(tmp_path / "wide.png", colour=True, alpha=True).shape == (3, 4, 4)
+    # what can be seen through is white, whatever colour is hidden there
+    ink = np.zeros((2, 3, 4), np.uint8)
+    ink[0, :, 3] = 255, 51, 0
+    ed.data.write_picture(tmp_path / "ink.png", ink)
+    assert ed.data.read_picture(tmp_path / "ink.png").tolist() == [[0, 204, 255], [255, 255, 255]]
     exif = image.Exif()
     exif[0x0112] = 6  # the camera was turned to its right
     image.fromarray((wide >> 8).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)

@@ -203,7 +203,8 @@ def read_picture(
 ) -> UInt8[np.ndarray, "rows columns *channels"]:
     """The pixels of a PNG or JPEG file, `(rows, columns)`, with `colour` `(rows, columns, 3)`, uint8. Needs pillow.
 
-    A photograph is turned as its camera says; of 16 bits a pixel the upper 8 are taken.
+    A photograph is turned as its camera says; of 16 bits a pixel the upper 8 are taken; what can be seen through is
+    white, unless `alpha` is asked for.
 
     **Arguments:**
 
@@ -224,7 +225,10 @@ def read_picture(
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16 bits a pixel, of which the upper half is kept
                 picture = image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-            picture = picture.convert("RGBA") if alpha else picture
+            if alpha or picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+            if not alpha and picture.mode == "RGBA":
+                picture = image.alpha_composite(image.new("RGBA", picture.size, "white"), picture)
             picture = picture.convert(("RGB" if colour else "L") + "A" * alpha)
             if shape is not None and picture.size != (shape[1], shape[0]):
                 picture = picture.resize((shape[1], shape[0]))

@@ -65,13 +65,16 @@ def card(repository: str, model: eqx.Module, notes: Mapping[str, Any], size: int
     if tokenizer is not None:
         facts["tokenizer"] = f"{type(tokenizer).__name__}, {tokenizer.size} tokens"
     facts |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in notes.items()}
-    meta = {"library_name": "energy_dllm", "pipeline_tag": "text-generation", "tags": list(TAGS)}
+    pictures = getattr(tokenizer, "places", 0) > 0
+    task, what = ("text-to-image", "pictures") if pictures else ("text-generation", "text")
+    meta = {"library_name": "energy_dllm", "pipeline_tag": task, "tags": list(TAGS)}
     meta |= {"license": notes["license"]} if isinstance(notes.get("license"), str) else {}
     cell = lambda value: " ".join(str(value).split()).replace("|", r"\|")
     head = [f"{name}: {json.dumps(value)}" for name, value in meta.items()]
     rows = [f"| {cell(name)} | {cell(value)} |" for name, value in facts.items()]
-    code = ["import energy_dllm as ed", f'model = ed.load("{repository}")', "print(ed.generate(model).texts[0])"]
-    about = "A model of `energy_dllm`: text by gradient descent on one explicit free energy."
+    code = ["import energy_dllm as ed", f'model = ed.load("{repository}")']
+    code += [f"print(ed.generate(model).{'pictures[0].shape' if pictures else 'texts[0]'})"]
+    about = f"A model of `energy_dllm`: {what} by gradient descent on one explicit free energy."
     lines = ["---", *head, "---", "", f"# {repository.split('/')[1]}", "", about, "", "```python", *code, "```", ""]
     return "\n".join([*lines, "| | |", "|---|---|", *rows, ""])
 
