@@ -81,6 +81,21 @@ def test_force_and_parameters_have_true_gradients(name, getkey):
     assert jnp.allclose(families.dot(jax.grad(value)(parameters), direction), slope, rtol=1e-6, atol=1e-8)
 
 
+def test_energy_and_force_are_the_sums_of_their_parts(name, getkey):
+    """Inside the supports, and where a far field is the force."""
+    xi, w, x = some(getkey)
+    synapse = ed.memory.TokenMemory(families.MEMORIES[name](xi, weights=w))
+    g = jnp.stack([x, xi[2] + 0.1 * x, x if name in ("log-sum-relu", "kernel") else 9.0 * x])
+
+    @jax.jit
+    def parts(g, u):
+        message = -jax.jvp(synapse.per_token, (g,), (u,))[1]
+        return (synapse.per_token(g), synapse.per_memory(g)), (message, synapse.by_memory(g, u))
+
+    for whole, split in parts(g, jnp.asarray(np.random.default_rng(2).normal(size=g.shape))):
+        assert np.allclose(whole, split.sum(1), rtol=1e-10, atol=1e-12)
+
+
 def test_patterns_come_and_go(name, getkey):
     xi, w, x = some(getkey)
     make = families.MEMORIES[name]

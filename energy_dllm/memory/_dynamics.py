@@ -9,11 +9,12 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import floats, is_value, number, positive, sizes
+from .._checks import error_if, floats, is_value, number, positive, sizes
 from .._types import Key, Scalar
 from ..flow import AbstractMotion
 
@@ -129,7 +130,8 @@ def glauber(
 
     **Returns:** the state `(N,)`.
 
-    **Raises:** `ValueError` if `sweeps` or `temperature` is negative.
+    **Raises:** `ValueError` if `sweeps` or `temperature` is negative; a runtime error if a difference of energies is
+    not a number.
 
     **Source:** Glauber 1963; Hopfield 1982.
 
@@ -157,19 +159,26 @@ def glauber(
     sizes(0, sweeps=sweeps)
     number("temperature", temperature, lambda temperature: temperature >= 0, "0 or more")
     x = floats(x)
+    cold = is_value(temperature, 0)
+    end = _flipped(energy, x, jax.random.split(key, sweeps), None if cold else jnp.asarray(temperature, x.dtype))
+    message = "`energy` is not finite for a state of +-1; scale the patterns down, such as `xi / N`."
+    return error_if(lambda end: end != end, message, end)
 
+
+@eqx.filter_jit
+def _flipped(energy, x, keys, temperature):
     def update(x, site):
         index, uniform = site
         rise = energy(x.at[index].set(1.0)) - energy(x.at[index].set(-1.0))
-        cold = jnp.where(rise == 0, x[index], -jnp.sign(rise))
-        if is_value(temperature, 0):
-            return x.at[index].set(cold), None
-        warm = jnp.where(uniform < jax.nn.sigmoid(-rise / temperature), 1.0, -1.0)
-        return x.at[index].set(jnp.where(temperature > 0, warm, cold)), None
+        flip = jnp.where(rise == 0, x[index], -jnp.sign(rise))
+        if temperature is not None:
+            warm = jnp.where(uniform < jax.nn.sigmoid(-rise / temperature), 1.0, -1.0)
+            flip = jnp.where(temperature > 0, warm, flip)
+        return x.at[index].set(jnp.where(jnp.isnan(rise), rise, flip)), None
 
     def sweep(x, key):
         k1, k2 = jax.random.split(key)
         sites = jax.random.permutation(k1, x.size), jax.random.uniform(k2, x.shape, x.dtype)
         return jax.lax.scan(update, x, sites)[0], None
 
-    return jax.lax.scan(sweep, x, jax.random.split(key, sweeps))[0]
+    return jax.lax.scan(sweep, x, keys)[0]

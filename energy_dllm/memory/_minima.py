@@ -117,6 +117,7 @@ class KernelMemory(AbstractSoftMinimum):
     Outside every support the bracket has no gradient. With `floor = 0` a query there is an error; check
     with `covers`. With `floor > 0` there is a far field, a spring to the nearest pattern,
     `+ 1/2 relu(min_mu |x - xi_mu|^2 - 2 m / beta)`, continuous at the boundary, so that every query has a gradient.
+    Minima within the supports are where they are without it: for steps that may leave them (`Minima`) give a floor.
 
     **Arguments:**
 
@@ -187,9 +188,24 @@ class KernelMemory(AbstractSoftMinimum):
         return jnp.min(squared(self.patterns, x)) < self.radius**2
 
     def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
-        """`-1/beta [m log relu(1 - beta |x - xi_mu|^2 / (2 m)) + log w_mu]`, infinite outside the support."""
-        inside, logs = self._kernels(squared(self.patterns, x))
-        return jnp.where(inside, -logs / self.beta, jnp.inf)
+        """`-1/beta [m log relu(1 - beta |x - xi_mu|^2 / (2 m)) + log w_mu]`, outside the support the far field."""
+        distances = squared(self.patterns, x)
+        inside, logs = self._kernels(distances)
+        spring = 0.5 * (distances - self.radius**2) - jnp.log(self.floor) / self.beta if self.floor else jnp.inf
+        return jnp.where(inside, -logs / self.beta, spring)
+
+    def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """The weight of each pattern's force at `x (M,)`: its part of the bracket, of which `floor` has one as well.
+
+        Outside every support the far field is that of the nearest pattern; without one, zeros.
+        """
+        distances = squared(self.patterns, x)
+        inside, logs = self._kernels(distances)
+        some = jnp.any(inside)
+        logs = jnp.append(jnp.where(inside, logs, -jnp.inf), jnp.log(jnp.asarray(self.floor, logs.dtype)))
+        kernels = jax.nn.softmax(jnp.where(some, logs, 0.0))[:-1]
+        nearest = (jnp.arange(inside.size) == jnp.argmin(distances)) & (self.floor > 0)
+        return jnp.where(some, kernels, nearest)
 
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
         """`-1/beta log[floor + sum_mu w_mu relu(1 - ...)^m]` and the far field."""

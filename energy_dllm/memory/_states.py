@@ -141,9 +141,10 @@ class AbstractSoftMinimum(AbstractPatternMemory):
         return jnp.where(some, jax.nn.softmax(jnp.where(some, -self.beta * energies, 0.0)), 0.0)
 
     def split(self, x: Float[Array, " N"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
-        """The energy by pattern `(M,)`, `p_mu E`, and the weight of each pattern's force, `p_mu = shares(x)`."""
+        """The energy by pattern `(M,)` in proportion to `shares(x)`, and the weight of each pattern's force, these."""
         shares = self.shares(x)
-        return shares * self(x), shares
+        total = jnp.sum(shares)
+        return shares / jnp.where(total == 0, 1.0, total) * self(x), shares
 
 
 def soft_minimum(energies: Float[Array, " M"], beta: Scalar) -> Scalar:

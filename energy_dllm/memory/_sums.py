@@ -65,8 +65,9 @@ class HopfieldMemory(AbstractSum):
 class PolynomialMemory(AbstractSum):
     """The dense memory of degree `n`: `E = -1/n sum_mu w_mu relu(<xi_mu, x>)^n`.
 
-    Holds about `N^(n-1)` random patterns of +-1. Powers of overlaps of order `N` are large numbers: for many neurons
-    and a high degree store `xi / sqrt(N)` and start from `x / sqrt(N)`, which scales the energy and nothing else.
+    Holds about `N^(n-1)` random patterns of +-1. Powers of overlaps of order `N` are large numbers, in `float32`
+    infinite from `N^n = 1e38` on: for many neurons and a high degree store `xi / N`, which scales the energy and
+    nothing else.
 
     **Arguments:**
 
@@ -118,7 +119,9 @@ class ExponentialMemory(AbstractSum):
     """The memory of exponential capacity: `E = -1/beta sum_mu w_mu exp(beta (<xi_mu, x> - R^2))`, `R = max |xi|`.
 
     `R^2` is a choice of unit that keeps the exponent below 0 for every state in the ball of radius `R`, where nothing
-    can overflow. Far outside it, above an exponent of 30, the exponential is continued as its tangent.
+    can overflow. Far outside it, above an exponent of 30, the exponential is continued as its tangent. Where it is less
+    than -100 for every pattern (-700 in `float64`), energy and force round to 0 and nothing is recalled: lower `beta`,
+    or use `LogSumExpMemory`, by which states of equal norm have the same order.
 
     **Arguments:**
 
