@@ -167,6 +167,24 @@ def test_what_is_beyond_the_mask_was_never_there(getkey):
     assert not np.allclose(short, read(lines, longer, gap, mask | True)[0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("gap", [1e-6, 0.06, 0.97])
+def test_alignments_of_long_lines_are_those_of_the_recursion(gap):
+    """`a_i = (1 - gap) e_i * (a_(i-1) T) + gap u_i a_(i-1)`, with `T` written out."""
+    rng = np.random.default_rng(5)
+    lines, b = np.full((2, 200), V), rng.normal(size=(3, V))
+    lines[0], lines[1, :150] = rng.integers(V, size=200), rng.integers(V, size=150)
+    mixture = ed.energy.PairHMMMixture(jnp.asarray(lines), jnp.zeros(3), ed.energy.NGram(jnp.ones((V, V))))
+    ahead = np.arange(201) - np.arange(201)[:, None]
+    jump = np.where(ahead > 0, (1 - gap) * gap ** np.maximum(ahead - 1.0, 0), 0)
+    for line, found in zip(lines, mixture.aligned(jnp.asarray(b), jnp.asarray(gap)), strict=True):
+        length = np.sum(line < V)
+        a = np.where(np.arange(201) < length, 1 / length, 0.0)
+        for row in b:
+            emit = np.append(0.0, np.where(line < V, np.exp(np.append(row, 0.0)[line]), 0.0))
+            a = (1 - gap) * emit * (a @ jump) + gap * np.mean(np.exp(row)) * a
+        assert np.isclose(found, np.log(a.sum()), rtol=1e-12)
+
+
 def test_alignment_is_safe_for_long_lines_in_single_precision():
     """Sharp evidence over 200 tokens: a product of e^-30s, with a finite log and a finite gradient."""
     rng = np.random.default_rng(5)

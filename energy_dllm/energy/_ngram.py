@@ -11,6 +11,10 @@ from .._types import Key, Scalar
 from ._synapses import valid
 
 
+BLOCK = 128
+"""Places of a line up to which alignments advance by one product; its cost is the square of the places."""
+
+
 class NGram(eqx.Module):
     """An n-gram model as an energy of the evidence: the background of text that is not stored.
 
@@ -189,16 +193,16 @@ class PairHMMMixture(eqx.Module):
         place = jnp.arange(width + 1)
         length = jnp.maximum(length, 1)
         start = jnp.where(place < length, 1.0 / length, 0.0).astype(b.dtype)
-        ahead = place[None, :] - place[:, None] - 1
-        # one column less: no token lies before the first
-        jump = jnp.where(ahead >= 0, (1.0 - gap) * gap ** jnp.maximum(ahead, 0), 0.0)[:, 1:].astype(b.dtype)
+        gap = jnp.asarray(gap, b.dtype)
         mask = jnp.ones(b.shape[0], bool) if mask is None else mask
 
         def step(a, now):
             row, there = now
             top = jnp.max(row)
             emit = jnp.where(inside, jnp.exp(row - top)[self.ids], 0.0)
-            after = jnp.pad((1.0 - gap) * emit * (a @ jump), ((0, 0), (1, 0))) + gap * jnp.exp(row[size] - top) * a
+            # no token lies behind the last place
+            after = (1.0 - gap) ** 2 * emit * _decayed(a[:, :-1], gap)
+            after = jnp.pad(after, ((0, 0), (1, 0))) + gap * jnp.exp(row[size] - top) * a
             total = jnp.sum(after, axis=-1, keepdims=True)
             return jnp.where(there, after / total, a), jnp.where(there, jnp.log(total[:, 0]) + top, 0.0)
 
@@ -234,3 +238,20 @@ class PairHMMMixture(eqx.Module):
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.background.size}), one row a token.")
         anything = jax.nn.logsumexp(b + jnp.log(self.background.unigram).astype(b.dtype), axis=-1, keepdims=True)
         return jnp.concatenate([b, anything], axis=-1)
+
+
+def _decayed(a: Float[Array, "M L"], gap: Scalar) -> Float[Array, "M L"]:
+    """`sum_(j <= k) gap^(k-j) a_j` at every place `k`: a product within each block, and what earlier blocks leave."""
+    width = a.shape[1]
+    size = width if width <= BLOCK else BLOCK // 2
+    ahead = jnp.arange(size) - jnp.arange(size)[:, None]
+    decay = jnp.where(ahead >= 0, gap ** jnp.maximum(ahead, 0), 0.0)
+    if size == width:
+        return a @ decay
+    inside = jnp.pad(a, ((0, 0), (0, -width % size))).reshape(a.shape[0], -1, size) @ decay
+    left, shift = inside[:, :, -1], 1
+    while shift < left.shape[1]:  # sums over twice as many blocks each time
+        left = left + gap ** (shift * size) * jnp.pad(left[:, :-shift], ((0, 0), (shift, 0)))
+        shift *= 2
+    before = jnp.pad(left[:, :-1], ((0, 0), (1, 0)))
+    return (inside + before[:, :, None] * gap ** (1.0 + jnp.arange(size))).reshape(a.shape[0], -1)[:, :width]
