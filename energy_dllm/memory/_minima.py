@@ -59,6 +59,10 @@ class LogSumExpMemory(AbstractSoftMinimum):
         """`|x|^2 / 2 - <xi_mu, x> - log(w_mu) / beta`."""
         return 0.5 * jnp.sum(x**2) - overlaps(self.patterns, x) - self.log_weights / self.beta
 
+    def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`p(mu | x) = softmax(-beta E_mu) (M,)`: the weight of each pattern's force at `x`."""
+        return jax.nn.softmax(-self.beta * self.per_memory(x))
+
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
         """`|x|^2 / 2 - 1/beta log sum_mu w_mu exp(beta <xi_mu, x>)`."""
         return soft_minimum(self.per_memory(x), self.beta)
@@ -101,6 +105,10 @@ class GaussianMemory(AbstractSoftMinimum):
     def per_memory(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
         """`|x - xi_mu|^2 / 2 - log(w_mu) / beta`."""
         return 0.5 * squared(self.patterns, x) - self.log_weights / self.beta
+
+    def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        """`p(mu | x) = softmax(-beta E_mu) (M,)`: the weight of each pattern's force at `x`."""
+        return jax.nn.softmax(-self.beta * self.per_memory(x))
 
     def __call__(self, x: Float[Array, " N"]) -> Scalar:
         """`-1/beta log sum_mu w_mu exp(-beta/2 |x - xi_mu|^2)`."""
@@ -195,7 +203,7 @@ class KernelMemory(AbstractSoftMinimum):
         return jnp.where(inside, -logs / self.beta, spring)
 
     def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
-        """The weight of each pattern's force at `x (M,)`: its part of the bracket, of which `floor` has one as well.
+        """`p(mu | x) (M,)`, the weight of each pattern's force at `x`: its part of the bracket, `floor` having one too.
 
         Outside every support the far field is that of the nearest pattern; without one, zeros.
         """

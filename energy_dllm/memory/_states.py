@@ -52,8 +52,8 @@ class AbstractPatternMemory(AbstractMemory):
     """A memory whose stored patterns are leaves `(M, N)`, each with a weight; both can be learned.
 
     To add one, derive from `AbstractSum` and write `per_memory`, the energy of every pattern alone, or from
-    `AbstractSoftMinimum` and write `__call__` too. Adding, removing and reweighting return a new memory and leave the
-    old one as it was.
+    `AbstractSoftMinimum` and write `__call__` and `shares` too. Adding, removing and reweighting return a new memory
+    and leave the old one as it was.
     """
 
     patterns: eqx.AbstractVar[Float[Array, "M N"]]
@@ -131,14 +131,9 @@ class AbstractSoftMinimum(AbstractPatternMemory):
         """Inverse temperature; of Gaussian noise, `1 / sigma^2`."""
         return jnp.exp(self.log_beta)
 
+    @abc.abstractmethod
     def shares(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
-        """`p(mu | x) = softmax(-beta E_mu) (M,)`: the weight of each pattern's force at `x`.
-
-        Zeros where no pattern reaches (`KernelMemory.covers`).
-        """
-        energies = self.per_memory(x)
-        some = jnp.any(jnp.isfinite(energies))
-        return jnp.where(some, jax.nn.softmax(jnp.where(some, -self.beta * energies, 0.0)), 0.0)
+        """`p(mu | x) (M,)`: the weight of each pattern's force at `x`, such as `softmax(-beta E_mu)`."""
 
     def split(self, x: Float[Array, " N"]) -> tuple[Float[Array, " M"], Float[Array, " M"]]:
         """The energy by pattern `(M,)` in proportion to `shares(x)`, and the weight of each pattern's force, these."""
