@@ -34,31 +34,31 @@ def _not_above(graph: Graph, params: Any, x: np.ndarray, y: np.ndarray) -> np.nd
 
 
 def _equal(graph: Graph, a: Any, b: Any) -> Any:
-    """Two voltages are equal for no longer than a moment, unless they are one, or one is the largest of several.
+    """Two voltages are equal for no longer than a moment, unless they are one node, or one is the maximum of several.
 
-    The latter is how the derivative of a maximum finds the one it belongs to.
+    jax compares a maximum with its arguments to find the one that its derivative belongs to.
     """
     if a is b or a == b:
         return 1.0
     for one, other in ((a, b), (b, a)):
         for op in ("max", "min"):
-            rivals = _rivals(one, other, op)
-            if rivals is not None:
-                rival = functools.reduce(lambda x, y, op=op: graph.apply(op, x, y), rivals)
-                beaten = graph.apply("above", *((rival, one) if op == "max" else (one, rival)))
-                return graph.total([(-1.0, beaten)], 1.0)
+            rest = _without(one, other, op)
+            if rest is not None:
+                extreme = functools.reduce(lambda x, y, op=op: graph.apply(op, x, y), rest)
+                exceeded = graph.apply("above", *((extreme, one) if op == "max" else (one, extreme)))
+                return graph.total([(-1.0, exceeded)], 1.0)
     return 0.0
 
 
-def _rivals(one: Any, chosen: Any, op: str) -> list | None:
-    """What else the largest (or least) was chosen from, if `one` was among it."""
-    if chosen is one or chosen == one:
+def _without(one: Any, extreme: Any, op: str) -> list | None:
+    """The arguments of a maximum (or minimum) of several besides `one`; None if `one` is not among them."""
+    if extreme is one or extreme == one:
         return []
-    if isinstance(chosen, Node) and chosen.op == op:
-        for branch, beside in (chosen.args, chosen.args[::-1]):
-            rivals = _rivals(one, branch, op)
-            if rivals is not None:
-                return [beside, *rivals]
+    if isinstance(extreme, Node) and extreme.op == op:
+        for branch, beside in (extreme.args, extreme.args[::-1]):
+            rest = _without(one, branch, op)
+            if rest is not None:
+                return [beside, *rest]
     return None
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ._field import ProbabilityFlow
-from ._rolling import RollingNoise
+from ._rolling import RollingNoise, token_count
 
 
 Average = Callable[[Float[Array, "L V"], Scalar, Scalar], Float[Array, "L V"]]
@@ -175,20 +175,16 @@ def _slope(terms, time, state, field):
     """The motion in noise time; under rolling noise in that of each token, which may stand still until later."""
     if not isinstance(field, RollingNoise):
         return terms.vf(time, state, field)
-    return field.flow(field.times(time, _length(state))[0], state)
+    return field.flow(field.times(time, token_count(state))[0], state)
 
 
 def _spans(terms, start, end, state, field):
     """How much of its time passes in a step, for every part of the state: for each token of `x` under rolling noise."""
     h = own = terms.contr(start, end)
     if isinstance(field, RollingNoise):
-        before, after = (field.times(time, _length(state))[0] for time in (start, end))
+        before, after = (field.times(time, token_count(state))[0] for time in (start, end))
         own = (after - before)[:, None]
     return (own, *[h] * (len(state) - 1)) if isinstance(state, tuple) else own
-
-
-def _length(state):
-    return (state[0] if isinstance(state, tuple) else state).shape[0]
 
 
 def _ahead(state, slope, spans, decay):

@@ -90,7 +90,7 @@ class RollingNoise(AbstractFlow):
 
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """The flow's drift, that of `x` at each token's own speed."""
-        times, speed = self.times(time, _length(state))
+        times, speed = self.times(time, token_count(state))
         drift = self.flow(times, state, args)
         if isinstance(drift, tuple):
             return speed[:, None] * drift[0], drift[1]
@@ -98,12 +98,13 @@ class RollingNoise(AbstractFlow):
 
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
         """That of the flow, each token at its own noise level."""
-        return self.flow.evidence(self.times(time, _length(state))[0], state)
+        return self.flow.evidence(self.times(time, token_count(state))[0], state)
 
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """That of the flow."""
-        return self.flow.hidden(self.times(time, _length(state))[0], state)
+        return self.flow.hidden(self.times(time, token_count(state))[0], state)
 
 
-def _length(state):
+def token_count(state: PyTree[Array]) -> int:
+    """Tokens of an observation, alone or with what moves along."""
     return (state[0] if isinstance(state, tuple) else state).shape[0]
