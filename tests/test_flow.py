@@ -1,5 +1,6 @@
 """Laws 3, 4, 5 and 8: the score is a gradient, the motion descends, the answer does not depend on the solver."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -588,6 +589,44 @@ def test_a_front_moves_every_token_at_its_own_time(landscape, getkey):
     b = ed.flow.Gaussian(x, jnp.exp(-s)).field(landscape.vocabulary.codes)
     x_hat = landscape.denoised(ed.flow.relax(landscape, landscape.neutral(4), b, steps=2, step=0.6), b)
     assert np.allclose(front(0.3, x), speed[:, None] * (x_hat - x), atol=1e-12)
+
+
+class Settled(ed.flow.AbstractField):
+    """A field of a user's own: `ProbabilityFlow` with two full steps, from its formula and nothing else."""
+
+    energy: ed.energy.AbstractFreeEnergy
+    given: Any = None
+
+    @property
+    def force_evaluations(self) -> int:
+        return 2
+
+    def __call__(self, time, state, args=None):
+        b = self.evidence(time, state).field(self.energy.vocabulary.codes)
+        return self.energy.denoised(self.hidden(time, state), b) - state
+
+    def evidence(self, time, state):
+        noisy = ed.flow.Gaussian(state, jnp.exp(-jnp.asarray(time)))
+        return noisy if self.given is None else noisy + self.given
+
+    def hidden(self, time, state):
+        b = self.evidence(time, state).field(self.energy.vocabulary.codes)
+        return ed.flow.relax(self.energy, self.energy.neutral(len(state)), b, steps=2, step=1.0)
+
+    def diffusion_coefficient(self, time, length):
+        return jnp.exp(-jnp.asarray(time))
+
+
+@pytest.mark.parametrize("settings", [{"front": 2.0}, {"churn": 0.4}, {"front": 2.0, "churn": 0.4}])
+def test_a_field_of_ones_own_takes_a_front_and_churn(settings, getkey):
+    """With a `diffusion_coefficient` it is driven, counted and drawn from as the field of the library is."""
+    model = ed.EnergyDLLM(ed.data.Characters("abc "), dim=8, key=getkey())
+    made = [
+        ed.generate(model, length=5, samples=2, seed=3, sampler=ed.sampling.Diffusion(steps=6, field=field, **settings))
+        for field in (Settled, functools.partial(ed.flow.ProbabilityFlow, steps=2, step=1.0))
+    ]
+    assert made[0].texts == made[1].texts and np.allclose(made[0].free_energy, made[1].free_energy, atol=1e-9)
+    assert made[0].force_evaluations.tolist() == made[1].force_evaluations.tolist() == [2 * 6] * 2
 
 
 def test_vmap_equals_a_loop_and_one_compile_per_shape(landscape, getkey):

@@ -397,7 +397,8 @@ def test_a_caption_becomes_a_picture_and_the_scalar_falls(model, tokenizer):
     fewer: Any = ed.sampling.default_sampler(model, 9)
     assert sampler.schedule is None and fewer.steps == 9 and sampler.field.keywords == {"steps": 1, "step": 1.3}
     drawn = ed.generate(model, prompt="no", sampler=fewer)
-    assert drawn.force_evaluations[0] == 9 and (np.diff(drawn.free_energy, axis=1) < 1e-6).all()
+    # nine steps, and the hidden state of the draw at the end
+    assert drawn.force_evaluations[0] == 10 and (np.diff(drawn.free_energy, axis=1) < 1e-6).all()
     warmer = Sampler(temperature=0.8, steps=7).build(9, model)
     assert warmer.field.keywords == {"steps": 1, "step": 1.3, "temperature": 0.8} and warmer.steps == 7
 

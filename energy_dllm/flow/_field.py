@@ -11,6 +11,7 @@
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -46,7 +47,14 @@ class AbstractMotion(eqx.Module):
 
 
 class AbstractField(AbstractMotion):
-    """The motion of a passage on an explicit free energy, with its evidence, hidden state and posterior."""
+    """The motion of a passage on an explicit free energy, with its evidence, hidden state and posterior.
+
+    One that moves an observation `x` from noise to text, which is its state or the first of a tuple, has one method
+    more, `diffusion_coefficient(time, length)`: `sigma sqrt(ds_i/ds)` of each token or of all, the amplitude of the
+    noise that keeps the marginals over `sqrt(2 churn)`. `ReverseDiffusion` and `RollingNoise` (that is, `churn` and
+    `front` of `sampling.Diffusion`) take any such field; the times that they hand it may be one for all tokens or
+    `(length,)`.
+    """
 
     energy: eqx.AbstractVar[AbstractFreeEnergy]
 
@@ -62,15 +70,6 @@ class AbstractField(AbstractMotion):
         """`p = softmax(<y, U> + c + b) (L, V)` at this moment."""
         b = self.evidence(time, state).field(self.energy.vocabulary.codes)
         return self.energy.posterior(self.hidden(time, state), b)
-
-
-class AbstractFlow(AbstractField):
-    """A field that moves an observation `x` from noise to text. Its time may be one for all tokens, or one of each."""
-
-    @abc.abstractmethod
-    def diffusion_coefficient(self, time: Times, length: int) -> Scalar | Float[Array, " L"]:
-        """`sigma sqrt(ds_i/ds)` of each token, or of all: the amplitude of the noise that keeps the marginals, over
-        `sqrt(2 churn)`."""
 
 
 class Relaxation(AbstractField):
@@ -118,7 +117,7 @@ class Relaxation(AbstractField):
         return state
 
 
-class ProbabilityFlow(AbstractFlow):
+class ProbabilityFlow(AbstractField):
     """The diffusion ODE, with the neurons at rest: `dx/ds = x_hat(x) - x = -sigma^2 dF/dx`.
 
     State `x (L, C)`, noise time `s = -log sigma`. At every evaluation the hidden state descends from neutral for
@@ -202,7 +201,7 @@ class ProbabilityFlow(AbstractFlow):
         return relax(self.energy, y, b, steps=self.steps, step=self.step)
 
 
-class JointFlow(AbstractFlow):
+class JointFlow(AbstractField):
     """Observation and neurons move at once: `dx/ds = x_hat(y) - x`, `dy/ds = -rate kappa dF/dg`.
 
     State `(x (L, C), y (L, D))`, noise time `s`. One force evaluation a call; as `rate` grows it becomes the
@@ -273,7 +272,8 @@ class ReverseDiffusion(AbstractField):
 
     **Arguments:**
 
-    - `flow`: a `ProbabilityFlow`, a `JointFlow`, or a `RollingNoise` of one.
+    - `flow`: a `ProbabilityFlow`, a `JointFlow`, one of your own with a `diffusion_coefficient`, or a `RollingNoise`
+      of one.
     - `churn`: strength of the noise, not negative.
 
     **Raises:** `ValueError` if `churn` is negative or `flow` does not move an observation `x`.
@@ -303,12 +303,11 @@ class ReverseDiffusion(AbstractField):
     ```
     """
 
-    flow: AbstractFlow
+    flow: AbstractField
     churn: Scalar | float
 
-    def __init__(self, flow: AbstractFlow, *, churn: Scalar | float = 0.5):
-        if not isinstance(flow, AbstractFlow):
-            raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
+    def __init__(self, flow: AbstractField, *, churn: Scalar | float = 0.5):
+        moves_observation("flow", flow)
         number("churn", churn, lambda churn: (churn >= 0) & (churn < np.inf), "0 (no noise) or more")
         self.flow, self.churn = flow, churn
 
@@ -331,8 +330,8 @@ class ReverseDiffusion(AbstractField):
 
     def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
-        x = state[0] if isinstance(state, tuple) else state
-        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(self.flow.diffusion_coefficient(time, x.shape[0]))[:, None]
+        x, coefficient = state[0] if isinstance(state, tuple) else state, moves_observation("flow", self.flow)
+        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(coefficient(time, x.shape[0]))[:, None]
         noise = jnp.broadcast_to(size, x.shape)
         return (noise, jnp.zeros_like(state[1])) if isinstance(state, tuple) else noise
 
@@ -343,3 +342,14 @@ class ReverseDiffusion(AbstractField):
     def hidden(self, time: Scalar | float, state: PyTree[Array]) -> Float[Array, "L D"]:
         """That of the flow."""
         return self.flow.hidden(time, state)
+
+
+def moves_observation(name: str, flow: AbstractField) -> Callable[[Times, int], Scalar | Float[Array, " L"]]:
+    """Its `diffusion_coefficient`, where it moves an observation `x` from noise to text; anything else is an error."""
+    coefficient = getattr(flow, "diffusion_coefficient", None)
+    if coefficient is None:
+        raise ValueError(
+            f"`{name}` is a {type(flow).__name__}, which has no method `diffusion_coefficient(time, length)`; expected "
+            "a ProbabilityFlow, a JointFlow, or a field of your own that has it."
+        )
+    return coefficient

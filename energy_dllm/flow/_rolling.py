@@ -6,11 +6,11 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
-from ._field import AbstractFlow
+from ._field import AbstractField, moves_observation
 from .evidence._evidence import AbstractEvidence
 
 
-class RollingNoise(AbstractFlow):
+class RollingNoise(AbstractField):
     """A flow in which the noise falls from left to right: `dx_i/ds = (ds_i/ds) (x_hat_i - x_i)`.
 
     `s_i = start + (end - start) S(u (1 + (L - 1)/width) - i/width)`, `u = (s - start)/(end - start)`, and `S(v) = v^2
@@ -20,7 +20,7 @@ class RollingNoise(AbstractFlow):
 
     **Arguments:**
 
-    - `flow`: a `ProbabilityFlow` or a `JointFlow`.
+    - `flow`: a `ProbabilityFlow`, a `JointFlow` or one of your own with a `diffusion_coefficient`.
     - `width`: width of the front in tokens, positive; infinite for none.
     - `start`, `end`: noise times at which the first token starts and the last one ends.
 
@@ -52,14 +52,13 @@ class RollingNoise(AbstractFlow):
     ```
     """
 
-    flow: AbstractFlow
+    flow: AbstractField
     width: Scalar | float
     start: Scalar
     end: Scalar
 
-    def __init__(self, flow: AbstractFlow, *, width: Scalar | float, start: Scalar | float, end: Scalar | float):
-        if not isinstance(flow, AbstractFlow):
-            raise ValueError(f"`flow` is a {type(flow).__name__}; expected a ProbabilityFlow or a JointFlow.")
+    def __init__(self, flow: AbstractField, *, width: Scalar | float, start: Scalar | float, end: Scalar | float):
+        moves_observation("flow", flow)
         if not isinstance(width, jax.Array) and not width > 0:
             raise ValueError(f"`width` is {width}; expected a positive number of tokens, such as 16, or infinity.")
         self.flow, self.width = flow, width
@@ -86,7 +85,7 @@ class RollingNoise(AbstractFlow):
     def diffusion_coefficient(self, time: Scalar | float, length: int) -> Float[Array, " L"]:
         """`sigma_i sqrt(ds_i/ds)`."""
         times, speed = self.times(time, length)
-        return self.flow.diffusion_coefficient(times, length) * jnp.sqrt(speed)
+        return moves_observation("flow", self.flow)(times, length) * jnp.sqrt(speed)
 
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """The flow's drift, that of `x` at each token's own speed."""

@@ -261,8 +261,9 @@ class Diffusion(AbstractSampler):
         moments = path.probes["moment"]
         kept = {name: jax.tree.map(lambda leaf: leaf[-1], moments[name]) for name in moments if name not in drawn}
         drawn = {**drawn, **kept, "terms": jax.tree.map(lambda term: term[-1], moments["terms"])}
-        # a joint flow carries its hidden state, the others relax once more
-        more = 0 if isinstance(state, tuple) else field.force_evaluations
+        # where the hidden state is part of the state it is there, else it is found once more
+        carried = not field.steps if isinstance(field, AutonomousDescent) else isinstance(state, tuple)
+        more = 0 if carried else field.force_evaluations
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,

@@ -85,7 +85,8 @@ def default_sampler(
     **Arguments:**
 
     - `model`: for which model; None is one of text that is read as a whole.
-    - `evaluations`: of the force, in place of those of the table: of a passage, a block, a picture.
+    - `evaluations`: of the force, in place of those of the table: of a passage, a block, the descent of a picture;
+      the draw at the end of a picture from nothing is one more.
     - `filling`: whether a hole of a picture is filled.
 
     **Example:**
@@ -94,7 +95,7 @@ def default_sampler(
     import energy_dllm as ed
 
     made = ed.generate(ed.load("digits"), prompt="seven", sampler=ed.sampling.default_sampler(ed.load("digits"), 8))
-    assert made.pictures.shape == (1, 28, 28) and made.force_evaluations[0] == 8
+    assert made.pictures.shape == (1, 28, 28) and made.force_evaluations[0] == 9
     ```
     """
     if model is not None and model.tokenizer.places:
