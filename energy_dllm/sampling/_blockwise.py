@@ -194,16 +194,17 @@ class Blocks(AbstractSampler):
             y = neutral if ordered else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
             look = lambda: observer(now, y, now)
             moment = _as_drawn(look, written, there, number == 0) if ordered else look()
-            return (number, written), (written, moment)
+            return (number, written), moment
 
         kept = jnp.asarray([0, *marks, clock.shape[0] - 1])
-        _, (states, moments) = jax.lax.scan(one, (numbers[0], state), numbers[kept])
+        (_, final), moments = jax.lax.scan(one, (numbers[0], state), numbers[kept])
         none = jnp.zeros((), int)
         return Trajectory(
             times=clock[kept],
-            states=states,
+            # keys and values of the last moment alone: those of all would be most of what the loop writes
+            states=jax.tree.map(lambda leaf: leaf[None], final),
             probes={"moment": moments},
-            force_evaluations=states.forces[-1] - jnp.where(numbers[0] == 0, 0, state.forces),
+            force_evaluations=final.forces - jnp.where(numbers[0] == 0, 0, state.forces),
             accepted=none + clock.shape[0] - 1,
             rejected=none,
         )

@@ -72,7 +72,7 @@ class Draft(eqx.Module):
     alone: Int[Array, " V"]
 
     @classmethod
-    def of(cls, energy: FreeEnergy, *, contexts: int = 4096, length: int = 5, tokens: int = 32) -> "Draft":
+    def of(cls, energy: FreeEnergy, *, contexts: int = 16384, length: int = 5, tokens: int = 32) -> "Draft":
         """That of the likeliest `contexts` of an energy, each of at most `length` tokens.
 
         **Arguments:**
@@ -152,30 +152,30 @@ def guessed(
 def _likeliest(energy, contexts, length):
     """Number of the context without its last token, that token, and `log p` of the next one, of each of the likeliest
     contexts; shorter ones first, so that every one stands behind its beginning."""
-    read = jax.jit(jax.vmap(energy.conditionals))
-
-    def conditionals(ids):
-        padded = np.zeros((-(-len(ids) // TOGETHER) * TOGETHER, length + 1), np.int32)
-        padded[: len(ids), : ids.shape[1]] = ids
-        rows = [np.asarray(read(some)[:, ids.shape[1]]) for some in np.split(padded, len(padded) // TOGETHER)]
-        return np.concatenate(rows)[: len(ids)]
-
-    texts, weight = np.zeros((1, 0), np.int32), np.zeros(1)
-    levels = [(np.zeros(1, int), np.zeros(1, int), weight, conditionals(texts))]
-    first = 0
-    for _ in range(length):
-        joint = (weight[:, None] + levels[-1][-1]).ravel()
-        chosen = np.flatnonzero(joint > -np.log(contexts) - 1.0)
-        chosen = np.sort(chosen[np.argsort(-joint[chosen], kind="stable")[:contexts]])
-        if not chosen.size:
+    read = jax.jit(jax.vmap(lambda ids, end: energy.conditionals(ids)[end]))
+    # those that are known of, the empty one first; `row` is that of `log_p` once the energy was asked
+    ids, weight, found = np.zeros((1, length + 1), np.int32), np.zeros(1), []
+    parent, depth, row = np.zeros(1, int), np.zeros(1, int), np.full(1, -1)
+    while True:
+        # no context is likelier than its beginning, so that these are the likeliest of all once all of them are read
+        best = np.argsort(-weight, kind="stable")[:contexts]
+        due = best[row[best] < 0][:TOGETHER]
+        if not due.size:
             break
-        before, last = np.divmod(chosen, energy.size)
-        texts, weight = np.concatenate([texts[before], last[:, None]], axis=1), joint[chosen]
-        levels.append((first + before, last, weight, conditionals(texts)))
-        first += len(levels[-2][0])
-    parent, token, weight, log_p = map(np.concatenate, zip(*levels, strict=True))
-    # the likeliest of all lengths: a context is no likelier than its beginning
-    kept = np.sort(np.argsort(-weight, kind="stable")[:contexts])
-    number = np.zeros(len(parent), int)
+        padded = np.pad(due, (0, TOGETHER - due.size))
+        log_p = np.asarray(read(ids[padded], depth[padded]))[: due.size]
+        row[due] = len(found) * TOGETHER + np.arange(due.size)
+        found.append(np.pad(log_p, ((0, TOGETHER - due.size), (0, 0))))
+        before = due[depth[due] < length]
+        joint = weight[before, None] + log_p[depth[due] < length]
+        longer, last = np.nonzero(joint > -np.log(contexts) - 1.0)
+        new = ids[before[longer]]
+        new[np.arange(len(new)), depth[before[longer]]] = last
+        ids, weight = np.concatenate([ids, new]), np.concatenate([weight, joint[longer, last]])
+        parent, depth = np.append(parent, before[longer]), np.append(depth, depth[before[longer]] + 1)
+        row = np.append(row, np.full(len(new), -1))
+    kept = best[np.argsort(depth[best], kind="stable")]
+    number = np.zeros(len(weight), int)
     number[kept] = np.arange(len(kept))
-    return number[parent[kept]], token[kept], log_p[kept]
+    token = ids[kept, np.maximum(depth[kept] - 1, 0)]
+    return number[parent[kept]], token, np.concatenate(found)[row[kept]]

@@ -240,7 +240,8 @@ def _move(
         return sampler.move(energy, here, state, clock, numbers, inner, look, key=key[1])
 
     made = _each(one, ids, starts, states, keys)
-    return made, jax.tree.map(lambda leaf: leaf[:, -1], made.states)
+    # of the states nothing but the last is needed any more
+    return eqx.tree_at(lambda made: made.states, made, None), jax.tree.map(lambda leaf: leaf[:, -1], made.states)
 
 
 def observe(

@@ -12,7 +12,7 @@ from .._checks import on_device
 from ..energy import FreeEnergy
 
 
-TOGETHER = 64
+TOGETHER = 16
 """Tokens of a prompt that are read in one pass."""
 
 
