@@ -8,11 +8,8 @@ from .evidence._tokens import Typo as Typo, Allowed as Allowed, Likelihood as Li
 from .evidence._matching import Matching as Matching
 from ._field import Relaxation as Relaxation
 from ._autonomous import AutonomousDescent as AutonomousDescent
-from ._field import (
-    ProbabilityFlow as ProbabilityFlow,
-    JointFlow as JointFlow,
-    ReverseDiffusion as ReverseDiffusion,
-)
+from ._field import ProbabilityFlow as ProbabilityFlow, JointFlow as JointFlow
+from ._churn import ReverseDiffusion as ReverseDiffusion
 from ._rolling import RollingNoise as RollingNoise
 from ._relax import relax as relax
 from ._exponential import DDIM as DDIM, ExponentialHeun as ExponentialHeun

@@ -6,7 +6,8 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
-from ._field import AbstractField, moves_observation
+from ._churn import moves_observation
+from ._field import AbstractField
 from .evidence._evidence import AbstractEvidence
 
 

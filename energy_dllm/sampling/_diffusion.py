@@ -267,10 +267,7 @@ class Diffusion(AbstractSampler):
         return eqx.tree_at(
             lambda path: (path.probes["moment"], path.force_evaluations),
             path,
-            (
-                jax.tree.map(put, moments, drawn),
-                path.force_evaluations + jnp.where(there, more + rounds, 0),
-            ),
+            (jax.tree.map(put, moments, drawn), path.force_evaluations + jnp.where(there, more + rounds, 0)),
         )
 
     def _redrawn(self, finish, energy, conditioning, ids, certain, *, key):
