@@ -406,6 +406,16 @@ def test_the_bound_of_the_flow_is_within_two_per_cent_of_enumeration():
     assert (np.abs(estimated.mean(1) - exact.mean(1)) < 4 * error + 0.02).all() and error.max() > 0.1
 
 
+def test_of_independent_tokens_one_direction_gives_all_of_the_trace(getkey):
+    """What a token's own evidence makes of it is not estimated: each code in two directions that are not its own."""
+    energy = independent(jnp.array([0.6, 0.3, 0.1]))
+    field, x = ed.flow.ProbabilityFlow(energy, steps=1), jnp.asarray(getkey.normal((4, 3)))
+    at = lambda directions: Continuity(field, directions)(-2.0, (x, jnp.zeros(())))
+    exact, one = at(None), at(jnp.asarray(getkey.normal((1, 4, 3))))
+    np.testing.assert_allclose(one[0], exact[0], atol=1e-12)
+    np.testing.assert_allclose(one[1], exact[1], atol=1e-12)
+
+
 def test_a_number_of_steps_of_numpy_has_a_gradient(landscape):
     y, b = landscape.neutral(4), jnp.ones((4, landscape.size))
     slope = lambda steps: jax.grad(lambda y: jnp.sum(ed.flow.relax(landscape, y, b, steps=steps, step=0.5)))(y)
