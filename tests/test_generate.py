@@ -634,6 +634,27 @@ def test_the_likeliest_of_several_is_kept_with_all_that_is_its_own(getkey):
         ed.sampling.likeliest(model, made, of=4)
 
 
+@pytest.mark.parametrize("blocks", [(0,), (0, 1)])
+def test_the_likeliest_of_texts_that_end_is_not_chosen_by_what_is_behind(blocks):
+    model = families.left_to_right("abc")
+    model = ed.EnergyDLLM(model.tokenizer, energy=model.energy, blocks=blocks, key=jax.random.key(0))
+    made = ed.generate(model, length=9, samples=20, prompt="a", sampler=draws(steps=1, step=1.0), stop="c", frames=0)
+    energy: Any = model.energy.in_blocks(1) if 1 in blocks else model.energy
+
+    def a_token(text):
+        ids = jnp.pad(model.encode(text), (0, 9 - len(text)))
+        if 1 in blocks:
+            return float(np.mean(energy.in_order(ids)[: len(text)]))
+        b = ed.flow.Given(ids, jnp.arange(9) < len(text)).field(energy.vocabulary.codes)
+        return float(energy(energy.neutral(9), 0 * b) - energy(energy.neutral(9), b)) / len(text)
+
+    texts = np.array(made.texts).reshape(10, 2)
+    whole = np.asarray(jax.vmap(energy.log_likelihood)(jnp.asarray(made.ids))).reshape(10, 2)
+    best = np.vectorize(a_token)(texts).argmax(1)
+    assert ed.sampling.likeliest(model, made, of=2).texts == texts[np.arange(10), best].tolist()
+    assert 1 not in blocks or (best != whole.argmax(1)).any()
+
+
 def test_no_likelihood_in_one_evaluation_is_said(model, written):
     with pytest.raises(ValueError, match="without a likelihood in one evaluation"):
         ed.sampling.likeliest(model, written, of=1)

@@ -4,16 +4,21 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Integer
 
 from .._checks import on_device
 from .._model import EnergyDLLM
 from ..energy import FreeEnergy
+from ..flow import Given
 from ._motion import Generation
 
 
 def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
     """Of every `of` passages the one of the highest `FreeEnergy.log_likelihood`, one evaluation of the energy each.
+
+    Of texts that end at a `stop` it is that of the text, a token of it: what was drawn behind does not count.
 
     For a model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) that is the chain rule, exact. For any
     other deep energy it is an estimate, and ranks passages well only after training with
@@ -50,7 +55,8 @@ def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
             "`model` has an energy without a likelihood in one evaluation; expected a deep one, `EnergyDLLM(depth=2)`."
         )
     energy = energy.in_blocks(1) if 1 in model.blocks else energy
-    log_p = np.asarray(_log_likelihoods(energy, on_device(made.ids)))
+    here = np.arange(made.ids.shape[1]) < _ends(model, made)[:, None]
+    log_p = np.asarray(_log_likelihoods(energy, on_device(made.ids), on_device(here))) / here.sum(-1)
     groups = np.arange(count).reshape(-1, of)
     kept = groups[np.arange(len(groups)), log_p[groups].argmax(-1)]
     rows = lambda value: value[kept]
@@ -66,6 +72,22 @@ def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
     )
 
 
+def _ends(model: EnergyDLLM, made: Generation) -> Integer[np.ndarray, " N"]:
+    """Tokens of each text: all of the passage, or those up to its `stop`."""
+    decode, length = model.tokenizer.decode, made.ids.shape[1]
+    whole = lambda ids, text: model.tokenizer.places or decode(ids) == text
+    upto = lambda ids, text: next((n for n in range(1, length) if decode(ids[:n]) == text), length)
+    return np.array([length if whole(*each) else upto(*each) for each in zip(made.ids, made.texts, strict=True)])
+
+
 @eqx.filter_jit
-def _log_likelihoods(energy, ids):
-    return jax.vmap(energy.log_likelihood)(ids)
+def _log_likelihoods(energy, ids, here):
+    """`log P` of the tokens that are `here`, at the beginning of each passage; nothing is known of the others."""
+
+    def one(ids, here):
+        if energy.block == 1:
+            return jnp.sum(energy.in_order(ids), where=here)
+        known, y = Given(ids, here).field(energy.vocabulary.codes), energy.neutral(ids.shape[0])
+        return energy(y, jnp.zeros_like(known)) - energy(y, known)
+
+    return jax.vmap(one)(ids, here)
