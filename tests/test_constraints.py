@@ -265,10 +265,11 @@ def test_infilling_has_the_exact_conditional(write, law):
     families.likely(write("a[2]b").ids, given / given.sum())
 
 
-def test_tokens_drawn_at_once_are_drawn_apart(write, law):
+@pytest.mark.parametrize(("rounds", "order"), [(1, ed.sampling.at_random), (4, ed.sampling.most_certain)])
+def test_tokens_drawn_at_once_or_kept_for_what_they_are_have_another_law(rounds, order, write, law):
     """That the two tests above can fail."""
     with pytest.raises(AssertionError):
-        families.likely(write("[4]", sampler=ed.sampling.Unmasking(rounds=1, steps=1)).ids, law)
+        families.likely(write("[4]", sampler=ed.sampling.Unmasking(rounds=rounds, steps=1, order=order)).ids, law)
 
 
 def test_a_data_set_is_drawn_whole(law):

@@ -42,8 +42,10 @@ class AutonomousDescent(AbstractField):
     - `rate`, `pace`: speeds of `y` and of `log sigma`, in units of that of `x`.
     - `temperature`: `tau` of the noise (see `Gaussian`): at 1 the distribution of the text is that of the probability
       flow for many tokens (of three, 0.05 of the mass is elsewhere), below 1 more of it is where the mass is.
-    - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first. An estimate
-      from one token is a poor one, and the distribution another (of three tokens, 0.13 of the mass is elsewhere).
+    - `by_token`: a noise level of its own for every token, `log sigma (L,)`: certain tokens freeze first. The estimate
+      from the `C` numbers of a token is off by a share of about `1 / sqrt(2 C)`, the same all along its path (with one
+      level `1 / sqrt(2 L C)`): of three tokens 0.13 of the mass is elsewhere where `C` is 3, no more than with one
+      level where it is 48.
     - `steps`: steps of `y` from neutral, anew at every evaluation; 0, the default, lets it move along.
     - `step`: their size, 1 for full ones.
 

@@ -36,7 +36,8 @@ def left_to_right(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -
 
 
 def most_certain(key: Key, log_p: Float[Array, "L V"], ids: Int[Array, " L"]) -> Float[Array, " L"]:
-    """An order of `Unmasking`: the token of the highest probability first."""
+    """An order of `Unmasking`: the drawn token of the highest probability first. Unlikely ones are then drawn anew, and
+    the distribution is narrower than the law (of 27 strings of three tokens 0.26 of the mass moves)."""
     return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0]
 
 
@@ -61,7 +62,8 @@ class Unmasking(AbstractSampler):
     """Masked diffusion with remasking: in each round tokens are drawn from the posterior at rest, some become evidence,
     and the relaxation continues.
 
-    With the exact posterior and one token a round the distribution of the passages is exact, in any order. Tokens of
+    With the exact posterior and one token a round the distribution of the passages is exact, in any order that does not
+    look at what was drawn. `most_certain` does: likely passages become likelier, as at a lower temperature. Tokens of
     one round are drawn jointly as far as the vocabulary (`energy.HMMVocabulary`) and the automaton are exact, and
     independently beyond that; fewer rounds cost accuracy. Remasking recovers some of it: tokens are masked again, the
     state relaxes, and they are drawn anew. Remasking one token `at_random` is a step of Gibbs sampling, which keeps the
