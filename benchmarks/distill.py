@@ -52,7 +52,7 @@ def table(options: argparse.Namespace) -> None:
     judge, _ = judge_of_plays(Path(options.text), options.length)
     keys = jax.random.split(jax.random.key(options.seed), options.samples)
     start = model.energy.denoised(model.energy.neutral(options.length), jnp.zeros((options.length, model.size)))
-    field = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation, step=model.step)
+    field = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation or model.steps, step=model.step)
 
     @eqx.filter_jit
     def end(solver, levels, draw):
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--taught", type=float, default=0.125)
-    parser.add_argument("--relaxation", type=int, default=4, help="relaxation steps of every evaluation of the ODE")
+    parser.add_argument("--relaxation", type=int, help="steps of every evaluation of the ODE, else those of the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--reference", type=int, default=128)

@@ -294,7 +294,7 @@ def noise(options: argparse.Namespace) -> None:
 def likelihood(options: argparse.Namespace) -> None:
     """The ODE likelihood of a model's flow on held-out text, at two resolutions, beside its masked NELBO."""
     model, text = unseen(options)
-    flow = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation, step=model.step)
+    flow = ed.flow.ProbabilityFlow(model.energy, steps=options.relaxation or model.steps, step=model.step)
     keys = jax.random.split(jax.random.key(0), len(text))
     result = {}
     for steps in (options.steps, 2 * options.steps):
@@ -359,7 +359,7 @@ def main() -> None:
     flows.add_argument("--windows", type=int, default=32)
     flows.add_argument("--length", type=int, default=64)
     flows.add_argument("--steps", type=int, default=32)
-    flows.add_argument("--relaxation", type=int, default=12, help="relaxation steps of each evaluation")
+    flows.add_argument("--relaxation", type=int, help="relaxation steps of each evaluation, else those of the model")
     flows.add_argument("--directions", type=int, default=1)
     noises = commands.add_parser("noise")
     noises.add_argument("model")

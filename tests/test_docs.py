@@ -87,8 +87,8 @@ OLD = {ROOT / "docs" / "log.md"}
 """Pages that say what was once done, with the commands of that day."""
 
 SMALLER = {
-    "train": "--steps 2 --dim 16 --length 8 --batch-size 2",
-    "train --init": "--steps 2 --init my.safetensors --length 8 --batch-size 2",
+    "train": "--steps 2 --dim 16 --length 8 --batch-size 4",
+    "train --init": "--steps 2 --init my.safetensors --length 8 --batch-size 4",
     "inspect": "--length 8 --steps 4",
     "evaluate": "--length 16 --windows 2",
     "serve": "--lengths 16 --port 0",

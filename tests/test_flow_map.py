@@ -93,6 +93,22 @@ def test_the_objective_is_least_where_the_map_is_exact(model, getkey):
         assert np.abs(gradient).max() < 1e-4 and other > least + 1e-3
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_is_taught_is_the_posterior_the_teacher_has(steps, getkey):
+    """That after the relaxation it is trained for: after more steps under noise it is another, and a worse one."""
+    teacher = ed.EnergyDLLM(ed.data.Characters("abc"), dim=16, steps=steps, step=0.7, key=jax.random.key(0))
+    energy, neutral = teacher.energy, teacher.energy.neutral(3)
+    objective = ed.learn.Distilling(teacher, taught=1.0)
+
+    def loss(lean):
+        rest = lambda b: ed.flow.relax(energy, neutral, b, steps=steps, step=0.7)
+        own = lambda b, s, t: jax.nn.log_softmax(energy.logits(rest(b), b) + lean)
+        return objective(own, jnp.asarray(ITEMS), key, jnp.ones(()))
+
+    key = getkey()
+    assert np.abs(jax.jit(jax.grad(loss))(jnp.zeros((3, 3)))).max() < 1e-9
+
+
 def test_a_map_comes_to_know_the_path(model, noise):
     """One jump of a small network that was taught is nearer to the end of the path than one step of the ODE."""
     start, xs = noise

@@ -35,8 +35,9 @@ def save(
     - `path`: file to write. A failed save leaves what was there before; a symbolic link stays one.
     - `model`: an `EnergyDLLM`, a twin, or any module made of such classes.
     - `notes`: anything JSON can hold, kept beside the model (data, command, losses).
-    - `int8`: matrices `w` of 32 bits or more as `scale q`, `q` of one byte, one scale for each channel: about 0.27 of
-      the size. `load` gives them their former dtype; saved again with `int8`, what it read gives the same bytes.
+    - `int8`: matrices `w` of 24 rows and 32 bits or more as `scale q`, `q` of one byte, one scale for each channel:
+      about 0.28 of the size. `load` gives them their former dtype; saved again with `int8`, what it read gives the
+      same bytes.
 
     **Raises:** `ValueError` if `path` is none, the model has a part that cannot be described, numbers that are not
     finite, or `notes` that JSON cannot hold; `OSError` if the file cannot be written.

@@ -19,8 +19,8 @@ class Distilling(AbstractOnePass):
 
     `D(x, s, s) = p(x, s)`, and `D(x, s, t) = a D(x, s, u) + (1 - a) D(x_u, u, t)`, `a = (e^(u-s) - 1) / (e^(t-s) - 1)`
 
-    The first is trained on a share of the windows, with the posterior of the energy at rest as target; the second on
-    the others, with `u` half way and the map itself as target: a jump equals two jumps of half its length, and jumps of
+    The first is trained on a share of the windows, with the posterior of the energy as target; the second on the
+    others, with `u` half way and the map itself as target: a jump equals two jumps of half its length, and jumps of
     length zero equal the posterior of the energy. Jumps start at noisy windows of the text, and grow to the whole path
     over the first `anneal` of the training.
 
@@ -28,7 +28,7 @@ class Distilling(AbstractOnePass):
 
     - `teacher`: the energy model whose ODE is distilled; it does not change.
     - `taught`: share of the windows whose target is the energy model.
-    - `steps`: relaxation steps of each such target.
+    - `steps`: relaxation steps of each such target, by default those for which the teacher is trained.
     - `anneal`: fraction of the training over which jumps reach full length.
 
     **Raises:** `ValueError` for a share or fraction outside [0, 1], or `steps` that are not positive.
@@ -52,7 +52,8 @@ class Distilling(AbstractOnePass):
     steps: int = eqx.field(static=True)
     anneal: float = eqx.field(static=True)
 
-    def __init__(self, teacher: EnergyDLLM, *, taught: float = 0.25, steps: int = 6, anneal: float = 0.5):
+    def __init__(self, teacher: EnergyDLLM, *, taught: float = 0.25, steps: int | None = None, anneal: float = 0.5):
+        steps = teacher.steps if steps is None else steps
         if not 0 <= taught <= 1 or not 0 <= anneal <= 1:
             raise ValueError(f"`taught`={taught} and `anneal`={anneal} are fractions; expected values in [0, 1].")
         if steps < 1:

@@ -73,7 +73,8 @@ def fit(
     - `average`: decay of the exponential moving average of the parameters, which is what is returned. It, the
       parameters and the optimizer have 32 bits at least, whatever the model computes with.
     - `until`: pause after so many of the `steps`, to be resumed with the same `steps` later; by default all are done.
-    - `accumulate`: parts of a batch that follow one another, their gradients averaged: less memory, the same step.
+    - `accumulate`: parts of a batch that follow one another, each with its own draws, their gradients averaged: less
+      memory, and the same step where the loss is a mean over windows.
     - `mesh`: devices to train on, with axes `data`, `fsdp` or `model` (`shardings` says what is split over each), also
       those of several processes (`jax.distributed.initialize`), of which each calls `fit` alike. The parameters are
       those of one device up to rounding. Checkpoints are sharded then (extra `distributed`), and written while the
@@ -137,8 +138,8 @@ def fit(
     precise = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), parameters)
     run = place(Run(precise, precise, optimizer.init(precise), jnp.zeros((), int)), mesh)
     settings = dict(steps=steps, length=length, batch_size=batch_size, learning_rate=learning_rate, average=average)
-    settings |= {"accumulate": accumulate} if accumulate > 1 else {}
-    settings |= dict(seed=seed, corpus=corpus.name, model=_fingerprint(jax.tree.structure((static, parameters)), model))
+    settings |= dict(accumulate=accumulate, seed=seed, corpus=corpus.name)
+    settings["model"] = _fingerprint(jax.tree.structure((static, parameters)), model)
     described = repr(objective)
     if jax.tree.leaves(eqx.filter(objective, eqx.is_inexact_array)):  # a schedule, whose numbers its repr hides
         described += f" of numbers {_fingerprint('', objective)}"

@@ -12,6 +12,9 @@ import numpy as np
 
 
 LARGEST = 127
+ROWS = 24
+"""Fewest rows of a matrix, beside its longest axis. Tables of fewer, such as attention biases by offset and kernels of
+convolutions, are small, and rounding them would move posteriors more than rounding all matrices does."""
 LEAST = 1e-30
 """A channel below this is zero."""
 SCALE = ".scale"
@@ -21,12 +24,14 @@ SCALE = ".scale"
 def to_int8(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays with matrices of 32 bits or more as int8 and their scales, and the dtypes that these matrices had.
 
-    A channel is what runs along the longest axis, so that scales are few; vectors and shorter numbers stay as they are.
+    A channel is what runs along the longest axis, so that scales are few; vectors, tables of few rows and
+    shorter numbers stay as they are.
     """
     made: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
     for place, array in arrays.items():
-        if array.ndim < 2 or array.dtype not in (np.float32, np.float64) or not array.size:
+        few = array.ndim < 2 or not array.size or array.size // max(array.shape) < ROWS
+        if few or array.dtype not in (np.float32, np.float64):
             made[place] = array
             continue
         peak = np.abs(array).max(axis=int(np.argmax(array.shape)), keepdims=True)

@@ -92,8 +92,9 @@ class Denoising(AbstractObjective):
     - `schedule`: Gaussian noise levels; default equal steps of log sigma from 3.5 to 0.25.
     - `likelihood`: weight of the last part; only for energies whose masks are at rest after one step.
 
-    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight; when called
-    with `likelihood` above 0, for an energy whose masks need a relaxation.
+    **Raises:** `ValueError` for shares outside [0, 1], steps that are not positive or a negative weight; when called,
+    for fewer windows than it takes to read in all `blocks`, and with `likelihood` above 0, for an energy whose masks
+    need a relaxation.
 
     **Example:**
 
@@ -261,7 +262,15 @@ class Denoising(AbstractObjective):
         """Tokens of a block of every window, 0 where it is read as a whole."""
         blocks = (own,) if (own := block_of(model.energy)) else model.blocks
         soft = self._soft(batch)  # these stand first
-        return np.concatenate([np.resize((0,) if 0 in blocks else blocks, soft), np.resize(blocks, batch - soft)])
+        sizes = np.concatenate([np.resize((0,) if 0 in blocks else blocks, soft), np.resize(blocks, batch - soft)])
+        masked = round(1 - self.gaussian - self.typo, 9)
+        if masked and not set(blocks) <= set(sizes.tolist()):
+            raise ValueError(
+                f"`blocks` of the model are {blocks}, and of {batch} windows at once {batch - soft} are masked, too "
+                f"few to read in each of them; expected {math.ceil(len(blocks) / masked)} or more, so raise "
+                "`batch_size`, or lower `accumulate`."
+            )
+        return sizes
 
     def _soft(self, batch: int) -> int:
         return math.ceil((self.gaussian + self.typo) * batch)

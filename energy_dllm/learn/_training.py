@@ -137,7 +137,8 @@ class Checkpoints:
             raise ValueError(
                 f"`directory` {self.folder} holds a checkpoint of another kind or version; give another folder."
             )
-        # older checkpoints have no record of the corpus
+        training = {"accumulate": 1, **training}  # older checkpoints have it above 1 only
+        # nor have they a record of the corpus
         unknown = {name for name in _OF_CORPUS if name not in training}
         different = sorted(k for k in settings if k not in unknown and training.get(k) != settings[k])
         if different:
