@@ -295,6 +295,8 @@ def test_the_bound_of_blocks_of_one_is_the_chain_rule():
     score = ed.evaluate(model, np.arange(400) % 3, length=12, windows=16)
     ordered: Any = [score.left_to_right_bits_per_char, score.certain_first_bits_per_char]
     np.testing.assert_allclose(ordered, score.masked_nelbo_bits_per_char, rtol=1e-6)
+    for curve in (score.relaxation_curve, score.step_curve):  # of the same tokens, given the same text
+        np.testing.assert_allclose(dict(curve)[1.0] / np.log(2), score.masked_nelbo_bits_per_char, rtol=1e-6)
 
 
 @pytest.mark.parametrize("block", [0, 1, 3, 4])

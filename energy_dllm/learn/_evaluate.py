@@ -31,7 +31,8 @@ class Evaluation:
       Of the first 64 windows; the bound on the very same windows is `bound_bits_per_char`.
     - `one_evaluation_bits_per_char`: minus `FreeEnergy.log_likelihood` of those windows, bits: what the energy of the
       text itself says, not normalised by construction. Its distance from the chain rule is an error of the energy.
-    - `relaxation_curve`: pairs of relaxation time (time constants) and cross-entropy of masked tokens (nats).
+    - `relaxation_curve`: pairs of relaxation time (time constants) and cross-entropy of masked tokens (nats), in blocks
+      each given the text before, as for the bound.
     - `noise_curve`: pairs of `1/sigma` and cross-entropy of tokens under Gaussian noise (nats).
     - `step_curve`: pairs of the relaxation's step size and cross-entropy of masked tokens (nats), all at the default
       relaxation time: flat for a flow, rising for an unrolled network.
@@ -181,11 +182,15 @@ def _each(function, model, rows, batch_size, *settings):
     return jax.tree.map(lambda leaf: leaf[:number], every)
 
 
+def _beside(model, ids):
+    """The model as it reads a window of which each block is given the true tokens before it."""
+    if not isinstance(model, EnergyDLLM) or not block_of(model.energy):
+        return model
+    return eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids, model.energy.block))
+
+
 def _cross_entropy(model, ids, known):
-    if isinstance(model, EnergyDLLM) and isinstance(model.energy, FreeEnergy) and model.energy.block:
-        beside = model.energy.side_by_side(ids, model.energy.block)
-        model = eqx.tree_at(lambda model: model.energy, model, beside)
-    return -_true(model.log_posterior(ids, known), ids)
+    return -_true(_beside(model, ids).log_posterior(ids, known), ids)
 
 
 def _chain_rule(model, ids):
@@ -233,6 +238,7 @@ def _relaxation_curve(model, text, known, batch_size):
 
 def _relaxed(model, ids, known, pieces, step):
     """Cross-entropy after every piece of so many steps, one after the other."""
+    model = _beside(model, ids)
     b = model.field(Given(ids, known))
 
     def advance(y, steps):
