@@ -315,13 +315,15 @@ class DeepStack(AbstractLayered):
         stream = self._stream(g)
         length = stream.shape[0]
         here = jnp.ones(length, bool) if mask is None else jnp.pad(mask, (self.shift, 0), constant_values=True)
-        if self.start is not None and mask is not None:  # no row holds padding
-            stream = jnp.where(here[:, None], stream, self.start)
+        reads = here
+        if self.start is not None and mask is not None:  # no row holds padding, but what is behind it has a row to read
+            stream = jnp.where(here[:, None], stream, self.background)
+            reads = here | jnp.pad(mask, (0, 1))
         among = self.prefix.among if among is None and self.prefix is not None else among
         number = np.arange(length) // (self.block or length)
-        allowed: Allowed = Readable(here, jnp.asarray(number), self.shift)
+        allowed: Allowed = Readable(here, reads, jnp.asarray(number), self.shift)
         if length <= LONG or among is not None or self.prefix is not None or self.background.ndim > 1:
-            allowed = jnp.broadcast_to(here, (length, length)) & here[:, None]
+            allowed = jnp.broadcast_to(here, (length, length)) & reads[:, None]
             if among is not None:
                 allowed = allowed & among
             elif self.block:
@@ -332,7 +334,7 @@ class DeepStack(AbstractLayered):
             for kind, layer in block.items():
                 z, past = _norm(stream), None
                 if self.prefix is not None:
-                    past = Past(self.prefix.kept[n][kind], self.prefix.allowed & here[:, None], self.prefix.place)
+                    past = Past(self.prefix.kept[n][kind], self.prefix.allowed & reads[:, None], self.prefix.place)
                 with jax.named_scope(f"{kind} {n + 1}"):
                     # of a long passage the gradient makes what a layer computes again
                     read = eqx.filter_checkpoint(layer.read) if isinstance(allowed, Readable) else layer.read

@@ -22,16 +22,17 @@ CHUNK = 128
 
 
 class Readable(NamedTuple):
-    """Who may read whom in a long passage of text, made where it is asked for: `[i, j]` is whether both tokens are
-    `here` and `j` is in the block of `i` or before it; not the next one where the read-out is shifted."""
+    """Who may read whom in a long passage of text, made where it is asked for: `[i, j]` is whether `i` `reads`, `j` is
+    `here`, and in the block of `i` or before it; not the next one where the read-out is shifted."""
 
     here: Bool[Array, " L"]
+    reads: Bool[Array, " L"]
     block: Int[Array, " L"]
     shift: int = 0
 
     def __getitem__(self, index: Any) -> Any:
         i, j = index
-        there = self.here[i] & self.here[j] & (self.block[j] <= self.block[i])
+        there = self.reads[i] & self.here[j] & (self.block[j] <= self.block[i])
         return there & (j != i + 1) if self.shift else there
 
 
