@@ -421,6 +421,18 @@ def test_a_product_is_a_landscape(model, getkey):
         _ = one + families.small_model("ab").energy
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_product_of_data_sets_keeps_what_is_given(dtype):
+    """What the evidence rules out has no prior above that of others, however small the numbers are."""
+    items = np.array([[0, 1, 2], [1, 1, 0], [2, 0, 0], [0, 1, 0]])
+    one, two = (ed.energy.Empirical(rows, codes=jnp.eye(4, dtype=dtype)) for rows in (items, items[1:]))
+    b = ed.flow.Given(jnp.array([0, 1, 3]), jnp.array([True, True, False])).field(one.vocabulary.codes)
+    for product in (2.0 * one, one + two, 1.5 * one - 0.5 * two, 0.5 * one, 2.0 * one - 3.0 * two):
+        p = product.posterior(product.neutral(3), b)
+        assert np.allclose([p[0, 0], p[1, 1]], 1.0, atol=1e-6)
+    assert np.allclose((one + one).posterior(one.neutral(3), b)[2], [0.5, 0.0, 0.5, 0.0], atol=1e-6)
+
+
 def test_a_wish_is_granted_by_its_strength(model):
     """A quadratic one: so many letters of one kind."""
     share = lambda text: text.count("a") / len(text)

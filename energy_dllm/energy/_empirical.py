@@ -153,14 +153,18 @@ class Empirical(AbstractFreeEnergy):
         return {}
 
     def logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`log p_iw`, `p_iw = sum_mu p(mu | b) [w_mu_i = w]`; finite, the smallest number there is for a token in no
-        item."""
+        """`log p_iw`, `p_iw = sum_mu p(mu | b) [w_mu_i = w]`; where that rounds to 0, as for a token in no item, the
+        log of the smallest number there is, or the evidence against the token if it is more."""
+        b = self._finite(b)
         shares = jnp.exp(self.log_shares(b))
         if self._few:
             p = einsum(shares, self._one_hot(b.dtype), "m, m l v -> l v")
         else:
             p = jnp.zeros_like(b).at[jnp.arange(b.shape[0]), self.items].add(shares[:, None])
-        return jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
+        least = jnp.finfo(p.dtype).tiny
+        # a prior, `logits - b`, above 0 would let a `ProductOfExperts` choose what the evidence rules out
+        ruled_out = jnp.minimum(jnp.log(least), b - jnp.max(b, axis=-1, keepdims=True))
+        return jnp.where(p > least, jnp.log(jnp.maximum(p, least)), ruled_out)
 
     def sample(
         self,
