@@ -423,6 +423,12 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
     np.testing.assert_allclose(one.masked_nelbo_bits_per_char, other.masked_nelbo_bits_per_char, rtol=1e-9)
 
 
+def recalling(energy):
+    """With a memory beside the stack, whose force on a token that nobody knows is not 0."""
+    memory = ed.memory.TokenMemory(ed.memory.GaussianMemory(jnp.ones((1, energy.dim))))
+    return eqx.tree_at(lambda e: e.network.synapses, energy, {**energy.network.synapses, "recall": memory})
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -442,6 +448,8 @@ def test_the_bound_in_blocks_is_that_of_the_energy_in_them(block):
             ),
             "keeps a pattern from left to right alone",
         ),
+        (lambda: recalling(small(1).energy).in_order(jnp.zeros(3, int)), "a `DeepStack` alone"),
+        (lambda: ed.EnergyDLLM(ABC, energy=recalling(small(0).energy), blocks=(0, 1), key=jax.random.key(0)), "alone"),
         (lambda: ed.sampling.Blocks(size=0), "`size` is 0"),
         (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),
         (lambda: mixed(0, -1), "`blocks` is"),

@@ -115,6 +115,15 @@ def test_padding_does_not_pull(synapse, getkey):
         assert np.allclose(energy, one[0], atol=1e-12) and np.allclose(slope[:4], one[2][:4], atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["deep", "deep in blocks", "deep shifted", "deep shifted in order"])
+def test_a_hole_takes_one_token_away(name, getkey):
+    """What stands behind it reads all the others still, in the row that would hold it where the read-out is shifted."""
+    stack, g = families.SYNAPSES[name](8, getkey()), getkey.normal((6, 8))
+    slope = jax.jit(jax.grad(lambda g: stack.per_token(g, jnp.arange(6) != 2)[3]))(g)
+    read = np.abs(slope).max(axis=1)
+    assert read[2] == 0 and read[[0, 1, 3]].min() > 1e-6
+
+
 def test_a_batch_is_a_loop(synapse, getkey):
     g = getkey.normal((3, 6, 8))
     batch = eqx.filter_jit(lambda synapse, g: jax.vmap(jax.grad(synapse))(g))(synapse, g)
@@ -315,6 +324,9 @@ def test_shapes_that_do_not_match_are_named(getkey, unchecked):
         ed.energy.FreeEnergy(energy.network, energy.vocabulary, kappa=0.0)
     with pytest.raises(ValueError, match="'bias', which is taken"):
         ed.energy.Network(ed.energy.Tanh(), {"bias": energy.network.synapses["mapping"]}, jnp.zeros(8))
+    stacks = {name: families.SYNAPSES["deep"](8, getkey()) for name in "ab"}
+    with pytest.raises(ValueError, match="two terms named 'attention 1'"):
+        ed.energy.Network(ed.energy.Silent(), stacks, jnp.zeros(8)).terms(y)
 
 
 def test_a_profile_names_the_terms_and_the_field(getkey):

@@ -273,13 +273,15 @@ class FreeEnergy(AbstractFreeEnergy):
     @property
     def _deep(self) -> DeepStack:
         if self._stack is None:
-            raise ValueError("`energy` has no blocks and keeps nothing of a text; expected one with a `DeepStack`.")
+            raise ValueError("`energy` has no blocks and keeps nothing of a text; expected a `DeepStack` alone.")
         return self._stack
 
     @property
     def _stack(self) -> DeepStack | None:
-        stacks = (synapse for synapse in self.network.synapses.values() if isinstance(synapse, DeepStack))
-        return next(stacks, None) if self.one_shot else None
+        match list(self.network.synapses.values()):  # of another synapse what was kept would not know
+            case [DeepStack() as stack] if self.one_shot:
+                return stack
+        return None
 
     def _with(self, change: Callable[[DeepStack], DeepStack]) -> "FreeEnergy":
         return eqx.tree_at(lambda energy: energy._deep, self, change(self._deep))

@@ -24,7 +24,8 @@ class Network(eqx.Module):
     - `synapses`: energies of `g` by name; the names appear in every report.
     - `bias`: the field `a (D,)` on every token.
 
-    **Raises:** `ValueError` if a synapse is named `neurons`, `bias`, `vocabulary` or `spring`, which are taken.
+    **Raises:** `ValueError` if a synapse is named `neurons`, `bias`, `vocabulary` or `spring`, which are taken; in
+    `terms`, if a synapse has the name of a layer of a `DeepStack`, of which there can be one.
 
     **Example:**
 
@@ -60,7 +61,12 @@ class Network(eqx.Module):
         for name, synapse in self.synapses.items():
             with jax.named_scope(name):
                 layered = isinstance(synapse, AbstractLayered)
-                terms |= synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
+                own = synapse.terms(g, mask) if layered else {name: synapse.per_token(g, mask)}
+            if again := own.keys() & terms.keys():
+                raise ValueError(
+                    f"`synapses` have two terms named {min(again)!r}; expected a name of its own for each."
+                )
+            terms |= own
         return terms | {"bias": valid(-g @ self.bias, mask)}
 
     def heads(self, g: Float[Array, "L D"]) -> dict[str, tuple[Float[Array, "H L"], Float[Array, "H L reads"]]]:
