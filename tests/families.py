@@ -41,6 +41,7 @@ SYNAPSES = {
         dim, memories=5, depth=3, reach=1, rank=4, key=key
     ),
     "rectified": lambda dim, key: ed.energy.DenseMemory(dim, memories=9, neurons=ed.energy.Rectifier(), key=key),
+    "centred memory": lambda dim, key: ed.energy.DenseMemory(dim, memories=9, neurons=ed.energy.LayerNorm(), key=key),
     "softmax memory": lambda dim, key: ed.energy.DenseMemory(
         dim, memories=9, neurons=ed.energy.Softmax(beta=1.5), key=key
     ),

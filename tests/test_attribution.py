@@ -71,7 +71,10 @@ def test_messages_stay_within_reach(energy, given):
 
 @pytest.mark.parametrize(
     "name",
-    ["mapping", "rectified", "softmax memory", "token memory", "rotary attention", "deep convolutional", "deep"],
+    [
+        *("mapping", "rectified", "centred memory", "softmax memory", "token memory"),
+        *("rotary attention", "deep convolutional", "deep"),
+    ],
 )
 def test_every_synapse_splits_exactly(name):
     """The force by part against the force of its term, and the energy alike; other synapses: see above."""

@@ -185,6 +185,18 @@ def test_alignments_of_long_lines_are_those_of_the_recursion(gap):
         assert np.isclose(found, np.log(a.sum()), rtol=1e-12)
 
 
+def test_without_gaps_a_cue_is_a_piece_of_a_line():
+    """No line that is shorter than the cue has an alignment, which is a weight of 0, and no NaN."""
+    rng = np.random.default_rng(5)
+    lines, b = lines_of(rng, chain_of(1)), rng.normal(size=(4, V))
+    aligned, marginals = lines.aligned(jnp.asarray(b), 0.0), lines.marginals(jnp.asarray(b), gap=0.0)
+    for line, found in zip(np.asarray(lines.ids), aligned, strict=True):
+        line = line[line < V]
+        pieces = [np.exp(b[range(4), line[n : n + 4]].sum()) for n in range(len(line) - 3)]
+        assert np.isclose(np.exp(found), np.sum(pieces) / max(len(line), 1), rtol=1e-12)
+    assert np.allclose(marginals.sum(-1), 1.0)
+
+
 def test_alignment_is_safe_for_long_lines_in_single_precision():
     """Sharp evidence over 200 tokens: a product of e^-30s, with a finite log and a finite gradient."""
     rng = np.random.default_rng(5)

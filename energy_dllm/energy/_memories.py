@@ -228,8 +228,8 @@ class DenseMemory(AbstractRecall):
         return valid(-jax.vmap(self.neurons.lagrangian)(g @ self.patterns.T), mask)
 
     def per_memory(self, g: Float[Array, "L D"], mask: Bool[Array, " L"] | None = None) -> Float[Array, "L M"]:
-        """The energy in proportion to the activations, `(L, M)`; 0 where all of them are 0."""
-        recalled, _ = self.activity(g)
+        """The energy in proportion to the size of the activations, `(L, M)`; 0 where all of them are 0."""
+        recalled = jnp.abs(self.activity(g)[0])  # those of some neurons add up to 0
         total = jnp.sum(recalled, axis=-1, keepdims=True)
         return recalled / jnp.where(total == 0, 1.0, total) * self.per_token(g, mask)[:, None]
 

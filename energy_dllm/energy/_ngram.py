@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import concrete
-from .._types import Key, Scalar
+from .._types import LOG_ZERO, Key, Scalar
 from ._synapses import valid
 
 
@@ -204,7 +204,10 @@ class PairHMMMixture(eqx.Module):
             after = (1.0 - gap) ** 2 * emit * _decayed(a[:, :-1], gap)
             after = jnp.pad(after, ((0, 0), (1, 0))) + gap * jnp.exp(row[size] - top) * a
             total = jnp.sum(after, axis=-1, keepdims=True)
-            return jnp.where(there, after / total, a), jnp.where(there, jnp.log(total[:, 0]) + top, 0.0)
+            some = total > 0  # without gaps a line shorter than the cue has no alignment
+            total = jnp.where(some, total, 1.0)
+            log_total = jnp.where(some, jnp.log(total), LOG_ZERO)[:, 0] + top
+            return jnp.where(there, after / total, a), jnp.where(there, log_total, 0.0)
 
         return jnp.sum(jax.lax.scan(step, start, (self._table(b), mask))[1], axis=0)
 
