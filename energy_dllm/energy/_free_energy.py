@@ -278,10 +278,8 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def _stack(self) -> DeepStack | None:
-        match list(self.network.synapses.values()):  # of another synapse what was kept would not know
-            case [DeepStack() as stack] if self.one_shot:
-                return stack
-        return None
+        stack, *others = *self.network.synapses.values(), None  # keys and values are those of the stack alone
+        return stack if isinstance(stack, DeepStack) and len(others) == 1 and self.one_shot else None
 
     def _with(self, change: Callable[[DeepStack], DeepStack]) -> "FreeEnergy":
         return eqx.tree_at(lambda energy: energy._deep, self, change(self._deep))
