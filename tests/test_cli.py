@@ -378,6 +378,12 @@ def test_tables(run, model, tmp_path):
     code, out, _ = run("info", model)
     assert code == 0 and "pairwise" in out and "tiny.safetensors" in out
     assert "shipped" in run("info")[1]
+    noted, words = str(tmp_path / "noted.safetensors"), "words of a sentence " * 9
+    scores = {"test": {"bits": 1.23456789, "left": None, "curve": [[1, 2]], "blocks": {"1": {"bits": 2.0}}}}
+    ed.save(noted, ed.load(model), notes={"limits": words, "before": [{"seconds": 3}], "scores": scores})
+    out = " ".join(run("info", noted)[1].split())
+    assert f"limits: {words}" in f"{out} " and "scores: test (bits 1.235, blocks (1 (bits 2)))" in out
+    assert "before" not in out
     code, out, _ = run("info", model, "--size", "--json")
     parts = record(out)["bytes"]
     assert code == 0 and parts.pop("all") == sum(parts.values()) == os.path.getsize(model)

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import families
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 from families import host
 
@@ -92,3 +92,25 @@ def test_without_a_network_it_says_so(tmp_path, monkeypatch):
         ed.load("me/toy")
     with pytest.raises(OSError, match="me/toy cannot be written"):
         ed.learn.save_to_hub("me/toy", families.small_model("abc "))
+
+
+def test_a_hub_that_no_name_server_knows_is_not_asked(tmp_path, monkeypatch):
+    """The real client asks six times, in half a minute; what was downloaded before is there all the same."""
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+
+    def unknown(host, *_):
+        assert host == "huggingface.co"
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it was asked again"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="runs/mine is neither .*huggingface.co is out of reach"):
+        ed.load("runs/mine")
+    model, commit = families.small_model("abc "), "0" * 40
+    kept = tmp_path / "models--me--toy"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs/main").write_text(commit)
+    (kept / "snapshots" / commit).mkdir(parents=True)
+    ed.save(kept / "snapshots" / commit / "model.safetensors", model)
+    assert ed.load("me/toy").tokenizer == model.tokenizer

@@ -484,10 +484,10 @@ def test_a_passage_moves(relaxed, model, tmp_path: Path, monkeypatch):
 
 
 def test_plots_need_no_glyph_a_font_lacks(relaxed):
-    strange = ed.data.Characters("a\u4e00$\\")  # an ideograph, and what mathtext would read
+    strange = ed.data.Characters("a\u4e00$\t")  # an ideograph, what mathtext would read, what is no glyph
     figure = ed.probe.plot_passage(relaxed, strange, rows=2)
     figure.canvas.draw()
-    assert {text.get_text() for text in figure.axes[0].texts} <= {"a", "□", "$", "\\"}
+    assert {text.get_text() for text in figure.axes[0].texts} == {"a", "□", "$", "⇥"}
 
 
 def trajectory(*recorded) -> ed.flow.Trajectory:
@@ -513,6 +513,33 @@ def test_a_passage_of_byte_pairs_reads_as_one_line():
     assert "".join(words.split()) == "Onceuponatime,therewasagirl.\u21b5Sheran."  # a letter alone has a space behind
 
 
+def test_a_passage_of_a_picture_shows_its_patches():
+    """By their pixels, behind the letters of the caption; their numbers in the book say nothing."""
+    pictures = np.random.default_rng(0).integers(0, 2, (9, 4, 6), np.uint8) * 255
+    tokenizer = ed.data.Patches.from_pictures(pictures, patch=2, captions=["one", "two"])
+    moments = np.stack([tokenizer.join(["one"], pictures[4:5])[0], tokenizer.join(["two"], pictures[3:4])[0]])
+    path = trajectory(np.arange(2.0), np.zeros((2, 9, 2)), {"tokens": moments, "posterior_entropy": np.zeros((2, 9))})
+    figure = ed.probe.plot_passage(path, tokenizer, rows=2)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert "".join(text.get_text() for text in axes.texts) == "onetwo"
+    for image, picture in zip(axes.images, (pictures[4], pictures[3]), strict=True):
+        shown = np.asarray(image.get_array())
+        shown = shown[shown[..., 3] > 0][:, 0].reshape(2, 6, 2).transpose(1, 0, 2)
+        assert np.allclose(shown, tokenizer.cut(picture[None]).reshape(6, 2, 2) / 255, atol=1e-2)
+
+
+@pytest.mark.parametrize(("low", "high"), [(42.76, 43.4), (-8000.0, -7990.0), (0.0, 3e4)])
+def test_the_scale_of_a_landscape_tells_its_heights_apart(low, high):
+    u, land = np.linspace(-1.0, 1.0, 9), object.__new__(ed.probe.Landscape)
+    heights = low + (high - low) * (u**2 + u[:, None] ** 2) / 2
+    lines = {"paths": np.ones((1, 2, 2)), "path_distance": np.ones((1, 2))}
+    for name, value in {"u": u, "v": u, "free_energy": heights, **lines}.items():
+        object.__setattr__(land, name, value)
+    labels = [text.get_text() for text in land.plot().axes[1].get_yticklabels()]
+    assert len(labels) > 3 and len(set(labels)) == len(labels), labels
+
+
 def test_noise_time_leaves_out_what_is_the_same_for_every_text():
     s, terms = np.linspace(-1.0, 2.0, 5), {"neurons": np.arange(5.0), "vocabulary": np.ones(5)}
     terms["spring"] = 2.0 - 3 * 7 * s
@@ -520,6 +547,10 @@ def test_noise_time_leaves_out_what_is_the_same_for_every_text():
     above, below = ed.probe.plot_energy(path, noise_time=True).axes
     assert np.allclose(above.lines[0].get_ydata(), terms["neurons"] + 3.0)
     assert {text.get_text().rpartition(" ")[0] for text in below.texts} == {"neurons", "vocabulary + spring"}
+    terms["spring"] = terms["spring"] + 99.0 * s
+    for noise_time in (True, False):  # it is what is said of a term that is not drawn, where it is so
+        _, below = ed.probe.plot_energy(path, noise_time=noise_time).axes
+        assert ("mostly" in below.get_title(loc="left")) is not noise_time
 
 
 def test_of_many_layers_those_of_a_kind_are_one_line():

@@ -236,6 +236,8 @@ def test_repair_recall_score_attribution(running, model):
     assert (why["token"], why["reference"]) == ("c", "b")
     assert np.isclose(sum(why["parts"].values()), why["log_odds"], atol=1e-4)
     assert {each["place"] for each in why["neighbours"]} == set(range(5))
+    ids = model.encode("abcab").tolist()
+    assert running.post("/v1/attribution", text=ids, place=2, reference="b") == why
 
 
 BAD = {
@@ -288,6 +290,7 @@ BAD = {
     "a hole of millions": ("/v1/infill", {"template": "[99999999999]"}, 400, "template"),
     "a rate that is none": ("/v1/repair", {"text": "abc", "rate": 1}, 400, "rate"),
     "a text that is too long": ("/v1/score", {"text": "a" * 99}, 400, "text"),
+    "a token outside": ("/v1/attribution", {"text": [0, 99], "place": 1}, 400, "text"),
     "a place outside": ("/v1/attribution", {"text": "abc", "place": 3}, 400, "place"),
     "nothing": ("/v1/repair", {}, 400, "text"),
     "an empty cue": ("/v1/recall", {"cue": ""}, 400, "cue"),
@@ -692,9 +695,9 @@ $('length').value = 5; press(document, 'Enter'); await again();
 seen.push(at == 7 && document.querySelectorAll('#text [tabindex="0"]').length == 1);
 at = 99; press(box, 'Delete'); seen.push(forbid.length == 1);
 const real = fetch; let asked = null;
-window.fetch = async (...given) => { asked = given; return new Response(JSON.stringify({token: '??'})) };
+window.fetch = (...given) => { asked = JSON.parse(given[1].body); return real(...given) };
 await why(5); window.fetch = real;
-seen.push($('why').textContent.includes('other tokens'));
+seen.push(asked.text.join() == moments.at(-1).ids.join() && $('why').textContent.startsWith('token 5 '));
 $('model').onchange(); seen.push(forbid.length == 0 && !$('chips').children.length);
 $('prompt').value = 'abc[2]'; $('form').oninput(); seen.push($('count').textContent == 'Tokens in all');
 """
@@ -702,7 +705,8 @@ $('prompt').value = 'abc[2]'; $('form').oninput(); seen.push($('count').textCont
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed (apt install chromium)")
 def test_a_text_of_several_windows_in_the_playground(in_order, tmp_path):
-    """All of it is shown, explained and forbidden at its place; then a shorter one, and what is read otherwise."""
+    """All of it is shown, explained (by its tokens: read again, a text may have others) and forbidden at its place;
+    then a shorter one."""
     assert driven(in_order, DRIVE_IN_ORDER, tmp_path) == "true " * 16 + "0"
 
 

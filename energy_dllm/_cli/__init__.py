@@ -202,8 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None = None) -> Callable[[], int | None]:
     """The command that these words ask for, ready to be run; `SystemExit` where they ask for none."""
+    words = sys.argv[1:] if argv is None else argv
+    brief = not words or words[0].startswith("-")  # the list of all commands has a sentence of each
     return tyro.extras.subcommand_cli_from_dict(
-        {name: _later(command) for name, command in COMMANDS.items()},
+        {name: _later(command, brief) for name, command in COMMANDS.items()},
         prog="energy-dllm",
         description="A diffusion language model that is one explicit free energy. --version prints the version.",
         args=argv,
@@ -211,8 +213,9 @@ def parse(argv: Sequence[str] | None = None) -> Callable[[], int | None]:
     )
 
 
-def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
-    """Parse now, run afterwards, so that errors of the command are not those of its arguments."""
+def _later(command: Callable[..., int | None], brief: bool) -> Callable[..., Callable[[], int | None]]:
+    """Parse now, run afterwards, so that errors of the command are not those of its arguments. `brief` is described
+    without what its own `--help` has."""
 
     def run(*args: Any, **kwargs: Any) -> int | None:
         if kwargs.get("check"):  # before anything imports jax
@@ -227,4 +230,5 @@ def _later(command: Callable[..., int | None]) -> Callable[..., Callable[[], int
     def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:
         return functools.partial(run, *args, **kwargs)
 
+    bind.__doc__ = (command.__doc__ or "").split("\n\n")[0] if brief else command.__doc__
     return bind

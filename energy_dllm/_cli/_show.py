@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -33,11 +34,12 @@ def written(
     What stands when it is interrupted is shown like a result, and the interruption goes on.
     """
     start, console = time.monotonic(), Console(highlight=False)
-    shown = contextlib.nullcontext()
+    shown = contextlib.nullcontext() if stream else busy(f"writing with {model}: compiling first")
     look: Callable[[Any], object] = _line if stream else lambda so_far: None
     if console.is_terminal and not (json or stream):
-        shown = live = Live(Text("compiling ...", "dim"), console=console, transient=True)
-        look = lambda so_far: live.update(_moment(so_far, tokenizer), refresh=True)
+        begin = Spinner("dots", Text("compiling, which takes a while the first time", "dim"))
+        shown = live = Live(begin, console=console, transient=True)
+        look = lambda so_far: live.update(_moment(so_far, tokenizer, console.width), refresh=True)
     result = None
 
     def watch(so_far: Any) -> None:
@@ -202,11 +204,11 @@ def table(facts: Mapping[str, Any]) -> None:
     rows = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            value = "\n".join(f"{key}: {_short(item)}" for key, item in value.items())
+            value = "\n".join(f"{key}: {words}" for key, item in value.items() if (words := _words(item)))
         elif isinstance(value, list):
             value = ", ".join(value) or "none"
         if value not in (None, ""):
-            rows.add_row(f"[bold]{escape(name)}", Text(str(value)))
+            rows.add_row(f"[bold]{escape(name)}", Text(_words(value), overflow="fold"))
     Console(highlight=False).print(rows)
 
 
@@ -238,14 +240,19 @@ def anatomy(model: Any) -> dict[str, Any]:
         **facts,
         "parameters": {**parts, "all": sum(parts.values())},
         "schedule": f"{type(model.schedule).__name__}, sigma {noisy:.2f} to {clean:.2f}",
-        "relaxation": f"{model.steps} steps of {model.step:g} time constants",
+        "relaxation": f"{model.steps} step{'s' * (model.steps != 1)} of {model.step:g}, in time constants",
         "kappa": float(model.energy.kappa),
     }
 
 
-def _short(value: Any) -> str:
-    words = f"{value:,}" if isinstance(value, int) else str(value)
-    return words if len(words) <= 80 else words[:77] + "..."
+def _words(value: Any) -> str:
+    """As a person reads it; nothing of curves and other lists, which are for `--json`."""
+    if isinstance(value, Mapping):
+        parts = {key: words for key, item in value.items() if (words := _words(item))}
+        return ", ".join(f"{k} ({w})" if isinstance(value[k], Mapping) else f"{k} {w}" for k, w in parts.items())
+    if value is None or isinstance(value, list):
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def spark(values: Sequence[float]) -> str:
@@ -262,8 +269,8 @@ def version() -> str:
     return __version__
 
 
-def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
-    """The passages as they stand, beside the numbers of the motion."""
+def _moment(so_far: Any, tokenizer: Any, width: int) -> RenderableType:
+    """The passages as they stand, beside the numbers of the motion, above them where that would be narrow."""
     passages: list[RenderableType] = []
     for picture in so_far.pictures:
         passages += [half_blocks(picture), Text()]
@@ -280,9 +287,12 @@ def _moment(so_far: Any, tokenizer: Any) -> RenderableType:
         ("      ", "dim"), f"{spark(mean.tolist())}\n",
         ("force ", "dim"), f"{so_far.force_evaluations.max()} evaluations",
     )  # fmt: skip
+    beside = max(24, 6 + len(mean))
+    if width < 2 * beside:
+        return Group(*passages, numbers)
     table = Table.grid(padding=(0, 3), expand=True)
     table.add_column(ratio=1)
-    table.add_column(width=max(24, 6 + len(mean)))
+    table.add_column(width=beside)
     table.add_row(Group(*passages[:-1]), numbers)
     return table
 

@@ -13,7 +13,7 @@ from ._load import load_model
 from ._out import ready
 from ._pixels import FILES, tried
 from ._sampler import Sampler
-from ._show import emit, note, repaired, summary, written
+from ._show import busy, emit, note, repaired, summary, written
 
 
 _arg = tyro.conf.arg
@@ -219,7 +219,8 @@ def repair(
 
     start = time.monotonic()
     evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown == "mask").ids.size)
-    fixed = repair(loaded, text, rate=rate, mask_unknown=unknown == "mask", shifts=shifts, **evidence)
+    with busy(f"repairing with {model}: compiling first"):
+        fixed = repair(loaded, text, rate=rate, mask_unknown=unknown == "mask", shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
         repaired(fixed, loaded.tokenizer)

@@ -2,7 +2,10 @@
 
 import json
 import re
+import socket
 import tempfile
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,13 @@ def is_repository(path: str) -> bool:
 def download(repository: str) -> Path:
     """The weights of a model on the hub, in the cache of `huggingface_hub`; one sentence if they cannot be had."""
     hub = _hub()
+    reach = _reach(hub.constants.ENDPOINT)
     try:
-        return Path(hub.hf_hub_download(repository, WEIGHTS))
+        return Path(hub.hf_hub_download(repository, WEIGHTS, local_files_only=not reach))
     except Exception as error:  # of the network, the hub, the disk: many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if not reach and isinstance(error, hub.errors.LocalEntryNotFoundError):
+            reason = f"{hub.constants.ENDPOINT} is out of reach, and it was not downloaded before"
         raise FileNotFoundError(
             f"`path` {repository} is neither a file nor a shipped model, and {WEIGHTS} of that name on the hub cannot "
             f"be had ({reason}); check the name and the network."
@@ -79,9 +85,22 @@ def card(repository: str, model: eqx.Module, notes: Mapping[str, Any], size: int
     return "\n".join([*lines, "| | |", "|---|---|", *rows, ""])
 
 
+def _reach(address: str) -> bool:
+    """Whether the name of the hub is known here; its client asks for half a minute before it gives up. What a proxy
+    knows is not asked."""
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(address).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ImportError:
         raise ImportError("the hub needs huggingface_hub: pip install '.[hub]' in a checkout.") from None
     return huggingface_hub

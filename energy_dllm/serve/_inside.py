@@ -73,7 +73,9 @@ def _score(
     return nll, likelier, resting(there) - resting(jnp.zeros_like(there))
 
 
-def attributed(engine: Engine, model: EnergyDLLM, text: str, place: int, reference: str | None) -> dict[str, Any]:
+def attributed(
+    engine: Engine, model: EnergyDLLM, text: str | list[int], place: int, reference: str | None
+) -> dict[str, Any]:
     """Why this token: its log-odds given all others, as a sum over what spoke for it, and over the other tokens."""
     ids, size, length = _padded(engine, model, text)
     if place >= size:
@@ -149,9 +151,16 @@ def recalled(memory: TextMemory, cue: str, options: dict[str, Any]) -> dict[str,
     }
 
 
-def _padded(engine: Engine, model: EnergyDLLM, text: str, mask_unknown: bool = False) -> tuple[np.ndarray, int, int]:
-    """Its ids with unknown tokens behind, how many it has, and how many there are."""
-    ids, _ = read(model, text, mask_unknown, "text")
+def _padded(
+    engine: Engine, model: EnergyDLLM, text: str | list[int], mask_unknown: bool = False
+) -> tuple[np.ndarray, int, int]:
+    """Its ids (or these) with unknown tokens behind, how many it has, and how many there are."""
+    if isinstance(text, str):
+        ids, _ = read(model, text, mask_unknown, "text")
+    elif max(text) < model.size:
+        ids = np.array(text, np.int32)
+    else:
+        raise ValueError(f"`text` has token {max(text)}; this model has tokens 0 to {model.size - 1}.")
     length = engine.length(len(ids))
     if length is None:
         raise ValueError(f"`text` has {len(ids)} tokens; expected at most {engine.lengths[-1]}, so send it in parts.")

@@ -174,7 +174,10 @@ class AttributionRequest(_AbstractStrict):
     """`POST /v1/attribution`."""
 
     model: Name | None = None
-    text: Annotated[str, Field(min_length=1, max_length=TEXT)]
+    text: (
+        Annotated[str, Field(min_length=1, max_length=TEXT)]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=TEXT)]
+    ) = Field(description="Or its token ids, as a stream gives them: read again, a text may have other tokens.")
     place: Annotated[int, Field(ge=0)]
     reference: str | None = Field(None, description="The token it is compared with; by default the likeliest other.")
 

@@ -123,6 +123,7 @@ class Choice:
             "budget": self.evaluations - shown.evaluations + shown.budget,
             "begin": self.begin,
             "tokens": self.plan.model.tokenizer.by_token(ids),
+            "ids": ids.tolist(),
             "certainty": [round(float(p), 3) for p in certainty],
             "given": given.tolist(),
             "stands": shown.stands,

@@ -67,7 +67,7 @@ def plot_energy(path: Trajectory, *, noise_time: bool = False) -> "matplotlib.fi
         above.plot(times, sum(terms.values()), color=INK)
         above.set_ylabel("$F - L C\\,\\log\\sigma$ (nats)" if noise_time else "$F$ (nats)")
         above.set_title("The free energy while the noise is lowered" if noise_time else "The free energy falls")
-        _changes(below, times, terms)
+        _changes(below, times, terms, "" if noise_time else ", mostly $L C\\,\\log\\sigma$")
         below.set_xlabel(NOISE if noise_time else RELAXATION)
         finish(above)
         if noise_time:
@@ -199,15 +199,17 @@ def landscape_figure(landscape: Landscape) -> "matplotlib.figure.Figure":
         axes.set_ylabel("$v$, second direction (units of $y$)")
         axes.set_title(f"The free energy on a plane that holds {float(landscape.held):.0%} of the motion")
         bar = made.colorbar(filled, ax=axes, fraction=0.045, pad=0.02)
-        digits = 3 if np.ptp(height) > 0.03 * np.abs(height).max() else 4
-        bar.set_ticks(bar.get_ticks(), labels=[f"{tick:.{digits}g}".replace("-", "−") for tick in bar.get_ticks()])
+        ticks = bar.get_ticks()  # closer at the bottom; as many digits as tell them apart
+        digits = max(0, math.ceil(-math.log10(np.diff(ticks).min()))) if len(ticks) > 1 else 4
+        bar.set_ticks(ticks, labels=[f"{tick:.{digits}f}".replace("-", "−") for tick in ticks])
         bar.set_label("$F$ (nats)")
         bar.outline.set_visible(False)
     return made
 
 
-def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
-    """Every term's change since the first record, named at its end with its last value."""
+def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any], mostly: str = "") -> None:
+    """Every term's change since the first record, named at its end with its last value; `mostly` says what a spring
+    that is not drawn is."""
     terms = {name: np.asarray(term) for name, term in terms.items()}
     spring = terms.pop("spring", None)
     if spring is not None and np.any(spring):
@@ -216,7 +218,7 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any]) -> None:
     noise, title = "vocabulary + spring", "What changed it, term by term"
     if sizes.get(noise, 0.0) > 5 * max((size for name, size in sizes.items() if name != noise), default=math.inf):
         change = float(terms[noise][-1] - terms.pop(noise)[0])
-        title += f" (not drawn: {noise}, {change:+,.0f}, mostly $L C\\,\\log\\sigma$)".replace("-", "\u2212")
+        title += f" (not drawn: {noise}, {change:+,.0f}{mostly})".replace("-", "\u2212")
     kind = lambda name: name.rstrip(" 0123456789")
     kinds = list(dict.fromkeys(map(kind, terms)))
     if len(terms) > MOST:

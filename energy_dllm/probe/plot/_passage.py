@@ -1,6 +1,7 @@
 """A passage condensing out of noise, drawn character by character."""
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 32) -> "matplotlib.figure.Figure":
     """A passage condensing out of noise: a row for each moment, the final text at the bottom.
 
-    Every cell is the likeliest token; its shade is the certainty `1 - entropy / log V`. A bar marks the
-    moment from which a token never changes again; without one it was there from the start. A cell is as wide as the
-    token that is there at the end; longer ones before it are cut.
+    Every cell is the likeliest token, a patch of a picture as it is; its shade is the certainty `1 - entropy / log V`.
+    A bar marks the moment from which a token never changes again; without one it was there from the start. A cell is as
+    wide as the token that is there at the end; longer ones before it are cut.
 
     **Arguments:**
 
@@ -71,6 +72,8 @@ def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 
             glyph = cut(names[ids[i, j]], letters[j])
             middle = (edges[j] + edges[j + 1]) / 2
             axes.text(middle, i, glyph.ljust(letters[j]) if glyph else "", color=colour, **font)
+        if tokenizer.places:
+            _patches(axes, tokenizer, ids, edges)
         late = np.flatnonzero(commit > 0)
         axes.hlines(commit[late] - 0.5, edges[late], edges[late + 1], color=COLOURS[1], linewidth=1.8)
         axes.set_title("bar: from here on it stays", loc="right", color=COLOURS[1], fontsize=8)
@@ -86,3 +89,16 @@ def plot_passage(path: Trajectory, tokenizer: AbstractTokenizer, *, rows: int = 
         bar.set_label("certainty, 1 − entropy / log V")
         bar.outline.set_visible(False)
     return made
+
+
+def _patches(axes: Any, tokenizer: Any, ids: np.ndarray, edges: np.ndarray) -> None:
+    """Those of a picture, in the middle of their cells."""
+    rows, count, side = len(ids), math.prod(tokenizer.grids[-1]), tokenizer.patch
+    pixels = tokenizer.codes[ids[:, -count:], : side * side * tokenizer.channels]
+    pixels = np.broadcast_to(pixels.reshape(rows, count, side, side, -1), (rows, count, side, side, 3))
+    apart = [(0, 0), (0, 0), (0, 0), (1, 1), (0, 0)]  # a clear pixel on both sides of each
+    clear = np.pad(np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1), apart)
+    low, high = axes.get_xlim(), axes.get_ylim()
+    for i, row in enumerate(clear.transpose(0, 2, 1, 3, 4).reshape(rows, side, -1, 4)):
+        axes.imshow(row, extent=(edges[-1 - count], edges[-1], i + 0.3, i - 0.3), aspect="auto", interpolation="none")
+    axes.set(xlim=low, ylim=high)

@@ -1,6 +1,7 @@
 """The style of every figure: white ground, dark ink, colours that the colour-blind can tell apart."""
 
 import contextlib
+import functools
 from typing import Any
 
 import numpy as np
@@ -96,12 +97,17 @@ def label_ends(axes: Any, x: float, ends: list[tuple[float, str, str]]) -> None:
 
 
 def glyphs(tokenizer: AbstractTokenizer) -> list[str]:
-    """What to draw for each token: a space is blank, a line break an arrow, what the font lacks a box."""
+    """What to draw for each token: a space and a patch of a picture are blank, a line break and a tab arrows, what the
+    font lacks a box."""
     from matplotlib.font_manager import findfont
     from matplotlib.ft2font import FT2Font
 
     drawable = FT2Font(findfont(MONO)).get_charmap()
-    names = [symbol.replace("\\n", "\u21b5").replace("\u2423", " ") for symbol in tokenizer.symbols]
+    drawn = {"\\n": "\u21b5", "\\t": "\u21e5", "\u2423": " "}
+    names = [functools.reduce(lambda name, each: name.replace(*each), drawn.items(), s) for s in tokenizer.symbols]
+    if tokenizer.places:
+        pictures: Any = tokenizer
+        names = [" " if patch else name for name, patch in zip(names, pictures.allowed[-1], strict=True)]
     return ["" if name == " " else name if all(ord(c) in drawable for c in name) else "\u25a1" for name in names]
 
 
