@@ -34,7 +34,7 @@ def written(
     What stands when it is interrupted is shown like a result, and the interruption goes on.
     """
     start, console = time.monotonic(), Console(highlight=False)
-    shown = contextlib.nullcontext() if stream else busy(f"writing with {model}: compiling first")
+    shown = contextlib.nullcontext() if stream else busy(f"writing with {model}: compiling first", 5.0)
     look: Callable[[Any], object] = _line if stream else lambda so_far: None
     if console.is_terminal and not (json or stream):
         begin = Spinner("dots", Text("compiling, which takes a while the first time", "dim"))

@@ -219,7 +219,7 @@ def repair(
 
     start = time.monotonic()
     evidence = _evidence(loaded, match, avoid, typed(loaded, text, unknown == "mask").ids.size)
-    with busy(f"repairing with {model}: compiling first"):
+    with busy(f"repairing with {model}: compiling first", 5.0):
         fixed = repair(loaded, text, rate=rate, mask_unknown=unknown == "mask", shifts=shifts, **evidence)
     seconds = time.monotonic() - start
     if not json:
