@@ -591,8 +591,20 @@ def test_export(run, model, tmp_path):
     assert code == 0 and out.startswith(f"{file}: ") and "ngspice -b" in err and file.read_text() == deck
 
 
-def test_export_int8(run, model, tmp_path):
-    file = tmp_path / "small.safetensors"
+def test_a_circuit_has_the_time_to_come_to_rest(run, model, tmp_path):
+    """Of a deep model one full step is the relaxation, where a circuit is `1 - e^-t` of the way."""
+    deep = ed.EnergyDLLM(ed.data.Characters("ab "), dim=8, key=jax.random.key(0))
+    ed.save(tmp_path / "deep.safetensors", deep)
+    argv = "--length", "2", "-o", str(tmp_path / "m.cir"), "--json"
+    found = record(run("export", str(tmp_path / "deep.safetensors"), *argv)[1])
+    assert deep.steps * deep.step == 1 and np.exp(-found["duration"]) < 1e-3
+    layer = ed.load(model)
+    assert record(run("export", model, *argv)[1])["duration"] == layer.steps * layer.step
+
+
+def test_export_int8(run, tmp_path):
+    model, file = str(tmp_path / "whole.safetensors"), tmp_path / "small.safetensors"
+    ed.save(model, ed.EnergyDLLM(ed.data.Characters("ab "), dim=64, key=jax.random.key(0)))
     code, out, err = run("export", model, "-o", str(file), "--int8", "--json")
     found = record(out)
     assert (code, err) == (0, "") and found["bytes"] == file.stat().st_size < found["bytes_before"]

@@ -36,7 +36,7 @@ def export(
         _arg(
             metavar="FLOAT",
             help="Time constants to simulate.",
-            help_behavior_hint="(default: the model's own relaxation time)",
+            help_behavior_hint="(default: the model's own relaxation time, 8 where it takes one full step)",
         ),
     ] = None,
     max_step: Annotated[float, _arg(help="Largest step of the simulator in time constants; sets the accuracy.")] = 0.1,
@@ -85,7 +85,9 @@ def export(
 
     from ..flow import Given, Relaxation
 
-    t1 = loaded.steps * loaded.step if duration is None else duration
+    # one full step of the model is a relaxation to the end, of which a circuit has 1 - e^-t
+    own = 8.0 if getattr(loaded.energy, "one_shot", False) else loaded.steps * loaded.step
+    t1 = own if duration is None else duration
     if max_step > t1:
         raise ValueError(
             f"`--max-step` is {max_step}, longer than all {t1} time constants; a hundredth of them will do."
