@@ -637,9 +637,10 @@ def test_the_likeliest_of_several_is_kept_with_all_that_is_its_own(getkey):
 @pytest.mark.parametrize("blocks", [(0,), (0, 1)])
 def test_the_likeliest_of_texts_that_end_is_not_chosen_by_what_is_behind(blocks):
     model = families.left_to_right("abc")
-    model = ed.EnergyDLLM(model.tokenizer, energy=model.energy, blocks=blocks, key=jax.random.key(0))
+    energy: Any = model.energy
+    model = ed.EnergyDLLM(model.tokenizer, energy=energy, blocks=blocks, key=jax.random.key(0))
     made = ed.generate(model, length=9, samples=20, prompt="a", sampler=draws(steps=1, step=1.0), stop="c", frames=0)
-    energy: Any = model.energy.in_blocks(1) if 1 in blocks else model.energy
+    energy = energy.in_blocks(1) if 1 in blocks else energy
 
     def a_token(text):
         ids = jnp.pad(model.encode(text), (0, 9 - len(text)))

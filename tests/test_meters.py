@@ -168,7 +168,9 @@ def test_flips_compile_once_and_refuse_what_is_not_finite(unchecked):
     traced = []
     energy = lambda x: traced.append(x) or -jnp.sum(x[1:] * x[:-1])
     flip = lambda t, seed: ed.memory.glauber(energy, jnp.ones(4), sweeps=3, temperature=t, key=jax.random.key(seed))
-    flip(0.5, 0), (before := len(traced)), flip(0.7, 1)
+    flip(0.5, 0)
+    before = len(traced)
+    flip(0.7, 1)
     assert len(traced) == before
     large = ed.memory.HopfieldMemory(1e200 * jnp.ones((1, 4)))
     for temperature in (0.0, 0.3):

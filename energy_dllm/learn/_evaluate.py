@@ -184,9 +184,10 @@ def _each(function, model, rows, batch_size, *settings):
 
 def _beside(model, ids):
     """The model as it reads a window of which each block is given the true tokens before it."""
-    if not isinstance(model, EnergyDLLM) or not block_of(model.energy):
+    energy = model.energy if isinstance(model, EnergyDLLM) else None
+    if not isinstance(energy, FreeEnergy) or not energy.block:
         return model
-    return eqx.tree_at(lambda model: model.energy, model, model.energy.side_by_side(ids, model.energy.block))
+    return eqx.tree_at(lambda model: model.energy, model, energy.side_by_side(ids, energy.block))
 
 
 def _cross_entropy(model, ids, known):
