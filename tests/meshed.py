@@ -83,7 +83,7 @@ def written(sampler) -> dict:
 
     def seen(*given):
         made, state = move(*given)
-        devices.append(len(made.states[0].sharding.device_set))
+        devices.append(len(state[0].sharding.device_set))
         return made, state
 
     write = functools.partial(ed.generate, model, length=12, prompt="the", samples=8, sampler=sampler, frames=2)

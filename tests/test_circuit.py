@@ -103,7 +103,11 @@ def softmax_memory(getkey, n=16, m=5, beta=0.8):
 
 @pytest.mark.parametrize("neurons", families.NEURONS)
 def test_the_text_computes_the_field(neurons, getkey):
-    field, y = relaxation(neurons, tuple(families.SYNAPSES), getkey)
+    """All synapses at once, and of the stacks, of which a network has one, each in turn."""
+    stacks = ["deep", "deep rotary", "deep in blocks", "deep shifted", "deep shifted in order"]
+    others = (name for name in families.SYNAPSES if name not in stacks)
+    stack = stacks[list(families.NEURONS).index(neurons) % len(stacks)]
+    field, y = relaxation(neurons, (*others, stack), getkey)
     made = circuit.lower(field, y)
     force = jax.jit(lambda y: field(0.0, y))
     for state in (y, -0.4 * y[::-1]):

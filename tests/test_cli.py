@@ -197,7 +197,7 @@ def test_train_evaluate_info(run, tmp_path, monkeypatch):
     text.write_text("abc cab\n" * 64)
     out = tmp_path / "made" / "model.safetensors"
     argv = ["train", str(text), "--out", str(out), "--steps", "2", "--dim", "16", "--length", "8"]
-    argv += ["--batch-size", "2", "--directory", str(tmp_path / "run"), "--json"]
+    argv += ["--batch-size", "4", "--directory", str(tmp_path / "run"), "--json"]
     code, printed, _ = run(*argv)
     found = record(printed)
     assert code == 0 and found["steps"] == 2 and found["model"] == str(out)
@@ -247,7 +247,7 @@ def test_train_begins_by_growing_and_reading(run, tmp_path, monkeypatch):
     assert record(printed)["fit_split_merge"] is True and (tmp_path / "run" / "grown.safetensors").exists()
 
 
-TINY = ["--length", "8", "--batch-size", "2"]
+TINY = ["--length", "8", "--batch-size", "4"]
 
 
 @pytest.fixture
