@@ -524,6 +524,7 @@ def test_a_passage_of_a_picture_shows_its_patches():
     axes = figure.axes[0]
     assert "".join(text.get_text() for text in axes.texts) == "onetwo"
     for image, picture in zip(axes.images, (pictures[4], pictures[3]), strict=True):
+        assert image.get_zorder() > axes.collections[0].get_zorder()  # not behind the shades
         shown = np.asarray(image.get_array())
         shown = shown[shown[..., 3] > 0][:, 0].reshape(2, 6, 2).transpose(1, 0, 2)
         assert np.allclose(shown, tokenizer.cut(picture[None]).reshape(6, 2, 2) / 255, atol=1e-2)

@@ -56,7 +56,7 @@ class ReverseDiffusion(AbstractField):
     churn: Scalar | float
 
     def __init__(self, flow: AbstractField, *, churn: Scalar | float = 0.5):
-        moves_observation("flow", flow)
+        coefficient_of(flow)  # a field without one is refused
         number("churn", churn, lambda churn: (churn >= 0) & (churn < np.inf), "0 (no noise) or more")
         self.flow, self.churn = flow, churn
 
@@ -79,8 +79,8 @@ class ReverseDiffusion(AbstractField):
 
     def amplitude(self, time: Scalar | float, state: PyTree[Array]) -> PyTree[Array]:
         """`sqrt(2 churn) sigma` on `x`, 0 on `y`."""
-        x, coefficient = state[0] if isinstance(state, tuple) else state, moves_observation("flow", self.flow)
-        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(coefficient(time, x.shape[0]))[:, None]
+        x = state[0] if isinstance(state, tuple) else state
+        size = jnp.sqrt(2 * self.churn) * jnp.atleast_1d(coefficient_of(self.flow)(time, x.shape[0]))[:, None]
         noise = jnp.broadcast_to(size, x.shape)
         return (noise, jnp.zeros_like(state[1])) if isinstance(state, tuple) else noise
 
@@ -93,12 +93,12 @@ class ReverseDiffusion(AbstractField):
         return self.flow.hidden(time, state)
 
 
-def moves_observation(name: str, flow: AbstractField) -> Callable[[Times, int], Scalar | Float[Array, " L"]]:
-    """Its `diffusion_coefficient`, where it moves an observation `x` from noise to text; anything else is an error."""
+def coefficient_of(flow: AbstractField) -> Callable[[Times, int], Scalar | Float[Array, " L"]]:
+    """Its `diffusion_coefficient`; `ValueError` for a field that does not move `x` from noise to text."""
     coefficient = getattr(flow, "diffusion_coefficient", None)
     if coefficient is None:
         raise ValueError(
-            f"`{name}` is a {type(flow).__name__}, which has no method `diffusion_coefficient(time, length)`; expected "
+            f"`flow` is a {type(flow).__name__}, which has no method `diffusion_coefficient(time, length)`; expected "
             "a ProbabilityFlow, a JointFlow, or a field of your own that has it."
         )
     return coefficient

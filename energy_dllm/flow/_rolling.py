@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
-from ._churn import moves_observation
+from ._churn import coefficient_of
 from ._field import AbstractField
 from .evidence._evidence import AbstractEvidence
 
@@ -59,7 +59,7 @@ class RollingNoise(AbstractField):
     end: Scalar
 
     def __init__(self, flow: AbstractField, *, width: Scalar | float, start: Scalar | float, end: Scalar | float):
-        moves_observation("flow", flow)
+        coefficient_of(flow)  # a field without one is refused
         if not isinstance(width, jax.Array) and not width > 0:
             raise ValueError(f"`width` is {width}; expected a positive number of tokens, such as 16, or infinity.")
         self.flow, self.width = flow, width
@@ -86,7 +86,7 @@ class RollingNoise(AbstractField):
     def diffusion_coefficient(self, time: Scalar | float, length: int) -> Float[Array, " L"]:
         """`sigma_i sqrt(ds_i/ds)`."""
         times, speed = self.times(time, length)
-        return moves_observation("flow", self.flow)(times, length) * jnp.sqrt(speed)
+        return coefficient_of(self.flow)(times, length) * jnp.sqrt(speed)
 
     def __call__(self, time: Scalar | float, state: PyTree[Array], args: object = None) -> PyTree[Array]:
         """The flow's drift, that of `x` at each token's own speed."""

@@ -44,8 +44,8 @@ class Diffusion(AbstractSampler):
     the noise of a code's own size, where context begins to be worth something, nothing is lost by not going through
     what is above. With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly
     from `P(w | x)`. Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining
-    steps are saved; under a pattern (`flow.Matching`) it is not, of which the flow knows what each place can have only.
-    With a `finish` the least certain tokens are masked at the end and drawn anew, given the others.
+    steps are saved; under a pattern (`flow.Matching`) it is not, since the flow knows only which tokens each place can
+    have. With a `finish` the least certain tokens are masked at the end and drawn anew, given the others.
 
     **Arguments:**
 

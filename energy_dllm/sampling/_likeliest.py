@@ -18,7 +18,8 @@ from ._motion import Generation
 def likeliest(model: EnergyDLLM, made: Generation, *, of: int) -> Generation:
     """Of every `of` passages the one of the highest `FreeEnergy.log_likelihood`, one evaluation of the energy each.
 
-    Of texts that end at a `stop` it is that of the text, a token of it: what was drawn behind does not count.
+    Texts that end at a `stop` are compared by `log P` of the text divided by its tokens: what was drawn behind the stop
+    does not count.
 
     For a model that also reads in blocks of one (`EnergyDLLM(blocks=(0, 1))`) that is the chain rule, exact. For any
     other deep energy it is an estimate, and ranks passages well only after training with

@@ -100,5 +100,6 @@ def _patches(axes: Any, tokenizer: Any, ids: np.ndarray, edges: np.ndarray) -> N
     clear = np.pad(np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1), apart)
     low, high = axes.get_xlim(), axes.get_ylim()
     for i, row in enumerate(clear.transpose(0, 2, 1, 3, 4).reshape(rows, side, -1, 4)):
-        axes.imshow(row, extent=(edges[-1 - count], edges[-1], i + 0.3, i - 0.3), aspect="auto", interpolation="none")
+        place = (edges[-1 - count], edges[-1], i + 0.3, i - 0.3)
+        axes.imshow(row, extent=place, aspect="auto", interpolation="none", zorder=1.5)  # above the shades
     axes.set(xlim=low, ylim=high)
