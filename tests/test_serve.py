@@ -73,6 +73,25 @@ def test_a_completion_is_what_generate_writes(client, model):
         logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs)), strict=True))  # fmt: skip
 
 
+def test_a_token_that_is_a_part_of_a_character_is_named_by_its_bytes():
+    """`é€` is five bytes: the second begins where the first character does, and no two bytes have one name."""
+    bytewise = ed.EnergyDLLM(ed.data.Bytes(), dim=16, depth=2, memories=8, key=jax.random.key(0))
+    app = ed.serve.application({"bytes": bytewise}, lengths=(32,), batches=(1,))
+    with Running(app) as running, openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", timeout=240) as client:
+        asked: Any = dict(model="bytes", max_tokens=7, seed=1, extra_body={"regex": "(é|è|ê|ë)€[x-z]y"})
+        made = client.completions.create(prompt="a", logprobs=4, **asked).choices[0]
+        found = made.logprobs
+        assert made.text[1] == "€" and made.text[3] == "y" and len(found.tokens) == 7
+        assert found.text_offset == [0, 0, 1, 1, 1, 2, 3] and found.tokens[-1] == "y"
+        assert found.tokens[0] == r"bytes:\xc3" and found.tokens[2:5] == [rf"bytes:\x{n:x}" for n in "€".encode()]
+        assert len(found.top_logprobs[1]) == 4  # the four that may follow are continuation bytes
+        chat = client.chat.completions.create(
+            messages=[{"role": "user", "content": "a"}], logprobs=True, top_logprobs=4, **asked
+        ).choices[0]
+        spelt = bytes(n for token in chat.logprobs.content for n in token.bytes)
+        assert spelt.decode() == chat.message.content
+
+
 def test_the_rest_of_a_shorter_one_is_cut_away(client):
     long, short = (
         client.completions.create(model="toy", prompt="abc", max_tokens=n, seed=7).choices[0].text for n in (20, 5)

@@ -193,7 +193,10 @@ class BytePairs(AbstractTokenizer):
         return [np.array(each.ids, np.int32) for each in made]
 
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
-        return b"".join([self.spelling[n] for n in self._checked(ids).tolist()]).decode("utf-8", errors="replace")
+        return b"".join(self.spelt(ids)).decode("utf-8", errors="replace")
+
+    def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
+        return [self.spelling[n] for n in self._checked(ids).tolist()]
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -60,6 +60,18 @@ class AbstractTokenizer(abc.ABC):
         each = {number: self.decode(np.asarray([number])) for number in set(numbers)}
         return [each[number] for number in numbers]
 
+    def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
+        """The bytes of each token in UTF-8, `L` of them: a token of byte pairs may be a part of a character.
+
+        **Example:**
+        ```python
+        from energy_dllm.data import Bytes
+
+        assert Bytes().spelt(Bytes().encode("né")) == [b"n", b"\\xc3", b"\\xa9"]
+        ```
+        """
+        return [text.encode() for text in self.by_token(ids)]
+
     def _checked(self, ids: Integer[np.ndarray, " L"]) -> Integer[np.ndarray, " L"]:
         ids = np.asarray(ids)
         if ids.ndim != 1 or (ids.size > 0 and ids.dtype.kind not in "iu"):
@@ -104,7 +116,10 @@ class Bytes(AbstractTokenizer):
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
 
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
-        return self._checked(ids).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+        return b"".join(self.spelt(ids)).decode("utf-8", errors="replace")
+
+    def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
+        return [bytes([n]) for n in self._checked(ids).tolist()]
 
 
 @dataclasses.dataclass(frozen=True)

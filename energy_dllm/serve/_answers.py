@@ -113,7 +113,8 @@ async def infill(server: Any, asked: ask.InfillRequest, _: Request) -> Any:
     if asked.stream:
         return await _stream(server, asked, choices, head, one)
     await _all(server, choices)
-    made = [one(each, each.text, each.reason, True) | {"tokens": each.logprobs()} for each in choices]
+    named = lambda found: found | {"token": _name(found["token"]), "top": _named(found["top"])}
+    made = [one(each, each.text, each.reason, True) | {"tokens": list(map(named, each.logprobs()))} for each in choices]
     return head | {"choices": made, "usage": _usage([plan], choices)} | _facts(choices)
 
 
@@ -213,9 +214,9 @@ def _usage(plans: Sequence[Plan], choices: Sequence[Choice]) -> dict[str, int]:
 def _logprobs(choice: Choice, top: int, first: int) -> dict[str, Any]:
     """As the API has them, the answer beginning at character `first` of what is returned."""
     found = choice.logprobs()
-    likely = [dict(list(each["top"].items())[:top]) for each in found]
+    likely = [_named(each["top"][:top]) for each in found]
     return {
-        "tokens": [each["token"] for each in found],
+        "tokens": [_name(each["token"]) for each in found],
         "token_logprobs": [each["logprob"] for each in found],
         "top_logprobs": likely if top else None,
         "text_offset": [first + each["offset"] for each in found],
@@ -223,12 +224,24 @@ def _logprobs(choice: Choice, top: int, first: int) -> dict[str, Any]:
 
 
 def _chat_logprobs(choice: Choice, top: int) -> dict[str, Any]:
-    one = lambda token, p: {"token": token, "logprob": p, "bytes": list(token.encode())}
+    one = lambda token, p: {"token": _name(token), "logprob": p, "bytes": list(token)}
     content = [
-        one(each["token"], each["logprob"]) | {"top_logprobs": [one(*pair) for pair in list(each["top"].items())[:top]]}
+        one(each["token"], each["logprob"]) | {"top_logprobs": [one(*pair) for pair in each["top"][:top]]}
         for each in choice.logprobs()
     ]
     return {"content": content, "refusal": None}
+
+
+def _name(token: bytes) -> str:
+    """Text, or `bytes:\\xe2\\x80` for a part of a character, as the API has it."""
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+
+def _named(likely: Sequence[tuple[bytes, float]]) -> dict[str, float]:
+    return {_name(token): p for token, p in likely}
 
 
 async def _all(server: Any, choices: Sequence[Choice]) -> None:

@@ -1,6 +1,8 @@
 """Passages as they condense: from the thread that computes to the coroutine that answers."""
 
 import asyncio
+import codecs
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -132,24 +134,29 @@ class Choice:
         }
 
     def logprobs(self) -> list[dict[str, Any]]:
-        """Of every token of the answer: its text, log-probability, and the likeliest tokens there."""
-        decode, found, length = self.plan.model.tokenizer.decode, [], 0
-        for i in range(self.first, self.first + self.shown):
-            token = decode(self.ids[i : i + 1])
-            top = self.tops[i] or ([], [])
+        """Of every token of the answer: its bytes, log-probability, the likeliest tokens there by their bytes, and how
+        many characters of the answer are whole before it."""
+        spelt, found = self.plan.model.tokenizer.spelt, []
+        here = slice(self.first, self.first + self.shown)
+        for i, token, offset in zip(range(here.start, here.stop), spelt(self.ids[here]), self._offsets(), strict=False):
+            words, nats = self.tops[i] or (np.zeros(0, int), [])
             # what is excluded is not listed
-            likely = {decode(w[None]): short(float(p)) for w, p in zip(*top, strict=True) if p > FORBIDDEN / 2}
-            found.append({"token": token, "logprob": short(float(self.log_p[i])), "top": likely, "offset": length})
-            length += len(token)
+            likely = [(w, short(float(p))) for w, p in zip(spelt(words), nats, strict=True) if p > FORBIDDEN / 2]
+            found.append({"token": token, "logprob": short(float(self.log_p[i])), "top": likely, "offset": offset})
         return found
+
+    def _offsets(self) -> list[int]:
+        """Characters that are whole before each token that stands."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        end = max(self.first, min(self.stands, self.last))
+        spelt = self.plan.model.tokenizer.spelt(self.ids[self.first : end])
+        sizes = [len(decoder.decode(token)) for token in spelt]
+        return [0, *itertools.accumulate(sizes)][: len(spelt)]
 
     @property
     def shown(self) -> int:
         """How many tokens of the answer its text has."""
-        end = max(self.first, min(self.stands, self.last))
-        there = self.plan.model.tokenizer.by_token(self.ids[self.first : end])
-        sizes = np.array([len(token) for token in there], int)
-        return int(np.count_nonzero(np.cumsum(sizes) - sizes < len(self.text)))
+        return sum(offset < len(self.text) for offset in self._offsets())
 
     @property
     def tokens(self) -> int:
