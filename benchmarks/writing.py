@@ -477,7 +477,7 @@ def constraints(bench: Bench) -> None:
     bench.head("constraint", "sampler", "satisfied", "judged bits/char", "+-", "entropy", "seconds", "the first")
     order = ed.sampling.left_to_right  # the settings of `energy-dllm generate --unmask`
     unmasking = ed.sampling.Unmasking(rounds=32, steps=1, step=1.0, temperature=0.8, order=order, remask_rounds=16)
-    paths: dict[str, Any] = {"unmasking": unmasking}
+    paths: dict[str, Any] = {"descent": ed.sampling.descent(), "unmasking": unmasking}
     if 1 in model.blocks:
         paths["left to right"] = ed.sampling.Blocks(size=1)
     for name, (options, holds) in kinds.items():

@@ -13,14 +13,16 @@ import energy_dllm as ed
 
 
 L, V = 9, 5
+PATTERN = ed.energy.DFA.of(ed.data.RegexDFA.of("[a-d]{2,3}( [a-d]{2,3})*", ed.data.Characters("abcd ")))
 
 
 def landscape(name, key):
     """Energies whose `Λ_b` is convex."""
     tokenizer = ed.data.Characters("abcd ")
-    deep = name == "deep"
+    deep = name in ("deep", "under a pattern")
     model = ed.EnergyDLLM(tokenizer, depth=2 if deep else 1, dim=16 if deep else 8, states=0 if deep else 6, key=key)
-    return jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, model.energy)
+    energy = jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, model.energy)
+    return energy.accepted(PATTERN) if name == "under a pattern" else energy
 
 
 def start(field, getkey, sigma=3.0):
@@ -38,7 +40,7 @@ def move(field, state, end=3.5, **settings):
     return ed.solve(field, state, t0=0.0, t1=end, probes=probes, **settings)
 
 
-@pytest.mark.parametrize("name", ["deep", "hmm"])
+@pytest.mark.parametrize("name", ["deep", "hmm", "under a pattern"])
 @pytest.mark.parametrize("by_token", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_field_is_the_gradient_of_one_scalar(name, by_token, temperature, getkey):
@@ -57,11 +59,11 @@ def test_the_field_is_the_gradient_of_one_scalar(name, by_token, temperature, ge
     np.testing.assert_allclose(dy, 3.0 * field.energy.kappa * field.energy.force(state[1], b), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["deep", "hmm"])
+@pytest.mark.parametrize("name", ["deep", "hmm", "under a pattern"])
 @pytest.mark.parametrize("by_token", [False, True])
 @pytest.mark.parametrize("prompt", [False, True])
 def test_the_scalar_never_rises_from_noise_to_text(name, by_token, prompt, getkey):
-    given = ed.flow.Given(jnp.arange(L) % V, jnp.arange(L) < 3) if prompt else None
+    given = ed.flow.Given(jnp.arange(L) % 3, jnp.arange(L) < 3) if prompt else None
     field = ed.flow.AutonomousDescent(landscape(name, getkey()), given, by_token=by_token)
     path = move(field, start(field, getkey), times=jnp.linspace(0.0, 3.4, 60))
     F = np.asarray(path.probes["F"])

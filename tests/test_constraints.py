@@ -220,6 +220,9 @@ def test_a_language_is_the_sum_over_its_strings(dfa, getkey):
     assert np.allclose(dfa(b), -np.log(weight.sum()), atol=1e-12)
     exact = np.array([[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)]) / weight.sum()
     assert np.allclose(dfa.posterior(b), exact, atol=1e-12)
+    assert np.allclose(jax.nn.softmax(b + dfa.cavity(b), axis=-1), exact, atol=1e-12)
+    others = [[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)] / np.exp(b)
+    assert np.allclose(dfa.cavity(b), np.log(others), atol=1e-12)
     assert (dfa.best(b) == ITEMS[weight.argmax()]).all()
     assert (jax.jit(jax.vmap(dfa.accepts))(ITEMS) == accepted).all()
     drawn = jax.jit(jax.vmap(lambda key: dfa.sample(b, key=key)))(jax.random.split(getkey(), 20000))
@@ -230,6 +233,10 @@ def test_a_language_knows_what_can_still_follow(dfa):
     open = jnp.ones((4, 3), bool).at[1].set(jnp.array([False, False, True]))  # the one c there may be
     assert (dfa.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()
     assert not dfa.support(open.at[3].set(jnp.array([False, False, True]))).any()
+    # a token that no accepted string has, and states that the evidence makes e^-600 times less likely than others
+    b = jnp.zeros((4, 3)).at[1].set(jnp.array([-600.0, -600.0, 0.0])).at[3].set(jnp.array([-600.0, -600.0, 0.0]))
+    p = jax.nn.softmax(b + dfa.cavity(b), axis=-1)
+    assert np.allclose(p[1], [0.25, 0.25, 0.5], atol=1e-12) and np.allclose(p[0], [0.5, 0.5, 0.0], atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------- exact laws
@@ -307,6 +314,31 @@ def test_a_regular_expression_restricts_the_law(write, law):
     families.likely(write("[4]", sampler=path, evidence=matching).ids, restricted / restricted.sum())
 
 
+def independent(prior):
+    """An energy without a network."""
+    vocabulary = ed.energy.MeanFieldVocabulary(len(prior), 2, key=jax.random.key(0))
+    network = ed.energy.Network(ed.energy.Silent(), {}, jnp.zeros(2))
+    return ed.energy.FreeEnergy(network, eqx.tree_at(lambda v: v.prior, vocabulary, prior), kappa=1.0)
+
+
+@pytest.mark.parametrize("what", ["a data set", "tokens that are independent"])
+@pytest.mark.parametrize("until", [1.0, 0.5])
+def test_a_flow_under_a_pattern_has_the_restricted_law(what, until, law):
+    """The pattern is part of the energy on which it moves."""
+    tokenizer = ed.data.Characters("abc")
+    energy = ed.energy.Empirical(ITEMS, size=3, weights=jnp.asarray(law))
+    if what != "a data set":
+        energy, law = independent(prior := jnp.log(jnp.array([0.2, 0.3, 0.5]))), np.exp(np.asarray(prior)[ITEMS].sum(1))
+    model = ed.EnergyDLLM(tokenizer, energy=energy, steps=1, key=jax.random.key(0))
+    path = ed.sampling.Diffusion(
+        steps=64, until=until, schedule=ed.flow.LogLinear(sigma_max=6.0, sigma_min=0.05), field=ed.flow.ProbabilityFlow
+    )
+    matching = ed.flow.Matching("[ab]*c?[ab]*", tokenizer, length=4)
+    made = ed.infill(model, "[4]", samples=8000, sampler=path, evidence=matching, frames=1)
+    restricted = np.where((ITEMS == 2).sum(1) <= 1, law, 0.0)
+    families.likely(made.ids, restricted / restricted.sum())
+
+
 def test_away_from_another_law(law):
     """`1.5 A - 0.5 B`: corrections that forget at random lead to `A^1.5 / B^0.5`, whose price `F` is, to the nat."""
     other = np.roll(law, 7) + 0.01
@@ -354,6 +386,20 @@ def test_constraints_hold_across_blocks(model):
 def test_repair_obeys(model):
     fixed = ed.repair(model, "abaab", rate=0.01, evidence=ed.flow.Matching.without(["aa"], ABC, length=5))
     assert "aa" not in fixed.text and len(fixed.edits) == 1 and fixed.text != "abaab"
+
+
+def test_what_is_repaired_is_as_certain_as_the_pattern_makes_it():
+    """Marginals over all strings that match, `P(typed | w) P(w)` each; and `F` falls by what the evidence tells."""
+    prior, rate = jnp.log(jnp.array([0.2, 0.3, 0.5])), 0.3
+    model = ed.EnergyDLLM(ed.data.Characters("abc"), energy=independent(prior), steps=1, key=jax.random.key(0))
+    matching = ed.flow.Matching("[ab]*c?[ab]*", ed.data.Characters("abc"), length=4)
+    fixed = ed.repair(model, "cacc", rate=rate, evidence=matching)
+    seen = np.where(ITEMS == np.array([2, 0, 2, 2]), 1 - rate + rate / 3, rate / 3).prod(1)
+    weight = np.where((ITEMS == 2).sum(1) <= 1, seen * np.exp(np.asarray(prior)[ITEMS].sum(1)), 0.0)
+    assert (fixed.ids == ITEMS[weight.argmax()]).all()
+    exact = [weight[ITEMS[:, i] == w].sum() / weight.sum() for i, w in enumerate(fixed.ids)]
+    np.testing.assert_allclose(fixed.confidence, exact, atol=1e-5)
+    np.testing.assert_allclose(fixed.free_energy[-1], -np.log(weight.sum()), atol=1e-4)
 
 
 def test_a_linear_wish_is_evidence(model, getkey):

@@ -15,7 +15,11 @@ from energy_dllm.flow import FORBIDDEN
 L, V, D = 7, 5, 16
 
 
-def functional(key, *, scale=1.0, feedback=0.0, **sizes):
+PATTERN = ed.energy.DFA.of(ed.data.RegexDFA.of(".*a.*b.*", ed.data.Characters("abcde")))
+KINDS: dict[str, dict[str, Any]] = {"silent": {}, "feedback": {"feedback": 0.7}, "under a pattern": {"dfa": PATTERN}}
+
+
+def functional(key, *, scale=1.0, feedback=0.0, dfa=None, **sizes):
     """A small deep energy; `scale` multiplies every pattern, so that the messages of the blocks are large."""
     sizes = {"depth": 2, "heads": 2, "memories": 6, "convolution": 1, "reach": 3, **sizes}
     k1, k2, k3 = jax.random.split(key, 3)
@@ -23,7 +27,8 @@ def functional(key, *, scale=1.0, feedback=0.0, **sizes):
     vocabulary = ed.energy.MeanFieldVocabulary(V, D, feedback=feedback, key=k2)
     patterns = scale * jax.random.normal(k3, (V, D))
     vocabulary = eqx.tree_at(lambda v: (v.patterns, v.prior), vocabulary, (patterns, jnp.linspace(-1.0, 1.0, V)))
-    return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+    energy = ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+    return energy if dfa is None else energy.accepted(dfa)
 
 
 def passages(key, count=3):
@@ -35,9 +40,9 @@ def passages(key, count=3):
     return y, jnp.where(kind == 0, soft, jnp.where(kind == 1, known, 0.0))
 
 
-@pytest.mark.parametrize("feedback", [0.0, 0.7])
-def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey, feedback):
-    energy = functional(getkey(), feedback=feedback)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey, kind):
+    energy = functional(getkey(), **KINDS[kind])
     Lambda = lambda y, b: -jnp.sum(energy.vocabulary.per_token(y, b))
     for y, b in zip(*passages(getkey()), strict=True):
         np.testing.assert_allclose(jax.grad(Lambda)(y, b), energy.activation(y, b), atol=1e-12)
@@ -46,9 +51,11 @@ def test_what_tokens_say_is_the_gradient_of_a_convex_function(getkey, feedback):
         assert values.min() > -1e-12 and values.max() > 1e-3
 
 
-@pytest.mark.parametrize(("depth", "feedback"), [(1, 0.0), (2, 0.0), (3, 0.0), (2, 0.7)])
-def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth, feedback):
-    energy = functional(getkey(), depth=depth, feedback=feedback)
+@pytest.mark.parametrize(
+    ("depth", "kind"), [(1, "silent"), (2, "silent"), (3, "silent"), (2, "feedback"), (2, "under a pattern")]
+)
+def test_force_is_the_slope_of_f_and_of_each_of_its_terms(getkey, depth, kind):
+    energy = functional(getkey(), depth=depth, **KINDS[kind])
     mask = jnp.arange(L) < L - 1
     at = lambda y, b, g: {name: float(term.sum()) for name, term in energy.terms(y, b, mask=mask, g=g).items()}
     for y, b in zip(*passages(getkey()), strict=True):
@@ -108,9 +115,9 @@ def test_with_feedback_unknown_tokens_inform_one_another_from_the_second_evaluat
         energy.in_blocks(1)
 
 
-@pytest.mark.parametrize("feedback", [0.0, 0.7])
-def test_f_falls_under_any_evidence_and_the_drop_is_what_was_dissipated(getkey, feedback):
-    energy, (y, b) = functional(getkey(), scale=2.0, feedback=feedback), passages(getkey(), 4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_f_falls_under_any_evidence_and_the_drop_is_what_was_dissipated(getkey, kind):
+    energy, (y, b) = functional(getkey(), scale=2.0, **KINDS[kind]), passages(getkey(), 4)
     step = 2e-3
 
     @jax.jit

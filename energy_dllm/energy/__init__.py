@@ -5,6 +5,7 @@ from ._free_energy import FreeEnergy as FreeEnergy
 from ._deep import DeepStack as DeepStack
 from ._vocabulary import MeanFieldVocabulary as MeanFieldVocabulary, Vocabulary as Vocabulary
 from ._markov import HMMVocabulary as HMMVocabulary
+from ._pattern import PatternVocabulary as PatternVocabulary
 from ._guidance import Guidance as Guidance
 from ._landscape import ProductOfExperts as ProductOfExperts
 from ._empirical import Empirical as Empirical

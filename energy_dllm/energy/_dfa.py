@@ -43,6 +43,8 @@ class DFA(eqx.Module):
     next: Int[Array, "Q V"]
     accept: Bool[Array, " Q"]
     start: Int[Array, ""]
+    kinds: Int[Array, " V"]
+    moves: Int[Array, "Q K"]
 
     def __init__(self, next: Int[Array, "Q V"], accept: Bool[Array, " Q"], start: Int[Array, ""] | int = 0):
         shapes = np.shape(next), np.shape(accept)
@@ -55,6 +57,11 @@ class DFA(eqx.Module):
         number("start", start, lambda state: (state >= 0) & (state < shapes[1][0]) & (state % 1 == 0), "a state")
         self.next, self.accept = jnp.asarray(next, jnp.int32), booleans("accept", accept)
         self.start = jnp.asarray(start, self.next.dtype)
+        # tokens that lead to the same states everywhere are one kind, of which there are few
+        self.kinds, self.moves = jnp.arange(shapes[0][1], dtype=jnp.int32), self.next
+        if concrete(next):
+            moves, kinds = np.unique(np.asarray(next), axis=1, return_inverse=True)
+            self.kinds, self.moves = (on_device(each.astype(np.int32)) for each in (kinds.ravel(), moves))
 
     @classmethod
     def of(cls, automaton) -> "DFA":
@@ -76,6 +83,23 @@ class DFA(eqx.Module):
         state `q` for the string to be accepted; the last state is that in which none is, -1e30."""
         return jnp.pad(self._backward(b, _sum), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
 
+    def cavity(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
+        """`log sum exp(sum_(j != i) b_j(x_j))` over the accepted strings with `x_i = w`, `(N, V)`; about -1e30 where
+        there is none: `softmax(b + cavity(b))` are the marginals."""
+        none, ahead = self.accept.shape[0], self.ahead(b)
+
+        def step(here, now):
+            row, after = now
+            there = here[:, None] + after[self.moves]
+            # by state, so that an improbable one that the rest may need is not lost
+            moved = here[:, None] + row
+            top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[self.moves].max(moved))
+            sums = jnp.zeros(none + 1, b.dtype).at[self.moves].add(jnp.exp(moved - top[self.moves]))
+            return _log(sums, top)[:none], jnp.maximum(_sum(there, 0), LOG_ZERO)
+
+        start = jnp.where(jnp.arange(none) == self.start, 0.0, LOG_ZERO).astype(b.dtype)
+        return jax.lax.scan(step, start, (self._by_kind(b, _sum), ahead[1:]))[1][:, self.kinds]
+
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
         energy, slope = jax.value_and_grad(self.__call__)(b)
@@ -95,15 +119,16 @@ class DFA(eqx.Module):
         """Which tokens some accepted string of allowed tokens has at each place; none at all if there is no such
         string."""
         backward = self._backward(jnp.where(allowed, 0.0, LOG_ZERO), jnp.max) > LOG_ZERO / 2
+        kinds = jnp.zeros((len(allowed), self.moves.shape[1]), bool).at[:, self.kinds].max(allowed)
 
         def step(here, now):
             row, after = now
-            open = row & here[:, None] & padded(after, False)[self.next]
-            there = jnp.zeros(here.shape[0] + 1, bool).at[self.next].max(open)[:-1]
+            open = row & here[:, None] & padded(after, False)[self.moves]
+            there = jnp.zeros(here.shape[0] + 1, bool).at[self.moves].max(open)[:-1]
             return there, jnp.any(open, axis=0)
 
         here = jnp.arange(self.accept.shape[0]) == self.start
-        return jax.lax.scan(step, here, (allowed, backward[1:]))[1]
+        return jax.lax.scan(step, here, (kinds, backward[1:]))[1][:, self.kinds] & allowed
 
     def _backward(self, b, reduce):
         """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place."""
@@ -112,10 +137,21 @@ class DFA(eqx.Module):
         end = jnp.where(self.accept, 0.0, LOG_ZERO).astype(b.dtype)
 
         def step(after, row):
-            backward = jnp.maximum(reduce(row + padded(after, LOG_ZERO)[self.next], axis=-1), LOG_ZERO)
+            backward = jnp.maximum(reduce(row + padded(after, LOG_ZERO)[self.moves], axis=-1), LOG_ZERO)
             return backward, backward
 
-        return jnp.concatenate([jax.lax.scan(step, end, b, reverse=True)[1], end[None]])
+        rows = self._by_kind(b, reduce)
+        return jnp.concatenate([jax.lax.scan(step, end, rows, reverse=True)[1], end[None]])
+
+    def _by_kind(self, b, reduce):
+        """Sums or maxima of the evidence over the tokens of each kind `(N, K)`."""
+        count = self.moves.shape[1]
+        top = jnp.full((b.shape[0], count), LOG_ZERO, b.dtype).at[:, self.kinds].max(b)
+        if reduce is jnp.max:
+            return top
+        top = jax.lax.stop_gradient(top)
+        each = jax.nn.one_hot(self.kinds, count, dtype=b.dtype)
+        return _log(jnp.matmul(jnp.exp(b - top[:, self.kinds]), each, precision="highest"), top)
 
     def _some(self, log_mass, b):
         """`ValueError` if it is known that nothing is accepted."""
@@ -136,6 +172,12 @@ class DFA(eqx.Module):
 
 def _sum(values, axis):
     return jax.nn.logsumexp(values, axis=axis)
+
+
+def _log(sums, top):
+    """`log(sums e^top)`, of nothing -1e30."""
+    there = sums > 0
+    return jnp.maximum(jnp.where(there, top + jnp.log(jnp.where(there, sums, 1.0)), LOG_ZERO), LOG_ZERO)
 
 
 def padded(values, last):

@@ -114,6 +114,12 @@ class Empirical(AbstractFreeEnergy):
         """The hidden state of no neurons, `(L, 0)`."""
         return jnp.zeros((length, 0), self.log_weights.dtype)
 
+    def accepted(self, dfa: DFA) -> "Empirical":
+        """The accepted items, with the weights they have; all items if none is accepted."""
+        there = jax.vmap(dfa.accepts)(self.items)
+        weights = jnp.where(there | ~jnp.any(there), self.log_weights, LOG_ZERO)
+        return eqx.tree_at(lambda data: data.log_weights, self, weights)
+
     def log_shares(self, b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None) -> Float[Array, " M"]:
         """`log p(mu | b) (M,)`: how likely each item is, given the evidence."""
         return jax.nn.log_softmax(self._scores(b, mask))

@@ -14,6 +14,7 @@ from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy, total
 from ._network import Network
 from ._neurons import Silent
+from ._pattern import PatternVocabulary
 from ._synapses import valid
 from ._vocabulary import CERTAIN, AbstractUnigram, AbstractVocabulary, MeanFieldVocabulary
 
@@ -96,8 +97,15 @@ class FreeEnergy(AbstractFreeEnergy):
         return self.vocabulary.patterns.shape[0]
 
     def neutral(self, length: int) -> Float[Array, "L D"]:
-        """The neutral hidden state `y = 0 (L, D)` every relaxation starts from."""
+        """`y = 0 (L, D)`."""
         return jnp.zeros((length, self.dim), self.network.bias.dtype)
+
+    def accepted(self, dfa: DFA) -> AbstractFreeEnergy:
+        """With a `PatternVocabulary`, where tokens are independent given `y` and silent where nothing is known."""
+        base = self.vocabulary
+        if not isinstance(base, MeanFieldVocabulary) or base.feedback:
+            return self
+        return eqx.tree_at(lambda energy: energy.vocabulary, self, PatternVocabulary(base, dfa))
 
     def activation(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
@@ -157,8 +165,7 @@ class FreeEnergy(AbstractFreeEnergy):
         """The force of every term by name, each `(L, D)`; their sum is `force`.
 
         `kappa` times that of a synapse is its message to each token; `neurons` is the leak, `-y / kappa`. At rest `y`
-        is the sum of all messages, and the unary logits `<y, U>` are a sum over terms too. The vocabulary has no force
-        of its own: it acts through `g`.
+        and `<y, U>` are sums over all messages. The vocabulary has no force of its own: it acts through `g`.
         """
         totals = lambda g: {name: jnp.sum(term) for name, term in self._by_name(y, g, mask).items()}
         terms, pull = jax.vjp(totals, self.activation(y, b, mask))
@@ -173,19 +180,16 @@ class FreeEnergy(AbstractFreeEnergy):
 
     @property
     def block(self) -> int:
-        """Tokens of a block of a deep energy in which a token reads its own block and all before it; 0 where it reads
-        the whole passage. `F = sum_k F_k(block k | blocks before)`: a masked token has no energy, so that where all
-        behind block `k` is masked the force on it is that of `F_k` alone, and what is before does not depend on it."""
+        """Tokens of a block of a deep energy in which a token reads its own block and all before it, `F = sum_k
+        F_k(block k | blocks before)`, where what is before does not depend on it; 0 where it reads the whole."""
         return self._stack.block if self._stack else 0
 
     def in_blocks(self, block: int) -> "FreeEnergy":
-        """The same parameters, a token reading its own block of so many tokens and all before it; 0 for the whole.
-        `ValueError` if the energy is not a deep one, is laid out on grids, or `block` is negative."""
+        """With blocks of so many tokens, 0 for the whole; `ValueError` if it is not deep, on grids, or `block` < 0."""
         return self._with(lambda stack: stack.in_blocks(block))
 
     def kept(self, ids: Int[Array, " L"]) -> Kept:
-        """Keys and values of every layer, all that later tokens read of these known ones: a tree of arrays, tokens in
-        the last axis but one. `ValueError` if the energy is not a deep one."""
+        """Keys and values of every layer, what later tokens read of these; `ValueError` if the energy is not deep."""
         return self._deep.kept(self.kappa * self.vocabulary.patterns[ids])
 
     def unwritten(self, length: int) -> Kept:
@@ -266,7 +270,7 @@ class FreeEnergy(AbstractFreeEnergy):
     def side_by_side(self, ids: Int[Array, " L"], block: Int[Array, ""] | int) -> "FreeEnergy":
         """`sum_k F_k(block k | true tokens before it)`: all blocks of `block` tokens at once, to train and measure.
 
-        Each block is given the tokens `ids` before it; the last may be shorter. `ValueError` as in `after`.
+        The last may be shorter. `ValueError` as in `after`.
         """
         return self._with(lambda stack: stack.side_by_side(self.kappa * self.vocabulary.patterns[ids], block))
 
@@ -292,9 +296,8 @@ class FreeEnergy(AbstractFreeEnergy):
     def log_likelihood(self, ids: Int[Array, " L"]) -> Scalar:
         """`log P(ids)` by one evaluation of the energy: `F` of the empty passage at rest less `F` of the text, nats.
 
-        Exact where `E` is the functional of a law of passages; its distance from the masked bound and from the chain
-        rule is that of `E` from such a functional. In blocks of one token (`in_blocks(1)`) it is the chain rule itself,
-        of all tokens at once. Of a `one_shot` energy only.
+        Exact where `E` is the functional of a law of passages; its distance from the bound and from the chain rule is
+        that of `E` from such a functional. In blocks of one token it is the chain rule. Of a `one_shot` energy only.
         """
         if not self.one_shot:
             raise ValueError("`log_likelihood` needs an energy with `MeanFieldVocabulary` and `Silent` neurons.")
@@ -306,14 +309,13 @@ class FreeEnergy(AbstractFreeEnergy):
         return self(y, jnp.zeros_like(known)) - self(y, known)
 
     def in_order(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
-        """`log p(token_i | the tokens before it) (L,)`, nats, of a text read from left to right, in one evaluation. Its
-        sum is `log P(ids)` by the chain rule. `ValueError` if the energy is not a deep one."""
+        """`log p(token_i | those before it) (L,)`, nats, by the chain rule. `ValueError` if the energy is not deep."""
         return jnp.take_along_axis(self.conditionals(ids), ids[:, None], axis=-1)[:, 0]
 
     def conditionals(self, ids: Int[Array, " L"]) -> Float[Array, "L V"]:
         """`log p(w at place i | the tokens before it) (L, V)` of a text that is read from left to right.
 
-        The state at rest of each is what the layers add, as in `next`: two passes, or one if shifted. `ValueError` too.
+        At rest as in `next`: two passes, or one if shifted. `ValueError` too.
         """
         g, stack = self.kappa * self.vocabulary.patterns[ids], self._deep.in_blocks(1)
         y = self._at_rest(stack.added(g) if stack.shift else stack.side_by_side(g, 1).added(jnp.zeros_like(g)))

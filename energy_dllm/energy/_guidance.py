@@ -89,6 +89,10 @@ class GuidedEnergy(AbstractWrapped):
     def __init__(self, base: AbstractFreeEnergy, guidance: Guidance):
         self.base, self.guidance = base, guidance
 
+    def accepted(self, dfa: DFA) -> AbstractFreeEnergy:
+        """Guidance of the accepted passages of the base."""
+        return GuidedEnergy(self.base.accepted(dfa), self.guidance)
+
     def terms(
         self,
         y: Float[Array, "L D"],

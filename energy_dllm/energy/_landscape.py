@@ -100,6 +100,12 @@ class AbstractFreeEnergy(eqx.Module):
         """`F`, the sum of `terms`; same arguments."""
         return total(self.terms(y, b, spring=spring, mask=mask))
 
+    def accepted(self, dfa: DFA) -> "AbstractFreeEnergy":
+        """The energy of the passages that an automaton accepts, all others ruled out, where it is known: of tokens that
+        are independent given `y` (`MeanFieldVocabulary`), and of data sets. Of any other the energy itself, of which
+        `flow.Conditioning` knows what each place can have."""
+        return self
+
     def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`p = softmax(logits) (L, V)`, the posterior over tokens."""
         return jax.nn.softmax(self.logits(y, b), axis=-1)

@@ -44,8 +44,8 @@ class Diffusion(AbstractSampler):
     the noise of a code's own size, where context begins to be worth something, nothing is lost by not going through
     what is above. With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly
     from `P(w | x)`. Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining
-    steps are saved; under a pattern (`flow.Matching`) it is not, since the flow knows only which tokens each place can
-    have. With a `finish` the least certain tokens are masked at the end and drawn anew, given the others.
+    steps are saved. Under a pattern (`flow.Matching`) it moves on the energy of the passages that match, if that is
+    known (`AbstractFreeEnergy.accepted`). With a `finish` the least certain tokens are drawn anew at the end.
 
     **Arguments:**
 
@@ -182,10 +182,12 @@ class Diffusion(AbstractSampler):
         return jnp.exp(-(clock[0] + (clock[-1] - clock[0]) * u**2 * (3 - 2 * u)))
 
     def begin(self, energy: AbstractFreeEnergy, conditioning: Conditioning, time: Scalar, *, key: Key) -> PyTree[Array]:
-        """Noise around tokens that are drawn one by one from the evidence and the prior."""
+        """Noise around tokens that are drawn from evidence and prior."""
         y, codes = energy.neutral(conditioning.length), energy.vocabulary.codes
         k1, k2 = jax.random.split(key)
-        start = codes[jax.random.categorical(k1, energy.logits(y, conditioning.field(codes)))]
+        b, dfa = conditioning.field(codes), conditioning.dfa
+        ids = jax.random.categorical(k1, energy.logits(y, b)) if dfa is None else energy.sample(y, b, dfa=dfa, key=k1)
+        start, energy = codes[ids], energy if dfa is None else energy.accepted(dfa)
         noise = jnp.exp(-time) * jax.random.normal(k2, start.shape, start.dtype)
         flow = self.field(energy, conditioning)
         if isinstance(flow, AutonomousDescent):
@@ -287,7 +289,7 @@ class Diffusion(AbstractSampler):
         return "every token is drawn" if self.until < 1 or self.finish else "reached the end of the time interval"
 
     def _field(self, energy, conditioning, start, end):
-        flow: Any = self.field(energy, conditioning)
+        flow: Any = self.field(energy if (dfa := conditioning.dfa) is None else energy.accepted(dfa), conditioning)
         if isinstance(flow, Relaxation):
             raise ValueError(
                 "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."

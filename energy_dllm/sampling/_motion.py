@@ -258,14 +258,16 @@ def observe(
     """
     codes = energy.vocabulary.codes
     b = evidence.field(codes)
-    logits = energy.logits(y, b)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    ids, log_q = jnp.argmax(log_p, axis=-1), log_p
-    known = jnp.zeros((), log_p.dtype)
+    alone = jax.nn.log_softmax(energy.logits(y, b), axis=-1)
+    ids, known = jnp.argmax(alone, axis=-1), jnp.zeros((), alone.dtype)
     plain = b if conditioning is None else conditioning.field(codes)
     dfa = dfa if conditioning is None else conditioning.dfa
     if dfa is not None:
-        ids = dfa.best(jnp.where(Conditioning.allowed(plain), log_p, LOG_ZERO)).astype(ids.dtype)
+        ids = dfa.best(jnp.where(Conditioning.allowed(plain), alone, LOG_ZERO)).astype(ids.dtype)
+        energy = energy.accepted(dfa)
+    logits = energy.logits(y, b)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    log_q = log_p
     if conditioning is not None:
         # given tokens are kept exactly
         ids = jnp.where(conditioning.given.known, conditioning.given.ids.astype(ids.dtype), ids)
