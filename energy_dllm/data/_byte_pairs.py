@@ -195,9 +195,6 @@ class BytePairs(AbstractTokenizer):
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         return b"".join(self.spelt(ids)).decode("utf-8", errors="replace")
 
-    def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
-        return [self.spelling[n] for n in self._checked(ids).tolist()]
-
 
 def pieces(text: str) -> Iterator[str]:
     """A text in pieces that are encoded as in the whole: cut behind line breaks between two characters that are none,

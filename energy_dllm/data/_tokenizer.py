@@ -61,7 +61,8 @@ class AbstractTokenizer(abc.ABC):
         return [each[number] for number in numbers]
 
     def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
-        """The bytes of each token in UTF-8, `L` of them: a token of byte pairs may be a part of a character.
+        """The bytes of each token in UTF-8, `L` of them: a token of byte pairs may be a part of a character. Tokenizers
+        of such tokens have them as `spelling`, by id.
 
         **Example:**
         ```python
@@ -70,7 +71,10 @@ class AbstractTokenizer(abc.ABC):
         assert Bytes().spelt(Bytes().encode("né")) == [b"n", b"\\xc3", b"\\xa9"]
         ```
         """
-        return [text.encode() for text in self.by_token(ids)]
+        spelling = getattr(self, "spelling", None)
+        if spelling is None:
+            return [text.encode() for text in self.by_token(ids)]
+        return [spelling[n] for n in self._checked(ids).tolist()]
 
     def _checked(self, ids: Integer[np.ndarray, " L"]) -> Integer[np.ndarray, " L"]:
         ids = np.asarray(ids)
@@ -108,6 +112,11 @@ class Bytes(AbstractTokenizer):
     def size(self) -> int:
         return 256
 
+    @functools.cached_property
+    def spelling(self) -> tuple[bytes, ...]:
+        """The byte of every token."""
+        return tuple(bytes([n]) for n in range(256))
+
     @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(printable(chr(i)) if i < 128 else f"<{i:02X}>" for i in range(256))
@@ -117,9 +126,6 @@ class Bytes(AbstractTokenizer):
 
     def decode(self, ids: Integer[np.ndarray, " L"]) -> str:
         return b"".join(self.spelt(ids)).decode("utf-8", errors="replace")
-
-    def spelt(self, ids: Integer[np.ndarray, " L"]) -> list[bytes]:
-        return [bytes([n]) for n in self._checked(ids).tolist()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Deterministic finite automata: the log-partition function over accepted strings, their exact draws and marginals."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -67,6 +69,11 @@ class DFA(eqx.Module):
     def of(cls, automaton) -> "DFA":
         """That of a `data.RegexDFA`, on the device."""
         return cls(on_device(automaton.next), on_device(automaton.accept))
+
+    def on(self, energy: Any) -> Any:
+        """A free energy of the accepted passages alone, if it has a member `accepted`: of tokens that are independent
+        given the hidden state, and of data sets. Of others the energy itself."""
+        return energy.accepted(self) if hasattr(energy, "accepted") else energy
 
     def __call__(self, b: Float[Array, "N V"]) -> Scalar:
         """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats; 1e30 if nothing is accepted."""

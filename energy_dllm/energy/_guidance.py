@@ -91,7 +91,7 @@ class GuidedEnergy(AbstractWrapped):
 
     def accepted(self, dfa: DFA) -> AbstractFreeEnergy:
         """Guidance of the accepted passages of the base."""
-        return GuidedEnergy(self.base.accepted(dfa), self.guidance)
+        return GuidedEnergy(dfa.on(self.base), self.guidance)
 
     def terms(
         self,

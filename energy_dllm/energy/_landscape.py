@@ -24,7 +24,8 @@ class AbstractFreeEnergy(eqx.Module):
 
     One that has the member `ragged`, and has it true, is one in which tokens outside of a `mask` change nothing for the
     others, in `logits` and `sample` too, which have none: passages are padded then, and one compiled program serves
-    several lengths.
+    several lengths. One that has `accepted(dfa)` knows the energy of the passages that an automaton accepts, all others
+    ruled out: flows under a pattern move on it (`DFA.on`).
     """
 
     # each narrows it, and an override of any other AbstractVar must be of equal type
@@ -99,12 +100,6 @@ class AbstractFreeEnergy(eqx.Module):
     ) -> Scalar:
         """`F`, the sum of `terms`; same arguments."""
         return total(self.terms(y, b, spring=spring, mask=mask))
-
-    def accepted(self, dfa: DFA) -> "AbstractFreeEnergy":
-        """The energy of the passages that an automaton accepts, all others ruled out, where it is known: of tokens that
-        are independent given `y` (`MeanFieldVocabulary`), and of data sets. Of any other the energy itself, of which
-        `flow.Conditioning` knows what each place can have."""
-        return self
 
     def posterior(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
         """`p = softmax(logits) (L, V)`, the posterior over tokens."""

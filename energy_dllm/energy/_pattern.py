@@ -45,14 +45,15 @@ class PatternVocabulary(AbstractVocabulary):
     base: MeanFieldVocabulary
     dfa: DFA
 
-    def __check_init__(self):
-        if self.base.feedback:
+    def __init__(self, base: MeanFieldVocabulary, dfa: DFA):
+        if base.feedback:
             raise ValueError("`base` has feedback; expected a `MeanFieldVocabulary` whose unknown tokens are silent.")
-        if self.dfa.next.shape[1] != self.base.patterns.shape[0]:
+        if (size := dfa.next.shape[1]) != base.patterns.shape[0]:
             raise ValueError(
-                f"`dfa` is about {self.dfa.next.shape[1]} tokens and `base` has {self.base.patterns.shape[0]}; make it "
-                "of the tokenizer of the model."
+                f"`dfa` is about {size} tokens and `base` has {base.patterns.shape[0]}; take that of the "
+                "model's tokenizer."
             )
+        self.base, self.dfa = base, dfa
 
     @property
     def codes(self) -> Float[Array, "V C"]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -45,7 +45,7 @@ class Diffusion(AbstractSampler):
     what is above. With `until < 1` the noise stops before the end of the schedule, and the tokens are drawn jointly
     from `P(w | x)`. Where the posterior is exact so is the distribution of the text, for any `until`, and the remaining
     steps are saved. Under a pattern (`flow.Matching`) it moves on the energy of the passages that match, if that is
-    known (`AbstractFreeEnergy.accepted`). With a `finish` the least certain tokens are drawn anew at the end.
+    known (`energy.DFA.on`). With a `finish` the least certain tokens are drawn anew at the end.
 
     **Arguments:**
 
@@ -187,7 +187,7 @@ class Diffusion(AbstractSampler):
         k1, k2 = jax.random.split(key)
         b, dfa = conditioning.field(codes), conditioning.dfa
         ids = jax.random.categorical(k1, energy.logits(y, b)) if dfa is None else energy.sample(y, b, dfa=dfa, key=k1)
-        start, energy = codes[ids], energy if dfa is None else energy.accepted(dfa)
+        start, energy = codes[ids], energy if dfa is None else dfa.on(energy)
         noise = jnp.exp(-time) * jax.random.normal(k2, start.shape, start.dtype)
         flow = self.field(energy, conditioning)
         if isinstance(flow, AutonomousDescent):
@@ -289,7 +289,7 @@ class Diffusion(AbstractSampler):
         return "every token is drawn" if self.until < 1 or self.finish else "reached the end of the time interval"
 
     def _field(self, energy, conditioning, start, end):
-        flow: Any = self.field(energy if (dfa := conditioning.dfa) is None else energy.accepted(dfa), conditioning)
+        flow: Any = self.field(energy if (dfa := conditioning.dfa) is None else dfa.on(energy), conditioning)
         if isinstance(flow, Relaxation):
             raise ValueError(
                 "`field` made a Relaxation, which moves y; expected a ProbabilityFlow, a JointFlow or alike."

@@ -264,7 +264,7 @@ def observe(
     dfa = dfa if conditioning is None else conditioning.dfa
     if dfa is not None:
         ids = dfa.best(jnp.where(Conditioning.allowed(plain), alone, LOG_ZERO)).astype(ids.dtype)
-        energy = energy.accepted(dfa)
+        energy = dfa.on(energy)
     logits = energy.logits(y, b)
     log_p = jax.nn.log_softmax(logits, axis=-1)
     log_q = log_p

@@ -202,7 +202,7 @@ def _relax(
     times = end * (jnp.arange(frames) / frames) ** 2
     probes = {"moment": lambda time, state, field: observe(energy, seen, state, None, dfa)}
     return solve(
-        Relaxation(energy if dfa is None else energy.accepted(dfa), seen),
+        Relaxation(energy if dfa is None else dfa.on(energy), seen),
         energy.neutral(seen.length),
         t0=jnp.zeros_like(times[0]),
         t1=end,
