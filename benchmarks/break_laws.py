@@ -782,6 +782,41 @@ FAULTS = (
         "start, end)) @ codes",
         "tests/test_flow_map.py -k path_leads",
     ),
+    (
+        "9: the price of a pattern is part of F (left out)",
+        "energy/_pattern.py",
+        "price = self.dfa(scores) + jnp.sum(alone)",
+        "price = jnp.zeros_like(jnp.sum(alone))",
+        "tests/test_deep.py -k gradient_of_a_convex",
+    ),
+    (
+        "9: a flow moves on the energy of the passages that match (of all)",
+        "sampling/_diffusion.py",
+        "dfa.on(energy), conditioning)",
+        "energy, conditioning)",
+        "tests/test_constraints.py -k flow_under_a_pattern",
+    ),
+    (
+        "9: states that the evidence makes improbable are not lost (one scale for all)",
+        "energy/_dfa.py",
+        "top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[self.moves].max(moved))",
+        "top = jnp.full(none + 1, jnp.max(moved))",
+        "tests/test_constraints.py -k can_still_follow",
+    ),
+    (
+        "9: tokens of a kind are added (their largest counts)",
+        "energy/_dfa.py",
+        'return _log(jnp.matmul(jnp.exp(b - top[:, self.kinds]), each, precision="highest"), top)',
+        "return top",
+        "tests/test_constraints.py -k sum_over_its_strings",
+    ),
+    (
+        "9: over HTTP a character begins where its first byte stands (where its last does)",
+        "serve/_write.py",
+        "return [0, *itertools.accumulate(sizes)][: len(spelt)]",
+        "return [*itertools.accumulate(sizes)]",
+        "tests/test_serve.py -k part_of_a_character",
+    ),
 )
 
 
