@@ -556,9 +556,10 @@ def test_noise_time_leaves_out_what_is_the_same_for_every_text():
 
 def test_of_many_layers_those_of_a_kind_are_one_line():
     terms = {f"{kind} {n}": np.array([0.0, 1.0]) for kind in ("attention", "memory") for n in range(1, 9)}
+    terms["neurons"] = np.array([0.0, -1234.0])
     path = trajectory(np.array([0.0, 1.0]), np.zeros((2, 3, 2)), {"energy_terms": terms})
     _, below = ed.probe.plot_energy(path).axes
-    assert {text.get_text() for text in below.texts} == {"attention +8", "memory +8"}
+    assert {text.get_text() for text in below.texts} == {"attention +8", "memory +8", "neurons \u22121,234"}
 
 
 def test_plots_read_evaluations():

@@ -31,6 +31,7 @@ from energy_dllm.serve import _automaton
 from energy_dllm.serve._automaton import Strict, line_of
 from energy_dllm.serve._body import parsed
 from energy_dllm.serve._errors import APIError
+from energy_dllm.serve._metrics import Metrics
 from energy_dllm.serve._plan import of_answer
 from energy_dllm.serve._requests import TEXT, ChatRequest, CompletionRequest
 from energy_dllm.serve._run import listen
@@ -408,6 +409,13 @@ def test_models_health_metrics_document_page(running, client):
     assert {"type": "string", "maxLength": TEXT} in schema["anyOf"]
 
 
+def test_counts_are_whole_however_large(model):
+    metrics = Metrics(engine := ed.serve.application({"toy": model}).state.engine)
+    metrics.tokens, engine.evaluations = 1_234_567, 12_345_678
+    lines = metrics.text().splitlines()
+    assert {"energy_dllm_tokens_total 1234567", "energy_dllm_force_evaluations_total 12345678"} <= set(lines)
+
+
 DRIVE = """
 const text = () => moments.at(-1).tokens.join(''), box = $('text');
 $('prompt').value = 'abc[6]xyz'; $('budget').value = 12;
@@ -632,6 +640,18 @@ def test_a_passage_joins_those_that_are_being_written(ordered, programs):
     together, order = write("a", "bcde")
     assert together == alone and not programs()
     assert re.fullmatch("a(ab){2}(ac){3}cd{5,}e", order), order
+
+
+def test_what_a_passage_waits_for_is_compiled_first(ordered, monkeypatch):
+    """Before what else is compiled at the start."""
+    engine = ed.serve.application({"toy": ordered}, lengths=(8, LENGTH), batches=(1,)).state.engine
+    assert engine.wanted[-1] == (last := ("toy", LENGTH, 0, 1))
+    plan = of_answer(CompletionRequest.model_validate({"block": 0}), "toy", engine, "abc", "", LENGTH - 3)
+    engine.submit(Choice(plan, 0, 0).next(engine, lambda item: None))
+    made = []
+    monkeypatch.setattr(engine, "_run", lambda program: setattr(engine, "closing", bool(made.append(program) or True)))
+    engine._compile()
+    assert made == [last]
 
 
 def test_what_is_on_its_way_when_a_text_ends_is_left(ordered, monkeypatch):

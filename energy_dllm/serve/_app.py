@@ -137,7 +137,7 @@ def application(
 
     def models_list(name: str | None) -> dict[str, Any]:
         head = {"object": "model", "created": server.created, "owned_by": "energy_dllm"}
-        kind = lambda model: images.sizes(model) if model.tokenizer.places else {"blocks": model.blocks}
+        kind = lambda model: images.sizes(model) if model.tokenizer.places else {"blocks": sorted(set(model.blocks))}
         one = lambda each: {"id": each, **head, "energy_dllm": kind(models[each])}
         if name is not None:
             return one(server.model(name, None))

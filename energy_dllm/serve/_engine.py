@@ -187,14 +187,15 @@ class Engine:
             self.changed.notify_all()
 
     def _compile(self) -> None:
-        """Run every program once, on passages of which nothing is known."""
+        """Run every program once, on passages of which nothing is known; first those that a passage waits for."""
         while True:
             with self.changed:
                 while not (self.wanted or self.closing):
                     self.changed.wait()
                 if self.closing:
                     return
-                program = self.wanted[0]
+                waited = {(*task.shape[:3], 1) for task in self.waiting if isinstance(task, Passage)}
+                program = next((each for each in self.wanted if each in waited), self.wanted[0])
             error = None
             try:
                 self._run(program)

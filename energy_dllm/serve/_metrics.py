@@ -33,7 +33,7 @@ class Metrics:
 
         def add(name: str, kind: str, about: str, values: Mapping[str, float]) -> None:
             lines.extend([f"# HELP energy_dllm_{name} {about}", f"# TYPE energy_dllm_{name} {kind}"])
-            lines.extend(f"energy_dllm_{name}{labels} {value:g}" for labels, value in values.items())
+            lines.extend(f"energy_dllm_{name}{labels} {value}" for labels, value in values.items())
 
         with self.lock:
             counts = {f'{{path="{path}",status="{status}"}}': n for (path, status), n in self.requests.items()}

@@ -186,9 +186,10 @@ def block_of(request: Any, model: EnergyDLLM) -> int:
     """1 where an answer is written from left to right: where the request or, if it says nothing about it, the model
     allows it. What is about the passage as a whole is of the descent."""
     if request.block is not None and request.block not in model.blocks:
+        sizes = ", ".join(map(str, sorted(set(model.blocks))))
         raise ValueError(
-            f"`block` is {request.block}; this model reads text in blocks of {', '.join(map(str, model.blocks))} (0 is "
-            f"the whole passage): choose one of them."
+            f"`block` is {request.block}; this model reads text in blocks of {sizes} (0 is the whole passage): choose "
+            "one of them."
         )
     whole = [
         name for name in WHOLE if getattr(request, name, None) not in (None, "", [], ask.ResponseFormat(type="text"))

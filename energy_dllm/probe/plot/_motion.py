@@ -11,7 +11,7 @@ import numpy as np
 from ...flow import Trajectory
 from ...learn import Evaluation
 from .._landscape import Landscape
-from ._style import COLOURS, GREY, INK, figure, finish, label_ends, recorded, sigma_axis, style
+from ._style import COLOURS, GREY, INK, figure, finish, label_ends, nats, recorded, sigma_axis, style
 
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any], mostly: str
     noise, title = "vocabulary + spring", "What changed it, term by term"
     if sizes.get(noise, 0.0) > 5 * max((size for name, size in sizes.items() if name != noise), default=math.inf):
         change = float(terms[noise][-1] - terms.pop(noise)[0])
-        title += f" (not drawn: {noise}, {change:+,.0f}{mostly})".replace("-", "\u2212")
+        title += f" (not drawn: {noise}, {nats(change)}{mostly})"
     kind = lambda name: name.rstrip(" 0123456789")
     kinds = list(dict.fromkeys(map(kind, terms)))
     if len(terms) > MOST:
@@ -230,7 +230,7 @@ def _changes(axes: Any, times: np.ndarray, terms: Mapping[str, Any], mostly: str
         axes.plot(times, term - term[0], color=colour, linestyle=DASHES[layers[kind(name)] % len(DASHES)])
         layers[kind(name)] += 1
         change = float(term[-1] - term[0])
-        ends.append((change, f"{name} {change:+.3g}".replace("-", "\u2212"), colour))
+        ends.append((change, f"{name} {nats(change)}", colour))
     axes.set_title(title)
     axes.set_ylabel("change since the start (nats)")
     finish(axes)

@@ -133,6 +133,13 @@ def sigma_axis(axes: Any, *, label: str = "noise level $\\sigma$") -> None:
     top.set_xlabel(label)
 
 
+def nats(value: float) -> str:
+    """With three digits, none of them lost in a small value beside a large one."""
+    if abs(value) < 1e-6:
+        return "0"
+    return f"{value:+{',.0f' if abs(value) >= 100 else '.3g'}}".replace("-", "\u2212")
+
+
 def recorded(path: Trajectory, name: str) -> Any:
     """What a probe read along a path."""
     if name not in path.probes:

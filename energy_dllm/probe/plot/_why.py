@@ -8,7 +8,7 @@ from ...data import AbstractTokenizer
 from .._attribution import Attribution
 from .._rest import Barrier
 from .._spectrum import Spectrum
-from ._style import COLOURS, GREY, INK, figure, finish, style
+from ._style import COLOURS, GREY, INK, figure, finish, nats, style
 
 
 if TYPE_CHECKING:
@@ -38,12 +38,10 @@ def attribution_figure(
         room = 0.02 * max(np.abs(values).max(), 1e-12)
         for n, value in enumerate(values):
             side = "left" if value >= 0 else "right"
-            above.text(value + (room if value >= 0 else -room), n, _nats(value), ha=side, va="center", fontsize=8)
+            above.text(value + (room if value >= 0 else -room), n, nats(value), ha=side, va="center", fontsize=8)
         above.margins(x=0.14)
         above.set_xlabel("nats; they add up to the log-odds")
-        above.set_title(
-            f"Place {place}: {token} against {reference}, log-odds {_nats(float(why.log_odds[place]))} nats"
-        )
+        above.set_title(f"Place {place}: {token} against {reference}, log-odds {nats(float(why.log_odds[place]))} nats")
         below.bar(shown, messages[shown], color=_signed(messages[shown]), width=0.75)
         below.axhline(0.0, color=GREY, linewidth=0.8)
         glyphs = [_glyph(symbols[int(text[n])]) for n in shown]
@@ -162,13 +160,6 @@ def spectrum_figure(spectrum: Spectrum, *, label: str = "eigenvalue") -> "matplo
 
 def _signed(values) -> list[str]:
     return [COLOURS[0] if value >= 0 else COLOURS[1] for value in values]
-
-
-def _nats(value: float) -> str:
-    """With three digits, none of them lost in a small value beside a large one."""
-    if abs(value) < 1e-6:
-        return "0"
-    return f"{value:+{'.0f' if abs(value) >= 100 else '.3g'}}".replace("-", "\u2212")
 
 
 def _glyph(symbol: str) -> str:
