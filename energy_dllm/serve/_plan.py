@@ -1,8 +1,9 @@
 """From a request to passages: given tokens, evidence, automata; long answers window after window."""
 
+import contextlib
 import dataclasses
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,8 @@ def of_answer(
     ids, known = read(model, prompt, hidden, what)
     tail, tail_known = read(model, suffix, hidden, "suffix")
     pattern = _pattern(request, model)
-    automaton = None if pattern is None else line_of(pattern, model.tokenizer)
+    with _named("response_format" if request.regex is None else "regex"):
+        automaton = None if pattern is None else line_of(pattern, model.tokenizer)
     words = avoiding(tuple(request.avoid), model.tokenizer) if request.avoid else None
     if block and not all(states_of(len(each.next), model.size) for each in (automaton, words) if each is not None):
         if request.block:
@@ -257,6 +259,8 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
         raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens: shorten it.")
     given = of_template(model, request.template, request.length, bool(request.mask_unknown))
     none = np.zeros(0, np.int32)
+    with _named("match"):
+        pattern = None if request.match is None else matching(request.match, model.tokenizer)
     made = Plan(
         name=name,
         model=model,
@@ -266,7 +270,7 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
         tail=none,
         tail_known=none.astype(bool),
         bias=(),
-        pattern=None if request.match is None else matching(request.match, model.tokenizer),
+        pattern=pattern,
         whole=True,
         **_common(request, model, 0),
     )
@@ -292,6 +296,15 @@ def _bias(request: Any, model: EnergyDLLM) -> tuple[tuple[int, float], ...]:
             raise ValueError(f"`logit_bias` has the token id {word[:40]!r}; expected one of 0 to {model.size - 1}.")
         bias.append((int(word), float(nats)))
     return tuple(bias)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What is wrong with a pattern is wrong with the member `name` of the request."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace("`pattern`", f"`{name}`", 1)) from None
 
 
 def _pattern(request: Any, model: EnergyDLLM) -> str | None:
