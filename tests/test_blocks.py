@@ -454,6 +454,7 @@ def recalling(energy):
         (lambda: small(0, rotary=True, heads=2).energy.in_blocks(4), "`block` is 4"),
         (lambda: mixed(0, -1), "`blocks` is"),
         (lambda: small(4, shift=True), "read-out is shifted"),
+        (lambda: small(1, shift=True).energy.side_by_side(jnp.zeros(8, int), 4), "read-out is shifted"),
         (lambda: ed.generate(small(0, shift=True), length=8, sampler=ed.sampling.Blocks(size=4)), "is shifted"),
         (lambda: ed.EnergyDLLM(ABC, dim=16, depth=1, shift=True, key=jax.random.key(0)), "`shift` is True"),
         (lambda: ed.energy.DeepStack(16, grids=((2, 3),), shift=True, key=jax.random.key(0)), "`shift` is True"),

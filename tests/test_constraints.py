@@ -416,6 +416,33 @@ def test_a_linear_wish_is_evidence(model, getkey):
     assert guidance.name == "pull + guidance"
 
 
+@pytest.mark.parametrize("function", [lambda p: 3.0 * (jnp.sum(p[:, 0]) - 3.0) ** 2, lambda p: jnp.tanh(p @ p.T).sum()])
+def test_a_wish_that_is_no_evidence_descends_too(function, model, getkey):
+    """The posterior is tilted by the slope that it has itself, its derivative is right, and `F` never rises."""
+    energy = ed.energy.Guidance(function).on(model.energy)
+    y, b, db = (jax.random.normal(getkey(), shape) for shape in ((6, 16), (6, 4), (6, 4)))
+    posterior = lambda b: energy.posterior(y, jnp.asarray(b))
+    p, dp = jax.jit(lambda b: jax.jvp(posterior, (b,), (db,)))(b)
+    assert np.allclose(p, model.energy.posterior(y, b - jax.grad(function)(p)), atol=1e-8)
+    assert np.allclose(dp, families.finite_difference(posterior, b, db), atol=1e-7)
+    times, probes = jnp.linspace(0.0, 3.0, 60), {"F": lambda time, y, field: energy(y, b)}
+    path = ed.solve(
+        ed.flow.Relaxation(energy, ed.flow.Likelihood(b)), 3 * y, t0=0.0, t1=3.0, times=times, probes=probes
+    )
+    assert (np.diff(path.probes["F"]) <= 1e-9).all()
+
+
+def test_a_wish_about_a_data_set_has_the_slope_of_its_posterior(getkey):
+    """`dF/db = -p`, by the derivative of the root; and a count is met by the posterior, not beyond it."""
+    base = ed.energy.Empirical(ITEMS, weights=jnp.exp(jax.random.normal(getkey(), (81,))))
+    guidance = ed.energy.Guidance(lambda p: 20.0 * (jnp.sum(p[:, 0]) - 3.0) ** 2)
+    energy = guidance.on(base)
+    y, b = base.neutral(4), jax.random.normal(getkey(), (4, 3))
+    p = energy.posterior(y, b)
+    assert np.allclose(jax.grad(energy, 1)(y, b), -p, atol=1e-8) and abs(p[:, 0].sum() - 3.0) < 0.1
+    assert energy(y, b) < base(y, b) + guidance(base.posterior(y, b))
+
+
 @pytest.mark.parametrize("names", [("guidance", "guidance"), ("neurons", "vocabulary"), ("a", "a 2")])
 def test_no_term_is_lost_by_its_name(names, model, getkey):
     y, b = jax.random.normal(getkey(), (6, 16)), jax.random.normal(getkey(), (6, 4))

@@ -261,8 +261,8 @@ class DeepStack(AbstractLayered):
 
     def side_by_side(self, g: Float[Array, "L D"], block: Int[Array, ""] | int) -> "DeepStack":
         """The stack of all blocks of `block` tokens at once: each reads its own tokens, and those before it with the
-        activations `g (L, D)`. `ValueError` for a layout of grids or rotary phases."""
-        self._check_block(1)
+        activations `g (L, D)`. `ValueError` for a layout of grids or rotary phases, or blocks that a shift has not."""
+        self._check_block(block if isinstance(block, int) else 1)
         if self.shift:  # blocks of one: what is read for a token is of those before it alone
             return self._changed(block=1, held=self._stream(g))
         place = np.arange(g.shape[0])

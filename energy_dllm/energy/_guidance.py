@@ -5,12 +5,17 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.sparse.linalg import bicgstab
 from jaxtyping import Array, Bool, Float, Int
 
 from .._types import Key, Scalar
 from ._dfa import DFA
 from ._landscape import AbstractFreeEnergy
 from ._padded import AbstractWrapped
+
+
+STEPS = 48
+"""At most, to where guidance and posterior agree."""
 
 
 class Guidance(eqx.Module):
@@ -52,11 +57,13 @@ class Guidance(eqx.Module):
     def on(self, energy: AbstractFreeEnergy) -> AbstractFreeEnergy:
         """The free energy with this added, for every motion and sampler.
 
-        Guidance acts as evidence that depends on the posterior: `b' = b - dE/dp` at `p = p(y, b)`, one step of the
-        mean-field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. Where `E` is linear in `p` it is
-        exact.
+        Guidance acts as evidence that depends on the posterior it makes: `b' = b - dE/dp` at `p = p(y, b')`, the
+        mean-field equations of `F + E`, and `F' = F(y, b') + E(p) - <p, dE/dp>`. A relaxation lowers `F'`, and at rest
+        `dF'/db = -p`. Where `E` is linear in `p` it is evidence, and exact.
         """
-        return GuidedEnergy(energy, self)
+        if isinstance(energy, GuidedEnergy):  # one posterior meets all
+            return GuidedEnergy(energy.base, (*energy.guidance, self))
+        return GuidedEnergy(energy, (self,))
 
     def __rmul__(self, strength: Scalar | float) -> "Guidance":
         return Guidance(self.function, strength * self.weight, self.name)
@@ -84,9 +91,9 @@ class GuidedEnergy(AbstractWrapped):
     """A free energy with guidance added: `Guidance.on`."""
 
     base: AbstractFreeEnergy
-    guidance: Guidance
+    guidance: tuple[Guidance, ...]
 
-    def __init__(self, base: AbstractFreeEnergy, guidance: Guidance):
+    def __init__(self, base: AbstractFreeEnergy, guidance: tuple[Guidance, ...]):
         self.base, self.guidance = base, guidance
 
     def accepted(self, dfa: DFA) -> AbstractFreeEnergy:
@@ -102,16 +109,19 @@ class GuidedEnergy(AbstractWrapped):
         mask: Bool[Array, " L"] | None = None,
     ) -> dict[str, Float[Array, " L"]]:
         """Those of the base under `b'`, and the guidance in equal parts."""
-        p = self.base.posterior(y, b)
-        cost, pull = jax.value_and_grad(self.guidance)(p)
+        pulled = self._pulled(y, b)
+        p = self.base.posterior(y, pulled)
         here = jnp.ones(b.shape[0], bool) if mask is None else mask
-        share = (cost - jnp.sum(p * pull)) / jnp.maximum(jnp.sum(here), 1)
-        terms = self.base.terms(y, b - pull, spring=spring, mask=mask)
-        name, number = self.guidance.name, 1
-        while name in terms:
-            number += 1
-            name = f"{self.guidance.name} {number}"
-        return {**terms, name: jnp.where(here, share, 0.0)}
+        terms = self.base.terms(y, pulled, spring=spring, mask=mask)
+        for guidance in self.guidance:
+            cost, pull = jax.value_and_grad(guidance)(p)
+            share = (cost - jnp.sum(p * pull)) / jnp.maximum(jnp.sum(here), 1)
+            name, number = guidance.name, 1
+            while name in terms:
+                number += 1
+                name = f"{guidance.name} {number}"
+            terms = {**terms, name: jnp.where(here, share, 0.0)}
+        return terms
 
     def force(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], *, mask: Bool[Array, " L"] | None = None
@@ -141,5 +151,38 @@ class GuidedEnergy(AbstractWrapped):
         """That of the base under `b'`."""
         return self.base.sample(y, self._pulled(y, b), tilt=tilt, dfa=dfa, key=key)
 
+    @eqx.filter_jit
     def _pulled(self, y, b):
-        return b - jax.grad(self.guidance)(self.base.posterior(y, b))
+        """`b'`: the root `u = dE/dp` at `p(y, b - u)`, with its derivative; `u` is `b - b'`."""
+        look = lambda u: self.base.posterior(y, b - u)
+        cost = lambda p: sum((guidance(p) for guidance in self.guidance), jnp.zeros((), p.dtype))
+        residual = lambda u: (jax.grad(cost)(look(u)) - u).astype(b.dtype)
+        found = lambda _, u: _self_consistent(look, residual, u)
+        invert = lambda linear, right: bicgstab(linear, right, tol=jnp.finfo(b.dtype).eps ** 0.6)[0]
+        inverse = lambda linear, right: jax.lax.custom_linear_solve(linear, right, invert, invert)  # has a transpose
+        return b - jax.lax.custom_root(residual, jnp.zeros_like(b), found, inverse)
+
+
+def _self_consistent(look, residual, u):
+    """A root of `residual`, a direction of descent: a step goes to where the residual along it vanishes, by the slopes
+    at both ends, and is taken unless it goes much farther."""
+    least = jnp.finfo(u.dtype).eps ** 0.6
+
+    def go_on(state):
+        number, u, _, r, _ = state
+        return (number < STEPS) & (jnp.max(jnp.abs(r)) > least * (1.0 + jnp.max(jnp.abs(u))))
+
+    def step(state):
+        number, u, p, r, size = state
+        ahead = u + size * r
+        q, t = look(ahead), residual(ahead)
+        # `E - Λ` at fixed `y` falls by the covariance of the tokens times the residual; `p - q` is that times the step
+        slope, there = jnp.sum((p - q) * r), jnp.sum((p - q) * t)
+        kept = there >= -0.5 * slope
+        grown = jnp.where(kept, 4.0, 0.1)
+        grown = jnp.where(slope > there, jnp.clip(slope / (slope - there), 0.1, 4.0), grown)
+        size = jnp.minimum(size * grown, 1.0).astype(size.dtype)
+        u, p, r = jax.tree.map(lambda new, old: jnp.where(kept, new, old), (ahead, q, t), (u, p, r))
+        return number + 1, u, p, r, size
+
+    return jax.lax.while_loop(go_on, step, (0, u, look(u), residual(u), jnp.ones((), u.dtype)))[1]
