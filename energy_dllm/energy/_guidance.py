@@ -158,7 +158,7 @@ class GuidedEnergy(AbstractWrapped):
         cost = lambda p: sum((guidance(p) for guidance in self.guidance), jnp.zeros((), p.dtype))
         residual = lambda u: (jax.grad(cost)(look(u)) - u).astype(b.dtype)
         found = lambda _, u: _self_consistent(look, residual, u)
-        invert = lambda linear, right: bicgstab(linear, right, tol=jnp.finfo(b.dtype).eps ** 0.6)[0]
+        invert = lambda linear, right: bicgstab(linear, right, tol=float(jnp.finfo(b.dtype).eps) ** 0.6)[0]
         inverse = lambda linear, right: jax.lax.custom_linear_solve(linear, right, invert, invert)  # has a transpose
         return b - jax.lax.custom_root(residual, jnp.zeros_like(b), found, inverse)
 
