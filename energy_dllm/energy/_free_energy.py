@@ -100,7 +100,7 @@ class FreeEnergy(AbstractFreeEnergy):
         """`y = 0 (L, D)`."""
         return jnp.zeros((length, self.dim), self.network.bias.dtype)
 
-    def accepted(self, dfa: DFA) -> AbstractFreeEnergy:
+    def accepted(self, dfa: DFA) -> "FreeEnergy":
         """With a `PatternVocabulary`, where tokens are independent given `y` and silent where nothing is known."""
         base = self.vocabulary
         if not isinstance(base, MeanFieldVocabulary) or base.feedback:
