@@ -14,7 +14,12 @@ from energy_dllm.energy._layered import AbstractLayered
 
 L, D, V = 6, 8, 5
 NOW = jnp.zeros(())
-KINDS = {"one layer": ("pairwise", "rotary attention", "convolutional"), "deep": ("deep",)}
+KINDS = {
+    "one layer": ("pairwise", "rotary attention", "convolutional"),
+    "deep": ("deep",),
+    "under a pattern": ("deep",),
+}
+PATTERN = ed.energy.DFA.of(ed.data.RegexDFA.of("[a-d]{1,2}( [a-d]{1,3})*", ed.data.Characters("abcd ")))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -24,7 +29,8 @@ def energy(request):
         return made
     network = eqx.tree_at(lambda n: n.neurons, made.network, ed.energy.Silent())
     vocabulary = ed.energy.MeanFieldVocabulary(V, D, key=jax.random.key(9))
-    return ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+    made = ed.energy.FreeEnergy(network, vocabulary, kappa=1.0)
+    return made.accepted(PATTERN) if request.param == "under a pattern" else made
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +52,12 @@ def test_the_parts_are_the_log_odds(energy, given):
     best, second = np.sort(energy.logits(y, b), axis=-1)[:, :-3:-1].T
     assert np.allclose(found.log_odds, best - second, atol=1e-12)
     assert np.allclose(found.total, found.log_odds, atol=1e-10) and np.abs(found.parts["residual"]).max() > 0.01
-    assert set(found.parts) == {"prior", "evidence", "residual", *energy.forces(y, b)} - {"neurons"}
+    pattern = {"pattern"} & set(found.parts)
+    assert pattern == ({"pattern"} if isinstance(energy.vocabulary, ed.energy.PatternVocabulary) else set())
+    assert set(found.parts) == {"prior", "evidence", "residual", *pattern, *energy.forces(y, b)} - {"neurons"}
     kinds = lambda word: {name for name in found.parts if word in name}
     assert set(found.heads) == kinds("attention") and set(found.memories) == kinds("memory") | kinds("convolutional")
-    assert set(found.neighbours) == set(found.parts) - {"prior", "evidence", "bias", "residual"}
+    assert set(found.neighbours) == set(found.parts) - {"prior", "evidence", "bias", "residual", "pattern"}
     for splits in (found.neighbours, found.heads, found.memories):
         assert splits
         for name, part in splits.items():
@@ -59,7 +67,7 @@ def test_the_parts_are_the_log_odds(energy, given):
 def test_messages_stay_within_reach(energy, given):
     """No token has a message to itself through a bond, nor to one out of reach."""
     neighbours = why(energy, given, jax.random.normal(jax.random.key(2), (L, D))).neighbours
-    if energy.one_shot:
+    if "pairwise" not in neighbours:
         # the attention before it reads from afar, though far less than the neighbours are read directly
         message = np.abs(neighbours["convolution 1"])
         assert message[0, 1] > 1e-3 > message[0, 2:].max() > 0
@@ -134,7 +142,7 @@ def test_what_is_taken_away_is_missed(energy, given):
     found = why(energy, given, y)
     missed = ed.probe.Counterfactual(energy, given, y, 2, steps=1, step=0.1)
     assert (missed.token, missed.reference) == (found.token[2], found.reference[2])
-    assert set(missed.terms) == set(found.parts) - {"prior", "evidence", "residual"}
+    assert set(missed.terms) == set(found.parts) - {"prior", "evidence", "residual", "pattern"}
     for name, fall in missed.terms.items():
         assert np.allclose(fall, 0.1 * found.parts[name][2], atol=1e-10), name
     # the force in the passage that ends one token earlier

@@ -66,8 +66,12 @@ class PatternVocabulary(AbstractVocabulary):
         return self.base.patterns
 
     def cavity_logits(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
-        """`c_w`, and the log-probability that the others, given their hidden states, complete an accepted passage."""
-        return self.base.cavity_logits(y, b) + self.dfa.cavity(self.base.logits(y, b))
+        """`c_w`, and what the pattern adds."""
+        return self.base.cavity_logits(y, b) + self.by_pattern(y, b)
+
+    def by_pattern(self, y: Float[Array, "L D"], b: Float[Array, "L V"]) -> Float[Array, "L V"]:
+        """Log of the weight of the other tokens, given their hidden states, that complete an accepted passage."""
+        return self.dfa.cavity(self.base.logits(y, b))
 
     def per_token(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None

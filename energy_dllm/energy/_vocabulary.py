@@ -25,7 +25,8 @@ class AbstractVocabulary(eqx.Module):
     """An associative memory of the tokens, on which all evidence enters as a field.
 
     `codes` are the vectors `e_w` the noise acts on (one-hot: unit norm and orthogonal); `patterns` are the vectors
-    `U_w` of the hidden space. To add one, write the abstract methods.
+    `U_w` of the hidden space. To add one, write the abstract methods. What a member `by_pattern(y, b)` `(L, V)` is of
+    the cavity logits is a part of its own in `probe.attribution`.
     """
 
     codes: eqx.AbstractVar[Float[Array, "V C"]]

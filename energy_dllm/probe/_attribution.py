@@ -22,7 +22,7 @@ class Attribution(eqx.Module):
     - `log_odds (L,)`: `log p_token - log p_reference`, nats; positive if the token is the likelier one.
     - `parts`: by name `(L,)`, in nats; their sum is `log_odds`. `prior`, `evidence`, every synapse by its name (of a
       `DeepStack` every layer, such as `attention 1`), `bias`, and `residual`, the distance of the hidden state from
-      rest.
+      rest; under a pattern (`energy.DFA.on`) also `pattern`, what it leaves of the passages with either token.
     - `neighbours`: terms that couple tokens by name, `(L, L)`: column `j` is the message of `j` to `i`; the sum of a
       row is that part. Of a `ConvolutionalMemory`, `j` is the place around which it was recalled. Of a layer of a
       `DeepStack`, what `i` reads of `j` directly, and what `j` reads of `i`; what depth adds is on the diagonal.
@@ -132,8 +132,11 @@ def _attribution(energy, y, b, w, r):
     here, logits = jnp.arange(y.shape[0]), energy.logits(y, b)
     u = energy.vocabulary.patterns[w] - energy.vocabulary.patterns[r]
     messages = {name: energy.kappa * force for name, force in energy.forces(y, b).items() if name != "neurons"}
-    cavity = energy.vocabulary.cavity_logits(y, b)
-    parts = {"prior": cavity[here, w] - cavity[here, r], "evidence": b[here, w] - b[here, r]}
+    known = {"prior": energy.vocabulary.cavity_logits(y, b), "evidence": b}
+    if hasattr(energy.vocabulary, "by_pattern"):
+        known["pattern"] = energy.vocabulary.by_pattern(y, b)
+        known["prior"] -= known["pattern"]
+    parts = {name: each[here, w] - each[here, r] for name, each in known.items()}
     parts |= {name: jnp.sum(force * u, axis=-1) for name, force in messages.items()}
     parts["residual"] = jnp.sum((y - jnp.sum(jnp.stack(list(messages.values())), axis=0)) * u, axis=-1)
     g = energy.activation(y, b)
