@@ -463,8 +463,8 @@ FAULTS = (
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",
         "sampling/_blocks.py",
-        "on_device(self.reachable[end])",
-        "jnp.ones(self.reachable[end].shape, bool)",
+        "here = self.reachable[end]  #",
+        "here = np.ones(self.reachable[end].shape, bool)  #",
         "tests/test_constraints.py -k across",
     ),
     (

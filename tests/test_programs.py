@@ -45,6 +45,9 @@ VALUES = {
     "generate: prompts of one length": lambda m, n: write(m, prompt="abca"[n % 2 :][:2]),
     "generate: prompts of every length": lambda m, n: write(m, prompt="abcabc"[: n % 6]),
     "generate: likelihoods": lambda m, n: write(m, evidence=ed.flow.Likelihood(n * jnp.ones((8, 4)))),
+    "generate: patterns": lambda m, n: write(
+        m, evidence=ed.flow.Matching(["a.*", "[ab]*c?[ab]*", ".*ab.*", "(a|b ){2,}c*"][n - 1], ABC, length=8)
+    ),
     "generate: rates of typos": lambda m, n: write(m, evidence=ed.flow.Typo(jnp.zeros(8, int), 0.01 + n / 100)),
     "infill: where the holes are": lambda m, n: ed.infill(
         m, "a" * (n % 6) + "[2]" + "b" * (6 - n % 6), sampler=ed.sampling.Unmasking(rounds=2, steps=2), frames=1

@@ -63,12 +63,18 @@ class DFA(eqx.Module):
         self.kinds, self.moves = jnp.arange(shapes[0][1], dtype=jnp.int32), self.next
         if concrete(next):
             moves, kinds = np.unique(np.asarray(next), axis=1, return_inverse=True)
+            moves = np.pad(moves, ((0, 0), (0, roomy(moves.shape[1]) - moves.shape[1])), constant_values=len(moves))
             self.kinds, self.moves = (on_device(each.astype(np.int32)) for each in (kinds.ravel(), moves))
 
     @classmethod
     def of(cls, automaton) -> "DFA":
-        """That of a `data.RegexDFA`, on the device."""
-        return cls(on_device(automaton.next), on_device(automaton.accept))
+        """That of a `data.RegexDFA`, on the device, with states behind its own that nothing leads to, so that automata
+        of similar size are one shape."""
+        count = len(automaton.accept)
+        more, none = roomy(count) - count, roomy(count)
+        next = np.where(automaton.next == count, none, automaton.next)
+        next = np.pad(next, ((0, more), (0, 0)), constant_values=none)
+        return cls(on_device(next.astype(np.int32)), on_device(np.pad(automaton.accept, (0, more))))
 
     def on(self, energy: Any) -> Any:
         """A free energy of the accepted passages alone, if it has a member `accepted`: of tokens that are independent
@@ -185,6 +191,11 @@ def _log(sums, top):
     """`log(sums e^top)`, of nothing -1e30."""
     there = sums > 0
     return jnp.maximum(jnp.where(there, top + jnp.log(jnp.where(there, sums, 1.0)), LOG_ZERO), LOG_ZERO)
+
+
+def roomy(count: int) -> int:
+    """The next power of two, at least 8."""
+    return max(8, 1 << (count - 1).bit_length())
 
 
 def padded(values, last):

@@ -194,7 +194,8 @@ class _Blocks:
         dfa = self.conditioning.dfa
         if dfa is None or self.reachable is None:
             return None
-        accept = on_device(self.reachable[end])
+        here = self.reachable[end]  # the automaton on the device has room for more states
+        accept = on_device(np.pad(here, (0, len(dfa.accept) - len(here))))
         return eqx.tree_at(lambda dfa: (dfa.accept, dfa.start), dfa, (accept, jnp.zeros_like(dfa.start)))
 
     def _advance(self, begin: int, end: int) -> None:
