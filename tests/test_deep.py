@@ -83,9 +83,9 @@ def test_energy_is_a_sum_over_blocks_heads_memories_and_tokens(getkey):
         np.testing.assert_allclose(sum(terms.values()), stack.per_token(g, valid), atol=1e-12)
 
 
-@pytest.mark.parametrize("feedback", [0.0, 0.7])
-def test_padding_changes_nothing(getkey, feedback):
-    energy, (y, b) = functional(getkey(), feedback=feedback), passages(getkey(), 1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(getkey, kind):
+    energy, (y, b) = functional(getkey(), **KINDS[kind]), passages(getkey(), 1)
     short, mask = (y[0, :-2], b[0, :-2]), jnp.arange(L) < L - 2
     np.testing.assert_allclose(energy.force(y[0], b[0], mask=mask)[:-2], energy.force(*short), atol=1e-12)
     np.testing.assert_allclose(energy(y[0], b[0], mask=mask), energy(*short), atol=1e-12)

@@ -63,7 +63,9 @@ class DFA(eqx.Module):
         self.kinds, self.moves = jnp.arange(shapes[0][1], dtype=jnp.int32), self.next
         if concrete(next):
             moves, kinds = np.unique(np.asarray(next), axis=1, return_inverse=True)
-            moves = np.pad(moves, ((0, 0), (0, roomy(moves.shape[1]) - moves.shape[1])), constant_values=len(moves))
+            moves = np.pad(
+                moves, ((0, 0), (0, rounded_up(moves.shape[1]) - moves.shape[1])), constant_values=len(moves)
+            )
             self.kinds, self.moves = (on_device(each.astype(np.int32)) for each in (kinds.ravel(), moves))
 
     @classmethod
@@ -71,7 +73,7 @@ class DFA(eqx.Module):
         """That of a `data.RegexDFA`, on the device, with states behind its own that nothing leads to, so that automata
         of similar size are one shape."""
         count = len(automaton.accept)
-        more, none = roomy(count) - count, roomy(count)
+        more, none = rounded_up(count) - count, rounded_up(count)
         next = np.where(automaton.next == count, none, automaton.next)
         next = np.pad(next, ((0, more), (0, 0)), constant_values=none)
         return cls(on_device(next.astype(np.int32)), on_device(np.pad(automaton.accept, (0, more))))
@@ -81,9 +83,10 @@ class DFA(eqx.Module):
         given the hidden state, and of data sets. Of others the energy itself."""
         return energy.accepted(self) if hasattr(energy, "accepted") else energy
 
-    def __call__(self, b: Float[Array, "N V"]) -> Scalar:
-        """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats; 1e30 if nothing is accepted."""
-        return -self._backward(b, _sum)[0, self.start]
+    def __call__(self, b: Float[Array, "N V"], mask: Bool[Array, " N"] | None = None) -> Scalar:
+        """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats, 1e30 if nothing is accepted; of the tokens of a `mask`
+        alone, if there is one."""
+        return -self._backward(b, _sum, mask)[0, self.start]
 
     def accepts(self, ids: Int[Array, " N"]) -> Bool[Array, ""]:
         """Whether the string `ids (N,)` is accepted."""
@@ -96,22 +99,23 @@ class DFA(eqx.Module):
         state `q` for the string to be accepted; the last state is that in which none is, -1e30."""
         return jnp.pad(self._backward(b, _sum), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
 
-    def cavity(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
+    def cavity(self, b: Float[Array, "N V"], mask: Bool[Array, " N"] | None = None) -> Float[Array, "N V"]:
         """`log sum exp(sum_(j != i) b_j(x_j))` over the accepted strings with `x_i = w`, `(N, V)`; about -1e30 where
-        there is none: `softmax(b + cavity(b))` are the marginals."""
-        none, ahead = self.accept.shape[0], self.ahead(b)
+        there is none: `softmax(b + cavity(b))` are the marginals. Of the tokens of a `mask` alone, if there is one."""
+        none, read = self.accept.shape[0], jnp.ones(b.shape[0], bool) if mask is None else mask
+        ahead = jnp.pad(self._backward(b, _sum, mask), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
 
         def step(here, now):
-            row, after = now
+            row, after, read = now
             there = here[:, None] + after[self.moves]
             # by state, so that an improbable one that the rest may need is not lost
             moved = here[:, None] + row
             top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[self.moves].max(moved))
             sums = jnp.zeros(none + 1, b.dtype).at[self.moves].add(jnp.exp(moved - top[self.moves]))
-            return _log(sums, top)[:none], jnp.maximum(_sum(there, 0), LOG_ZERO)
+            return jnp.where(read, _log(sums, top)[:none], here), jnp.maximum(_sum(there, 0), LOG_ZERO)
 
         start = jnp.where(jnp.arange(none) == self.start, 0.0, LOG_ZERO).astype(b.dtype)
-        return jax.lax.scan(step, start, (self._by_kind(b, _sum), ahead[1:]))[1][:, self.kinds]
+        return jax.lax.scan(step, start, (self._by_kind(b, _sum), ahead[1:], read))[1][:, self.kinds]
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
@@ -143,18 +147,21 @@ class DFA(eqx.Module):
         here = jnp.arange(self.accept.shape[0]) == self.start
         return jax.lax.scan(step, here, (kinds, backward[1:]))[1][:, self.kinds] & allowed
 
-    def _backward(self, b, reduce):
-        """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place."""
+    def _backward(self, b, reduce, mask=None):
+        """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place; what
+        is not in a `mask` is not read."""
         if b.ndim != 2 or b.shape[1] != self.next.shape[1]:
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.next.shape[1]}), one row a token.")
         end = jnp.where(self.accept, 0.0, LOG_ZERO).astype(b.dtype)
 
-        def step(after, row):
+        def step(after, now):
+            row, read = now
             backward = jnp.maximum(reduce(row + padded(after, LOG_ZERO)[self.moves], axis=-1), LOG_ZERO)
+            backward = backward if read is None else jnp.where(read, backward, after)
             return backward, backward
 
         rows = self._by_kind(b, reduce)
-        return jnp.concatenate([jax.lax.scan(step, end, rows, reverse=True)[1], end[None]])
+        return jnp.concatenate([jax.lax.scan(step, end, (rows, mask), reverse=True)[1], end[None]])
 
     def _by_kind(self, b, reduce):
         """Sums or maxima of the evidence over the tokens of each kind `(N, K)`."""
@@ -193,7 +200,7 @@ def _log(sums, top):
     return jnp.maximum(jnp.where(there, top + jnp.log(jnp.where(there, sums, 1.0)), LOG_ZERO), LOG_ZERO)
 
 
-def roomy(count: int) -> int:
+def rounded_up(count: int) -> int:
     """The next power of two, at least 8."""
     return max(8, 1 << (count - 1).bit_length())
 

@@ -78,16 +78,17 @@ class PatternVocabulary(AbstractVocabulary):
     ) -> Float[Array, " L"]:
         """That of the base, and `-log P(accepted)` in equal parts, nats `(L,)`."""
         scores = self._scores(y, b)
-        alone = jax.nn.logsumexp(scores, axis=-1)
-        price = self.dfa(scores) + jnp.sum(alone)
-        return valid(price / b.shape[0] - alone, mask)
+        alone = valid(jax.nn.logsumexp(scores, axis=-1), mask)
+        price = self.dfa(scores, mask) + jnp.sum(alone)
+        count = b.shape[0] if mask is None else jnp.maximum(jnp.sum(mask), 1)
+        return valid(price / count - alone, mask)
 
     def message(
         self, y: Float[Array, "L D"], b: Float[Array, "L V"], mask: Bool[Array, " L"] | None = None
     ) -> Float[Array, "L D"]:
         """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; 0 without evidence."""
         scores = self._scores(y, b)
-        p = jax.nn.softmax(scores + self.dfa.cavity(scores), axis=-1)
+        p = jax.nn.softmax(scores + self.dfa.cavity(scores, mask), axis=-1)
         return valid(jnp.where(self.base.informed(b)[:, None], p, 0.0), mask) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
