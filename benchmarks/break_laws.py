@@ -785,7 +785,7 @@ FAULTS = (
     (
         "9: the price of a pattern is part of F (left out)",
         "energy/_pattern.py",
-        "price = self.dfa(scores) + jnp.sum(alone)",
+        "price = self.dfa(scores, mask) + jnp.sum(alone)",
         "price = jnp.zeros_like(jnp.sum(alone))",
         "tests/test_deep.py -k gradient_of_a_convex",
     ),
