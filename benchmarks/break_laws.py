@@ -811,10 +811,17 @@ FAULTS = (
         "tests/test_constraints.py -k sum_over_its_strings",
     ),
     (
+        "3: an echo has the likelihood of each token of the prompt (of the one before it)",
+        "serve/_inside.py",
+        "found = [(short(float(log_p[n])), likely(n)) for n in range(size)]",
+        "found = [(short(float(log_p[n - 1])), likely(n)) for n in range(size)]",
+        "tests/test_serve.py -k an_echo_has",
+    ),
+    (
         "9: over HTTP a character begins where its first byte stands (where its last does)",
         "serve/_write.py",
-        "return [0, *itertools.accumulate(sizes)][: len(spelt)]",
-        "return [*itertools.accumulate(sizes)]",
+        "return [0, *itertools.accumulate(len(decoder.decode(token)) for token in spelt)][: len(spelt)]",
+        "return [*itertools.accumulate(len(decoder.decode(token)) for token in spelt)]",
         "tests/test_serve.py -k part_of_a_character",
     ),
 )

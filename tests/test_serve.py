@@ -132,7 +132,9 @@ def test_text_before_and_behind(client):
     text = made.choices[0].text
     assert len(text) == 16 and text.startswith("abc") and text.endswith("xyz")
     offsets, tokens = made.choices[0].logprobs.text_offset, made.choices[0].logprobs.tokens
-    assert [text[n] for n in offsets] == tokens and offsets[0] == 3
+    assert [text[n] for n in offsets] == tokens and offsets[0] == 0
+    nats = made.choices[0].logprobs.token_logprobs
+    assert nats[:3] == [None] * 3 and None not in nats[3:] and len(nats) == 13  # the passage is written as a whole
     asked: Any = dict(model="toy", prompt="abc", suffix="xyz", max_tokens=10, seed=1, echo=True)
     parts: Any = client.completions.create(**asked, stream=True, extra_body={"commit": False})
     assert "".join(part.choices[0].text for part in parts) == text
@@ -705,6 +707,23 @@ def test_patterns_hold_from_left_to_right(in_order, ordered):
     other = in_order.post("/v1/completions", prompt="abc", max_tokens=60, seed=3, avoid=words, block=1)
     text = other["choices"][0]["text"]
     assert len(text) == 60 and other["energy_dllm"]["block"] == 1 and not any(word in text for word in words)
+
+
+def test_an_echo_has_the_likelihoods_of_the_prompt(in_order, ordered):
+    """Those of the chain rule, as a client that scores texts by completions of one token reads them; of several
+    prompts each its own, and no others than `/v1/score`."""
+    with openai.OpenAI(base_url=f"{in_order.url}/v1", api_key="none", timeout=240) as client:
+        prompts = ["abcab", "see a"]
+        asked: Any = dict(model="toy", prompt=prompts, max_tokens=1, n=2, echo=True, logprobs=3, seed=1)
+        made: Any = client.completions.create(**asked)
+    for choice in made.choices:
+        found, prompt = choice.logprobs, prompts[choice.index // 2]
+        log_p = np.asarray(eqx.filter_jit(ordered.energy.in_blocks(1).conditionals)(ordered.encode(prompt)))
+        own = log_p[np.arange(5), ordered.encode(prompt)]
+        np.testing.assert_allclose(found.token_logprobs[:5], own, atol=2e-3)
+        assert "".join(found.tokens) == choice.text and found.text_offset == list(range(6))
+        for place, top in enumerate(found.top_logprobs[:5]):
+            assert list(top) == [ordered.decode(w[None]) for w in np.argsort(-log_p[place])[:3]]
 
 
 def test_the_descent_stays_where_it_is_asked_for(in_order, ordered):

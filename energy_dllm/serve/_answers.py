@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from ..memory import TextMemory
 from . import _requests as ask
 from ._errors import APIError
-from ._inside import attributed, recalled, repaired, scored
+from ._inside import attributed, echoed, recalled, repaired, scored
 from ._plan import Plan, block_of, chat_prompt, of_answer, of_infill
 from ._sent import streamed
 from ._write import Choice, called, short, written
@@ -45,10 +45,14 @@ async def completions(server: Any, asked: ask.CompletionRequest, _: Request) -> 
     head = _head("cmpl", "text_completion", name, plans[0])
     behind = lambda choice: (asked.suffix or "") if asked.echo else ""
     before = lambda choice: prompts[choice.index // count] if asked.echo else ""
+    heads: list[list[dict[str, Any]]] = [[] for _ in plans]
+    if asked.echo and asked.logprobs is not None:
+        read = lambda: [echoed(server.engine, plan) for plan in plans]
+        heads = await called(server.engine, read, server.timeout)
 
     def one(choice: Choice, text: str, reason: str | None, whole: bool) -> dict[str, Any]:
-        top, first = asked.logprobs, len(before(choice))
-        found = _logprobs(choice, top, first) if whole and top is not None else None
+        top, first, head = asked.logprobs, len(before(choice)), heads[choice.index // count]
+        found = _logprobs(choice, top, first, head) if whole and top is not None else None
         return {"index": choice.index, "text": text, "logprobs": found, "finish_reason": reason}
 
     if asked.stream:
@@ -211,15 +215,16 @@ def _usage(plans: Sequence[Plan], choices: Sequence[Choice]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
 
 
-def _logprobs(choice: Choice, top: int, first: int) -> dict[str, Any]:
-    """As the API has them, the answer beginning at character `first` of what is returned."""
-    found = choice.logprobs()
-    likely = [_named(each["top"][:top]) for each in found]
+def _logprobs(choice: Choice, top: int, first: int, head: list[dict[str, Any]]) -> dict[str, Any]:
+    """As the API has them, the answer beginning at character `first` of what is returned, behind the tokens `head`."""
+    answer = choice.logprobs()
+    found = head + [each | {"offset": first + each["offset"]} for each in answer]
+    likely = [None if each["logprob"] is None else _named(each["top"][:top]) for each in found]
     return {
         "tokens": [_name(each["token"]) for each in found],
         "token_logprobs": [each["logprob"] for each in found],
         "top_logprobs": likely if top else None,
-        "text_offset": [first + each["offset"] for each in found],
+        "text_offset": [each["offset"] for each in found],
     }
 
 

@@ -15,8 +15,9 @@ from ..memory import TextMemory
 from ..probe import attribution
 from ..sampling import repair
 from ._engine import Engine
-from ._plan import read
-from ._write import short
+from ._passage import TOP
+from ._plan import Plan, read
+from ._write import offsets, short
 
 
 AT_ONCE = 8
@@ -35,7 +36,8 @@ def scored(engine: Engine, model: EnergyDLLM, text: str, block: int) -> dict[str
     """
     ids, size, length = _padded(engine, model, text)
     if block:
-        nll, likelier = jax.tree.map(np.asarray, _in_order(model.energy, on_device(ids)))
+        log_p, top, _ = jax.tree.map(np.asarray, _in_order(model.energy, on_device(ids)))
+        nll, likelier = -log_p, top[:, 0]
         whole = {"method": "chain rule", "log_likelihood": short(-float(nll[:size].sum()))}
     else:
         found = _score(model, on_device(ids), on_device(np.arange(length) < size))
@@ -49,10 +51,28 @@ def scored(engine: Engine, model: EnergyDLLM, text: str, block: int) -> dict[str
     } | whole
 
 
+def echoed(engine: Engine, plan: Plan) -> list[dict[str, Any]]:
+    """Of every token before an answer what `Choice.logprobs` has of those of the answer, by the chain rule; without
+    numbers where the answer is not from left to right, a token is unknown, or they do not fit into a window."""
+    spelt, size = plan.model.tokenizer.spelt, len(plan.ids)
+    found, length = [(None, [])] * size, engine.length(size)
+    if size and plan.block and plan.known.all() and length is not None:
+        ids = on_device(np.pad(plan.ids, (0, length - size)))
+        log_p, top, nats = jax.tree.map(np.asarray, _in_order(plan.model.energy, ids))
+        likely = lambda n: [(w, short(float(p))) for w, p in zip(spelt(top[n]), nats[n], strict=True)]
+        found = [(short(float(log_p[n])), likely(n)) for n in range(size)]
+    tokens = spelt(plan.ids)
+    return [
+        {"token": token, "logprob": log_p, "top": top, "offset": offset}
+        for token, (log_p, top), offset in zip(tokens, found, offsets(tokens), strict=True)
+    ]
+
+
 @eqx.filter_jit
-def _in_order(energy: Any, ids: Int[Array, " L"]) -> tuple[Float[Array, " L"], Int[Array, " L"]]:
+def _in_order(energy: Any, ids: Int[Array, " L"]) -> tuple[Float[Array, " L"], Int[Array, "L n"], Float[Array, "L n"]]:
     log_p = energy.conditionals(ids)
-    return -jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0], jnp.argmax(log_p, axis=-1)
+    nats, top = jax.lax.top_k(log_p, min(TOP, log_p.shape[-1]))
+    return jnp.take_along_axis(log_p, ids[:, None], axis=-1)[:, 0], top, nats
 
 
 @eqx.filter_jit

@@ -147,11 +147,8 @@ class Choice:
 
     def _offsets(self) -> list[int]:
         """Characters that are whole before each token that stands."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         end = max(self.first, min(self.stands, self.last))
-        spelt = self.plan.model.tokenizer.spelt(self.ids[self.first : end])
-        sizes = [len(decoder.decode(token)) for token in spelt]
-        return [0, *itertools.accumulate(sizes)][: len(spelt)]
+        return offsets(self.plan.model.tokenizer.spelt(self.ids[self.first : end]))
 
     @property
     def shown(self) -> int:
@@ -164,6 +161,12 @@ class Choice:
         end = min(self.stands, self.last)
         end = min(end, self.first + self.shown + 1) if self.reason == "stop" and self.plan.append else end
         return int(np.count_nonzero(~self.fixed[self.first : max(self.first, end)]))
+
+
+def offsets(spelt: Sequence[bytes]) -> list[int]:
+    """Characters that are whole before each of these tokens."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return [0, *itertools.accumulate(len(decoder.decode(token)) for token in spelt)][: len(spelt)]
 
 
 async def written(
