@@ -80,7 +80,18 @@ class DFA(eqx.Module):
 
     def on(self, energy: Any) -> Any:
         """A free energy of the accepted passages alone, if it has a member `accepted`: of tokens that are independent
-        given the hidden state, and of data sets. Of others the energy itself."""
+        given the hidden state, and of data sets. Of others the energy itself.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
+
+        words = ed.energy.Empirical(jnp.array([[0, 1], [1, 1]]))
+        exact = ed.energy.DFA.of(ed.data.RegexDFA.of("b.", ed.data.Characters("ab"))).on(words)
+        assert exact.posterior(exact.neutral(2), jnp.zeros((2, 2)))[0, 1] > 0.99
+        ```
+        """
         return energy.accepted(self) if hasattr(energy, "accepted") else energy
 
     def __call__(self, b: Float[Array, "N V"], mask: Bool[Array, " N"] | None = None) -> Scalar:
