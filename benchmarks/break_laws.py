@@ -463,9 +463,9 @@ FAULTS = (
     (
         "9: a constraint holds across blocks (what must follow is forgotten)",
         "sampling/_blocks.py",
-        "here = self.reachable[end]  #",
-        "here = np.ones(self.reachable[end].shape, bool)  #",
-        "tests/test_constraints.py -k across",
+        "dfa.begins(self.ahead[end])",
+        "dfa.begins(np.zeros(self.ahead[end].shape))",
+        "tests/test_constraints.py -k hold_across",
     ),
     (
         "9: an associative scan has the messages of the chain (backwards without the step to the token)",
@@ -785,7 +785,7 @@ FAULTS = (
     (
         "9: the price of a pattern is part of F (left out)",
         "energy/_pattern.py",
-        "price = self.dfa(scores, mask) + jnp.sum(alone)",
+        "price = self._read(mask)(scores) + jnp.sum(alone)",
         "price = jnp.zeros_like(jnp.sum(alone))",
         "tests/test_deep.py -k gradient_of_a_convex",
     ),
@@ -799,7 +799,7 @@ FAULTS = (
     (
         "9: states that the evidence makes improbable are not lost (one scale for all)",
         "energy/_dfa.py",
-        "top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[self.moves].max(moved))",
+        "top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[moves].max(moved))",
         "top = jnp.full(none + 1, jnp.max(moved))",
         "tests/test_constraints.py -k can_still_follow",
     ),
@@ -809,6 +809,34 @@ FAULTS = (
         'return _log(jnp.matmul(jnp.exp(b - top[:, self.kinds]), each, precision="highest"), top)',
         "return top",
         "tests/test_constraints.py -k sum_over_its_strings",
+    ),
+    (
+        "9: an automaton reads the places it is about (all)",
+        "energy/_dfa.py",
+        "return next if read is None else jnp.where(read, next,",
+        "return next if read is None else jnp.where(read | True, next,",
+        "tests/test_constraints.py -k sum_over_its_strings",
+    ),
+    (
+        "9: the last state of the likeliest path leads nowhere (to the likeliest next one)",
+        "energy/_viterbi.py",
+        "scan(behind, end, (scores, dfa.here), reverse=True)",
+        "scan(behind, moved(end), (scores, dfa.here), reverse=True)",
+        "tests/test_markov.py -k most_likely_passage",
+    ),
+    (
+        "9: a window leaves what the rest is likely to have (what is possible)",
+        "sampling/_blocks.py",
+        "dfa.begins(self.ahead[end])",
+        "dfa.begins(np.where(self.ahead[end] > -np.inf, 0.0, -np.inf))",
+        "tests/test_constraints.py -k across_windows_has",
+    ),
+    (
+        "2: over HTTP the rounds after a descent know of the pattern (nothing)",
+        "serve/_passage.py",
+        "return energy.sample(y, b, tilt=tilt, dfa=page.dfa, key=key).astype(jnp.int32)",
+        "return energy.sample(y, b, tilt=tilt, dfa=None, key=key).astype(jnp.int32)",
+        "tests/test_serve.py -k part_of_the_energy",
     ),
     (
         "3: an echo has the likelihood of each token of the prompt (of the one before it)",

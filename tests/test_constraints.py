@@ -213,10 +213,18 @@ def dfa():
     return ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
 
 
-def test_a_language_is_the_sum_over_its_strings(dfa, getkey):
+@pytest.mark.parametrize("onward", [(1.0, 1.0), (0.02, 0.5)], ids=["all of it", "the beginning"])
+@pytest.mark.parametrize("here", [None, [True, False, True, False]], ids=["all places", "two places"])
+def test_a_language_is_the_sum_over_its_strings(dfa, here, onward, getkey):
+    """Each weighted, where it is the beginning of a passage, by how likely its rest is accepted; at some places alone,
+    any token stands at the others."""
+    dfa = dfa.begins(np.log(onward))
+    dfa = dfa if here is None else dfa.within(jnp.array(here))
     b = 3.0 * jax.random.normal(getkey(), (4, 3))
-    accepted = (ITEMS == 2).sum(1) <= 1
+    read = ITEMS if here is None else ITEMS[:, here]
+    accepted = (read == 2).sum(1) <= 1
     weight = np.where(accepted, np.exp(np.asarray(b)[np.arange(4), ITEMS].sum(1)), 0.0)
+    weight = weight * np.where((read == 2).any(1), onward[1], onward[0])
     assert np.allclose(dfa(b), -np.log(weight.sum()), atol=1e-12)
     exact = np.array([[weight[ITEMS[:, i] == w].sum() for w in range(3)] for i in range(4)]) / weight.sum()
     assert np.allclose(dfa.posterior(b), exact, atol=1e-12)
@@ -232,7 +240,8 @@ def test_a_language_is_the_sum_over_its_strings(dfa, getkey):
 def test_a_language_knows_what_can_still_follow(dfa):
     open = jnp.ones((4, 3), bool).at[1].set(jnp.array([False, False, True]))  # the one c there may be
     assert (dfa.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()
-    assert not dfa.support(open.at[3].set(jnp.array([False, False, True]))).any()
+    assert not dfa.support(two := open.at[3].set(jnp.array([False, False, True]))).any()
+    assert (dfa.within(jnp.array([True, True, True, False])).support(two) == two.at[::2, 2].set([False, False])).all()
     # a token that no accepted string has, and states that the evidence makes e^-900 times less likely than others
     b = jnp.zeros((4, 3)).at[1].set(jnp.array([-900.0, -900.0, 0.0])).at[3].set(jnp.array([-900.0, -900.0, 0.0]))
     p = jax.nn.softmax(b + dfa.cavity(b), axis=-1)
@@ -377,10 +386,38 @@ def test_constraints_hold_in_every_sample(model, path):
     assert len(set(made.texts)) > 10
 
 
+@pytest.mark.parametrize("pattern", [".*aa.*", "b?(.*cb.*)", "[^c]*c[^c]*"])
+@pytest.mark.parametrize("given", ["", "b..."])
+def test_a_pattern_across_windows_has_the_restricted_law(pattern, given):
+    """Of independent tokens: what a window leaves to the next ones is as likely as they are to have it."""
+    tokenizer, prior = ed.data.Characters("abc"), np.log([0.2, 0.3, 0.5])
+    model = ed.EnergyDLLM(tokenizer, energy=independent(jnp.asarray(prior)), steps=1, key=jax.random.key(0))
+    texts = ["".join("abc"[w] for w in row) for row in ITEMS]
+    fits = np.array([bool(re.fullmatch(pattern, text) and re.fullmatch(given or ".*", text)) for text in texts])
+    weight = np.where(fits, np.exp(prior[ITEMS].sum(1)), 0.0)
+    asked = dict(length=4, prompt=given[:1], window=2, samples=4000, frames=0)
+    evidence = ed.flow.Matching(pattern, tokenizer, length=4)
+    made = ed.generate(model, **asked, sampler=draws(rounds=2, steps=1), evidence=evidence)
+    families.likely(made.ids, weight / weight.sum())
+
+
 def test_constraints_hold_across_blocks(model):
     matching = ed.flow.Matching(WORDS + " ccc", ABC, length=30)
     made = ed.generate(model, length=30, samples=20, window=8, sampler=draws(), evidence=matching, frames=1)
     assert all(re.fullmatch(WORDS + " ccc", text) for text in made.texts)
+
+
+@pytest.mark.parametrize("hole", [0, 12, 26])
+def test_evidence_holds_where_one_window_of_several_has_a_hole(model, hole):
+    """What follows the window is part of the pattern, and evidence about it none of the window's."""
+    text = "abbc" * 8
+    template = f"{text[:hole]}[4]{text[hole + 4 : 30]}"
+    known = ed.flow.Likelihood(jnp.zeros((30, 4)).at[hole + 1, 2].set(60.0))
+    matching = ed.flow.Matching(f".{{{hole}}}a.b[a-c].*", ABC, length=30)
+    made = ed.infill(model, template, samples=20, window=8, sampler=draws(), evidence=matching + known, frames=1)
+    after = re.escape(text[hole + 4 : 30])
+    assert all(re.fullmatch(f"{text[:hole]}acb[abc]{after}", each) for each in made.texts)
+    assert len(set(made.texts)) == 3
 
 
 def test_repair_obeys(model):

@@ -197,10 +197,25 @@ def test_tokens_are_drawn_together(getkey):
     families.likely(ids, law / law.sum())
 
 
-def test_a_language_is_drawn_together(getkey):
+WITHOUT, WITH = 0.02, 0.5
+"""Weights of texts without a `c` and with one."""
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["all places", "all but one"])
+def language(request):
+    """At most one `c`, at all places or all but the second; how likely the rest of a passage is accepted; and the
+    weight of every text."""
+    made = ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+    here = np.arange(L) != 1 if not request.param else np.ones(L, bool)
+    count = (TEXTS[:, here] == 2).sum(1)
+    made = made.begins(np.log([WITHOUT, WITH]))
+    made = made if request.param else made.within(jnp.asarray(here))
+    return made, np.select([count == 0, count == 1], [WITHOUT, WITH], 0.0)
+
+
+def test_a_language_is_drawn_together(language, getkey):
     """Of the passages that it accepts, by the law of the chain: independent draws would fail this."""
-    vocabulary = make(getkey())
-    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
+    vocabulary, (dfa, accepted) = make(getkey()), language
     y, b = (jnp.asarray(0.3 * np.asarray(getkey.normal((L, width)))) for width in (D, V))
 
     @jax.jit
@@ -209,17 +224,17 @@ def test_a_language_is_drawn_together(getkey):
         return jax.vmap(one)(jax.random.split(key, 20_000)), vocabulary.unary_logits(y) + b
 
     ids, scores = map(np.asarray, draw(getkey()))
-    law = np.where((TEXTS == 2).sum(1) <= 1, enumerated(vocabulary, scores), 0.0)
+    law = accepted * enumerated(vocabulary, scores)
     families.likely(ids, law / law.sum())
 
 
-def test_the_most_likely_passage_is_that_of_its_states(getkey):
+def test_the_most_likely_passage_is_that_of_its_states(language, getkey):
     """Of all paths of states and tokens, and of those that an automaton accepts: the likeliest of each place by itself
     is another one."""
-    vocabulary = make(getkey())
+    vocabulary, (dfa, accepted) = make(getkey()), language
     tables = [np.log(np.asarray(table)) for table in vocabulary.tables()]
-    dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("[ab]*c?[ab]*", ed.data.Characters("abc")))
-    accepted = (TEXTS == 2).sum(1) <= 1
+    with np.errstate(divide="ignore"):
+        fits = np.log(accepted)
     paths = np.array(list(itertools.product(range(len(tables[0])), repeat=L)))
     likeliest = lambda y, b, dfa: vocabulary.sample(y, b, dfa=dfa, key=None)
     best = jax.jit(lambda y, b: (likeliest(y, b, None), likeliest(y, b, dfa), vocabulary.logits(y, b)))
@@ -232,7 +247,7 @@ def test_the_most_likely_passage_is_that_of_its_states(getkey):
         most = (of_states[:, None] + of_tokens.sum(-1)).max(0)
         free, bound, logits = best(y, b)
         assert (TEXTS[most.argmax()] == free).all()
-        assert (TEXTS[np.where(accepted, most, -np.inf).argmax()] == bound).all()
+        assert (TEXTS[(most + fits).argmax()] == bound).all()
         apart += not (logits.argmax(-1) == free).all()
     assert apart
 

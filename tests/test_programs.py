@@ -75,6 +75,15 @@ def test_no_new_program_for_a_value_that_is_not_a_shape(name, model, programs):
     assert programs() == 0
 
 
+def test_patterns_of_lengths_in_one_bucket_share_the_motion(model, programs):
+    """What is compiled for each of them is the evidence that is looked at before."""
+    for n in range(5):
+        write(model, length=8 + n, evidence=ed.flow.Matching(".*ab.*", ABC, length=8 + n))
+        if n == 1:
+            programs()
+    assert programs() <= 3
+
+
 def test_another_bucket_of_lengths_is_another_program(model, programs):
     jax.clear_caches()  # another test of the same process may have had a model of these shapes
     write(model)

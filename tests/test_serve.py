@@ -228,6 +228,27 @@ def test_a_pattern_is_matched_and_words_are_avoided(client):
     assert biased == "d" * 12
 
 
+@pytest.mark.parametrize("pattern", ["abc.*k.*q.*z", "[a-z]{3} ([a-z]{2,4} )*[a-z]{2}z"])
+def test_a_pattern_is_part_of_the_energy(running, model, pattern):
+    """As `infill` has it: the same text and the same energy, and rounds in which tokens are drawn anew."""
+    template = f"abc[{LENGTH - 4}]z"
+    wanted = ed.flow.Matching(pattern, model.tokenizer, length=LENGTH)
+    written = ed.infill(model, template, evidence=wanted, seed=7)
+    made = running.post("/v1/infill", template=template, match=pattern, seed=7)
+    assert made["choices"][0]["text"] == written.texts[0]
+    assert re.fullmatch(pattern, written.texts[0], re.DOTALL)
+    assert np.isclose(made["energy_dllm"]["free_energy"], written.free_energy[:, -1], rtol=1e-4).all()
+
+
+def test_a_pattern_of_many_states_is_met_at_the_end(running, monkeypatch):
+    monkeypatch.setattr("energy_dllm.serve._plan.LARGEST", 16)
+    for stream in (False, True):
+        asked = {"template": "abc[9]z", "match": "abc(.k){4}.z", "seed": 7, "stream": stream}
+        _, answer = running.get("/v1/infill", asked)
+        text = "".join(re.findall(r'"text": ?"((?:[^"\\\\]|\\\\.)*)"', answer))
+        assert re.fullmatch(r"abc(.k){4}.z", json.loads(f'"{text}"'), re.DOTALL)
+
+
 def test_infill_keeps_what_is_given(running):
     made = running.post("/v1/infill", template="abc[4]xyz[[1]", seed=1, match="[a-z]{10}.1]")
     text = made["choices"][0]["text"]

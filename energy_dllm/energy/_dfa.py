@@ -25,6 +25,9 @@ class DFA(eqx.Module):
     - `accept`: the states in which a string may end `(Q,)`.
     - `start`: the state a string begins in.
 
+    `begins` makes that of the beginning of a passage, whose rest is accepted as often as it says; `within` that of some
+    places of a passage, at which alone it reads.
+
     **Raises:** `ValueError` if shapes do not match or there is no such state; in `posterior`, `sample` and `best`, of
     evidence that is not traced, if no string of its length is accepted.
 
@@ -45,8 +48,10 @@ class DFA(eqx.Module):
     next: Int[Array, "Q V"]
     accept: Bool[Array, " Q"]
     start: Int[Array, ""]
+    ends: Float[Array, " Q"]
     kinds: Int[Array, " V"]
     moves: Int[Array, "Q K"]
+    here: Bool[Array, " N"] | None
 
     def __init__(self, next: Int[Array, "Q V"], accept: Bool[Array, " Q"], start: Int[Array, ""] | int = 0):
         shapes = np.shape(next), np.shape(accept)
@@ -59,24 +64,27 @@ class DFA(eqx.Module):
         number("start", start, lambda state: (state >= 0) & (state < shapes[1][0]) & (state % 1 == 0), "a state")
         self.next, self.accept = jnp.asarray(next, jnp.int32), booleans("accept", accept)
         self.start = jnp.asarray(start, self.next.dtype)
+        self.ends, self.here = jnp.where(self.accept, 0.0, LOG_ZERO), None
         # tokens that lead to the same states everywhere are one kind, of which there are few
         self.kinds, self.moves = jnp.arange(shapes[0][1], dtype=jnp.int32), self.next
         if concrete(next):
             moves, kinds = np.unique(np.asarray(next), axis=1, return_inverse=True)
-            moves = np.pad(
-                moves, ((0, 0), (0, rounded_up(moves.shape[1]) - moves.shape[1])), constant_values=len(moves)
-            )
             self.kinds, self.moves = (on_device(each.astype(np.int32)) for each in (kinds.ravel(), moves))
 
     @classmethod
-    def of(cls, automaton) -> "DFA":
-        """That of a `data.RegexDFA`, on the device, with states behind its own that nothing leads to, so that automata
-        of similar size are one shape."""
+    def of(cls, automaton, *, base: int = 2) -> "DFA":
+        """That of a `data.RegexDFA`, on the device. The number of its states and that of its kinds of tokens, those of
+        the same `next`, are rounded up to powers of `base`, so that automata of similar size are one shape; nothing
+        leads to what is added."""
         count = len(automaton.accept)
-        more, none = rounded_up(count) - count, rounded_up(count)
+        none = rounded_up(count, base)
         next = np.where(automaton.next == count, none, automaton.next)
-        next = np.pad(next, ((0, more), (0, 0)), constant_values=none)
-        return cls(on_device(next.astype(np.int32)), on_device(np.pad(automaton.accept, (0, more))))
+        next = np.pad(next, ((0, none - count), (0, 0)), constant_values=none)
+        made = cls(on_device(next.astype(np.int32)), on_device(np.pad(automaton.accept, (0, none - count))))
+        kinds = made.moves.shape[1]
+        more = ((0, 0), (0, rounded_up(kinds, base) - kinds))
+        moves = on_device(np.pad(np.asarray(made.moves), more, constant_values=none))
+        return eqx.tree_at(lambda dfa: dfa.moves, made, moves)
 
     def on(self, energy: Any) -> Any:
         """A free energy of the accepted passages alone, if it has a member `accepted`: of tokens that are independent
@@ -94,39 +102,55 @@ class DFA(eqx.Module):
         """
         return energy.accepted(self) if hasattr(energy, "accepted") else energy
 
-    def __call__(self, b: Float[Array, "N V"], mask: Bool[Array, " N"] | None = None) -> Scalar:
-        """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats, 1e30 if nothing is accepted; of the tokens of a `mask`
-        alone, if there is one."""
-        return -self._backward(b, _sum, mask)[0, self.start]
+    def begins(self, ends: Float[Any, " S"]) -> "DFA":
+        """That of the beginning of a passage, `ends (S,)` being the log of how likely the rest is accepted after each
+        of the first `S` states, -1e30 or less where it cannot be."""
+        ends = np.maximum(np.pad(ends, (0, len(self.accept) - len(ends)), constant_values=LOG_ZERO), LOG_ZERO)
+        ends = on_device(ends.astype(self.ends.dtype))
+        return eqx.tree_at(lambda dfa: (dfa.accept, dfa.ends), self, (ends > LOG_ZERO / 2, ends))
+
+    def within(self, here: Bool[Array, " N"]) -> "DFA":
+        """That of the places `here` of a passage; any token may stand at the others."""
+        return eqx.tree_at(lambda dfa: dfa.here, self, booleans("here", here), is_leaf=lambda leaf: leaf is None)
+
+    def table(self, read: Bool[Array, ""] | None, by_kind: bool = False) -> Int[Array, "Q V"]:
+        """The states after a place that is `read`, or not: as before it."""
+        next = self.moves if by_kind else self.next
+        return next if read is None else jnp.where(read, next, jnp.arange(next.shape[0], dtype=next.dtype)[:, None])
+
+    def __call__(self, b: Float[Array, "N V"]) -> Scalar:
+        """`-log sum_(x accepted) exp(sum_i b_i(x_i))` in nats, 1e30 if nothing is accepted."""
+        return -self._backward(b, _sum)[0, self.start]
 
     def accepts(self, ids: Int[Array, " N"]) -> Bool[Array, ""]:
         """Whether the string `ids (N,)` is accepted."""
         none = self.accept.shape[0]
-        step = lambda state, token: (padded(self.next, none)[state, token], None)
-        return padded(self.accept, False)[jax.lax.scan(step, self.start, ids)[0]]
+        step = lambda state, now: (padded(self.table(now[1]), none)[state, now[0]], None)
+        return padded(self.accept, False)[jax.lax.scan(step, self.start, (ids, self.here))[0]]
 
     def ahead(self, b: Float[Array, "N V"]) -> Float[Array, "places states"]:
         """`beta_i(q) = log sum exp(sum_(j >= i) b_j(x_j))` `(N + 1, Q + 1)`, over all that may follow at place `i` in
         state `q` for the string to be accepted; the last state is that in which none is, -1e30."""
         return jnp.pad(self._backward(b, _sum), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
 
-    def cavity(self, b: Float[Array, "N V"], mask: Bool[Array, " N"] | None = None) -> Float[Array, "N V"]:
+    def cavity(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`log sum exp(sum_(j != i) b_j(x_j))` over the accepted strings with `x_i = w`, `(N, V)`; about -1e30 where
-        there is none: `softmax(b + cavity(b))` are the marginals. Of the tokens of a `mask` alone, if there is one."""
-        none, read = self.accept.shape[0], jnp.ones(b.shape[0], bool) if mask is None else mask
-        ahead = jnp.pad(self._backward(b, _sum, mask), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
+        there is none: `softmax(b + cavity(b))` are the marginals."""
+        none = self.accept.shape[0]
+        ahead = jnp.pad(self._backward(b, _sum), ((0, 0), (0, 1)), constant_values=LOG_ZERO)
 
         def step(here, now):
             row, after, read = now
-            there = here[:, None] + after[self.moves]
+            moves = self.table(read, by_kind=True)
+            there = here[:, None] + after[moves]
             # by state, so that an improbable one that the rest may need is not lost
             moved = here[:, None] + row
-            top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[self.moves].max(moved))
-            sums = jnp.zeros(none + 1, b.dtype).at[self.moves].add(jnp.exp(moved - top[self.moves]))
-            return jnp.where(read, _log(sums, top)[:none], here), jnp.maximum(_sum(there, 0), LOG_ZERO)
+            top = jax.lax.stop_gradient(jnp.full(none + 1, LOG_ZERO, b.dtype).at[moves].max(moved))
+            sums = jnp.zeros(none + 1, b.dtype).at[moves].add(jnp.exp(moved - top[moves]))
+            return _log(sums, top)[:none], jnp.maximum(_sum(there, 0), LOG_ZERO)
 
         start = jnp.where(jnp.arange(none) == self.start, 0.0, LOG_ZERO).astype(b.dtype)
-        return jax.lax.scan(step, start, (self._by_kind(b, _sum), ahead[1:], read))[1][:, self.kinds]
+        return jax.lax.scan(step, start, (self._by_kind(b, _sum), ahead[1:], self.here))[1][:, self.kinds]
 
     def posterior(self, b: Float[Array, "N V"]) -> Float[Array, "N V"]:
         """`P(x_i = w | b, accepted) = -dE/db_iw`, `(N, V)`."""
@@ -150,29 +174,30 @@ class DFA(eqx.Module):
         kinds = jnp.zeros((len(allowed), self.moves.shape[1]), bool).at[:, self.kinds].max(allowed)
 
         def step(here, now):
-            row, after = now
-            open = row & here[:, None] & padded(after, False)[self.moves]
-            there = jnp.zeros(here.shape[0] + 1, bool).at[self.moves].max(open)[:-1]
-            return there, jnp.any(open, axis=0)
+            row, after, read = now
+            moves = self.table(read, by_kind=True)
+            open = row & here[:, None] & padded(after, False)[moves]
+            return jnp.zeros(here.shape[0] + 1, bool).at[moves].max(open)[:-1], jnp.any(open, axis=0)
 
         here = jnp.arange(self.accept.shape[0]) == self.start
-        return jax.lax.scan(step, here, (kinds, backward[1:]))[1][:, self.kinds] & allowed
+        return jax.lax.scan(step, here, (kinds, backward[1:], self.here))[1][:, self.kinds] & allowed
 
-    def _backward(self, b, reduce, mask=None):
-        """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place; what
-        is not in a `mask` is not read."""
+    def _backward(self, b, reduce):
+        """`beta (N + 1, Q)`: the backward messages, sums or maxima of the evidence after each state at each place."""
         if b.ndim != 2 or b.shape[1] != self.next.shape[1]:
             raise ValueError(f"`b` has shape {b.shape}; expected (N, {self.next.shape[1]}), one row a token.")
-        end = jnp.where(self.accept, 0.0, LOG_ZERO).astype(b.dtype)
+        if self.here is not None and self.here.shape != b.shape[:1]:
+            raise ValueError(f"`b` is about {b.shape[0]} tokens, and `here` of the automaton about {self.here.shape}.")
+        end = self.ends.astype(b.dtype)
 
         def step(after, now):
             row, read = now
-            backward = jnp.maximum(reduce(row + padded(after, LOG_ZERO)[self.moves], axis=-1), LOG_ZERO)
-            backward = backward if read is None else jnp.where(read, backward, after)
+            onward = padded(after, LOG_ZERO)[self.table(read, by_kind=True)]
+            backward = jnp.maximum(reduce(row + onward, axis=-1), LOG_ZERO)
             return backward, backward
 
         rows = self._by_kind(b, reduce)
-        return jnp.concatenate([jax.lax.scan(step, end, (rows, mask), reverse=True)[1], end[None]])
+        return jnp.concatenate([jax.lax.scan(step, end, (rows, self.here), reverse=True)[1], end[None]])
 
     def _by_kind(self, b, reduce):
         """Sums or maxima of the evidence over the tokens of each kind `(N, K)`."""
@@ -193,12 +218,13 @@ class DFA(eqx.Module):
         self._some(backward[0, self.start], b)
 
         def step(state, now):
-            n, row, after = now
-            token = choose(n, row + padded(after, LOG_ZERO)[self.next[state]])
-            return self.next[state, token], token
+            n, row, after, read = now
+            next = self.table(read)[state]
+            token = choose(n, row + padded(after, LOG_ZERO)[next])
+            return next[token], token
 
         numbers = jnp.arange(b.shape[0])
-        return jax.lax.scan(step, self.start, (numbers, b, backward[1:]))[1]
+        return jax.lax.scan(step, self.start, (numbers, b, backward[1:], self.here))[1]
 
 
 def _sum(values, axis):
@@ -211,9 +237,12 @@ def _log(sums, top):
     return jnp.maximum(jnp.where(there, top + jnp.log(jnp.where(there, sums, 1.0)), LOG_ZERO), LOG_ZERO)
 
 
-def rounded_up(count: int) -> int:
-    """The next power of two, at least 8."""
-    return max(8, 1 << (count - 1).bit_length())
+def rounded_up(count: int, base: int = 2) -> int:
+    """The next power of a number, at least 8."""
+    power = base
+    while power < max(8, count):
+        power *= base
+    return power
 
 
 def padded(values, last):

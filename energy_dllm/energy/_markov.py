@@ -251,9 +251,10 @@ def _accepted(
     scale, in logs: a passage that only an improbable state can end is drawn all the same.
     """
 
-    def backward(after, row):
-        scale, share = after
-        onward = row + padded(scale, LOG_ZERO)[dfa.next]
+    def backward(after, now):
+        (scale, share), (row, read) = after, now
+        next = dfa.table(read)
+        onward = row + padded(scale, LOG_ZERO)[next]
         top = jnp.max(onward, axis=-1)
         weights = jnp.exp(onward - top[:, None])
         moved = padded(share @ transition.T, 1.0)
@@ -262,26 +263,24 @@ def _accepted(
             weight, chance, goal = now
             return total + weight[:, None] * chance * moved[goal], None
 
-        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, emission.T, dfa.next.T))
+        total, _ = jax.lax.scan(add, jnp.zeros_like(share), (weights.T, emission.T, next.T))
         largest = jnp.max(total, axis=-1)  # not 0: one weight is 1, and every row has its floor
         after = jnp.maximum(top + jnp.log(largest), LOG_ZERO), total / largest[:, None]
         return after, after
 
-    end = (
-        jnp.where(dfa.accept, 0.0, LOG_ZERO).astype(initial.dtype),
-        jnp.ones((dfa.accept.size, initial.size), initial.dtype),
-    )
-    _, (scales, shares) = jax.lax.scan(backward, end, scores, reverse=True)
+    end = dfa.ends.astype(initial.dtype), jnp.ones((dfa.accept.size, initial.size), initial.dtype)
+    _, (scales, shares) = jax.lax.scan(backward, end, (scores, dfa.here), reverse=True)
     scales, shares = (jnp.concatenate([part, last[None]]) for part, last in zip((scales, shares), end, strict=True))
 
     def forward(state, now):
         place, before = state
-        row, share, scale, onward, key = now
+        row, share, scale, onward, read, key = now
+        next = dfa.table(read)[place]
         k1, k2 = jax.random.split(key)
         z = jax.random.categorical(k1, jnp.log(before) + jnp.log(share[place]))
         value = scale + jnp.log(onward @ transition[z])
-        w = jax.random.categorical(k2, jnp.log(emission[z]) + row + padded(value, LOG_ZERO)[dfa.next[place]])
-        return (dfa.next[place, w], transition[z]), w
+        w = jax.random.categorical(k2, jnp.log(emission[z]) + row + padded(value, LOG_ZERO)[next])
+        return (next[w], transition[z]), w
 
     keys = jax.random.split(key, scores.shape[0])
-    return jax.lax.scan(forward, (dfa.start, initial), (scores, shares[:-1], scales[1:], shares[1:], keys))[1]
+    return jax.lax.scan(forward, (dfa.start, initial), (scores, shares[:-1], scales[1:], shares[1:], dfa.here, keys))[1]

@@ -66,6 +66,10 @@ class Padded(AbstractWrapped):
     def __init__(self, base: AbstractFreeEnergy, here: Bool[Array, " L"]):
         self.base, self.here = base, here
 
+    def accepted(self, dfa: DFA) -> "Padded":
+        """That of the base, which the automaton is about; it reads nothing behind the passage."""
+        return Padded(dfa.on(self.base), self.here)
+
     def terms(
         self,
         y: Float[Array, "L D"],

@@ -78,8 +78,8 @@ class PatternVocabulary(AbstractVocabulary):
     ) -> Float[Array, " L"]:
         """That of the base, and `-log P(accepted)` in equal parts, nats `(L,)`."""
         scores = self._scores(y, b)
-        alone = valid(jax.nn.logsumexp(scores, axis=-1), mask)
-        price = self.dfa(scores, mask) + jnp.sum(alone)
+        alone = jax.nn.logsumexp(scores, axis=-1)
+        price = self._read(mask)(scores) + jnp.sum(alone)
         count = b.shape[0] if mask is None else jnp.maximum(jnp.sum(mask), 1)
         return valid(price / count - alone, mask)
 
@@ -88,7 +88,7 @@ class PatternVocabulary(AbstractVocabulary):
     ) -> Float[Array, "L D"]:
         """`sum_w p_iw U_w (L, D)`, minus the gradient of `per_token` in `y`; 0 without evidence."""
         scores = self._scores(y, b)
-        p = jax.nn.softmax(scores + self.dfa.cavity(scores, mask), axis=-1)
+        p = jax.nn.softmax(scores + self._read(mask).cavity(scores), axis=-1)
         return valid(jnp.where(self.base.informed(b)[:, None], p, 0.0), mask) @ self.patterns
 
     def nll(self, ids: Int[Array, " L"]) -> Float[Array, " L"]:
@@ -101,6 +101,12 @@ class PatternVocabulary(AbstractVocabulary):
         """An accepted passage, drawn exactly or, if `key` is `None`, the likeliest; another `dfa` takes the place of
         this one."""
         return chosen(self.base.logits(y, b), self.dfa if dfa is None else dfa, key)
+
+    def _read(self, mask):
+        """The automaton, which reads nothing that is no token."""
+        if mask is None:
+            return self.dfa
+        return self.dfa.within(mask if self.dfa.here is None else mask & self.dfa.here)
 
     def _scores(self, y, b):
         """`s (L, V)`, in which a token without evidence has its prior."""

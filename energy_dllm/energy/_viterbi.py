@@ -40,31 +40,28 @@ def viterbi_accepted(
     scores: Float[Array, "L V"],
 ) -> Int[Array, " L"]:
     """The same, of the passages that the `dfa` accepts: `B_i(q, z)`, the most that can follow, for its state `q`."""
-    moved = lambda after: jax.lax.map(lambda row: jnp.max(transition + row, axis=-1), after)  # (Q, S)
+    moved = lambda best: jax.lax.map(lambda row: jnp.max(transition + row, axis=-1), best)  # (Q, S)
 
-    def behind(after, row):
-        onward = padded(moved(after), LOG_ZERO)
+    def behind(onward, now):
+        row, read = now
+        there = padded(onward, LOG_ZERO)
 
         def most(best, now):
             weight, chance, goal = now
-            return jnp.maximum(best, weight + chance + onward[goal]), None
+            return jnp.maximum(best, weight + chance + there[goal]), None
 
-        best, _ = jax.lax.scan(most, jnp.full_like(after, LOG_ZERO), (row, emission.T, dfa.next.T))
-        best = jnp.maximum(best, LOG_ZERO)
-        return best, after
+        best, _ = jax.lax.scan(most, jnp.full_like(onward, LOG_ZERO), (row, emission.T, dfa.table(read).T))
+        return jnp.maximum(moved(best), LOG_ZERO), (best, onward)
 
-    end = jnp.where(dfa.accept, 0.0, LOG_ZERO)[:, None] + jnp.zeros_like(initial)
-    start, afters = jax.lax.scan(behind, end, scores, reverse=True)
+    # behind the last token there is no state to move to
+    end = dfa.ends.astype(initial.dtype)[:, None] + jnp.zeros_like(initial)
+    _, (bests, onwards) = jax.lax.scan(behind, end, (scores, dfa.here), reverse=True)
 
     def ahead(state, now):
-        place, arriving, here = state
-        row, after = now
-        z = jnp.argmax(arriving + here)
-        goals = dfa.next[place]
-        w = jnp.argmax(row + emission[z] + padded(jnp.max(transition[z] + after, axis=-1), LOG_ZERO)[goals])
-        goal = goals[w]
-        return (goal, transition[z], padded(after, LOG_ZERO)[goal]), w
+        place, arriving = state
+        row, best, onward, read = now
+        z, goals = jnp.argmax(arriving + best[place]), dfa.table(read)[place]
+        w = jnp.argmax(row + emission[z] + padded(onward[:, z], LOG_ZERO)[goals])
+        return (goals[w], transition[z]), w
 
-    # what follows the first token's state is that of all; later that of the state its token leads to
-    begins = (dfa.start, initial, start[dfa.start])
-    return jax.lax.scan(ahead, begins, (scores, afters))[1]
+    return jax.lax.scan(ahead, (dfa.start, initial), (scores, bests, onwards, dfa.here))[1]

@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +14,12 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 from .._checks import expected, on_device, seeded
 from .._model import EnergyDLLM
 from ..energy import DFA, AbstractFreeEnergy, Guidance
-from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
+from ..flow import AbstractEvidence, Conditioning, Given, Likelihood, Matching
 from ._blockwise import Blocks
 from ._motion import Generation, Moments, finite, follow, pictures_of
 from ._sampler import AbstractSampler
 from ._template import typed
-from ._validate import WINDOW, conditioning_on, field, room
+from ._validate import WINDOW, ahead, conditioning_on, field, room
 
 
 def write(
@@ -44,7 +44,7 @@ def write(
     room(given.length, samples, frames, window)
     seeded(seed)
     split = _split(mesh, samples)
-    conditioning, reachable = conditioning_on(model, given, evidence)
+    conditioning, matching = conditioning_on(model, given, evidence)
     end = _ending(model, stop, conditioning) if stop != "" else -1
     energy = model.energy if guidance is None else guidance.on(model.energy)
     # a window in which everything is given is skipped
@@ -53,7 +53,7 @@ def write(
     spans = [span for span in spans if not np.asarray(given.known)[slice(*span)].all()] or spans[-1:]
     # of several windows a power of two each, so that few numbers of windows are other programs
     each = frames if len(spans) == 1 or not frames else 2 ** (max(1, frames // len(spans)).bit_length() - 1)
-    blocks = _Blocks(model, sampler, energy, conditioning, reachable, spans, samples, each, seed, watch, end, split)
+    blocks = _Blocks(model, sampler, energy, conditioning, matching, spans, samples, each, seed, watch, end, split)
     return blocks.all()
 
 
@@ -91,12 +91,12 @@ def _keys(seed: Integer[Array, ""] | np.uint32, window: Int[Array, ""] | int, sa
 
 
 def _spans(length: int, window: int | None) -> list[tuple[int, int]]:
-    """Starts and ends of the windows: the first is all new, the others in their second half."""
+    """Starts and ends of the windows: the first is all new, the others in their second half at most, alike."""
     if length <= (2 * WINDOW if window is None else window):
         return [(0, length)]
     window = WINDOW if window is None else window
-    step = max(1, window // 2)
-    ends = [*range(window, length, step), length]
+    more = math.ceil((length - window) / max(1, window // 2))
+    ends = [window + (length - window) * n // more for n in range(more + 1)]
     return [(end - window, end) for end in ends]
 
 
@@ -109,7 +109,7 @@ class _Blocks:
         sampler,
         energy: AbstractFreeEnergy,
         conditioning: Conditioning,
-        reachable,
+        matching: Matching | None,
         spans,
         samples,
         frames,
@@ -125,10 +125,17 @@ class _Blocks:
         self.ids = np.tile(np.asarray(conditioning.given.ids), (samples, 1))
         self.b = None if conditioning.others is None else field(model, conditioning.others)
         self.confidence = np.full(self.ids.shape, np.nan)
-        # the state of the automaton before every token, and from which states it can still accept
-        self.reachable, self.states = reachable, np.zeros((samples, conditioning.length + 1), np.int32)
-        # a window that is the whole passage needs nothing of an empty one
-        self.blank = (0, 0.0) if len(spans) == 1 else _blank(model, spans[0][1] - spans[0][0])
+        # the state of the automaton before every token
+        self.states = np.zeros((samples, conditioning.length + 1), np.int32)
+        # a window that is the whole passage needs nothing of an empty one, and nothing follows it
+        self.blank, self.ahead = (0, 0.0), None
+        self.whole = spans == [(0, conditioning.length)]
+        if not self.whole:
+            log_p = _blank(model, spans[0][1] - spans[0][0])
+            self.blank = int(log_p.argmax()), -float(np.sum(np.exp(log_p) * log_p))
+            if matching is not None:
+                plain = Conditioning(conditioning.given, conditioning.others)
+                self.ahead = ahead(matching, field(model, plain) + log_p)
         self.past: list[tuple[tuple[int, int], Integer[np.ndarray, "N L"], Bool[np.ndarray, " L"], Moments]] = []
 
     def all(self) -> Generation:
@@ -185,18 +192,14 @@ class _Blocks:
         return confidence
 
     def _others(self, begin: int, end: int) -> AbstractEvidence | None:
-        if len(self.spans) == 1:
+        if self.whole:
             return self.conditioning.others
         return None if self.b is None else Likelihood(on_device(self.b[begin:end]))
 
     def _language(self, end: int) -> DFA | None:
-        """The automaton of a window, after which the rest can still be accepted."""
+        """The automaton of a window, after which the rest, of independent tokens, is accepted as often as it is."""
         dfa = self.conditioning.dfa
-        if dfa is None or self.reachable is None:
-            return None
-        here = self.reachable[end]  # the automaton on the device has room for more states
-        accept = on_device(np.pad(here, (0, len(dfa.accept) - len(here))))
-        return eqx.tree_at(lambda dfa: (dfa.accept, dfa.start), dfa, (accept, jnp.zeros_like(dfa.start)))
+        return dfa if dfa is None or self.ahead is None else dfa.begins(self.ahead[end])
 
     def _advance(self, begin: int, end: int) -> None:
         """Advance the automaton over a generated window."""
@@ -256,8 +259,7 @@ class _Blocks:
         )
 
 
-def _blank(model: EnergyDLLM, length: int) -> tuple[int, float]:
-    """The most probable token of a fully masked window, and the entropy of the posterior there."""
+def _blank(model: EnergyDLLM, length: int) -> Float[np.ndarray, " V"]:
+    """`log p` of the tokens of a fully masked window."""
     b = jnp.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
-    log_p = np.asarray(jax.nn.log_softmax(model.energy.logits(model.energy.neutral(length), b), axis=-1))[0]
-    return int(log_p.argmax()), -float(np.sum(np.exp(log_p) * log_p))
+    return np.asarray(jax.nn.log_softmax(model.energy.logits(model.energy.neutral(length), b), axis=-1))[0]

@@ -151,7 +151,7 @@ def follow(
     # as equally spaced as whole steps allow
     marks = np.linspace(0, steps, min(max(frames, 1), steps) + 1).round().astype(int)
     pieces = [marks] if watch is None else [marks[n : n + 2] for n in range(len(marks) - 1)]
-    if getattr(sampler, "ragged", False) and can_pad(energy, conditioning.others, conditioning.dfa):
+    if getattr(sampler, "ragged", False) and can_pad(energy, conditioning.others):
         energy, conditioning = Padded(energy, within(length)), pad_conditioning(model, conditioning)
         ids = pad(ids, conditioning.length)
     if isinstance(sampler, Blocks) and len(ids) > 1:  # passages that stand at different places are read no faster

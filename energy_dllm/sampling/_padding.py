@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool
 
 from .._checks import on_device
 from .._model import EnergyDLLM
-from ..energy import DFA, AbstractFreeEnergy
+from ..energy import AbstractFreeEnergy
 from ..flow import AbstractEvidence, Conditioning, Given, Likelihood
 from ._validate import field
 
@@ -47,16 +47,16 @@ def pad_evidence(model: EnergyDLLM, evidence: AbstractEvidence, length: int) -> 
 def pad_conditioning(model: EnergyDLLM, conditioning: Conditioning) -> Conditioning:
     """The padding is given, so that nothing is drawn there; `Padded` gives it no effect."""
     length, given, others = padded_length(conditioning.length), conditioning.given, conditioning.others
-    if length == conditioning.length and others is None:
+    if length == conditioning.length and others is None and conditioning.dfa is None:
         return conditioning
     padded = Given(on_device(pad(given.ids, length)), on_device(pad(given.known, length, True)))
-    return Conditioning(padded, None if others is None else pad_evidence(model, others, length))
+    others, dfa = None if others is None else pad_evidence(model, others, length), conditioning.dfa
+    return Conditioning(padded, others, None if dfa is None else dfa.within(within(conditioning.length)))
 
 
-def can_pad(energy: AbstractFreeEnergy, evidence: AbstractEvidence | None, dfa: DFA | None) -> bool:
-    """Whether padding changes nothing. A pattern is about the length of the passage, a spring is lost in `b`."""
-    ragged = getattr(energy, "ragged", False)
-    return ragged and dfa is None and (evidence is None or not np.asarray(_spring(evidence)).any())
+def can_pad(energy: AbstractFreeEnergy, evidence: AbstractEvidence | None) -> bool:
+    """Whether padding changes nothing. A spring is lost in `b`."""
+    return getattr(energy, "ragged", False) and (evidence is None or not np.asarray(_spring(evidence)).any())
 
 
 @eqx.filter_jit

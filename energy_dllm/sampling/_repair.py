@@ -18,7 +18,7 @@ from ._align import aligned
 from ._motion import FRAMES, finite, observe
 from ._padding import can_pad, pad, pad_evidence, padded_length, within
 from ._template import typed
-from ._validate import check_consistent, field, reachable, room, split_evidence
+from ._validate import ahead, check_consistent, field, room, split_evidence
 
 
 class Edit(NamedTuple):
@@ -146,10 +146,11 @@ def repair(
     if others is not None:
         check_consistent(model, [("", known)])
     if matching is not None:
-        reachable(matching, field(model, known))
+        ahead(matching, field(model, known))
         dfa = DFA.of(matching.automaton)
-    if can_pad(energy, others, dfa):
+    if can_pad(energy, others):
         energy, size = Padded(energy, within(length)), padded_length(length)
+        dfa = None if dfa is None else dfa.within(within(length))
         seen = Typo(on_device(pad(written, size)), rate, on_device(pad(stands, size)))
         known = seen if others is None else seen + pad_evidence(model, others, size)
     dtype = energy.vocabulary.codes.dtype

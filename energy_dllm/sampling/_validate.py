@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from .._checks import sizes
 from .._model import EnergyDLLM
@@ -50,16 +50,19 @@ def check_consistent(model: EnergyDLLM, sources: Sequence[tuple[str, AbstractEvi
                 )
 
 
-def reachable(matching: Matching, b: Float[np.ndarray, "L V"], start: int = 0) -> Bool[np.ndarray, "places S"]:
-    """States from which acceptance can still be reached, at each place and the end; `ValueError` if there is none."""
+def ahead(matching: Matching, b: Float[np.ndarray, "L V"]) -> Float[np.ndarray, "places S"]:
+    """`log P(accepted)` from each state on, at each place and the end, of independent tokens `softmax(b_i)`; minus
+    infinity where it cannot be. `ValueError` if the passage itself cannot be."""
     made = matching.automaton
-    open, reach = Conditioning.allowed(b), np.zeros((len(b) + 1, len(made.accept)), bool)
-    reach[-1] = made.accept
+    with np.errstate(divide="ignore"):
+        log_p = np.where(Conditioning.allowed(b), b - np.logaddexp.reduce(b, axis=-1, keepdims=True), -np.inf)
+        found = np.log(np.tile(made.accept.astype(float), (len(b) + 1, 1)))
     for place in range(len(b) - 1, -1, -1):
-        reach[place] = (open[place] & np.append(reach[place + 1], False)[made.next]).any(axis=-1)
-    if not reach[0, start]:
+        onward = log_p[place] + np.append(found[place + 1], -np.inf)[made.next]
+        found[place] = np.logaddexp.reduce(onward, axis=-1)
+    if found[0, 0] == -np.inf:
         raise ValueError(f"{matching.wanted} cannot be matched with what is given; change one of them.")
-    return reach
+    return found
 
 
 def room(length: int, samples: int, frames: int, window: int | None, name: str = "length") -> None:
@@ -80,8 +83,8 @@ def room(length: int, samples: int, frames: int, window: int | None, name: str =
 
 def conditioning_on(
     model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None
-) -> tuple[Conditioning, np.ndarray | None]:
-    """Given tokens and evidence joined, if they are consistent; and `reachable` of the automaton."""
+) -> tuple[Conditioning, Matching | None]:
+    """Given tokens and evidence joined, if they are consistent; and the patterns as one."""
     others, matching = split_evidence(evidence, given.length)
     plain = Conditioning(given, others)
     sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.asarray(given.known).any() else []
@@ -89,7 +92,8 @@ def conditioning_on(
         check_consistent(model, [*sources, ("", others)])
     if matching is None:
         return plain, None
-    return Conditioning(given, others, DFA.of(matching.automaton)), reachable(matching, field(model, plain))
+    ahead(matching, field(model, plain))
+    return Conditioning(given, others, DFA.of(matching.automaton)), matching
 
 
 def field(model: EnergyDLLM, evidence: AbstractEvidence) -> Float[np.ndarray, "L V"]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from .._checks import on_device
 from ..data import AbstractTokenizer, RegexDFA
+from ..energy import DFA
 from ..flow import FORBIDDEN
 
 
@@ -102,7 +104,7 @@ class Strict:
     """
 
     def __init__(self, automaton: RegexDFA, begin: int, end: int, allowed: Bool[np.ndarray, "L V"], what: str):
-        self.next, self.begin, self.end = automaton.next, begin, end
+        self.automaton, self.next, self.begin, self.end = automaton, automaton.next, begin, end
         # the states from which acceptance can still be reached, the failure being the last
         self.reach = np.zeros((len(allowed) + 1, len(automaton.accept) + 1), bool)
         self.reach[end, :-1] = automaton.accept
@@ -112,6 +114,14 @@ class Strict:
             raise ValueError(
                 f"{what} cannot be matched by {end - begin} tokens with what is given; change one of them."
             )
+
+    def dfa(self, length: int, largest: int) -> DFA | None:
+        """On the device, about its places of a passage of this length; none if it has more states times kinds."""
+        if len(self.automaton.accept) > largest // 4:
+            return None
+        made, here = DFA.of(self.automaton, base=4), np.arange(length)
+        within = on_device((self.begin <= here) & (here < self.end))
+        return made.within(within) if made.moves.size <= largest else None
 
     def follow(self, state: int, token: int, place: int) -> int | None:
         """The state after a token, if acceptance can be reached from there."""

@@ -26,13 +26,14 @@ from ._passage import (
     Written,
     anything,
     begin,
+    blank,
     descend,
     keys_of,
     letters,
     log_posterior,
     redraw,
 )
-from ._task import SETTLED, Budget, Call, Passage, Shown, pages_of, row
+from ._task import SETTLED, Budget, Call, Passage, Shown, Way, in_order, pages_of, row
 
 
 FILLED = 0.75
@@ -41,9 +42,8 @@ PATIENCE = 60.0
 """Seconds in which what is computed or compiled has to end when the engine is closed."""
 RECIPE = descent()
 """The default sampler, whose noise levels and share of tokens that are drawn anew are taken."""
-Program = tuple[str, int, int, int]
-"""Model, length, states of an automaton (from left to right; 1 without one, 0 or `SETTLED` for a descent), number of
-passages."""
+Program = tuple[str, int, Way, int]
+"""Model, length, way, number of passages."""
 
 
 class Engine:
@@ -74,7 +74,7 @@ class Engine:
         self.ordered = {name: Programs(energy) for name, energy in energies.items()}
         first = [self._first(name) for name in models]  # one of every model before others
         self.wanted = [each[n] for n in range(max(map(len, first), default=0)) for each in first if n < len(each)]
-        self.lines: dict[tuple[str, int, int], Lines] = {}
+        self.lines: dict[tuple[str, int, Way], Lines] = {}
         self.closing = False
         self.threads: list[threading.Thread] = []
         self.batched: collections.Counter[int] = collections.Counter()
@@ -216,19 +216,20 @@ class Engine:
 
     def _run(self, program: Program) -> None:
         """All of a short passage of which nothing is known."""
-        name, length, states, size = program
+        name, length, way, size = program
         model = self.models[name]
-        blank = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
+        b = np.zeros((length, model.size), model.energy.vocabulary.codes.dtype)
         ids, known = np.zeros(length, np.int32), np.zeros(length, bool)
         keys = np.asarray(keys_of(np.uint32(0), np.int32(0), np.int32(0)))
         budget = Budget(PIECE, 0 if model.tokenizer.places else 1)
-        if states == SETTLED:  # its captions are looked at before
+        if way == SETTLED:  # its captions are looked at before
             letters(model, on_device(ids), max(1, model.tokenizer.grids[0][1]))
-        last = FIRST + AHEAD if states > 0 else length
-        nothing = Passage(name, ids, known, blank, last, 1.0, keys, budget, False, None, states, lambda _: None)
-        if states <= 0:
+        last = FIRST + AHEAD if in_order(way) else length
+        nothing = Passage(name, ids, known, b, last, 1.0, keys, budget, False, None, way, lambda _: None)
+        nothing.dfa = blank(*way, length, model.size) if isinstance(way, tuple) else None
+        if isinstance(way, tuple) or way <= 0:
             return self._descent([nothing], size)
-        nothing.pattern = anything(states, length, model.size, blank.dtype)
+        nothing.pattern = anything(way, length, model.size, b.dtype)
         lines = Lines(self.ordered[name])
         lines.hold([nothing], size)
         for _ in ("first", "later"):
@@ -236,7 +237,7 @@ class Engine:
 
     def _write(self, passages: list[Passage]) -> None:
         """Passages of one shape, in the smallest batch there is a program for."""
-        if passages[0].states > 0:
+        if in_order(passages[0].way):
             return self._in_order(passages)
         size = self._size(passages)
         self.batched[size] += 1
@@ -250,7 +251,7 @@ class Engine:
         model, budget, settled = self.models[passages[0].model], passages[0].budget, 0.0
         sampler: Any = Diffusion(steps=budget.steps, since=RECIPE.since, until=RECIPE.until)
         if model.tokenizer.places:
-            sampler = default_sampler(model, budget.steps, filling=passages[0].states != SETTLED)
+            sampler = default_sampler(model, budget.steps, filling=passages[0].way != SETTLED)
             settled = getattr(sampler.field, "keywords", {}).get("step", 0.0)
         clock = np.asarray(sampler.clock(model.schedule), passages[0].b.dtype)
         pages = pages_of(passages, size)
@@ -264,12 +265,10 @@ class Engine:
                 if not np.isfinite(moment.free_energy) and not passage.cancelled:
                     passage.cancelled = True
                     passage.deliver(FloatingPointError("the motion diverged; give a larger `budget`, or another seed."))
-                if last and passage.strict is not None:
+                if last and (strict := passage.strict) is not None and passage.dfa is None:
                     log_p = np.asarray(log_posterior(model.energy, row(pages, n), row(state, n)))
-                    ids = moment.ids.copy()
-                    ids[passage.strict.begin : passage.strict.end] = passage.strict.best(
-                        np.where(passage.open, log_p, -np.inf)
-                    )
+                    ids, here = moment.ids.copy(), slice(strict.begin, strict.end)
+                    ids[here] = strict.best(np.where(passage.open, log_p, -np.inf))
                     moment = moment._replace(ids=ids, log_p=log_p[np.arange(len(ids)), ids])
                 self._show(passage, moment, start + PIECE, "descent", np.ones(len(moment.ids), bool))
             self.evaluations += PIECE * len(passages)

@@ -10,9 +10,11 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
+from .._checks import on_device
 from .._model import EnergyDLLM
 from .._types import LOG_ZERO, Key, Scalar
-from ..energy import AbstractFreeEnergy, FreeEnergy
+from ..data import RegexDFA
+from ..energy import DFA, AbstractFreeEnergy, FreeEnergy
 from ..flow import DDIM, AutonomousDescent, Conditioning, Given, Likelihood, relax, solve
 from ..sampling import Diffusion
 
@@ -30,13 +32,15 @@ TOP = 5
 
 
 class Page(NamedTuple):
-    """What is known of passages: given tokens, evidence, the temperature, and the keys of noise and draws, as data."""
+    """What is known of passages: given tokens, evidence, the temperature, and the keys of noise and draws, as data; and
+    an automaton about them as a whole, where there is one."""
 
     ids: Int[Array, "*N L"]
     known: Bool[Array, "*N L"]
     b: Float[Array, "*N L V"]
     temperature: Float[Array, "*N"]
     keys: UInt32[Array, "*N 2 _"]
+    dfa: DFA | None = None
 
 
 class Pattern(NamedTuple):
@@ -116,18 +120,17 @@ def redraw(
     """One round of `sampling.Unmasking`: draw, keep the `due` most certain tokens, relax by one step."""
 
     def one(page: Page, draft: Written, due, key):
-        conditioning = Conditioning(Given(draft.ids, draft.known), Likelihood(page.b))
-        b = conditioning.field(energy.vocabulary.codes)
+        b = _conditioning(page, draft).field(energy.vocabulary.codes)
         logits = energy.logits(draft.y, b)
-        drawn = _drawn(energy, draft.y, b, page.temperature, key=jax.random.split(key)[0])
+        drawn = _drawn(energy, draft.y, b, page, key=jax.random.split(key)[0])
         read = _read(draft.known, draft.ids, drawn, logits)
         order = jnp.argsort(jnp.where(draft.known, jnp.inf, -read["log_p"]))
         new = jnp.zeros(drawn.shape, bool).at[order].set(jnp.arange(drawn.shape[0]) < due) & ~draft.known
-        ids, known = jnp.where(new, drawn, draft.ids), draft.known | new
-        b = Conditioning(Given(ids, known), Likelihood(page.b)).field(energy.vocabulary.codes)
+        draft = Written(jnp.where(new, drawn, draft.ids), draft.known | new, draft.y)
+        b = _conditioning(page, draft).field(energy.vocabulary.codes)
         y = relax(energy, draft.y, b, steps=1, step=1.0)
         nothing = jnp.zeros((), b.dtype)
-        return Written(ids, known, y), Moment(**read, free_energy=nothing, sigma=nothing)
+        return draft._replace(y=y), Moment(**read, free_energy=nothing, sigma=nothing)
 
     return jax.vmap(one)(pages, drafts, due, keys)
 
@@ -192,6 +195,13 @@ def _each(function: Callable[..., Any], *rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], made)
 
 
+def blank(states: int, kinds: int, length: int, size: int) -> DFA:
+    """A `DFA` of this shape that accepts every text."""
+    made = DFA.of(RegexDFA(np.zeros((1, size), np.int32), np.ones(1, bool)), base=states)
+    moves = on_device(np.pad(np.asarray(made.moves[:, :1]), ((0, 0), (0, kinds - 1)), constant_values=states))
+    return eqx.tree_at(lambda dfa: dfa.moves, made, moves).within(on_device(np.ones(length, bool)))
+
+
 def anything(states: int, length: int, size: int, dtype: Any) -> Pattern:
     """An automaton that accepts every text."""
     none = np.zeros((), np.int32)
@@ -228,12 +238,19 @@ def _key(page: Page, n: int) -> Key:
     return jax.random.wrap_key_data(page.keys[n])
 
 
-def _conditioning(page: Page) -> Conditioning:
-    return Conditioning(Given(page.ids, page.known), Likelihood(page.b))
+def _conditioning(page: Page, stands: Page | Written | None = None) -> Conditioning:
+    """With the tokens that stand, by default those of the page."""
+    stands = page if stands is None else stands
+    return Conditioning(Given(stands.ids, stands.known), Likelihood(page.b), page.dfa)
+
+
+def _on(page: Page, energy: AbstractFreeEnergy) -> AbstractFreeEnergy:
+    """That of what the automaton accepts."""
+    return energy if page.dfa is None else page.dfa.on(energy)
 
 
 def _field(energy: AbstractFreeEnergy, page: Page, settled: float = 0.0) -> AutonomousDescent:
-    return AutonomousDescent(energy, _conditioning(page), temperature=page.temperature, **_steps(settled))
+    return AutonomousDescent(_on(page, energy), _conditioning(page), temperature=page.temperature, **_steps(settled))
 
 
 def _steps(settled: float) -> dict[str, Any]:
@@ -242,19 +259,19 @@ def _steps(settled: float) -> dict[str, Any]:
 
 def _moment(energy, page, field, time, state) -> Moment:
     evidence, y = field.evidence(time, state), field.hidden(time, state)
-    b = evidence.field(energy.vocabulary.codes)
+    b, energy = evidence.field(energy.vocabulary.codes), _on(page, energy)
     # what is excluded is never read out, however sure the network is
     open = Conditioning.allowed(_conditioning(page).field(energy.vocabulary.codes))
-    ids = energy.sample(y, b, tilt=jnp.where(open, 0.0, LOG_ZERO).astype(b.dtype), dfa=None, key=None)
+    ids = energy.sample(y, b, tilt=jnp.where(open, 0.0, LOG_ZERO).astype(b.dtype), dfa=page.dfa, key=None)
     free = energy(y, b, spring=evidence.spring())
     read = _read(page.known, page.ids, ids.astype(page.ids.dtype), energy.logits(y, b))
     return Moment(**read, free_energy=free, sigma=jnp.exp(jnp.max(state[2])))
 
 
-def _drawn(energy, y, b, temperature, *, key) -> Int[Array, " L"]:
+def _drawn(energy, y, b, page: Page, *, key) -> Int[Array, " L"]:
     """A token for every place."""
-    tilt = _tilt(energy.logits(y, b), b, temperature)
-    return energy.sample(y, b, tilt=tilt, dfa=None, key=key).astype(jnp.int32)
+    tilt = _tilt(energy.logits(y, b), b, page.temperature)
+    return energy.sample(y, b, tilt=tilt, dfa=page.dfa, key=key).astype(jnp.int32)
 
 
 def _tilt(logits: Float[Array, "*L V"], b: Float[Array, "*L V"], temperature: Scalar) -> Float[Array, "*L V"]:

@@ -20,7 +20,7 @@ from ._engine import Engine
 from ._errors import APIError
 from ._passage import Pattern, anything, keys_of
 from ._schema import pattern_of
-from ._task import Budget, Passage
+from ._task import Budget, Passage, Way
 
 
 BUDGET = 25
@@ -39,6 +39,8 @@ STATES = (64, 1024)
 """Of automata from left to right, a program each; those of more are about a passage as a whole."""
 TABLE = 2**20
 """States times tokens of an automaton from left to right, at most."""
+LARGEST = 2**14
+"""States times kinds of tokens of an automaton that is part of the energy of a passage as a whole, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +110,18 @@ class Plan:
         if dark := np.flatnonzero((b <= FORBIDDEN / 2).all(axis=-1)).tolist():
             raise ValueError(f"`forbid` leaves no token at place {dark[0] + begin}; allow at least one.")
         keys = np.asarray(keys_of(np.uint32(self.seed), np.int32(begin), np.int32(number)))
-        strict, pattern, state, states = self._strict(b, *here, end - begin), None, 0, self.block
+        strict, pattern, state, dfa, budget = self._strict(b, *here, end - begin), None, 0, None, self.budget
+        way: Way = self.block
         if self.block:
             pattern, state = self._from_left(engine, strict, *here, b)
-            states, strict = len(pattern.after), None
-        # what the automaton reads out is not drawn anew
-        budget = self.budget if strict is None else Budget(self.budget.steps, 0)
+            way, strict = len(pattern.after), None
+        elif strict is not None and (dfa := strict.dfa(length, LARGEST)) is not None:
+            way = (len(dfa.moves), dfa.moves.shape[1])
+        elif strict is not None:  # what the automaton reads out is not drawn anew
+            budget = Budget(self.budget.steps, 0)
         return Passage(
-            self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, states, deliver,
-            pattern=pattern, state=state,
+            self.name, *here, b, end - begin, self.temperature, keys, budget, self.commit, strict, way, deliver,
+            pattern=pattern, state=state, dfa=dfa,
         )  # fmt: skip
 
     def _from_left(self, engine: Engine, strict: Strict | None, ids, known, b) -> tuple[Pattern, int]:

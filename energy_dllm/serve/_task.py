@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt32
 
 from .._checks import on_device
+from ..energy import DFA
 from ..flow import FORBIDDEN
 from ._automaton import Strict
 from ._passage import PIECE, Moment, Page, Pattern
@@ -19,7 +20,17 @@ ORDER = "left to right"
 
 
 SETTLED = -1
-"""The `states` of a descent whose hidden state is taken from neutral anew at every evaluation, as of a picture."""
+"""The `way` of a descent whose hidden state is taken from neutral anew at every evaluation, as of a picture."""
+
+
+Way = int | tuple[int, int]
+"""How a passage is written. From left to right: the states of its `pattern`, 1 without one. As a whole: 0, `SETTLED`,
+or the states and kinds of tokens of its `dfa`."""
+
+
+def in_order(way: Way) -> bool:
+    """Whether it is from left to right."""
+    return isinstance(way, int) and way > 0
 
 
 class Shown(NamedTuple):
@@ -70,14 +81,15 @@ class Passage:
     - `ids (L,)`, `known (L,)`: given tokens. `b (L, V)`: other evidence.
     - `size`: its tokens; what is behind them is free, and cut away.
     - `temperature`, `keys (2, 2)`: of the noise, and of the draws: the same keys give the same passage.
-    - `budget`: steps and rounds; where there is an automaton it reads out the text after the steps, without rounds.
+    - `budget`: steps and rounds.
     - `commit`: whether tokens become given as soon as they are shown: as large a share of them, from the left, as of
       the budget is spent.
-    - `strict`: an automaton that it has to match.
-    - `states`: 0 where it condenses as a whole (or `SETTLED`); from left to right the states of its `pattern`.
+    - `strict`: an automaton that it has to match. Without a `dfa` it reads out the text after the steps.
+    - `way`: how it is written.
     - `deliver`: called by the thread that writes: with `Shown` moments, with `None` at the end, or with an error.
     - `cancelled`: set when nobody waits for it any more.
     - `pattern`, `state`: from left to right its automaton, and the state before its first unknown token.
+    - `dfa`: as a whole its automaton, part of the energy; of too many states it has none.
     - `watched`: whether moments before its end are looked at; from left to right they are not made else.
     """
 
@@ -91,11 +103,12 @@ class Passage:
     budget: Budget
     commit: bool
     strict: Strict | None
-    states: int
+    way: Way
     deliver: Callable[[Any], object]
     cancelled: bool = False
     pattern: Pattern | None = None
     state: int = 0
+    dfa: DFA | None = None
     watched: bool = True
 
     def __post_init__(self):
@@ -104,9 +117,9 @@ class Passage:
         self.restrict()
 
     @property
-    def shape(self) -> tuple[str, int, int, Budget]:
+    def shape(self) -> tuple[str, int, Way, Budget]:
         """What has to be alike for passages to be written together."""
-        return self.model, len(self.ids), self.states, self.budget
+        return self.model, len(self.ids), self.way, self.budget
 
     @property
     def open(self) -> Bool[np.ndarray, "L V"]:
@@ -153,7 +166,7 @@ def page_of(passage: Passage) -> Page:
     """Its arrays."""
     dtype = passage.b.dtype
     ids, known = passage.ids.astype(np.int32), passage.known.astype(bool)
-    return Page(ids, known, passage.b, np.asarray(passage.temperature, dtype), passage.keys)  # pyright: ignore
+    return Page(ids, known, passage.b, np.asarray(passage.temperature, dtype), passage.keys, passage.dfa)  # pyright: ignore
 
 
 def pages_of(passages: Sequence[Passage], size: int) -> Page:
