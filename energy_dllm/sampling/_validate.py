@@ -18,6 +18,8 @@ WINDOW = 64
 """Tokens that are written at once where a passage is longer than two such windows."""
 MOST_BYTES = 8e9
 """What the moments of a motion may take."""
+LEAST = -300.0
+"""Nats that a possibility is below the likeliest, at most: the product of two is still a number."""
 
 
 def split_evidence(evidence: AbstractEvidence | None, length: int) -> tuple[AbstractEvidence | None, Matching | None]:
@@ -54,12 +56,18 @@ def ahead(matching: Matching, b: Float[np.ndarray, "L V"]) -> Float[np.ndarray, 
     """`log P(accepted)` from each state on, at each place and the end, of independent tokens `softmax(b_i)`; minus
     infinity where it cannot be. `ValueError` if the passage itself cannot be."""
     made = matching.automaton
+    p = np.where(Conditioning.allowed(b), np.exp(np.maximum(b - b.max(axis=-1, keepdims=True), LEAST)), 0.0)
+    p, share = p / p.sum(axis=-1, keepdims=True), made.accept.astype(float)
+    scale, found = 0.0, np.full((len(b) + 1, len(share)), -np.inf)
     with np.errstate(divide="ignore"):
-        log_p = np.where(Conditioning.allowed(b), b - np.logaddexp.reduce(b, axis=-1, keepdims=True), -np.inf)
-        found = np.log(np.tile(made.accept.astype(float), (len(b) + 1, 1)))
-    for place in range(len(b) - 1, -1, -1):
-        onward = log_p[place] + np.append(found[place + 1], -np.inf)[made.next]
-        found[place] = np.logaddexp.reduce(onward, axis=-1)
+        for place in range(len(b), -1, -1):
+            if place < len(b):
+                share = np.append(share, 0.0)[made.next] @ p[place]
+            if not (top := share.max()):
+                break
+            # what is possible stays so, however unlikely
+            share, scale = np.where(share > 0, np.maximum(share / top, np.exp(LEAST)), 0.0), scale + np.log(top)
+            found[place] = np.log(share) + scale
     if found[0, 0] == -np.inf:
         raise ValueError(f"{matching.wanted} cannot be matched with what is given; change one of them.")
     return found
