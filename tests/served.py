@@ -21,7 +21,7 @@ class Running:
     """An application in a thread of its own, on a port that is free."""
 
     def __init__(self, app):
-        self.app = app
+        self.app, self.document = app, None
         self.listening = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         settings = uvicorn.Config(app, log_config=None, log_level="error", http="h11", ws="none", lifespan="on")
@@ -44,7 +44,17 @@ class Running:
         assert not self.thread.is_alive()
 
     def get(self, path, body=None, key=None):
-        """Status and body of an answer."""
+        """Status and body of an answer, which is what the OpenAPI document says."""
+        status, text = self._get(path, body, key)
+        if status and path.startswith(("/v1/", "/health")):
+            self.document = self.document or json.loads(self._get("/openapi.json", None, None)[1])
+            described = described_by(self.document, path, "get" if body is None else "post", status)
+            for event in text.removesuffix("data: [DONE]\n\n").split("\n\n")[:-1] or [text]:
+                stream = "data: " in event
+                conforms(json.loads(event.split("data: ")[-1]), *described["text/event-stream" if stream else JSON])
+        return status, text
+
+    def _get(self, path, body, key):
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         try:
@@ -75,6 +85,52 @@ END = """
 const out = document.createElement('pre');
 out.id = 'seen'; out.textContent = seen.join(' ') + ' ' + errors.length + errors.join();
 document.body.append(out); fetch('/driven/over')})()</script><img src="/driven/wait" alt=""></html>"""
+
+
+JSON = "application/json"
+
+
+def described_by(document, path, method, status):
+    """The schema of an answer by its content type, and all schemas."""
+    schemas = document["components"]["schemas"]
+    named = re.sub("^/v1/models/.*", "/v1/models/{name}", path)
+    answers = document["paths"].get(named, {}).get(method, {}).get("responses", {})
+    default = {"content": {JSON: {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}}  # no such address
+    found = answers.get(str(status)) or answers.get("default", default)
+    return {kind: (each.get("schema", {}), schemas) for kind, each in found["content"].items()}
+
+
+def conforms(value, schema, schemas, at="the answer"):
+    """`AssertionError` where a value is not what a schema says, or has what it does not name."""
+    if "$ref" in schema:
+        return conforms(value, schemas[schema["$ref"].split("/")[-1]], schemas, at)
+    faults = []
+    for each in schema.get("anyOf", ()):
+        try:
+            return conforms(value, each, schemas, at)
+        except AssertionError as fault:
+            faults.append(str(fault))
+    assert not faults, f"{at} is none of them: {faults}"
+    kind = schema.get("type")
+    assert kind is None or isinstance(value, KINDS[kind]), f"{at} is {value!r:.80}, no {kind}"
+    assert kind in (None, "boolean") or not isinstance(value, bool), f"{at} is {value}, no {kind}"
+    assert value in schema.get("enum", [schema.get("const", value)]), f"{at} is {value!r:.80}"
+    if kind == "array":
+        for n, each in enumerate(value):
+            conforms(each, schema.get("items", {}), schemas, f"{at}[{n}]")
+    if kind == "object":
+        named, others = schema.get("properties"), schema.get("additionalProperties", False)
+        assert set(schema.get("required", ())) <= set(value), f"{at} has only {list(value)}"
+        for name, each in value.items():
+            inner = (named or {}).get(name, others)
+            assert inner is not False, f"{at} has {name}, which nothing describes"
+            conforms(each, {} if inner is True else inner, schemas, f"{at}.{name}")
+
+
+KINDS: dict[str, Any] = {
+    "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "array": list,
+    "object": dict,
+}  # fmt: skip
 
 
 def driven(running, script, folder):

@@ -433,6 +433,8 @@ def test_models_health_metrics_document_page(running, client):
     assert all(re.match(r"# |energy_dllm_\w+({.*})? -?[0-9.e+]+$", line) for line in text.splitlines())
     document = json.loads(running.get("/openapi.json")[1])
     assert {"/v1/completions", "/v1/infill", "/health"} <= set(document["paths"])
+    answers = [each["responses"]["200"] for path in document["paths"].values() for each in path.values()]
+    assert sum("schema" in each["content"].get("application/json", {}) for each in answers) == len(answers) - 1
     refs = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
     assert set(refs) <= set(document["components"]["schemas"])
     schema = document["components"]["schemas"]["CompletionRequest"]["properties"]["prompt"]

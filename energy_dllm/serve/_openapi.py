@@ -1,61 +1,67 @@
-"""The OpenAPI document: every address, the schema of what it takes, and the shape of an error."""
+"""The OpenAPI document: every address, and the schemas of what it takes, of what it answers, and of an error."""
 
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, TypeAdapter
+
+from . import _shapes as shapes
 
 
-GETS = {
-    "/health": "Whether passages can be written at once",
-    "/metrics": "Counts for Prometheus",
-    "/v1/models": "The models that are served",
-    "/v1/models/{name}": "One of them",
+GETS: dict[str, tuple[str, Any]] = {
+    "/health": ("Whether passages can be written at once", shapes.HealthAnswer),
+    "/metrics": ("Counts for Prometheus", None),
+    "/v1/models": ("The models that are served", shapes.ServedList),
+    "/v1/models/{name}": ("One of them", shapes.Served),
 }
-ERROR = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
+"""What is asked for without a body, and what is answered: text where that has no schema."""
+ANSWERS: dict[str, tuple[Any, Any]] = {
+    "/v1/completions": (shapes.CompletionAnswer, shapes.CompletionAnswer),
+    "/v1/chat/completions": (shapes.ChatCompletion, shapes.ChatChunk),
+    "/v1/infill": (shapes.InfillAnswer, shapes.InfillAnswer),
+    "/v1/repair": (shapes.RepairAnswer, None),
+    "/v1/recall": (shapes.RecallAnswer, None),
+    "/v1/score": (shapes.ScoreAnswer, None),
+    "/v1/attribution": (shapes.AttributionAnswer, None),
+    "/v1/images/generations": (shapes.ImagesAnswer, shapes.ImageEvent),
+    "/v1/images/edits": (shapes.ImagesAnswer, shapes.ImageEvent),
 }
+"""An answer, and an event of a stream, where there is one."""
 
 
 def document(posts: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """OpenAPI 3.1, of addresses and the schemas of their requests."""
-    modes: list[Any] = [(schema, "validation") for schema in posts.values()]
-    _, made = models_json_schema(modes, ref_template="#/components/schemas/{model}")
+    answered = [shape for pair in ANSWERS.values() for shape in pair] + [shape for _, shape in GETS.values()]
+    kept = dict.fromkeys(shape for shape in (*posts.values(), *answered, shapes.ErrorAnswer) if shape is not None)
+    adapters: Any = [(shape, "validation", TypeAdapter(shape)) for shape in kept]
+    named, made = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")
     schemas = {name: _sorted_out(schema) for name, schema in made["$defs"].items()}
-    answers = {
-        "200": {"description": "JSON, or with `stream` server-sent events", "content": {"application/json": {}}},
-        "default": {
-            "description": "What was wrong",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        },
-    }
+    content = lambda shape: {"schema": named[shape, "validation"]}
+    fault = {"description": "What was wrong", "content": {"application/json": content(shapes.ErrorAnswer)}}
+
+    def answers(shape: Any, event: Any = None) -> dict[str, Any]:
+        kinds = {"text/plain": {}} if shape is None else {"application/json": content(shape)}
+        if event is not None:
+            both = [content(each)["schema"] for each in (event, shapes.ErrorAnswer)]
+            kinds["text/event-stream"] = {"schema": {"anyOf": both}}
+        text = "An answer" + ("" if event is None else "; with `stream` events, `data: ` and one of these, then [DONE]")
+        return {"200": {"description": text, "content": kinds}, "default": fault}
+
     kinds = lambda schema: ("application/json", "multipart/form-data")[: 1 + getattr(schema, "form", False)]
-    content = lambda schema: {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}
     paths: dict[str, Any] = {
         path: {
             "post": {
                 "summary": (schema.__doc__ or "").strip(),
                 "requestBody": {"required": True, "content": dict.fromkeys(kinds(schema), content(schema))},
-                "responses": answers,
+                "responses": answers(*ANSWERS[path]),
             }
         }
         for path, schema in posts.items()
     }
-    for path, summary in GETS.items():
-        paths[path] = {"get": {"summary": summary, "responses": answers}}
+    for path, (summary, shape) in GETS.items():
+        paths[path] = {"get": {"summary": summary, "responses": answers(shape)}}
+    paths["/health"]["get"]["responses"]["503"] = paths["/health"]["get"]["responses"]["200"]
     paths["/v1/models/{name}"]["get"]["parameters"] = [
         {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     ]
@@ -64,7 +70,7 @@ def document(posts: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "info": {"title": "energy_dllm", "version": importlib.metadata.version("energy-dllm")},
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Error": ERROR},
+            "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
