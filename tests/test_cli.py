@@ -365,7 +365,7 @@ def test_settings_are_checked_before_any_work(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ed.learn, "fit", fit)
     sizes = ["--length", "4", "--dim", "16", "--depth", "1", "--pretraining", "5"]
-    for wrong, words in ((["--steps", "0"], "`steps` is 0"), (["--learning-rate", "-1"], "`learning_rate` is -1")):
+    for wrong, words in ((["--steps", "0"], "`--steps` is 0"), (["--learning-rate", "-1"], "`--learning-rate` is -1")):
         code, out, err = run("train", str(text), "--out", str(tmp_path / "m"), *sizes, *wrong)
         assert (code, out) == (2, "") and words in err
 
@@ -416,53 +416,56 @@ def test_inspect_prints_where_it_wrote(run, model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["generate", "nowhere.safetensors"], "neither a file nor a shipped model"),
-        (["generate", "BROKEN"], "truncated or not a safetensors file"),
+        (["generate", "nowhere.safetensors"], "`MODEL` nowhere.safetensors is neither a file nor a shipped model"),
+        (["generate", "BROKEN"], "`MODEL` BROKEN is truncated or not a safetensors file"),
         (["generate", "FOLDER"], "is not a file"),
-        (["generate", "MODEL", "--length", "0"], "`length` is 0"),
-        (["generate", "MODEL", "--steps", "-5"], "`steps` is -5"),
+        (["generate", "MODEL", "--length", "0"], "`--length` is 0"),
+        (["generate", "MODEL", "--steps", "-5"], "`--steps` is -5"),
         (["generate", "MODEL", "--unmask", "--steps", "5"], "`--steps` cannot be used with `--unmask`"),
         (["generate", "MODEL", "--unmask", "--redraw", "0.5"], "`--redraw` cannot be used with `--unmask`"),
-        (["generate", "MODEL", "--rounds", "0"], "`rounds` is 0"),
+        (["generate", "MODEL", "--rounds", "0"], "`--rounds` is 0"),
         (["generate", "MODEL", "--best-of", "0"], "`--best-of` is 0"),
-        (["generate", "MODEL", "--unmask", "--rounds", "0"], "`rounds` is 0"),
-        (["generate", "MODEL", "--temperature", "-1"], "`temperature` is -1"),
-        (["generate", "MODEL", "--window", "1"], "`window` is 1"),
+        (["generate", "MODEL", "--unmask", "--rounds", "0"], "`--rounds` is 0"),
+        (["generate", "MODEL", "--temperature", "-1"], "`--temperature` is -1"),
+        (["generate", "MODEL", "--window", "1"], "`--window` is 1"),
         (["generate", "MODEL", "--match", "a{3}"], "matches nothing of 64 tokens; it can have 3"),
         (["generate", "MODEL", "--match", "("], "not closed"),
         (["generate", "MODEL", "--match", "xyz"], "not in the alphabet"),
-        (["generate", "MODEL", "--prompt", "ab", "--avoid", "ab"], "cannot be matched with what is given"),
-        (["generate", "MODEL", "--samples", "0"], "`samples` is 0"),
-        (["generate", "MODEL", "--churn", "-1"], "`churn` is -1"),
-        (["generate", "MODEL", "--until", "2"], "`until` is 2"),
-        (["generate", "MODEL", "--front", "0"], "`front` is 0"),
-        (["generate", "MODEL", "--seed", "-1"], "`seed` is -1"),
+        (["generate", "MODEL", "--prompt", "ab", "--avoid", "ab"], "`--avoid`"),
+        (["generate", "MODEL", "--samples", "0"], "`--samples` is 0"),
+        (["generate", "MODEL", "--churn", "-1"], "`--churn` is -1"),
+        (["generate", "MODEL", "--until", "2"], "`--until` is 2"),
+        (["generate", "MODEL", "--front", "0"], "`--front` is 0"),
+        (["generate", "MODEL", "--seed", "-1"], "`--seed` is -1"),
         (["generate", "MODEL", "--prompt", "xyz"], "outside the alphabet"),
         (["generate", "MODEL", "--prompt", "abcabcabc", "--length", "8"], "at least one token"),
         (["infill", "ab[x]", "MODEL"], "malformed hole"),
         (["infill", "abc", "MODEL"], "has no hole"),
-        (["repair", "", "MODEL"], "`text` is empty"),
-        (["repair", "abc", "MODEL", "--rate", "2"], "`rate` is 2"),
+        (["repair", "", "MODEL"], "`TEXT` is empty"),
+        (["repair", "abc", "MODEL", "--rate", "2"], "`--rate` is 2"),
         (["generate", "MODEL", "--prompt-file", "nowhere"], "is not a file"),
         (["generate", "MODEL", "--prompt-file", "LATIN"], "is not UTF-8"),
         (["generate", "MODEL", "--prompt-file", "TEXT", "--prompt", "a"], "are both given"),
         (["generate", "MODEL", "--prompt-file", "TEXT"], "at least one token"),
         (["generate", "MODEL", "--out", "FOLDER"], "is a folder"),
-        (["train", "nowhere.txt", "--out", "m"], "does not exist"),
-        (["train", "TEXT", "--out", "m", "--init", "nowhere"], "neither a file nor a shipped model"),
+        (["train", "nowhere.txt", "--out", "m"], "`SOURCE` 'nowhere.txt' does not exist"),
+        (
+            ["train", "TEXT", "--out", "m", "--init", "nowhere"],
+            "`--init` nowhere is neither a file",
+        ),
         (["train", "TEXT", "--out", "m", "--validate-every", "-1"], "`--validate-every` is -1"),
         (["train", "EMPTY", "--out", "m"], "is empty"),
         (["train", "LATIN", "--out", "m"], "is not UTF-8"),
         (["train", "SHORT", "--out", "m"], "at least two windows"),
         (["train", "TEXT", "--out", "FOLDER"], "is a folder"),
-        (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`steps` is 0"),
-        (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`dim`=-8"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--steps", "0"], "`--steps` is 0"),
+        (["train", "TEXT", "--out", "m", "--length", "4", "--dim", "-8"], "`--dim`=-8"),
         (["train", "TEXT", "--out", "m", "--length", "4", "--pretraining", "-1"], "`--pretraining` is -1"),
-        (["evaluate", "MODEL", "nowhere.txt"], "does not exist"),
+        (["evaluate", "MODEL", "nowhere.txt"], "`FILE` 'nowhere.txt' does not exist"),
         (["evaluate", "MODEL", "FOREIGN"], "outside the alphabet"),
         (["evaluate", "MODEL", "SHORT"], "window"),
         (["info", "--size"], "`--size` is of a model"),
-        (["info", "nowhere"], "neither a file nor a shipped model"),
+        (["info", "nowhere"], "`MODEL` nowhere is neither a file nor a shipped model"),
     ],
 )
 def test_bad_input_is_one_sentence(run, model, tmp_path, monkeypatch, argv, words):
@@ -560,10 +563,12 @@ def test_an_interrupted_training_goes_on_with_the_same_command(tmp_path):
     _, said = process.communicate()
     last = said.splitlines()[-1]
     assert process.returncode == 143 and last.startswith("energy-dllm: stopped after step")
-    assert last.endswith("of 400; to go on from there, run the same again") and "Traceback" not in said
+    assert last.endswith(f"of 400, kept in {folder}; to go on from there, run the same again")
+    assert "Traceback" not in said
     steps = len((folder / "log.jsonl").read_text().splitlines())
     assert 0 < steps < 400 and ed.load(folder / "checkpoint.safetensors").size == 5 and not out.exists()
-    subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
+    went_on = subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    assert f"going on after step {steps} of 400, kept in {folder}" in went_on.stderr
     assert out.exists() and not folder.exists()
 
 
@@ -670,7 +675,7 @@ def test_help_imports_nothing_heavy():
 def test_module_is_the_command():
     argv = [sys.executable, "-m", "energy_dllm", "generate", "nowhere"]
     ran = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 2 and ran.stderr.startswith("energy-dllm: `path` nowhere is neither")
+    assert ran.returncode == 2 and ran.stderr.startswith("energy-dllm: `MODEL` nowhere is neither")
 
 
 @pytest.mark.parametrize("before", ["", "import jax; ", "import os; os.environ['EQX_ON_ERROR'] = 'raise'; "])

@@ -515,7 +515,7 @@ def test_an_interrupted_training_keeps_what_it_has(number, small, corpus, tmp_pa
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_fit, "_update", update)
-            with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6; to go on"):
+            with pytest.raises(KeyboardInterrupt, match="stopped after step 3 of 6, kept in .*; to go on"):
                 train(small, corpus, steps=6, directory=tmp_path)
         assert seen == [number] and signal.getsignal(number) is handle
     finally:
@@ -529,6 +529,10 @@ def test_a_folder_of_another_training_is_refused(small, corpus, tmp_path):
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(ValueError, match="holds another training: its seed is 0, now 1"):
         train(small, corpus, until=4, directory=tmp_path, seed=1)
+    moved = jax.tree.map(lambda leaf: leaf + 1 if eqx.is_inexact_array(leaf) else leaf, small)
+    for seed, words in ((1, "its seed is 0, now 1"), (0, "its model began with other parameters;")):
+        with pytest.raises(ValueError, match=f"holds another training: {words}"):
+            train(moved, corpus, until=4, directory=tmp_path, seed=seed)
     other = eqx.tree_at(lambda objective: objective.schedule.end, OBJECTIVE, replace_fn=lambda end: end + 0.1)
     with pytest.raises(ValueError, match="holds another training: its objective is 'Denoising"):
         ed.fit(small, corpus, other, **SIZES, until=4, directory=tmp_path)

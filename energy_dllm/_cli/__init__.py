@@ -3,8 +3,10 @@
 JAX is imported by the command that needs it, so that `--help` answers at once.
 """
 
+import dataclasses
 import functools
 import importlib.util
+import inspect as inspection
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +20,9 @@ from ._check import health
 from ._compiled import quickly, remember
 from ._corpus import built_in, corpus_of
 from ._export import export
-from ._load import load_model
+from ._load import called, load_model
 from ._out import ready, tidy
+from ._sampler import Sampler
 from ._serve import serve
 from ._signals import Interruptible
 from ._show import anatomy, busy, emit, note, scores, table, version
@@ -58,7 +61,8 @@ def evaluate(
     energy-dllm evaluate shakespeare held_out.txt --windows 64
     """
     loaded = load_model(model)
-    corpus = corpus_of(file, loaded.tokenizer)
+    with called(source="FILE", path="FILE", folder="FILE"):
+        corpus = corpus_of(file, loaded.tokenizer)
     from ..learn import evaluate, notes
 
     source = notes(model).get("source")
@@ -78,11 +82,20 @@ def inspect(
     model: Model,
     /,
     *,
-    out: Annotated[Path | None, _arg(aliases=["-o"], metavar="DIR", help="Folder for figures, or FILE.html.")] = None,
+    out: Annotated[
+        Path | None,
+        _arg(
+            aliases=["-o"],
+            metavar="DIR",
+            help="Folder for figures, or FILE.html.",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None,
     check: Annotated[bool, _arg(help="A health report instead; exit code 1 if a finding fails.")] = False,
     prompt: Prompt = "",
     length: Annotated[
-        int | None, _arg(help="Tokens of the passage.", help_behavior_hint="(default: 64, or those of a picture)")
+        int | None,
+        _arg(metavar="INT", help="Tokens of the passage.", help_behavior_hint="(default: 64, or those of a picture)"),
     ] = None,
     steps: Annotated[int, _arg(help="Steps through the noise schedule.")] = 64,
     seed: Seed = 0,
@@ -213,6 +226,16 @@ def parse(argv: Sequence[str] | None = None) -> Callable[[], int | None]:
     )
 
 
+def _typed(command: Callable[..., Any]) -> dict[str, str]:
+    """What is typed for each parameter of a command."""
+    parameters = inspection.signature(command).parameters
+    flags = {name: each.kind is each.KEYWORD_ONLY for name, each in parameters.items()}
+    if "sampler" in flags:  # whose fields are options of their own
+        flags |= {field.name: True for field in dataclasses.fields(Sampler)}
+    typed = {name: f"--{name.replace('_', '-')}" if flag else name.upper() for name, flag in flags.items()}
+    return typed | ({"pattern": "--match", "words": "--avoid"} if "match" in flags else {})
+
+
 def _later(command: Callable[..., int | None], brief: bool) -> Callable[..., Callable[[], int | None]]:
     """Parse now, run afterwards, so that errors of the command are not those of its arguments. `brief` is described
     without what its own `--help` has."""
@@ -220,11 +243,12 @@ def _later(command: Callable[..., int | None], brief: bool) -> Callable[..., Cal
     def run(*args: Any, **kwargs: Any) -> int | None:
         if kwargs.get("check"):  # before anything imports jax
             quickly()
-        if "seed" in kwargs:  # of all commands alike, those without randomness too
-            from .._checks import seeded
+        with called(**_typed(command)):
+            if "seed" in kwargs:  # of all commands alike, those without randomness too
+                from .._checks import seeded
 
-            seeded(kwargs["seed"])
-        return command(*args, **kwargs)
+                seeded(kwargs["seed"])
+            return command(*args, **kwargs)
 
     @functools.wraps(command)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], int | None]:

@@ -24,7 +24,12 @@ def serve(
     host: Annotated[str, _arg(help="Where to listen; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, _arg(help="0 for any that is free.")] = 8000,
     memory: Annotated[
-        Path | None, _arg(metavar="FILE", help="Lines of text that /v1/recall recalls from, a UTF-8 file.")
+        Path | None,
+        _arg(
+            metavar="FILE",
+            help="Lines of text that /v1/recall recalls from, a UTF-8 file.",
+            help_behavior_hint="(default: none)",
+        ),
     ] = None,
     lengths: Annotated[
         list[int], _arg(metavar="INT", help="Passages are rounded up to one of these; a program is compiled for each.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
+from ._load import called
 from ._out import ready
 from ._show import busy, emit
 from ._write import Json
@@ -46,12 +47,17 @@ def tokenize(
 
     coder: Any = Bytes() if tokenizer == "bytes" else None
     if tokenizer not in (None, "bytes"):
-        coder = BytePairs.from_file(tokenizer)
+        with called(path="--tokenizer"):
+            coder = BytePairs.from_file(tokenizer)
     ready("--out", out, "tokens", folder=True)
     on_terminal = sys.stderr.isatty()
     # a bar on a terminal, a line now and then elsewhere
     working = contextlib.nullcontext() if on_terminal else busy(f"writing {len(sources)} texts as tokens")
-    with working, Progress(console=Console(stderr=True), disable=not on_terminal) as bar:
+    with (
+        called(sources="TEXT", folder="--out"),
+        working,
+        Progress(console=Console(stderr=True), disable=not on_terminal) as bar,
+    ):
         task = bar.add_task("tokens", total=1.0)
         corpus = tokenize(
             sources, out, tokenizer=coder, field=field, progress=lambda share: bar.update(task, completed=share)

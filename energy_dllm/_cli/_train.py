@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from ._corpus import corpus_of
-from ._load import load_model
+from ._load import called, load_model
 from ._out import ready
 from ._progress import Stages
 from ._show import busy, emit, note, version
@@ -106,6 +106,7 @@ def train(
     directory: Annotated[
         Path | None,
         _arg(
+            metavar="DIR",
             help="Checkpoints and a log; a stopped run resumes.",
             help_behavior_hint="(default: OUT.training, removed at the end)",
         ),
@@ -169,6 +170,8 @@ def train(
     )
     every = max(100, steps // 10) if validate_every is None else validate_every
     done = _steps_of(folder)
+    if done:
+        note(f"going on after step {done:,} of {steps:,}, kept in {folder}")
     marks = [mark for mark in range(every, steps, every) if mark > done] if every else []
     # a batch of pretraining is four times as large, and costs about a third of one of the training
     costs = {"pretraining": (pretraining, 0.3), "training": (steps, 1.0)}
@@ -240,8 +243,9 @@ def _start(
         for flag, value in of_init.items():
             if value is not None:
                 raise ValueError(f"`{flag}` cannot be used with `--init`, whose model has its own; leave it out.")
-        model = load_model(init)
-        corpus = corpus_of(source, model.tokenizer, validation=0.1)
+        model = load_model(init, name="--init")
+        with called(path="SOURCE", folder="SOURCE"):
+            corpus = corpus_of(source, model.tokenizer, validation=0.1)
     else:
         dim, depth, model = 128 if dim is None else dim, 2 if depth is None else depth, None
         if depth > 1 and (pretraining or fit_split_merge):
@@ -249,7 +253,8 @@ def _start(
                 f"`--depth` is {depth}, which has no hidden Markov model to pretrain; leave out --pretraining and "
                 "--fit-split-merge, or add --depth 1."
             )
-        corpus = corpus_of(source, tokenizer, vocabulary=vocabulary or 1024)
+        with called(path="SOURCE", folder="SOURCE"):
+            corpus = corpus_of(source, tokenizer, vocabulary=vocabulary or 1024)
     # checked before training
     if len(corpus.validation) < 2 * length:
         raise ValueError(

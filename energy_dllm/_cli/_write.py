@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from ._load import load_model
+from ._load import called, load_model
 from ._out import ready
 from ._pixels import FILES, tried
 from ._sampler import Sampler
@@ -20,9 +20,21 @@ _arg = tyro.conf.arg
 Model = Annotated[str, Positional, _arg(metavar="MODEL", help="A file, or the name of a shipped model.")]
 Samples = Annotated[int, _arg(help="How many passages, drawn independently.")]
 Match = Annotated[
-    str | None, _arg(metavar="REGEX", help="The whole passage matches this: .*word.* for a word anywhere.")
+    str | None,
+    _arg(
+        metavar="REGEX",
+        help="The whole passage matches this: .*word.* for a word anywhere.",
+        help_behavior_hint="(default: none)",
+    ),
 ]
-Avoid = Annotated[list[str], _arg(metavar="WORD", help="Words that must not occur, not even inside of another.")]
+Avoid = Annotated[
+    list[str],
+    _arg(
+        metavar="WORD",
+        help="Words that must not occur, not even inside of another.",
+        help_behavior_hint="(default: none)",
+    ),
+]
 Window = Annotated[
     int | None,
     _arg(
@@ -51,7 +63,12 @@ def generate(
         str, _arg(help="How the passage begins, or the caption of a picture; kept exactly. - reads standard input.")
     ] = "",
     prompt_file: Annotated[
-        Path | None, _arg(metavar="FILE", help="Read the prompt from a UTF-8 file, without its last line break.")
+        Path | None,
+        _arg(
+            metavar="FILE",
+            help="Read the prompt from a UTF-8 file, without its last line break.",
+            help_behavior_hint="(default: none)",
+        ),
     ] = None,
     suffix: Annotated[str, _arg(help="How the passage ends; kept exactly.")] = "",
     samples: Samples = 1,
@@ -68,7 +85,10 @@ def generate(
     out: Annotated[
         Path | None,
         _arg(
-            aliases=["-o"], metavar="FILE", help="Write it to this file too: text, with --json JSON, pictures as .png."
+            aliases=["-o"],
+            metavar="FILE",
+            help="Write it to this file too: text, with --json JSON, pictures as .png.",
+            help_behavior_hint="(default: none)",
         ),
     ] = None,
     seed: Seed = 0,
@@ -142,18 +162,30 @@ def infill(
     unknown: Unknown = "error",
     stream: Stream = False,
     hole: Annotated[
-        Path | None, _arg(metavar="FILE", help="Of a picture: another one, white where it is to be filled.")
+        Path | None,
+        _arg(
+            metavar="FILE",
+            help="Of a picture: another one, white where it is to be filled.",
+            help_behavior_hint="(default: none)",
+        ),
     ] = None,
     prompt: Annotated[str, _arg(help="The caption of a picture; found if it is not given.")] = "",
     out: Annotated[
-        Path | None, _arg(aliases=["-o"], metavar="FILE", help="Write it to this file too: text, or pictures as .png.")
+        Path | None,
+        _arg(
+            aliases=["-o"],
+            metavar="FILE",
+            help="Write it to this file too: text, or pictures as .png.",
+            help_behavior_hint="(default: none)",
+        ),
     ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fill the holes of a text, or of a picture.
 
-    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[.
+    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[. Where words have their
+    space before them (stories), it is left to the hole: "a[4] dog".
 
     energy-dllm infill "To be, or not [8]that is the question"
 
@@ -270,7 +302,8 @@ def _inpaint(model: Any, picture: str, hole: Path | None, caption: str) -> Any:
     from ..sampling import inpaint
 
     read = functools.partial(read_picture, shape=model.tokenizer.shape)
-    where = None if hole is None else read(hole) > 127
-    return functools.partial(
-        inpaint, model, read(picture, colour=model.tokenizer.channels == 3), where, caption=caption
-    )
+    with called(path="--hole"):
+        where = None if hole is None else read(hole) > 127
+    with called(path="TEMPLATE"):
+        pixels = read(picture, colour=model.tokenizer.channels == 3)
+    return functools.partial(inpaint, model, pixels, where, caption=caption)

@@ -198,7 +198,8 @@ def fit(
                     if caught:
                         checkpoints.wait()
                         signals.deliver(
-                            f"stopped after step {n + 1} of {steps}; to go on from there, run the same again"
+                            f"stopped after step {n + 1} of {steps}, kept in {folder}; to go on from there, run the "
+                            "same again"
                         )
     return as_model(run.average)
 

@@ -140,12 +140,14 @@ class Checkpoints:
         training = {"accumulate": 1, **training}  # older checkpoints have it above 1 only
         # nor have they a record of the corpus
         unknown = {name for name in _OF_CORPUS if name not in training}
-        different = sorted(k for k in settings if k not in unknown and training.get(k) != settings[k])
+        different = [name for name in settings if name not in unknown and training.get(name) != settings[name]]
         if different:
-            name = different[0]
+            # a model depends on what is given besides, of which it is known what it was
+            name = min(different, key=lambda name: (name == "model", name))
+            what = f"its {name} is {training.get(name)!r}, now {settings[name]!r}"
+            what = "its model began with other parameters" if name == "model" else what
             raise ValueError(
-                f"`directory` {self.folder} holds another training: its {name} is {training.get(name)!r}, now "
-                f"{settings[name]!r}; give another folder or the same settings."
+                f"`directory` {self.folder} holds another training: {what}; give another folder or the same settings."
             )
 
     def _arrays(self, run: Run) -> dict[str, Any]:

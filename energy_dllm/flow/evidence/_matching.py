@@ -65,7 +65,7 @@ class Matching(AbstractEvidence):
     def without(cls, words: Sequence[str], tokenizer: AbstractTokenizer, *, length: int) -> "Matching":
         """None of these words occurs in the passage, not even inside of another word."""
         avoided = RegexDFA.without(words, tokenizer)
-        return cls(avoided, tokenizer, length=length, wanted=f"`words` to avoid, {list(words)},")
+        return cls(avoided, tokenizer, length=length, wanted=f"`words` {list(words)}, to be avoided,")
 
     def __and__(self, other: "Matching") -> "Matching":
         """One automaton for both; `ValueError` if no passage of this length matches both, or they differ in length."""
