@@ -674,6 +674,21 @@ def test_a_passage_joins_those_that_are_being_written(ordered, programs):
     assert re.fullmatch("a(ab){2}(ac){3}cd{5,}e", order), order
 
 
+def test_a_token_is_forbidden_by_its_text_or_its_id():
+    """A byte that is a part of a character has no text of its own."""
+    model = ed.EnergyDLLM(ed.data.Bytes(), dim=16, key=jax.random.key(0))
+    engine = ed.serve.application({"bytes": model}, lengths=(8,), batches=(1,)).state.engine
+
+    def forbidden(token):
+        request = CompletionRequest.model_validate({"forbid": [(1, token)]})
+        return of_answer(request, "bytes", engine, "a", "", 4).forbid
+
+    assert forbidden("x") == forbidden(ord("x")) == ((1, ord("x")),) and forbidden(0xC3) == ((1, 0xC3),)
+    for wrong, words in (("é", "2 tokens; expected one"), (model.size, f"tokens 0 to {model.size - 1}")):
+        with pytest.raises(ValueError, match=words):
+            forbidden(wrong)
+
+
 def test_what_a_passage_waits_for_is_compiled_first(ordered, monkeypatch):
     """Before what else is compiled at the start."""
     engine = ed.serve.application({"toy": ordered}, lengths=(8, LENGTH), batches=(1,)).state.engine

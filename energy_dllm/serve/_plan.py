@@ -160,13 +160,17 @@ class Plan:
 
 
 def _common(request: Any, model: EnergyDLLM, block: int) -> dict[str, Any]:
-    forbid, symbols = [], {}
-    for place, text in request.forbid or []:
-        if text not in symbols:
-            symbols[text] = read(model, text, False, "forbid")[0]
-        if len(symbols[text]) != 1:
-            raise ValueError(f"`forbid` has {text[:40]!r}, {len(symbols[text])} tokens; expected one, such as 'e'.")
-        forbid.append((place, int(symbols[text][0])))
+    forbid: list[tuple[int, int]] = []
+    symbols: dict[str, list[int]] = {}
+    for place, token in request.forbid or []:
+        if isinstance(token, str) and token not in symbols:
+            symbols[token] = read(model, token, False, "forbid")[0].tolist()
+        found = [token] if isinstance(token, int) else symbols[token]
+        if len(found) != 1:
+            raise ValueError(f"`forbid` has {str(token)[:40]!r}, {len(found)} tokens; expected one, such as 'e'.")
+        if found[0] >= model.size:
+            raise ValueError(f"`forbid` has token {token}; this model has tokens 0 to {model.size - 1}.")
+        forbid.append((place, found[0]))
     vocabulary = model.energy.vocabulary
     wants = request.avoid or getattr(request, "match", None) or getattr(request, "regex", None)
     wants = wants or getattr(request, "response_format", None) not in (None, ask.ResponseFormat(type="text"))

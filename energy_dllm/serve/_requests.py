@@ -53,8 +53,12 @@ class _AbstractWritten(_AbstractStrict):
         None, description="Tokens stand as soon as they are shown, from left to right. Default: as `stream`."
     )
     avoid: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=32)] | None = None
-    forbid: Annotated[list[tuple[Annotated[int, Field(ge=0)], str]], Field(max_length=256)] | None = Field(
-        None, description="Tokens that may not stand at a place: [place, text of the token], counted from the start."
+    forbid: (
+        Annotated[list[tuple[Annotated[int, Field(ge=0)], str | Annotated[int, Field(ge=0)]]], Field(max_length=256)]
+        | None
+    ) = Field(
+        None,
+        description="Tokens that may not stand at a place: [place, the token as text or id], counted from the start.",
     )
     mask_unknown: bool | None = Field(None, description="Whether unknown characters are drawn anew, not an error.")
 
