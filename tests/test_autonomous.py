@@ -1,8 +1,10 @@
 """Laws of the autonomous descent: one static scalar falls from noise to text, and the noise level is inferred."""
 
 import functools
+from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,6 +157,42 @@ def test_samples_are_those_of_the_clocked_flow_where_the_law_is_enumerated(optim
         made[name] = every.sum(0) / every.sum()
     assert np.abs(made["flow"] - 1 / 3).max() < 0.07  # the exact law; 4 standard errors
     assert np.abs(made["descent"] - made["flow"]).max() < 0.07
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_noise_level_stays_where_rounding_hides_what_is_less(by_token, batch, getkey, optimised):
+    """In single precision, long after the text is written: without a limit what is rounded away moves it anywhere."""
+    energy = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, landscape("deep", getkey())
+    )
+    field = ed.flow.AutonomousDescent(energy, steps=1, by_token=by_token)
+
+    def path(noise):
+        state = field.likely(field.initial(1 / V + 3.0 * noise, energy.neutral(L), 3.0))
+        # an end in double precision would make the state one too
+        t0, t1, step = map(jnp.float32, (0.0, 16.0, 0.05))
+        times = jnp.arange(16, dtype=jnp.float32)
+        path = ed.solve(field, state, t0=t0, t1=t1, solver=ed.flow.DDIM(field.decay), step=step, times=times)
+        return path.states[0], path.states[2]
+
+    x, level = jax.vmap(path)(jnp.asarray(getkey.normal((batch, L, V)), jnp.float32))
+    assert level.dtype == jnp.float32 and (level[:, 5] < level[:, 0] - 4).all()
+    assert (level[:, -1] > np.log(1e-4)).all() and (np.abs(level[:, -1] - level[:, -3]) < 0.2).all()
+    np.testing.assert_allclose(x[:, -1].max(axis=-1), 1.0, atol=1e-4)  # a text
+    # and of a text itself the likely level is that limit, whatever rounding makes of its distance
+    likely = field.likely(field.initial(jnp.eye(V, dtype=jnp.float32)[jnp.arange(L) % V], energy.neutral(L), 0.01))[2]
+    assert (likely > np.log(1e-4)).all() and (likely < np.log(1e-2)).all()
+
+
+def test_codes_of_integers_and_of_numpy_begin_at_the_level_that_is_given(getkey, unchecked):
+    field = ed.flow.AutonomousDescent(landscape("deep", getkey()), by_token=True)
+    codes: Any = np.eye(V, dtype=int)
+    levels: Any = np.linspace(0.5, 1.0, V)
+    x, y, level = field.initial(codes, codes[:, :1] * np.zeros(16, int), 0.5)
+    assert x.dtype == y.dtype == level.dtype == float
+    np.testing.assert_allclose(np.exp(level), 0.5)
+    np.testing.assert_allclose(np.exp(field.initial(x, y, levels)[2]), levels)
 
 
 def test_generate_moves_by_solve_and_reports_the_scalar_and_sigma(getkey, monkeypatch):

@@ -1,12 +1,11 @@
 """From noise to text without a clock: the noise level is one more coordinate of one static scalar."""
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import floats, number, positive, sizes
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ._field import AbstractField
@@ -24,9 +23,10 @@ class AutonomousDescent(AbstractField):
     so `dF/dt <= 0` from noise to text wherever `Λ_b` is convex. With `y` at rest `-sigma^2 dF/dx = x_hat - x` is the
     probability flow, and `dF/dlog sigma = tau^2 L C - sum_iw p_iw |x_i - e_w|^2 / sigma^2` vanishes where `sigma` is
     `1 / tau` times the maximum-likelihood noise level of `x`: as `pace` grows sigma follows it, and falls as the noise
-    does, `sigma ~ e^-t`. The right-hand side does not depend on `t`. Where `y` is not at rest, `-sigma^2 dF/dx` at
-    fixed `y` is `sum_w q_iw e_w - x_i` with `q_iw = p_iw (1 + <kappa U_w - g_i, -dF/dg_i>)`: to first order the
-    posterior after the next full step of `y`.
+    does, `sigma ~ e^-t`, as far down as rounding lets see (about 1e-3 of a code's size in single precision), where it
+    stays. The right-hand side does not depend on `t`. Where `y` is not at rest, `-sigma^2 dF/dx` at fixed `y` is `sum_w
+    q_iw e_w - x_i` with `q_iw = p_iw (1 + <kappa U_w - g_i, -dF/dg_i>)`: to first order the posterior after the next
+    full step of `y`.
 
     With `steps` the hidden state is that after as many steps from neutral, taken anew at every evaluation, as in a
     training without untracked steps: tokens then cannot reinforce one another's estimates and be certain too early. A
@@ -49,7 +49,8 @@ class AutonomousDescent(AbstractField):
     - `steps`: steps of `y` from neutral, anew at every evaluation; 0, the default, lets it move along.
     - `step`: their size, 1 for full ones.
 
-    **Raises:** `ValueError` if `rate`, `pace`, `temperature` or `step` is not positive, or `steps` is negative.
+    **Raises:** `ValueError` if `rate`, `pace`, `temperature` or `step` is not positive, or `steps` no integer of at
+    least 0.
 
     **Source:** the noise-conditional score as a gradient, Salimans & Ho 2021; blind denoising, where the noise level is
     inferred from the observation, Kadkhodaie & Simoncelli 2021 (arXiv 2007.13640).
@@ -100,10 +101,8 @@ class AutonomousDescent(AbstractField):
         step: float = 1.0,
     ):
         for name, value in (("rate", rate), ("pace", pace), ("temperature", temperature), ("step", step)):
-            if not isinstance(value, jax.Array) and not 0 < value < math.inf:
-                raise ValueError(f"`{name}` is {value}; expected a positive number, such as 30 (or 1: `step`).")
-        if steps < 0:
-            raise ValueError(f"`steps` is {steps}; expected 0 (`y` moves along) or more.")
+            number(name, value, positive, "a positive number, such as 30 (or 1: `step`)")
+        sizes(0, steps=steps)
         self.energy, self.given, self.rate, self.pace = energy, given, rate, pace
         self.temperature, self.by_token, self.steps, self.step = temperature, by_token, steps, step
 
@@ -121,10 +120,17 @@ class AutonomousDescent(AbstractField):
         """
         return 1.0, 1.6 * self.rate, 2.0 * self.pace
 
-    def initial(self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Scalar | float) -> PyTree[Array]:
-        """`(x, y, log sigma)`."""
-        level = jnp.log(jnp.asarray(sigma, x.dtype))
-        return x, y.astype(x.dtype), jnp.full(x.shape[:1], level) if self.by_token else level
+    def initial(
+        self, x: Float[Array, "L C"], y: Float[Array, "L D"], sigma: Float[Array, " L"] | Scalar | float
+    ) -> PyTree[Array]:
+        """`(x, y, log sigma)`. `ValueError` unless `sigma` is positive, one for all or (`by_token`) one a token."""
+        number("sigma", sigma, positive, "a positive noise level")
+        x, y = floats(x), floats(y)
+        sigma = jnp.asarray(sigma, x.dtype)
+        if sigma.ndim and not self.by_token or sigma.shape not in ((), x.shape[:1]):
+            wanted = f"() or {x.shape[:1]}" if self.by_token else "(), or `by_token=True`"
+            raise ValueError(f"`sigma` has shape {sigma.shape}; expected {wanted}.")
+        return x, y.astype(x.dtype), jnp.broadcast_to(jnp.log(sigma), x.shape[:1] if self.by_token else ())
 
     def likely(self, state: PyTree[Array]) -> PyTree[Array]:
         """The state with the most likely noise level, for the posterior at the level that it has, and a little more:
@@ -134,6 +140,7 @@ class AutonomousDescent(AbstractField):
         codes, b = self.energy.vocabulary.codes, self.evidence(0.0, state).field(self.energy.vocabulary.codes)
         p = jax.nn.softmax(self.energy.logits(y, b), axis=-1)
         square = jnp.sum(x**2, axis=-1) + jnp.sum(p * (jnp.sum(codes**2, axis=-1) - 2 * x @ codes.T), axis=-1)
+        square = jnp.maximum(square, self._least(x))
         # the derivative in the spring of a token is 1, of padding 0
         here = jax.grad(lambda spring: self.energy(y, b, spring=spring))(jnp.zeros_like(square))
         mean = square if self.by_token else jnp.sum(here * square) / jnp.sum(here)
@@ -163,6 +170,9 @@ class AutonomousDescent(AbstractField):
             db = (-here[:, None] * self.energy.posterior(y, b)).astype(b.dtype)
         dx, dlevel = pull((db, here))
         size = self.temperature**2 * x.shape[1] * (1 if self.by_token else jnp.sum(here, dtype=level.dtype))
+        least = self._least(x) if self.by_token else jnp.sum(here * self._least(x), dtype=level.dtype)
+        # where it would fall below what rounding lets see, it stays
+        dlevel = jnp.where(size * jnp.exp(2 * level) > least, dlevel, jnp.minimum(dlevel, 0.0))
         return (
             -jnp.exp(2 * jnp.broadcast_to(level, x.shape[:1]))[:, None] * dx,
             self.rate * force,
@@ -179,6 +189,11 @@ class AutonomousDescent(AbstractField):
         if not self.steps:
             return state[1]
         return self._settled(self.evidence(time, state).field(self.energy.vocabulary.codes))
+
+    def _least(self, x):
+        """`sum_w p_iw |x_i - e_w|^2 (L,)` below which it is rounding."""
+        scale = jnp.sum(x**2, axis=-1) + jnp.mean(jnp.sum(self.energy.vocabulary.codes**2, axis=-1))
+        return (16 * jnp.finfo(x.dtype).eps * scale).astype(x.dtype)
 
     def _settled(self, b):
         neutral = self.energy.neutral(b.shape[0]).astype(b.dtype)

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import expected, number, positive, sizes
 from .._types import Scalar
 from ..energy import AbstractFreeEnergy
 from ._relax import relax
@@ -54,6 +55,13 @@ class AbstractField(AbstractMotion):
     """
 
     energy: eqx.AbstractVar[AbstractFreeEnergy]
+
+    def __check_init__(self):
+        given = getattr(self, "given", None)
+        expected(
+            energy=(self.energy, AbstractFreeEnergy, "model.energy"),
+            given=(given, AbstractEvidence, "flow.Masked(64)"),
+        )
 
     @abc.abstractmethod
     def evidence(self, time: Scalar | float, state: PyTree[Array]) -> AbstractEvidence:
@@ -166,8 +174,8 @@ class ProbabilityFlow(AbstractField):
         steps: int = 12,
         step: float = 0.6,
     ):
-        if steps < 1 or not step > 0:
-            raise ValueError(f"`steps`={steps} and `step`={step} must be positive.")
+        sizes(steps=steps)
+        number("step", step, positive, "a positive step size, such as 0.6")
         self.energy, self.given, self.steps, self.step = energy, given, steps, step
 
     @property
@@ -229,8 +237,7 @@ class JointFlow(AbstractField):
     rate: float = eqx.field(static=True)
 
     def __init__(self, energy: AbstractFreeEnergy, given: AbstractEvidence | None = None, *, rate: float = 10.0):
-        if not rate > 0:
-            raise ValueError(f"`rate` is {rate}; expected a positive number, such as 10.")
+        number("rate", rate, positive, "a positive number, such as 10")
         self.energy, self.given, self.rate = energy, given, rate
 
     @property

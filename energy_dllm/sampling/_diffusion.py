@@ -17,6 +17,7 @@ from ..energy import AbstractFreeEnergy
 from ..flow import (
     DDIM,
     AbstractEvidence,
+    AbstractMotion,
     AbstractSchedule,
     AutonomousDescent,
     Conditioning,
@@ -65,7 +66,7 @@ class Diffusion(AbstractSampler):
     - `redraw`: their share of all tokens that are not given.
 
     **Raises:** `ValueError` if `steps` or `front` is not positive, `until` not in (`since`, 1], `redraw` not in [0, 1],
-    `churn` negative, beside a `controller` or a solver without noise, or a tolerance beyond the numbers' precision.
+    `churn` negative, beside a `controller` or a solver without noise, `field` no maker of one, or a tolerance too fine.
 
     **Example:**
 
@@ -108,18 +109,15 @@ class Diffusion(AbstractSampler):
         redraw: float = 0.25,
     ):
         sizes(steps=steps)
-        if not 0 <= redraw <= 1:
-            raise ValueError(f"`redraw` is {redraw}; expected a share of the tokens, 0 to 1.")
+        finite = lambda number: (number >= 0) & (number < math.inf)
+        number("redraw", redraw, lambda share: (share >= 0) & (share <= 1), "a share of the tokens, 0 to 1")
         if not 0 <= since < until <= 1:
             raise ValueError(
                 f"`since` is {since} and `until` is {until}; expected shares of the schedule, 0 up to 1 (all of it)."
             )
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"`temperature` is {temperature}; expected 0 (the most likely tokens) or more.")
-        if not 0 <= churn < math.inf:
-            raise ValueError(f"`churn` is {churn}; expected 0 (no noise) or more.")
-        if not front > 0:
-            raise ValueError(f"`front` is {front}; expected a positive number of tokens, such as 16, or infinity.")
+        number("temperature", temperature, finite, "0 (the most likely tokens) or more")
+        number("churn", churn, finite, "0 (no noise) or more")
+        number("front", front, lambda width: width > 0, "a positive number of tokens, such as 16, or infinity")
         if churn and isinstance(solver, (DDIM, ExponentialHeun)):
             raise ValueError(
                 f"`churn` is {churn} beside a {type(solver).__name__}, which is for motion without noise; leave out "
@@ -127,6 +125,8 @@ class Diffusion(AbstractSampler):
             )
         if churn and controller is not None:
             raise ValueError(f"`churn` is {churn} beside a `controller`; noise needs known steps, so set `churn=0`.")
+        if not callable(field) or isinstance(field, AbstractMotion):
+            raise ValueError(f"`field` is a {type(field).__name__}; expected what makes one, such as `flow.JointFlow`.")
         least = float(jnp.finfo(jnp.result_type(float)).eps)
         tolerance = max(getattr(controller, "rtol", 1.0), getattr(controller, "atol", 1.0))
         if tolerance < least:
