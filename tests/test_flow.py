@@ -714,7 +714,7 @@ def test_solve_names_bad_settings(settings, message, landscape):
 
 def test_fields_name_bad_settings(landscape, unchecked):
     flow = ed.flow.ProbabilityFlow(landscape)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="`steps` is 0"):
         ed.flow.ProbabilityFlow(landscape, steps=0)
     with pytest.raises(ValueError, match="`rate` is 0"):
         ed.flow.JointFlow(landscape, rate=0.0)
