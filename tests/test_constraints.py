@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import time
+from typing import Any
 
 import equinox as eqx
 import families
@@ -395,7 +396,7 @@ def test_a_pattern_across_windows_has_the_restricted_law(pattern, given):
     texts = ["".join("abc"[w] for w in row) for row in ITEMS]
     fits = np.array([bool(re.fullmatch(pattern, text) and re.fullmatch(given or ".*", text)) for text in texts])
     weight = np.where(fits, np.exp(prior[ITEMS].sum(1)), 0.0)
-    asked = dict(length=4, prompt=given[:1], window=2, samples=4000, frames=0)
+    asked: Any = dict(length=4, prompt=given[:1], window=2, samples=4000, frames=0)
     evidence = ed.flow.Matching(pattern, tokenizer, length=4)
     made = ed.generate(model, **asked, sampler=draws(rounds=2, steps=1), evidence=evidence)
     families.likely(made.ids, weight / weight.sum())

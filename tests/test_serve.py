@@ -328,7 +328,7 @@ BAD = {
         400,
         "schema",
     ),
-    "a word that is given and avoided": ("/v1/completions", {"prompt": "abc", "avoid": ["bc"]}, 400, None),
+    "a word that is given and avoided": ("/v1/completions", {"prompt": "abc", "avoid": ["bc"]}, 400, "avoid"),
     "everything forbidden": (
         "/v1/completions", {"prompt": "a", "forbid": [[1, c] for c in ALPHABET]}, 400, "forbid"
     ),
@@ -513,21 +513,26 @@ def test_a_key_is_asked_for(model, monkeypatch):
         assert (status, json.loads(text)["error"]["code"]) == (504, "timeout")
 
 
-def test_passages_that_are_written_together_are_those_written_alone(model):
+@pytest.mark.parametrize("kind", ["free", "under patterns of similar size"])
+def test_passages_that_are_written_together_are_those_written_alone(model, kind):
     """A batch of four, some of them shorter, constrained, or shown as they come; and nothing is compiled for them."""
     app = ed.serve.application({"toy": model}, lengths=(LENGTH,), batches=(1, 4))
     engine = app.state.engine
     asked = [
         {"prompt": "abc", "max_tokens": 20, "seed": 1},
         {"prompt": "x", "max_tokens": 31, "seed": 2, "temperature": 0.3},
-        {"prompt": "q", "max_tokens": 9, "seed": 3, "regex": "[a-c]+ [a-c]+"},
+        {"prompt": "q", "max_tokens": 9, "seed": 3, "forbid": [[3, "e"]]},
         {"prompt": "see", "max_tokens": 12, "seed": 4, "commit": True},
     ]
+    if kind != "free":
+        patterns = {"regex": "[a-c]+ [a-c]+"}, {"regex": "x{2}.*"}, {"avoid": ["ab", "z"]}, {"regex": "a?[b-z ]*"}
+        asked = [body | pattern for body, pattern in zip(asked, patterns, strict=True)]
     with Running(app) as running:
         alone = [running.post("/v1/completions", **body)["choices"][0]["text"] for body in asked]
         with engine.changed:
-            engine._want(("toy", LENGTH, 0, 4))
-        while len(engine.programs) < 2:
+            (way,) = {way for *_, way, _ in engine.programs if kind == "free" or way}
+            engine._want(program := ("toy", LENGTH, way, 4))
+        while program not in engine.programs:
             time.sleep(0.05)
         together = [""] * 4
 

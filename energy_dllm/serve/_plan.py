@@ -156,7 +156,8 @@ class Plan:
         if automaton is None:
             return None
         only = np.arange(b.shape[1]) == ids[:, None]
-        return Strict(automaton, first, last, np.where(known[:, None], only, b > FORBIDDEN / 2), "the constraint")
+        what = " with ".join(["the pattern"] * (self.pattern is not None) + ["`avoid`"] * bool(self.avoid))
+        return Strict(automaton, first, last, np.where(known[:, None], only, b > FORBIDDEN / 2), what)
 
 
 def _common(request: Any, model: EnergyDLLM, block: int) -> dict[str, Any]:
