@@ -479,7 +479,7 @@ FAULTS = (
         "sampling/_blockwise.py",
         "pattern[1][number + 1, dfa.next[pattern[0]]]",
         "pattern[1][number, dfa.next[pattern[0]]]",
-        "tests/test_blocks.py -k pattern_is_kept",
+        "tests/test_blocks.py -k kept_from_left",
     ),
     (
         "9: a data set under a constraint has its restricted law (its tokens are drawn apart)",
@@ -809,6 +809,20 @@ FAULTS = (
         'return _log(jnp.matmul(jnp.exp(b - top[:, self.kinds]), each, precision="highest"), top)',
         "return top",
         "tests/test_constraints.py -k sum_over_its_strings",
+    ),
+    (
+        "3: a space before a hole is left to its first token (given)",
+        "sampling/_template.py",
+        "if begins.sum() < 2 or",
+        "if True or",
+        "tests/test_tokenizers.py -k space_before",
+    ),
+    (
+        "9: from left to right a temperature leaves evidence alone (sharpens it)",
+        "sampling/_draft.py",
+        "b if cold else temperature * b, LOG_ZERO",
+        "b, LOG_ZERO",
+        "tests/test_blocks.py -k kept_from_left",
     ),
     (
         "9: an automaton reads the places it is about (all)",

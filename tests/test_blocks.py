@@ -237,29 +237,38 @@ def test_given_tokens_stand_and_looking_on_changes_nothing(name):
     assert "a" not in "".join(made.texts)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("pattern", ["[ab]*ca[abc]|b+c*", None])
 @pytest.mark.parametrize("prompt", ["", "b"])
-def test_a_pattern_is_kept_from_left_to_right_by_what_the_prior_says_of_the_rest(prompt):
-    """Token by token `p(w | before)` times the probability, under the prior, that what follows matches."""
-    model, pattern = small(1), "[ab]*ca[abc]|b+c*"
-    energy, n = model.energy, 4
-    items = np.array(list(itertools.product(range(3), repeat=n)))
+@pytest.mark.parametrize("likely", [False, True], ids=["alone", "beside a likelihood"])
+def test_evidence_is_kept_from_left_to_right_by_what_the_prior_says_of_the_rest(pattern, prompt, likely, temperature):
+    """Token by token `p(w | before)` times its likelihood, and the probability, under the prior and the likelihood,
+    that what follows matches. A temperature acts on the former alone."""
+    model, n = small(1), 4
+    energy, items = model.energy, np.array(list(itertools.product(range(3), repeat=n)))
+    b = 0.7 * np.random.default_rng(0).normal(size=(n, 3)) * likely
+    b[3, 0] = ed.flow.FORBIDDEN if likely else 0.0
     log_p = np.asarray(jax.vmap(energy.conditionals)(jnp.asarray(items)))  # (81, L, V)
-    prior = np.asarray(jax.nn.softmax(energy.logits(energy.neutral(n), jnp.zeros((n, 3)))))[0]
-    matches = np.array([re.fullmatch(pattern, "".join("abc"[w] for w in row)) is not None for row in items])
+    prior = np.asarray(jax.nn.softmax(energy.logits(energy.neutral(n), jnp.asarray(b))))
+    matches = np.array([re.fullmatch(pattern or ".*", "".join("abc"[w] for w in row)) is not None for row in items])
     law = np.zeros(len(items))
     begins = lambda row: (items[:, : len(row)] == row).all(axis=1) & matches
-    follows = lambda row: np.sum(np.prod(prior[items[begins(row)][:, len(row) :]], axis=1))
+    rest = lambda row: np.prod(prior[np.arange(len(row), n), items[begins(row)][:, len(row) :]], axis=1)
     for number in np.flatnonzero(begins(np.array(["abc".index(w) for w in prompt], int))):
         row, share = items[number], 1.0
         for i in range(len(prompt), n):
-            each = [np.exp(log_p[number, i, w]) * follows([*row[:i], w]) for w in range(3)]
+            follows = [np.sum(rest([*row[:i], w])) for w in range(3)]
+            each = np.exp(log_p[number, i] / temperature + b[i]) * follows
             share *= each[row[i]] / sum(each)
         law[number] = share
-    matching = ed.flow.Matching(pattern, model.tokenizer, length=n)
-    made = ed.generate(
-        model, length=n, prompt=prompt, samples=8000, sampler=ed.sampling.Blocks(size=1), evidence=matching, frames=0
-    )
+    given: Any = ed.flow.Likelihood(jnp.asarray(b))
+    matching = given if pattern is None else ed.flow.Matching(pattern, model.tokenizer, length=n)
+    evidence = matching + given if likely and pattern else matching
+    each = ed.sampling.Unmasking(rounds=1, steps=1, step=1.0, temperature=temperature)
+    sampler = ed.sampling.Blocks(each, size=1)
+    made = ed.generate(model, length=n, prompt=prompt, samples=8000, sampler=sampler, evidence=evidence, frames=0)
     families.likely(made.ids, law)
+    assert (made.force_evaluations == n - len(prompt)).all()  # one pass a token
     first = int(np.argmax(law))
     row = np.flatnonzero((made.ids == items[first]).all(axis=1))[0]
     assert np.allclose(made.confidence[row, len(prompt) :], np.exp(log_p[first, range(n), items[first]])[len(prompt) :])

@@ -78,10 +78,10 @@ def test_a_context_is_the_longest_end_of_a_text_and_knows_what_the_energy_says_a
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 def test_the_text_is_that_without_a_draft_in_fewer_passes(model, draft, temperature, ahead):
-    """Of every seed, with a prompt, tokens that are given behind it, and moments in between."""
-    passes = 0
+    """Of every seed, with a prompt, tokens that are given behind it, evidence, and moments in between."""
+    passes, seen_as = 0, ed.flow.Likelihood(jnp.asarray(np.random.default_rng(0).normal(size=(23, model.size))))
     for seed, prompt in enumerate(["", "b", "abca", "ccb"]):
-        settings = dict(length=23, prompt=prompt, seed=seed, frames=5)
+        settings = dict(length=23, prompt=prompt, seed=seed, frames=5, evidence=seen_as if seed % 2 else None)
         plain = ed.generate(model, sampler=ed.sampling.Blocks(drawn(temperature), size=1, moments=5), **settings)
         sampler = ed.sampling.Blocks(drawn(temperature), size=1, draft=draft, ahead=ahead, moments=5)
         seen = []

@@ -372,7 +372,7 @@ def test_the_width_that_is_chosen_makes_what_is_given_likeliest():
     """The price of what is given, at five widths, against the chain itself; padding to one shape changes nothing."""
     model, start, table = families.markov_model()
     exact = [-np.log(start[0] * np.linalg.matrix_power(table, n + 1)[0, 2]) for n in range(1, 6)]
-    found = prices(model, [of_template(model, f"a[{n}]c") for n in range(1, 6)])
+    found = prices(model, [of_template(model, f"a[{n}]c")[0] for n in range(1, 6)])
     assert np.allclose(found, exact, atol=1e-9) and np.ptp(exact) > 1.0
     made = ed.infill(model, "a[*]c", length=range(3, 8), sampler=ed.sampling.Unmasking(rounds=2, steps=1), frames=1)
     assert len(made.texts[0]) == 3 + int(np.argmin(exact))

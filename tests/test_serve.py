@@ -241,7 +241,7 @@ def test_a_pattern_is_part_of_the_energy(running, model, pattern):
 
 
 def test_a_pattern_of_many_states_is_met_at_the_end(running, monkeypatch):
-    monkeypatch.setattr("energy_dllm.serve._plan.LARGEST", 16)
+    monkeypatch.setattr("energy_dllm.serve._automaton.LARGEST", 16)
     for stream in (False, True):
         asked = {"template": "abc[9]z", "match": "abc(.k){4}.z", "seed": 7, "stream": stream}
         _, answer = running.get("/v1/infill", asked)

@@ -235,3 +235,34 @@ def test_stories_are_folded_and_encoded_once(tmp_path, monkeypatch):
     (tmp_path / "train_first2M.txt").unlink()
     again = corpus_of_stories(tmp_path, tmp_path / "out", 270)
     assert (again.train == corpus.train).all() and again.tokenizer == corpus.tokenizer
+
+
+@pytest.mark.parametrize("sampler", ["descent", "unmasking", "left to right"])
+def test_a_space_before_a_hole_is_left_to_its_first_token(sampler):
+    """The text is kept as it is; a word is one token with the space before it, as in the text that a model reads."""
+    import jax
+    import jax.numpy as jnp
+
+    import energy_dllm as ed
+
+    pairs = data.BytePairs.from_text("the cat and the dog and the rat sat " * 9, size=290)
+    model = ed.EnergyDLLM(pairs, dim=16, blocks=(0, 1), key=jax.random.key(0))
+    drawn = ed.sampling.Unmasking(rounds=3, steps=1, step=1.0)
+    path: Any = {"descent": ed.sampling.descent(6), "unmasking": drawn}.get(sampler, ed.sampling.Blocks(size=1))
+    spaces = np.array([each.startswith(b" ") for each in pairs.spelling])
+    assert spaces.sum() > 4
+    write = dict(samples=12, sampler=path, frames=1)
+    made = ed.infill(model, "the [2] cat [2] [1]dog", **write)
+    at, size = len(pairs.encode("the")), len(pairs.encode(" cat"))
+    opened = np.array([at, at + 2 + size, at + 4 + size])
+    assert made.ids.shape == (12, at + size + 5 + len(pairs.encode("dog"))) and spaces[made.ids[:, opened]].all()
+    assert all(text.startswith("the ") and " cat " in text and text.endswith("dog") for text in made.texts)
+    assert len(set(made.ids[:, at].tolist())) > 2
+    # of what is written on a prompt, and beside other evidence
+    others = ed.flow.Likelihood(jnp.zeros((9, pairs.size)).at[:, int(made.ids[0, at])].set(ed.flow.FORBIDDEN))
+    made = ed.generate(model, prompt="the ", length=9, evidence=others, **write)
+    assert made.ids.shape == (12, 9) and all(text.startswith("the ") for text in made.texts)
+    assert spaces[made.ids[:, at]].all() and len(set(made.texts)) > 6
+    # a space within the text, or before text that is given, is what it was
+    made = ed.infill(model, "the  cat and[2]", **write)
+    assert (made.ids[:, :-2] == pairs.encode("the  cat and")).all()

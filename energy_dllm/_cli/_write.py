@@ -184,8 +184,7 @@ def infill(
 ) -> None:
     """Fill the holes of a text, or of a picture.
 
-    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[. Where words have their
-    space before them (stories), it is left to the hole: "a[4] dog".
+    [8] is a hole of eight tokens, [*] one of unknown width; a literal bracket is written [[.
 
     energy-dllm infill "To be, or not [8]that is the question"
 
@@ -213,7 +212,7 @@ def infill(
 
     size = None if not length else length[0] if len(length) == 1 else length
     chosen = sampler.build(min(max(length, default=64), 128 if window is None else window), loaded)
-    there = of_template(loaded, template, size, unknown == "mask").length if match or avoid else 0
+    there = of_template(loaded, template, size, unknown == "mask")[0].length if match or avoid else 0
     options = {
         "samples": samples,
         "window": window,

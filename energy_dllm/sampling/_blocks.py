@@ -25,6 +25,7 @@ from ._validate import WINDOW, ahead, conditioning_on, field, room
 def write(
     model: EnergyDLLM,
     given: Given,
+    opening: AbstractEvidence | None = None,
     *,
     sampler: AbstractSampler,
     evidence: AbstractEvidence | None,
@@ -44,7 +45,7 @@ def write(
     room(given.length, samples, frames, window)
     seeded(seed)
     split = _split(mesh, samples)
-    conditioning, matching = conditioning_on(model, given, evidence)
+    conditioning, matching = conditioning_on(model, given, evidence, opening)
     end = _ending(model, stop, conditioning) if stop != "" else -1
     energy = model.energy if guidance is None else guidance.on(model.energy)
     # a window in which everything is given is skipped

@@ -130,7 +130,7 @@ class Blocks(AbstractSampler):
         ids = jnp.pad(given.ids, (0, self.ahead if drafted else -length % base.block))
         first = jnp.where(jnp.all(given.known), length, jnp.argmin(given.known))
         none = jnp.zeros(ids.shape[0], energy.vocabulary.codes.dtype)
-        ordered = self._in_order(base, conditioning)
+        ordered = self._in_order(base)
         # what is kept of later blocks is replaced as they are written; without a prompt there is nothing to keep
         if ordered and is_shifted(base):
             kept, log_p = read_prompt(base, ids, first, none)
@@ -167,14 +167,14 @@ class Blocks(AbstractSampler):
         first = jnp.min(jnp.where(known, blocks, number))
         # the same for all samples, so that the loop is one for all of them
         due = lambda number: first + -(-(blocks - first) * number // self.moments)
-        ordered, drafted = self._in_order(base, conditioning), self._drafted(base, conditioning)
+        ordered, drafted = self._in_order(base), self._drafted(base, conditioning)
         # of all blocks at once: within the loop a key takes as long as a layer
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(state.ids.shape[0] // base.block))
         guess: Any = None
         if ordered:
             keys = jax.vmap(lambda key: jax.random.split(key, 3)[2])(keys)
-            noise: Any = None if conditioning.dfa is not None else noise_of(keys, base, self.each.temperature)
-            write = functools.partial(self._next, noise=noise, dfa=conditioning.dfa)
+            noise: Any = None if conditioning.dfa is not None else noise_of(keys, base, self.each.temperature, b)
+            write = functools.partial(self._next, noise=noise, dfa=conditioning.dfa, b=b)
             guess = drafted and functools.partial(guessed, base, drafted, self.ahead, known, noise)
         else:
             write = functools.partial(self.extend, b=b)
@@ -191,7 +191,7 @@ class Blocks(AbstractSampler):
             neutral, field = energy.neutral(length), now.field(energy.vocabulary.codes)
             rest = lambda y: relax(energy, y, field, steps=1, step=1.0)
             # before the first block nothing has moved; `F` of known and masked tokens is the same at any `y`
-            y = neutral if ordered else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
+            y = neutral if ordered and b is None else jax.lax.cond(number > 0, rest, lambda y: y, neutral)
             look = lambda: observer(now, y, now)
             moment = _as_drawn(look, written, there, number == 0) if ordered else look()
             return (number, written), moment
@@ -229,10 +229,10 @@ class Blocks(AbstractSampler):
         kept = energy.extended(written.kept, ids, start)
         return written._replace(ids=put(written.ids, ids, start), kept=kept, forces=written.forces + forces)
 
-    def _in_order(self, energy: FreeEnergy, conditioning: Conditioning) -> bool:
-        """Whether it is one token after another, each drawn once, at rest and under no evidence: one pass a token."""
+    def _in_order(self, energy: FreeEnergy) -> bool:
+        """Whether it is one token after another, each drawn once and at rest: one pass a token."""
         drawn = self.exact and isinstance(self.each, Unmasking) and not self.each.remask_rounds
-        return energy.block == 1 and conditioning.others is None and drawn
+        return energy.block == 1 and drawn
 
     @staticmethod
     def _pattern(energy: FreeEnergy, conditioning: Conditioning):
@@ -241,20 +241,20 @@ class Blocks(AbstractSampler):
         if dfa is None:
             return None
         log_p = energy.logits(energy.neutral(length), jnp.zeros((length, energy.size), energy.vocabulary.codes.dtype))
-        fixed = conditioning.given.field(energy.vocabulary.codes)
-        log_p = jnp.where(Conditioning.allowed(fixed), jax.nn.log_softmax(log_p, axis=-1), LOG_ZERO)
         given = conditioning.given
+        b = Conditioning(given, conditioning.others).field(energy.vocabulary.codes)
+        log_p = jnp.where(Conditioning.allowed(b), jax.nn.log_softmax(log_p + b, axis=-1), LOG_ZERO)
         step = lambda i, state: dfa.next[state, given.ids[i]]
         # no token is unknown: nothing is drawn
         state = jax.lax.fori_loop(0, jnp.argmin(given.known), step, dfa.start)
         return state, dfa.ahead(log_p)
 
-    def _next(self, energy, known, written, number, *, noise, dfa, key):
+    def _next(self, energy, known, written, number, *, noise, dfa, b, key):
         """One token, read in the same pass in which keys and values of the one before are made."""
         before = jnp.maximum(number - 1, 0)
         y, kept = energy.next(written.kept, written.ids[before], number)
         here = lambda rows: jax.lax.dynamic_slice_in_dim(rows, number, 1)
-        now = Conditioning(Given(here(written.ids), here(known)))
+        now = Conditioning(Given(here(written.ids), here(known)), None if b is None else Likelihood(here(b)))
         log_p = jax.nn.log_softmax(energy.logits(y, jnp.zeros((1, energy.size), y.dtype)))
         pattern = written.pattern
         if pattern is None:
@@ -271,7 +271,7 @@ class Blocks(AbstractSampler):
 
     def _drafted(self, energy: FreeEnergy, conditioning: Conditioning) -> Draft | None:
         """The draft, where it can be asked."""
-        asked = self._in_order(energy, conditioning) and conditioning.dfa is None and is_shifted(energy)
+        asked = self._in_order(energy) and conditioning.dfa is None and is_shifted(energy)
         return self.draft if asked else None
 
     def _sampled(self, block, conditioning, *, key):
@@ -302,10 +302,10 @@ class Blocks(AbstractSampler):
                 "`sampler` is Blocks, for an energy in blocks without guidance; expected a deep one and "
                 "`Blocks(size=4)`."
             )
-        if conditioning.dfa is not None and not self._in_order(base, conditioning):
+        if conditioning.dfa is not None and not self._in_order(base):
             raise ValueError(
-                "`sampler` is Blocks, which keeps a pattern from left to right alone, without other evidence; expected "
-                "`Blocks(size=1)`, or `sampling.Unmasking`."
+                "`sampler` is Blocks, which keeps a pattern from left to right alone; expected `Blocks(size=1)`, or "
+                "`sampling.Unmasking`."
             )
         return base
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import on_device, sizes
-from .._types import Scalar
+from .._types import LOG_ZERO, Scalar
 from ..energy import AbstractFreeEnergy, FreeEnergy
 from ..flow import Conditioning
 
@@ -111,12 +111,17 @@ class Draft(eqx.Module):
         return jnp.where(jnp.any(there), self.next[context, jnp.argmax(there)], self.alone[token])
 
 
-def noise_of(keys: Array, energy: FreeEnergy, temperature: Scalar | float) -> Float[Array, "L V"]:
-    """What a draw with each of the keys adds to `log p` of every token `(L, V)`: the largest sum is the token."""
-    size, dtype = energy.size, energy.vocabulary.codes.dtype
-    if Conditioning.cold(temperature):
-        return jnp.zeros((keys.shape[0], size), dtype)
-    return temperature * jax.vmap(lambda key: jax.random.gumbel(key, (size,), dtype))(keys)
+def noise_of(
+    keys: Array, energy: FreeEnergy, temperature: Scalar | float, b: Float[Array, "L V"] | None = None
+) -> Float[Array, "L V"]:
+    """What a draw with each of the keys, under evidence `b`, adds to `log p` of every token `(L, V)`: the largest sum
+    is the token. A temperature acts on `p`, not on the evidence; excluded tokens are never drawn."""
+    size, dtype, cold = energy.size, energy.vocabulary.codes.dtype, Conditioning.cold(temperature)
+    gumbel = lambda key: jax.random.gumbel(key, (size,), dtype)
+    noise = jnp.zeros((keys.shape[0], size), dtype) if cold else temperature * jax.vmap(gumbel)(keys)
+    if b is None:
+        return noise
+    return noise + jnp.where(Conditioning.allowed(b), b if cold else temperature * b, LOG_ZERO).astype(dtype)
 
 
 def guessed(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from jax.sharding import Mesh
 
 from .._checks import expected
@@ -12,7 +11,7 @@ from ..flow import AbstractEvidence
 from ._blocks import write
 from ._motion import FRAMES, Generation, default_sampler
 from ._sampler import AbstractSampler
-from ._template import Typed, captioned, given_of, of_template, typed
+from ._template import before_hole, captioned, given_of, hole, of_template, typed
 from ._validate import room
 
 
@@ -39,7 +38,8 @@ def generate(
     Main arguments:
 
     - `length`: tokens of a passage `L`, prompt and suffix included; default 64. Pictures have one length.
-    - `prompt`, `suffix`: how the passage begins and ends; kept exactly. Of pictures the prompt is the caption.
+    - `prompt`, `suffix`: how the passage begins and ends; kept exactly. Of byte pairs a space at the end of a prompt is
+      left to the token behind it, which begins with one. Of pictures the prompt is the caption.
     - `samples`: passages `N`, drawn independently; number `n` is the same however many there are.
     - `sampler`: with its budget and its temperature: `sampling.descent(25)`, the default, in which a passage moves from
       noise to text by `flow.AutonomousDescent` (of pictures `sampling.default_sampler(model)`, with their own noise);
@@ -93,7 +93,7 @@ def generate(
     length = 64 if length is None else length
     room(length, samples, frames, window)
     begin = (captioned if model.tokenizer.places else typed)(model, prompt, mask_unknown, "prompt")
-    end = typed(model, suffix, mask_unknown, "suffix")
+    begin, end = before_hole(model, begin), typed(model, suffix, mask_unknown, "suffix")
     fixed = begin.ids.size + end.ids.size
     if fixed >= length:
         both = "`prompt`" if not suffix else "`suffix`" if not prompt else "`prompt` and `suffix`"
@@ -102,11 +102,11 @@ def generate(
             f"{both} {have} {fixed} tokens and `length` is {length}; expected what {leave} at "
             f"least one token to write, so make `length` at least {fixed + 1}."
         )
-    hole = Typed(np.zeros(length - fixed, np.int32), np.zeros(length - fixed, bool), [])
-    given = given_of(begin, hole, end)
+    given, opening = given_of(model, begin, hole(length - fixed), end)
     return write(
         model,
         given,
+        opening,
         sampler=default_sampler(model) if sampler is None else sampler,
         evidence=evidence,
         guidance=guidance,
@@ -142,7 +142,8 @@ def infill(
     **Arguments:**
 
     - `template`: the text, with holes such as `[8]`, eight tokens wide (characters, for most models). `[*]` is a hole
-      whose width is not known, one at most. A bracket that is meant as such is written `[[`.
+      whose width is not known, one at most. A bracket that is meant as such is written `[[`. Of byte pairs a space
+      before a hole is left to its first token, which begins with one: `"a [1] dog"` is for a word.
     - `length`: tokens of a passage with `[*]` in it, which takes the room that is left; 64 by default. Of several
       lengths the one is taken under which the given tokens are likeliest: `F` at rest less that of a masked passage is
       least.
@@ -168,10 +169,11 @@ def infill(
         raise ValueError(
             "`model` makes pictures, which have no template; use `sampling.inpaint(model, picture, hole)`."
         )
-    given = of_template(model, template, length, mask_unknown)
+    given, opening = of_template(model, template, length, mask_unknown)
     return write(
         model,
         given,
+        opening,
         sampler=default_sampler(model) if sampler is None else sampler,
         evidence=evidence,
         guidance=guidance,

@@ -125,7 +125,7 @@ def of_picture(
         letters = Typed(np.zeros(tokenizer.width, np.int32), np.zeros(tokenizer.width, bool), [])
     if letters.known.all() and not hole.any():
         raise ValueError("`hole` is empty beside a `caption`, which leaves nothing open; leave out one of them.")
-    given = given_of(letters, Typed(ids, ~unseen.any(axis=1), []))
+    given, _ = given_of(model, letters, Typed(ids, ~unseen.any(axis=1), []))
     # pixels of a patch, channel by channel as in its code
     seen = np.repeat(~unseen, tokenizer.channels, axis=1)
     pixels = tokenizer.cut(picture[None]).reshape(len(ids), 1, -1) / 255.0

@@ -12,17 +12,24 @@ from jaxtyping import Array, Bool, Float, Int, Integer
 
 from .._checks import on_device, sizes
 from .._model import EnergyDLLM
-from ..flow import Given, relax
+from ..flow import Allowed, Given, relax
 from ._padding import pad, padded_length
 from ._validate import WINDOW, room
 
 
 class Typed(NamedTuple):
-    """A text as tokens `ids (L,)`, which of them are `known (L,)`, and the characters of each."""
+    """A text as tokens `ids (L,)`, which of them are `known (L,)`, and the characters of each; and whether it ends in a
+    space that is left to the next token."""
 
     ids: Integer[np.ndarray, " L"]
     known: Bool[np.ndarray, " L"]
     pieces: list[str]
+    opens: bool = False
+
+
+def hole(width: int) -> Typed:
+    """So many tokens of which nothing is known."""
+    return Typed(np.zeros(width, np.int32), np.zeros(width, bool), [])
 
 
 def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") -> Typed:
@@ -52,6 +59,22 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
     return Typed(ids, np.ones(ids.size, bool), model.tokenizer.by_token(ids))
 
 
+def before_hole(model: EnergyDLLM, text: Typed) -> Typed:
+    """A text without the space at its end, where the next token, that of a hole, may begin with one: of byte pairs a
+    word is one token with the space before it, and hardly ever follows a space that is a token of its own."""
+    space, begins = _spaces(model)
+    if begins.sum() < 2 or not text.ids.size or not text.known[-1] or text.ids[-1] != space:
+        return text
+    return Typed(text.ids[:-1], text.known[:-1], text.pieces[:-1], opens=True)
+
+
+def _spaces(model: EnergyDLLM) -> tuple[int, Bool[np.ndarray, " V"]]:
+    """The token of a single space, -1 for none, and which tokens begin with one."""
+    spelling = getattr(model.tokenizer, "spelling", ())
+    begins = np.array([each.startswith(b" ") for each in spelling], bool)
+    return next((n for n, each in enumerate(spelling) if each == b" "), -1), begins
+
+
 def captioned(model: EnergyDLLM, caption: str, mask_unknown: bool = False, name: str = "caption") -> Typed:
     """The tokens of a caption, filled up with spaces as all captions are; none of an empty one, which is unknown."""
     grids = model.tokenizer.grids
@@ -69,8 +92,9 @@ Piece = str | int | None
 
 def of_template(
     model: EnergyDLLM, template: str, length: int | Sequence[int] | None = None, mask_unknown: bool = False
-) -> Given:
-    """The evidence of a template such as `"To be [8]or"`: its tokens are given, those of its holes unknown.
+) -> tuple[Given, Allowed | None]:
+    """The evidence of a template such as `"To be [8]or"`: its tokens are given, those of its holes unknown; and what is
+    known of how these begin, see `given_of`.
 
     Arguments and errors are those of `infill`.
     """
@@ -78,6 +102,8 @@ def of_template(
         raise ValueError(f"`template` is {template!r}; expected a text with holes such as [8].")
     pieces = _pieces(template)
     texts = [typed(model, piece, mask_unknown, "template") if isinstance(piece, str) else piece for piece in pieces]
+    # text comes first and last, so that behind every other one there is a hole
+    texts = [before_hole(model, each) if isinstance(each, Typed) else each for each in texts[:-1]] + texts[-1:]
     fixed = sum(piece.ids.size if isinstance(piece, Typed) else piece or 0 for piece in texts)
     room(max(fixed, 1), 1, 1, None, "template")
     if None not in pieces:
@@ -86,7 +112,7 @@ def of_template(
                 f"`length` is {length} and every hole of `template` has a width; write one as [*], or leave "
                 "`length` out."
             )
-        return _given(texts, 0)
+        return _given(model, texts, 0)
     lengths = [WINDOW] if length is None else sorted(set(length)) if isinstance(length, Sequence) else [length]
     for each in lengths:
         sizes(length=each)
@@ -97,7 +123,7 @@ def of_template(
             f"so make it {fixed + 1} or more."
         )
     room(lengths[-1], len(lengths), 1, None)
-    choices = [_given(texts, each - fixed) for each in lengths]
+    choices = [_given(model, texts, each - fixed) for each in lengths]
     if len(choices) == 1:
         return choices[0]
     star = pieces.index(None)
@@ -106,7 +132,7 @@ def of_template(
             f"`length` offers {len(lengths)} to choose from, but one side of [*] is empty in `template`, where no "
             "width fits better than another; give one `length`."
         )
-    return choices[int(np.argmin(prices(model, choices)))]
+    return choices[int(np.argmin(prices(model, [given for given, _ in choices])))]
 
 
 def prices(model: EnergyDLLM, choices: Sequence[Given]) -> Float[np.ndarray, " N"]:
@@ -139,17 +165,24 @@ def _prices(
     return jax.vmap(price)(ids, known, mask)
 
 
-def given_of(*parts: Typed) -> Given:
-    """One after another."""
+def given_of(model: EnergyDLLM, *parts: Typed) -> tuple[Given, Allowed | None]:
+    """One after another; and, where a text ends in a space that was left to the token behind it, that this begins with
+    one."""
     ids, known = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
-    return Given(on_device(ids.astype(np.int32)), on_device(known))
+    given = Given(on_device(ids.astype(np.int32)), on_device(known))
+    ends = np.cumsum([part.ids.size for part in parts])
+    places = [end for part, end in zip(parts, ends, strict=True) if part.opens]
+    if not places:
+        return given, None
+    sets = np.ones((ids.size, model.size), bool)
+    sets[places] = _spaces(model)[1]
+    return given, Allowed(on_device(sets))
 
 
-def _given(texts, width: int) -> Given:
+def _given(model: EnergyDLLM, texts, width: int) -> tuple[Given, Allowed | None]:
     """The passage, holes of unknown width being `width` tokens wide."""
-    hole = lambda n: Typed(np.zeros(n, np.int32), np.zeros(n, bool), [])
     parts = [piece if isinstance(piece, Typed) else hole(width if piece is None else piece) for piece in texts]
-    return given_of(*parts)
+    return given_of(model, *parts)
 
 
 def _pieces(template: str) -> list[Piece]:

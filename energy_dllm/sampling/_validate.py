@@ -90,10 +90,12 @@ def room(length: int, samples: int, frames: int, window: int | None, name: str =
 
 
 def conditioning_on(
-    model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None
+    model: EnergyDLLM, given: Given, evidence: AbstractEvidence | None, opening: AbstractEvidence | None = None
 ) -> tuple[Conditioning, Matching | None]:
-    """Given tokens and evidence joined, if they are consistent; and the patterns as one."""
+    """Given tokens, and what is known of those behind them (`opening`), and evidence joined, if they are consistent;
+    and the patterns as one."""
     others, matching = split_evidence(evidence, given.length)
+    others = opening if others is None else others if opening is None else others + opening
     plain = Conditioning(given, others)
     sources: list[tuple[str, AbstractEvidence]] = [("the given text", given)] if np.asarray(given.known).any() else []
     if others is not None:  # a text alone contradicts nothing

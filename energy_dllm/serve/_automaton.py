@@ -20,6 +20,12 @@ LONGEST = 20_000
 """Characters of a pattern, at most."""
 KEPT = 64 << 20
 """Bytes of the automata that are kept for later requests."""
+STATES = (64, 1024)
+"""Of automata from left to right, a program each; those of more are about a passage as a whole."""
+TABLE = 2**20
+"""States times tokens of an automaton from left to right, at most."""
+LARGEST = 2**14
+"""States times kinds of tokens of an automaton that is part of the energy of a passage as a whole, at most."""
 _kept_ones: collections.OrderedDict[tuple[object, ...], RegexDFA] = collections.OrderedDict()
 _lock = threading.Lock()
 
@@ -90,6 +96,11 @@ def avoiding(words: tuple[str, ...], tokenizer: AbstractTokenizer) -> RegexDFA:
     return RegexDFA.without(list(words), tokenizer)
 
 
+def states_of(count: int, size: int) -> int | None:
+    """As many states as a program has for an automaton from left to right, and for failure; none for too many."""
+    return next((states for states in STATES if states > count and states * size <= TABLE), None)
+
+
 class Strict:
     """An automaton about the places `begin` to `end` of a passage, given which tokens are allowed there.
 
@@ -115,13 +126,13 @@ class Strict:
                 f"{what} cannot be matched by {end - begin} tokens with what is given; change one of them."
             )
 
-    def dfa(self, length: int, largest: int) -> DFA | None:
-        """On the device, about its places of a passage of this length; none if it has more states times kinds."""
-        if len(self.automaton.accept) > largest // 4:
+    def dfa(self, length: int) -> DFA | None:
+        """On the device, about its places of a passage of this length; none if it is too large."""
+        if len(self.automaton.accept) > LARGEST // 4:
             return None
         made, here = DFA.of(self.automaton, base=4), np.arange(length)
         within = on_device((self.begin <= here) & (here < self.end))
-        return made.within(within) if made.moves.size <= largest else None
+        return made.within(within) if made.moves.size <= LARGEST else None
 
     def follow(self, state: int, token: int, place: int) -> int | None:
         """The state after a token, if acceptance can be reached from there."""

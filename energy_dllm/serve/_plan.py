@@ -15,7 +15,7 @@ from ..energy import FreeEnergy, HMMVocabulary
 from ..flow import FORBIDDEN
 from ..sampling import of_template, typed
 from . import _requests as ask
-from ._automaton import Strict, avoiding, line_of, matching
+from ._automaton import Strict, avoiding, line_of, matching, states_of
 from ._engine import Engine
 from ._errors import APIError
 from ._passage import Pattern, anything, keys_of
@@ -35,12 +35,6 @@ WORDS = 16
 
 WHOLE = ("suffix", "budget", "commit")
 """Arguments of a descent of the whole passage."""
-STATES = (64, 1024)
-"""Of automata from left to right, a program each; those of more are about a passage as a whole."""
-TABLE = 2**20
-"""States times tokens of an automaton from left to right, at most."""
-LARGEST = 2**14
-"""States times kinds of tokens of an automaton that is part of the energy of a passage as a whole, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +46,7 @@ class Plan:
     - `tail`, `tail_known`: given tokens behind those.
     - `pattern`: an automaton about what is appended, or (`whole`) about everything. `avoid`: words that do not occur.
     - `forbid`: tokens that may not stand at a place. `bias`: nats for a token id at every place that is written.
+    - `opening`: which tokens a template leaves open, `(L, V)`.
     """
 
     name: str
@@ -71,6 +66,7 @@ class Plan:
     commit: bool
     block: int
     seed: int
+    opening: Bool[np.ndarray, "L V"] | None = None
 
     @property
     def size(self) -> int:
@@ -102,6 +98,8 @@ class Plan:
         here = np.zeros(length, np.int32), np.zeros(length, bool)
         here[0][: end - begin], here[1][: end - begin] = ids[begin:end], known[begin:end]
         free = ~here[1][: end - begin]
+        if self.opening is not None:
+            b[: end - begin][~self.opening[begin:end]] = FORBIDDEN
         for token, nats in self.bias:
             b[: end - begin][free, token] += nats
         for place, token in self.forbid:
@@ -115,7 +113,7 @@ class Plan:
         if self.block:
             pattern, state = self._from_left(engine, strict, *here, b)
             way, strict = len(pattern.after), None
-        elif strict is not None and (dfa := strict.dfa(length, LARGEST)) is not None:
+        elif strict is not None and (dfa := strict.dfa(length)) is not None:
             way = (len(dfa.moves), dfa.moves.shape[1])
         elif strict is not None:  # what the automaton reads out is not drawn anew
             budget = Budget(self.budget.steps, 0)
@@ -212,11 +210,6 @@ def block_of(request: Any, model: EnergyDLLM) -> int:
     return int(1 in model.blocks and not whole) if request.block is None else request.block
 
 
-def states_of(count: int, size: int) -> int | None:
-    """As many states as a program has for an automaton from left to right, and for failure; none for too many."""
-    return next((states for states in STATES if states > count and states * size <= TABLE), None)
-
-
 def read(
     model: EnergyDLLM, text: str, mask_unknown: bool, name: str
 ) -> tuple[Integer[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
@@ -267,7 +260,7 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
     lengths = request.length if isinstance(request.length, list) else [request.length or 1]
     if max(lengths, default=1) > engine.lengths[-1]:  # several are compared, which takes long
         raise ValueError(f"`length` is {max(lengths)}; expected at most {engine.lengths[-1]} tokens: shorten it.")
-    given = of_template(model, request.template, request.length, bool(request.mask_unknown))
+    given, opening = of_template(model, request.template, request.length, bool(request.mask_unknown))
     none = np.zeros(0, np.int32)
     with _named("match"):
         pattern = None if request.match is None else matching(request.match, model.tokenizer)
@@ -282,6 +275,7 @@ def of_infill(request: ask.InfillRequest, name: str, engine: Engine) -> Plan:
         bias=(),
         pattern=pattern,
         whole=True,
+        opening=None if opening is None else np.asarray(opening.sets),
         **_common(request, model, 0),
     )
     _fits(made, engine, True)
