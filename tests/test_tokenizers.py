@@ -251,7 +251,7 @@ def test_a_space_before_a_hole_is_left_to_its_first_token(sampler):
     path: Any = {"descent": ed.sampling.descent(6), "unmasking": drawn}.get(sampler, ed.sampling.Blocks(size=1))
     spaces = np.array([each.startswith(b" ") for each in pairs.spelling])
     assert spaces.sum() > 4
-    write = dict(samples=12, sampler=path, frames=1)
+    write: Any = dict(samples=12, sampler=path, frames=1)
     made = ed.infill(model, "the [2] cat [2] [1]dog", **write)
     at, size = len(pairs.encode("the")), len(pairs.encode(" cat"))
     opened = np.array([at, at + 2 + size, at + 4 + size])
