@@ -117,7 +117,7 @@ def repair(
     sizes(frames=frames)
     if model.tokenizer.places:
         raise ValueError("`model` makes pictures, which have no typing errors; expected one that writes text.")
-    ids, read_off, pieces = typed(model, text, mask_unknown)
+    ids, read_off, pieces, _ = typed(model, text, mask_unknown)
     if ids.size == 0:
         raise ValueError("`text` is empty; expected at least one character to repair.")
     if not isinstance(shifts, int | np.integer) or shifts < 0:

@@ -54,7 +54,7 @@ def typed(model: EnergyDLLM, text: str, mask_unknown: bool, name: str = "text") 
             raise ValueError(what.replace("`text`", f"`{name}`", 1) + (f"{fix}." if alphabet else "")) from error
         if len(text) == 1:
             return Typed(np.zeros(1, np.int32), np.zeros(1, bool), [text])
-        ids, known, pieces = zip(*(typed(model, character, mask_unknown, name) for character in text), strict=True)
+        ids, known, pieces, _ = zip(*(typed(model, character, mask_unknown, name) for character in text), strict=True)
         return Typed(np.concatenate(ids), np.concatenate(known), [piece for each in pieces for piece in each])
     return Typed(ids, np.ones(ids.size, bool), model.tokenizer.by_token(ids))
 
