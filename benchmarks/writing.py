@@ -9,6 +9,7 @@
     python benchmarks/writing.py repair shakespeare PLAYS
     python benchmarks/writing.py constraints shakespeare PLAYS
     python benchmarks/writing.py blocks shakespeare PLAYS
+    python benchmarks/writing.py words stories ../shared/data/tinystories --samples 150
     python benchmarks/writing.py time shakespeare PLAYS --length 256
 
 The text is that of the plays, held-out play and judge as in `judge.py`, a `.txt` file whose last tenth is held out, the
@@ -519,6 +520,33 @@ def blocks(bench: Bench) -> None:
         bench.row(f"quarter {n + 1}, across the seams", bench.judge.bits_per_char(part), "", "", "", "", "")
 
 
+def words(bench: Bench) -> None:
+    """One word left out of each held-out sentence: how often `infill` writes it, and how often no word of the text. Of
+    byte pairs, words that are one token with the space before them."""
+    bench.head("sampler", "sentences", "the word itself", "no word", "the first")
+    model, known = bench.model, set(re.findall(r"[A-Za-z']+", bench.held_out))
+    gone = []
+    for sentence in re.findall(r"[^\n\[]{120,200}(?=\n)", bench.held_out):
+        inner = list(re.finditer(r"(?<= )[a-z]{2,}(?= )", sentence))
+        word = inner[len(inner) // 2] if inner else None
+        if word and (not model.tokenizer.places and len(model.encode(f" {word[0]}")) in (1, 1 + len(word[0]))):
+            width = min(len(model.encode(word[0])), len(model.encode(f" {word[0]}")))
+            gone.append((sentence[: word.start()], f"[{width}]", sentence[word.end() :], word[0]))
+    gone = gone[: bench.options.samples]
+    paths = {"descent": None, "unmasking": ed.sampling.Unmasking(rounds=1, steps=1, step=1.0)}
+    for name, path in paths.items():
+        made = [
+            ed.infill(model, f"{before}{hole}{after}", sampler=path, frames=0, seed=bench.options.seed + n).texts[0]
+            for n, (before, hole, after, _) in enumerate(gone)
+        ]
+        found = [
+            text[len(before) : len(text) - len(after)] for text, (before, _, after, _) in zip(made, gone, strict=True)
+        ]
+        right = float(np.mean([word == each[-1] for word, each in zip(found, gone, strict=True)]))
+        none = float(np.mean([word not in known for word in found]))
+        bench.row(name, len(gone), f"{right:.1%}", f"{none:.1%}", repr(made[0]))
+
+
 def clock(bench: Bench) -> None:
     """Seconds to a passage at several budgets, batches of 1 and 32, compiled; its judged bits."""
     bench.head("path", "force evaluations", "batch", "seconds", "judged bits/char", "+-", "entropy")
@@ -576,7 +604,7 @@ TABLES = {
     "infill": infill,
     "repair": repair,
 }
-TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock, "twins": twins}
+TABLES |= {"constraints": constraints, "blocks": blocks, "time": clock, "twins": twins, "words": words}
 
 
 def main() -> None:
