@@ -238,6 +238,13 @@ def test_a_language_is_the_sum_over_its_strings(dfa, here, onward, getkey):
     families.likely(np.asarray(drawn), weight / weight.sum())
 
 
+def test_an_automaton_of_a_part_names_what_does_not_fit(dfa):
+    with pytest.raises(ValueError, match="`ends` has 9 states; expected at most 8"):
+        dfa.begins(np.zeros(9))
+    with pytest.raises(ValueError, match="`b` is about 4 tokens"):
+        dfa.within(jnp.ones(3, bool))(jnp.zeros((4, 3)))
+
+
 def test_a_language_knows_what_can_still_follow(dfa):
     open = jnp.ones((4, 3), bool).at[1].set(jnp.array([False, False, True]))  # the one c there may be
     assert (dfa.support(open) == jnp.array([[1, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 0]], bool)).all()

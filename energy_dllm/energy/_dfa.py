@@ -104,13 +104,36 @@ class DFA(eqx.Module):
 
     def begins(self, ends: Float[Any, " S"]) -> "DFA":
         """That of the beginning of a passage, `ends (S,)` being the log of how likely the rest is accepted after each
-        of the first `S` states, -1e30 or less where it cannot be."""
+        of the first `S` states, -1e30 or less where it cannot be. `ValueError` for more than there are states.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, numpy as np, energy_dllm as ed
+
+        dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("a*b?", ed.data.Characters("ab")))
+        beginning = dfa.begins(np.log([0.9, 0.1]))  # after an `a`, after the `b`
+        assert jnp.allclose(-beginning(jnp.zeros((1, 2))), 0.0, atol=1e-6)  # log(0.9 + 0.1)
+        ```
+        """
+        if len(ends) > len(self.accept):
+            raise ValueError(f"`ends` has {len(ends)} states; expected at most {len(self.accept)}, one of each state.")
         ends = np.maximum(np.pad(ends, (0, len(self.accept) - len(ends)), constant_values=LOG_ZERO), LOG_ZERO)
         ends = on_device(ends.astype(self.ends.dtype))
         return eqx.tree_at(lambda dfa: (dfa.accept, dfa.ends), self, (ends > LOG_ZERO / 2, ends))
 
     def within(self, here: Bool[Array, " N"]) -> "DFA":
-        """That of the places `here` of a passage; any token may stand at the others."""
+        """That of the places `here (N,)` of a passage; any token may stand at the others.
+
+        **Example:**
+
+        ```python
+        import jax.numpy as jnp, energy_dllm as ed
+
+        dfa = ed.energy.DFA.of(ed.data.RegexDFA.of("bb", ed.data.Characters("ab")))
+        assert dfa.within(jnp.array([True, False, True])).accepts(jnp.array([1, 0, 1]))
+        ```
+        """
         return eqx.tree_at(lambda dfa: dfa.here, self, booleans("here", here), is_leaf=lambda leaf: leaf is None)
 
     def table(self, read: Bool[Array, ""] | None, by_kind: bool = False) -> Int[Array, "Q V"]:
